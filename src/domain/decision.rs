@@ -1,0 +1,70 @@
+//! What the gate answers.
+
+use uuid::Uuid;
+
+use super::{ap::Ap, hold::Reservation, quota::Quota};
+
+/// May the user send this message? With the numbers that explain the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision<A> {
+    /// Yes: it was charged or held.
+    Allowed(A),
+    /// No: nothing was changed.
+    Denied(Denied),
+}
+
+/// A message that was charged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charged {
+    /// The id of the usage event.
+    pub event: Uuid,
+    /// What was charged.
+    pub ap: Ap,
+    /// The user's quota after the charge.
+    pub quota: Quota,
+    /// This is the stored answer of an earlier request with the same Idempotency-Key.
+    pub replayed: bool,
+}
+
+/// AP that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// What was set aside, for whom and until when.
+    pub reservation: Reservation,
+    /// The user's quota with the hold in it.
+    pub quota: Quota,
+    /// This is the stored answer of an earlier request with the same Idempotency-Key.
+    pub replayed: bool,
+}
+
+/// A message that the quota does not cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// What the message would have cost.
+    pub required: Ap,
+    /// The user's quota, unchanged.
+    pub quota: Quota,
+}
+
+/// A hold that was settled by a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// What was charged.
+    pub charged: Ap,
+    /// What the quota could no longer cover: recorded, never charged.
+    pub overage: Ap,
+    /// The hold had expired; only what was still free could be charged.
+    pub late: bool,
+    /// It had been committed before, with the same cost.
+    pub replayed: bool,
+    /// The user's quota now.
+    pub quota: Quota,
+}
+
+impl Denied {
+    /// How much is missing.
+    #[must_use]
+    pub const fn shortfall(&self) -> Ap {
+        self.required.saturating_sub(self.quota.remaining())
+    }
+}

@@ -1,0 +1,148 @@
+//! What one user has, has used and has left in the current period.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    ap::Ap,
+    calendar::Period,
+    level::{Level, LevelCode, Levels},
+    user_id::UserId,
+};
+
+/// A user's quota at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Whose quota this is.
+    pub user: UserId,
+    /// The level that the quota comes from.
+    pub level: LevelCode,
+    /// The period that `used` and `held` count in.
+    pub period: Period,
+    /// AP that the user may use in the period.
+    pub quota: Ap,
+    /// AP charged in the period.
+    pub used: Ap,
+    /// AP reserved in the period and not yet settled.
+    pub held: Ap,
+    /// AP charged on the current day.
+    pub used_today: Ap,
+    /// AP charged since the user was first seen.
+    pub total_used: u64,
+    /// Rises with every change, also across periods and generations.
+    pub version: u64,
+    /// When this was true.
+    pub as_of: DateTime<Utc>,
+    /// Which store answered.
+    pub source: Source,
+}
+
+/// Which store a [`Quota`] was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The record: up to date to the last charge.
+    Redis,
+    /// The row: may be behind by the flush lag. Used for reading while Redis is away.
+    Postgres,
+}
+
+/// How close a user is to the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// At most 80 % used.
+    Ok,
+    /// More than 80 % used.
+    Warn,
+    /// More than 95 % used.
+    Critical,
+    /// Nothing remains.
+    Exhausted,
+}
+
+impl Quota {
+    /// `quota - used - held`, never below 0.
+    #[must_use]
+    pub const fn remaining(&self) -> Ap {
+        self.quota.saturating_sub(self.used).saturating_sub(self.held)
+    }
+
+    /// `used` in percent of `quota`, to one decimal place; 100 for a quota of 0.
+    #[must_use]
+    pub fn usage_percent(&self) -> f64 {
+        if self.quota == Ap::ZERO {
+            return 100.0;
+        }
+        (f64::from(self.used.get()) * 1000.0 / f64::from(self.quota.get())).round() / 10.0
+    }
+
+    /// How close the user is to the limit. Held AP decides only whether anything remains.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (used, quota) = (u64::from(self.used.get()) * 100, u64::from(self.quota.get()));
+        if self.remaining() == Ap::ZERO {
+            Status::Exhausted
+        } else if used > 95 * quota {
+            Status::Critical
+        } else if used > 80 * quota {
+            Status::Warn
+        } else {
+            Status::Ok
+        }
+    }
+
+    /// The next level that would give this user more.
+    #[must_use]
+    pub fn recommended_upgrade<'a>(&self, levels: &'a Levels) -> Option<&'a Level> {
+        levels.next_above(self.quota)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(quota: u32, used: u32, held: u32) -> Quota {
+        Quota {
+            user: UserId::parse("u").unwrap(),
+            level: LevelCode::new(1).unwrap(),
+            period: Period::from_id(202_611).unwrap(),
+            quota: Ap::new(quota),
+            used: Ap::new(used),
+            held: Ap::new(held),
+            used_today: Ap::ZERO,
+            total_used: 0,
+            version: 1,
+            as_of: DateTime::default(),
+            source: Source::Redis,
+        }
+    }
+
+    #[test]
+    fn status_changes_just_above_80_and_95_percent() {
+        let cases = [
+            (0, Status::Ok),
+            (80, Status::Ok),
+            (81, Status::Warn),
+            (95, Status::Warn),
+            (96, Status::Critical),
+            (100, Status::Exhausted),
+        ];
+        for (used, status) in cases {
+            assert_eq!(quota(100, used, 0).status(), status, "{used}");
+        }
+        assert_eq!(quota(100, 50, 50).status(), Status::Exhausted);
+        assert_eq!(quota(0, 0, 0).status(), Status::Exhausted);
+    }
+
+    #[test]
+    fn remaining_is_never_negative() {
+        assert_eq!(quota(300, 255, 4).remaining(), Ap::new(41));
+        assert_eq!(quota(100, 200, 5).remaining(), Ap::ZERO);
+    }
+
+    #[test]
+    fn usage_percent_has_one_decimal() {
+        assert!((quota(300, 255, 0).usage_percent() - 85.0).abs() < f64::EPSILON);
+        assert!((quota(3, 1, 0).usage_percent() - 33.3).abs() < f64::EPSILON);
+        assert!((quota(0, 0, 0).usage_percent() - 100.0).abs() < f64::EPSILON);
+    }
+}

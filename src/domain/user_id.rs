@@ -1,0 +1,109 @@
+//! Who is counted, and in which conversation: ids that come from the product and reach keys,
+//! rows and logs.
+
+use std::{fmt, sync::Arc};
+
+use super::InvalidInput;
+
+/// A user of the chat product: 1 to 128 characters of `A-Z a-z 0-9 . _ : @ -`.
+///
+/// The characters leave nothing that could change a Redis hash tag, a log line or a URL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(Arc<str>);
+
+/// The conversation that a message belongs to: 1 to 128 bytes of text without control characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(Arc<str>);
+
+/// Longest user or session id, in bytes. Both lengths are one byte in a usage event.
+pub const ID_BYTES_MAX: usize = 128;
+
+impl UserId {
+    /// Checks an id that came from outside.
+    ///
+    /// # Errors
+    /// Unless the id matches `^[A-Za-z0-9._:@-]{1,128}$`.
+    pub fn parse(id: &str) -> Result<Self, InvalidInput> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'@' | b'-');
+        if (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(allowed) {
+            Ok(Self(id.into()))
+        } else {
+            Err(InvalidInput::new("userUuid", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : @ -"))
+        }
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl SessionId {
+    /// Checks an id that came from outside.
+    ///
+    /// # Errors
+    /// If the id is empty, longer than 128 bytes, or has a control character in it.
+    pub fn parse(id: &str) -> Result<Self, InvalidInput> {
+        if (1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control) {
+            Ok(Self(id.into()))
+        } else {
+            Err(InvalidInput::new("sessionId", "must be 1 to 128 bytes of text without control characters"))
+        }
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_reach_past_their_key_are_refused() {
+        for id in ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "x.y_z:1@host", &"a".repeat(128)] {
+            assert_eq!(UserId::parse(id).unwrap().as_str(), id);
+        }
+        for id in ["", " ", "a b", "{a}", "a\0", "a\n", "ä", "a/b", &"a".repeat(129)] {
+            assert!(UserId::parse(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_any_printable_text() {
+        for id in ["s", "会话 1", &"s".repeat(128)] {
+            assert!(SessionId::parse(id).is_ok(), "{id:?}");
+        }
+        for id in ["", "a\0", "a\tb", "\u{85}", &"s".repeat(129)] {
+            assert!(SessionId::parse(id).is_err(), "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,2 @@
+#![doc = "Quota gate."]
+pub mod domain;
