@@ -1,2 +1,3 @@
 #![doc = "Quota gate."]
 pub mod domain;
+pub mod gate;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ap::Ap, hold::Reservation, quota::Quota};
+use super::{ap::Ap, hold::Reservation, level::LevelCode, quota::Quota};
 
 /// May the user send this message? With the numbers that explain the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,28 @@ pub struct Committed {
     pub late: bool,
     /// It had been committed before, with the same cost.
     pub replayed: bool,
+    /// The user's quota now.
+    pub quota: Quota,
+}
+
+/// A hold that was settled by giving its AP back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// It had been released before.
+    pub replayed: bool,
+    /// The user's quota now.
+    pub quota: Quota,
+}
+
+/// A change of level that is in Postgres and in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelChanged {
+    /// The level before.
+    pub previous: LevelCode,
+    /// The level that takes over at the next period, where one does.
+    pub pending: Option<LevelCode>,
+    /// Counts the user's changes of level.
+    pub level_version: u32,
     /// The user's quota now.
     pub quota: Quota,
 }

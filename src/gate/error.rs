@@ -1,0 +1,43 @@
+//! Why the gate could not answer.
+
+use std::time::Duration;
+
+use crate::domain::InvalidInput;
+
+/// Why the gate could not answer. A denial is not an error: see [`Decision`](crate::domain::decision::Decision).
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The request cannot be meant.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+    /// The text is no reservation id that this gate has signed.
+    #[error("no such reservation: the id was not issued by this gate")]
+    UnknownReservation,
+    /// The hold's settle window is over, or (for an extension) the hold itself is.
+    #[error("the reservation has expired: {0}")]
+    ReservationExpired(&'static str),
+    /// The hold was settled the other way.
+    #[error("the reservation is settled already: {0}")]
+    AlreadySettled(&'static str),
+    /// The user has too many live holds.
+    #[error("the user has {0} live reservations, which is the most; commit or release one first")]
+    TooManyHolds(usize),
+    /// The same Idempotency-Key or reservation was used before with other contents.
+    #[error("{0}")]
+    Mismatch(&'static str),
+    /// The gate cannot decide now. Nothing was charged; ask again after a moment.
+    #[error("the quota cannot be checked now: {reason}")]
+    Unavailable {
+        /// What is missing.
+        reason: String,
+        /// When asking again makes sense.
+        retry_after: Duration,
+    },
+    /// The answer was lost: the operation may or may not have been carried out. Only a request with an
+    /// Idempotency-Key, a commit or a release may be repeated without risk.
+    #[error("the outcome is unknown: {reason}")]
+    Indeterminate {
+        /// How the answer was lost.
+        reason: String,
+    },
+}
