@@ -1,0 +1,47 @@
+-- commit: charge what was generated, give the rest of the hold back.
+--
+-- The hold's own period is charged. A live hold covers its AP, also when its period is over. An expired one
+-- gave its AP back, so a late commit is charged what is free; in a later period that is no longer known, and only a
+-- hold that was alive when its period ended (`covered`) is still charged. What is not charged is overage.
+--
+-- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; then the event's tail
+-- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
+
+local function commit(op, at, slot, outcome)
+  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, tail_at = unpack('>I4I4I3I6I4BB', op, at)
+  local tail = sub(op, tail_at)
+  local id = sub(tail, 1, 16)
+
+  local state, settled_ap, settled_charge = settlement_of(outcome)
+  if state == RELEASED then return answer(slot, false, SETTLED, 0, id) end
+  if state and settled_ap ~= ap then return answer(slot, false, MISMATCH, 0, id) end
+  if state then
+    return answer(slot, false, OK, state == COMMITTED_LATE and REPLAYED + LATE or REPLAYED, id, settled_charge, ap - settled_charge)
+  end
+
+  local place, held_ap, held_period, held_until_ms = find_hold(id)
+  if place then
+    reserved, hold_period, expiry_ms = held_ap, held_period, held_until_ms
+    remove_hold(id)
+  elseif now_ms > expiry_ms + SETTLE_WINDOW_MS then
+    return answer(slot, false, EXPIRED, 0, id)
+  elseif may_be_settled_elsewhere(hold_generation, adopt) then
+    return answer(slot, false, UNKNOWN_HOLD, 0, id)
+  end
+
+  if hold_period > period then roll_to(hold_period) end
+  local chargeable = 0
+  if place then chargeable = reserved end
+  if hold_period == period then
+    chargeable = math.max(chargeable, free())
+  elseif covered == 1 and hold_generation == generation then
+    chargeable = reserved
+  end
+
+  local charged = math.min(ap, chargeable)
+  local late = now_ms >= expiry_ms
+  charge(charged, hold_period)
+  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, tail)
+  keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged, expiry_ms)
+  return answer(slot, true, OK, late and LATE or 0, id, charged, ap - charged)
+end

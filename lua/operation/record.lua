@@ -1,0 +1,98 @@
+-- The record in hand: one user's state, unpacked into locals that every operation reads and writes.
+--
+-- Layout, big-endian (twin: src/store/redis/record.rs; README.md has the table):
+--   base   format B, generation I4, period I3, level B, quota I4, pending level B (0: none),
+--          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
+--   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent when there is none
+--
+-- Defines: the fields; read_record, write_record, roll_to, bring_up_to_date, charge; find_hold, add_hold, remove_hold
+
+local BASE, BASE_BYTES = '>BI4I3BI4BI4I4I6I2I4I6', 40
+local HOLD, HOLD_BYTES = '>I4I3I6', 29
+local FORMAT = 1
+
+local record_generation, period, level, quota, pending, level_version
+local used, total_used, day, used_today, version
+local held, earliest_expiry_ms, holds
+
+local function read_record(bytes)
+  local _
+  _, record_generation, period, level, quota, pending, level_version, used, total_used, day, used_today, version =
+    unpack(BASE, bytes)
+  if #bytes > BASE_BYTES then
+    held, earliest_expiry_ms = unpack('>I4I6', bytes, BASE_BYTES + 1)
+    holds = sub(bytes, BASE_BYTES + 11)
+  else
+    held, earliest_expiry_ms, holds = 0, 0, ''
+  end
+end
+
+local function base_of_record()
+  return pack(BASE, FORMAT, generation, period, level, quota, pending, level_version, used, total_used, day, used_today, version)
+end
+
+local function write_record(base)
+  if holds == '' then return base end
+  return base .. pack('>I4I6', held, earliest_expiry_ms) .. holds
+end
+
+-- Keeps the holds that live and are not `without`, and counts again what they hold in this period.
+local function keep_holds(without)
+  local kept = {}
+  held, earliest_expiry_ms = 0, 0
+  for at = 1, #holds, HOLD_BYTES do
+    local ap, hold_period, expiry_ms = unpack(HOLD, holds, at + 16)
+    if expiry_ms > now_ms and sub(holds, at, at + 15) ~= without then
+      kept[#kept + 1] = sub(holds, at, at + HOLD_BYTES - 1)
+      if hold_period == period then held = held + ap end
+      if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
+    end
+  end
+  holds = table.concat(kept)
+end
+
+-- Begins a later period. Holds of the old one stay, so that they can be committed to it.
+local function roll_to(later_period)
+  period, used = later_period, 0
+  if pending ~= 0 then level, pending = pending, 0 end
+  quota = quota_of[level] or quota
+  keep_holds()
+end
+
+-- A record only ever moves forward: a clock that stepped back opens nothing twice.
+local function bring_up_to_date()
+  if period < current_period then
+    roll_to(current_period)
+  elseif holds ~= '' and earliest_expiry_ms <= now_ms then
+    keep_holds()
+  end
+  if day < current_day then day, used_today = current_day, 0 end
+end
+
+local function free()
+  local ap = quota - used - held
+  if ap < 0 then return 0 end
+  return ap
+end
+
+local function charge(ap, charged_period)
+  if charged_period == period then used = used + ap end
+  total_used = total_used + ap
+  used_today = used_today + ap
+end
+
+-- Where a hold stands: its position, AP, period and expiry; nil when it is not among the living.
+local function find_hold(id)
+  for at = 1, #holds, HOLD_BYTES do
+    if sub(holds, at, at + 15) == id then return at, unpack(HOLD, holds, at + 16) end
+  end
+end
+
+local function add_hold(id, ap, hold_period, expiry_ms)
+  holds = holds .. id .. pack(HOLD, ap, hold_period, expiry_ms)
+  keep_holds()
+end
+
+local function remove_hold(id)
+  keep_holds(id)
+end

@@ -1,0 +1,23 @@
+-- reserve: set AP aside before generating. Nothing is charged, so nothing is journalled.
+--
+-- Arguments: cost I4, time to live of the hold in ms I4, hold id c16; with an Idempotency-Key also fingerprint c16, time to live in ms I6
+-- Answer:    OK with id and expiry | DENIED | TOO_MANY_HOLDS | MISMATCH
+
+local function reserve(op, at, slot, outcome)
+  local cost, hold_ttl_ms, id, fingerprint, ttl_ms
+  cost, hold_ttl_ms, id, at = unpack('>I4I4c16', op, at)
+  if outcome > 0 then
+    fingerprint, ttl_ms = unpack('>c16I6', op, at)
+    local again = replay(slot, outcome, fingerprint)
+    if again then return again end
+  end
+
+  if cost > free() then return answer(slot, false, DENIED, 0) end
+  if #holds >= HOLDS_MAX * HOLD_BYTES then return answer(slot, false, TOO_MANY_HOLDS, 0) end
+
+  local expiry_ms = now_ms + hold_ttl_ms
+  add_hold(id, cost, period, expiry_ms)
+  local reply = answer(slot, true, OK, 0, id, 0, 0, expiry_ms)
+  if outcome > 0 then keep_outcome(outcome, fingerprint .. reply, ttl_ms) end
+  return reply
+end

@@ -1,0 +1,32 @@
+-- seed: put a user into Redis, as Postgres knows them.
+--
+-- Set-if-absent-or-older: whoever comes second changes nothing. Of an older generation's record and Postgres the
+-- larger `used` of a period counts, so a Postgres that was restored from a backup grants nothing twice. Holds of an
+-- older generation are not taken over: a commit of one is checked against Postgres first.
+--
+-- Arguments: period I3, level B, quota I4, pending level B, level version I4, used I4, total used I6, day I2, used today I4
+-- Answer:    OK alone
+
+local function seed(op, at, slot)
+  local known = values[slot]
+  if known then
+    read_record(known)
+    if record_generation >= generation then return string.char(OK) end
+  else
+    period, used, total_used, day, used_today, version = 0, 0, 0, 0, 0, 0
+  end
+  local was_period, was_used, was_total_used, was_day, was_used_today = period, used, total_used, day, used_today
+
+  period, level, quota, pending, level_version, used, total_used, day, used_today =
+    unpack('>I3BI4BI4I4I6I2I4', op, at)
+
+  if was_period == period then used = math.max(used, was_used) end
+  if was_period > period then roll_to(was_period); used = was_used end
+  if was_day == day then used_today = math.max(used_today, was_used_today) end
+  total_used = math.max(total_used, was_total_used)
+  held, earliest_expiry_ms, holds = 0, 0, ''
+  version = math.max(version + 1, now_ms)
+  values[slot] = write_record(base_of_record())
+  dirty[slot] = true
+  return string.char(OK)
+end

@@ -1,0 +1,21 @@
+-- set-level: what Postgres now says of a user's membership. What is used stays used.
+--
+-- The row and the record may stand in different periods for a moment, around the end of a month. A record that is
+-- ahead takes the pending level over at once; one that is behind answers BEHIND, for a pending level must not
+-- be applied a month early. A lower level version never wins.
+--
+-- Arguments: period of the row I3, level B, quota I4, pending level B, level version I4
+-- Answer:    OK | BEHIND
+
+local function set_level(op, at, slot)
+  local row_period, row_level, row_quota, row_pending, row_version = unpack('>I3BI4BI4', op, at)
+  if row_version <= level_version then return answer(slot, false, OK, 0) end
+  if row_period > period then return answer(slot, false, BEHIND, 0) end
+
+  level, quota, pending, level_version = row_level, row_quota, row_pending, row_version
+  if row_period < period then
+    if pending ~= 0 then level, pending = pending, 0 end
+    quota = quota_of[level] or quota
+  end
+  return answer(slot, true, OK, 0)
+end

@@ -1,0 +1,27 @@
+-- Settlement: what commit, release and extend have in common.
+--
+-- A hold settles at most once. Its settlement is kept, by hold id, until nobody may repeat it any more:
+--   state B (COMMITTED, COMMITTED_LATE or RELEASED), AP that was committed I4, AP that was charged I4
+--
+-- A hold that is neither alive nor settled has expired, if it was made in this generation. One of another
+-- generation may have been settled there: Redis cannot know, so the answer is UNKNOWN_HOLD, and the gate asks
+-- Postgres and comes back with `adopt`.
+--
+-- Defines: the states; settlement_of, keep_settlement, may_be_settled_elsewhere
+
+local COMMITTED, COMMITTED_LATE, RELEASED = 1, 2, 3
+
+local function settlement_of(outcome)
+  local kept = values[outcome]
+  if kept then return unpack('>BI4I4', kept) end
+end
+
+-- Kept for as long as a commit is accepted, and once as long again for whoever repeats the last one.
+local function keep_settlement(outcome, state, ap, charged, expiry_ms)
+  local ttl_ms = math.max(expiry_ms - now_ms, 0) + 2 * SETTLE_WINDOW_MS
+  keep_outcome(outcome, pack('>BI4I4', state, ap, charged), ttl_ms)
+end
+
+local function may_be_settled_elsewhere(hold_generation, adopt)
+  return hold_generation ~= generation and adopt == 0
+end

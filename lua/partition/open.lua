@@ -1,0 +1,25 @@
+-- open: begin a new generation, if nothing has happened since the old streams were drained.
+--
+-- KEYS[1] the fence    KEYS[2] the generations    KEYS[3] the new stream    KEYS[4..] the streams that were drained
+-- ARGV[1] the new generation
+-- ARGV[2] how many generations were listed when the streams were read
+-- ARGV[3..] for each drained stream the id of its last entry ('' for none) and that entry's payload
+-- Returns 1 when open, 0 when something has changed: then begin again
+
+if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+if redis.call('SCARD', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
+
+for i = 4, #KEYS do
+  local drained_id, drained_payload = ARGV[2 * i - 5], ARGV[2 * i - 4]
+  local last = redis.call('XREVRANGE', KEYS[i], '+', '-', 'COUNT', 1)[1]
+  if (last and last[1] or '') ~= drained_id then return 0 end
+  if last and last[2][2] ~= drained_payload then return 0 end
+end
+
+-- The first write is the one that needs memory, so that a full Redis refuses before anything is deleted.
+redis.call('XADD', KEYS[3], '0-1', 'e', '')
+for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
+redis.call('DEL', KEYS[2])
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('SET', KEYS[1], ARGV[1])
+return 1

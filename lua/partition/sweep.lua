@@ -1,0 +1,42 @@
+-- sweep: look after users whom nobody touches.
+--
+-- A record that was last changed before a given time is deleted, if all its charges are in Postgres: it loads
+-- again from there. A record whose holds have all expired is written without them.
+--
+-- KEYS[1] the fence    KEYS[2] the stream    KEYS[3..] records
+-- ARGV[1] the open generation    ARGV[2] the watermark's id    ARGV[3] delete what was last changed before this time, in ms
+-- Returns { deleted, freed }, or -1 when the fence is another one
+-- Layout of a record: lua/operation/record.lua
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local untouched_since_ms = tonumber(ARGV[3])
+
+-- Charges before the first entry that is not flushed are all flushed.
+local unflushed = redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+', 'COUNT', 1)[1]
+local flushed_until_ms = unflushed and tonumber(string.match(unflushed[1], '^%d+')) or now_ms
+
+local deleted, freed = 0, 0
+for i = 3, #KEYS do
+  local bytes = redis.call('GET', KEYS[i])
+  if bytes then
+    local version = struct.unpack('>I6', bytes, 35)
+    if version < untouched_since_ms and version < flushed_until_ms then
+      redis.call('UNLINK', KEYS[i])
+      deleted = deleted + 1
+    elseif #bytes > 40 then
+      local expired = true
+      for at = 51, #bytes, 29 do
+        local expiry_ms = struct.unpack('>I6', bytes, at + 23)
+        if expiry_ms > now_ms then expired = false end
+      end
+      if expired then
+        redis.call('SET', KEYS[i], string.sub(bytes, 1, 34) .. struct.pack('>I6', math.max(version + 1, now_ms)))
+        freed = freed + 1
+      end
+    end
+  end
+end
+return { deleted, freed }

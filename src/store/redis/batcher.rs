@@ -1,0 +1,280 @@
+//! The batcher: turns concurrent callers into few calls.
+//!
+//! Each partition has a queue and a few workers. A worker takes what is waiting, makes one script call of it and
+//! answers each caller. It never waits for company: a lone caller is served at once, and batches grow only with load.
+//!
+//! A caller that goes away before its request was sent costs nothing; once sent, the call runs to its end.
+
+use std::{
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::aio::MultiplexedConnection;
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    connection::Redis,
+    error::RedisError,
+    operation::{Operation, Seed},
+    reply::{Answer, Reply},
+    script::{Context, Script},
+};
+use crate::domain::{
+    calendar::Calendar,
+    clock::Clock,
+    level::Levels,
+    partition::{Partition, Partitions},
+    user_id::UserId,
+};
+
+/// One operation on one user.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose record.
+    pub user: UserId,
+    /// What to do.
+    pub operation: Operation,
+    /// What to begin the record with, if there is none.
+    pub seed: Option<Seed>,
+    /// The only generation in which the request is true: what Postgres said was read in it.
+    pub generation: Option<u32>,
+}
+
+/// The generation of each partition, as this gate believes it to be; 0 before it has asked.
+#[derive(Debug, Clone)]
+pub struct Generations(Arc<[AtomicU32]>);
+
+/// How the batcher behaves.
+#[derive(Debug, Clone)]
+pub struct BatcherOptions {
+    /// Most requests of one call.
+    pub operations_max: usize,
+    /// Calls of one partition under way at once.
+    pub calls_in_flight_max: usize,
+    /// Most requests that wait for one partition; the next one is refused.
+    pub queue_length_max: usize,
+    /// Longest wait in the queue; after it the request is refused unsent.
+    pub queue_timeout: Duration,
+}
+
+/// Sends requests to Redis. A cheap clone; its workers end when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Batcher {
+    queues: Arc<[mpsc::Sender<Job>]>,
+    queue_length_max: usize,
+    generations: Generations,
+    levels: Arc<RwLock<Levels>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    request: Request,
+    enqueued: Instant,
+    reply: oneshot::Sender<Result<Option<Answer>, RedisError>>,
+}
+
+struct Worker {
+    partition: Partition,
+    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
+    redis: Redis,
+    script: Script,
+    generations: Generations,
+    levels: Arc<RwLock<Levels>>,
+    clock: Clock,
+    calendar: Calendar,
+    options: BatcherOptions,
+}
+
+impl Generations {
+    /// None is known yet.
+    #[must_use]
+    pub fn unknown(partitions: Partitions) -> Self {
+        Self(partitions.all().map(|_| AtomicU32::new(0)).collect())
+    }
+
+    /// What this gate believes.
+    #[must_use]
+    pub fn get(&self, partition: Partition) -> u32 {
+        self.0[partition.index()].load(Ordering::Acquire)
+    }
+
+    /// What Postgres says now. Generations only rise, so an older word is ignored.
+    pub fn learn(&self, partition: Partition, generation: u32) {
+        self.0[partition.index()].fetch_max(generation, Ordering::AcqRel);
+    }
+}
+
+impl Batcher {
+    /// Starts the workers.
+    #[must_use]
+    pub fn start(
+        redis: &Redis,
+        script: &Script,
+        partitions: Partitions,
+        (clock, calendar, levels): (&Clock, Calendar, Levels),
+        options: &BatcherOptions,
+    ) -> Self {
+        let generations = Generations::unknown(partitions);
+        let levels = Arc::new(RwLock::new(levels));
+        let queues = partitions
+            .all()
+            .map(|partition| {
+                let (sender, receiver) = mpsc::channel(options.queue_length_max);
+                let queue = Arc::new(Mutex::new(receiver));
+                for _ in 0..options.calls_in_flight_max {
+                    let worker = Worker {
+                        partition,
+                        queue: Arc::clone(&queue),
+                        redis: redis.clone(),
+                        script: script.clone(),
+                        generations: generations.clone(),
+                        levels: Arc::clone(&levels),
+                        clock: clock.clone(),
+                        calendar,
+                        options: options.clone(),
+                    };
+                    tokio::spawn(worker.run());
+                }
+                sender
+            })
+            .collect();
+        Self { queues, queue_length_max: options.queue_length_max, generations, levels }
+    }
+
+    /// Carries out one request; none when Redis does not have the user's record.
+    ///
+    /// # Errors
+    /// See [`RedisError`]: only [`RedisError::Indeterminate`] leaves open whether it happened.
+    pub async fn call(&self, partition: Partition, request: Request) -> Result<Option<Answer>, RedisError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { request, enqueued: Instant::now(), reply };
+        self.queues[partition.index()].try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RedisError::Busy(self.queue_length_max),
+            mpsc::error::TrySendError::Closed(_) => RedisError::NotExecuted("the gate is shutting down".into()),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(RedisError::Indeterminate("the worker ended".into())))
+    }
+
+    /// The generations that this gate names in its calls.
+    #[must_use]
+    pub const fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// The levels whose quotas a record takes over when it rolls.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding this lock.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.levels.read().expect("no panic under this lock").clone()
+    }
+
+    /// Changes the levels for every later call.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding this lock.
+    pub fn set_levels(&self, levels: Levels) {
+        *self.levels.write().expect("no panic under this lock") = levels;
+    }
+}
+
+impl Worker {
+    async fn run(self) {
+        let operations_max = self.options.operations_max.min(Script::REQUESTS_MAX);
+        let mut connection = None;
+        let mut jobs = Vec::with_capacity(operations_max);
+        loop {
+            if self.queue.lock().await.recv_many(&mut jobs, operations_max).await == 0 {
+                return;
+            }
+            let generation = self.generations.get(self.partition);
+            let batch: Vec<Job> = jobs.drain(..).filter_map(|job| self.still_wanted(job, generation)).collect();
+            if !batch.is_empty() {
+                self.serve(&mut connection, generation, batch).await;
+            }
+        }
+    }
+
+    /// Answers requests that must not be sent: nobody waits, or they were true in another generation.
+    fn still_wanted(&self, job: Job, generation: u32) -> Option<Job> {
+        let waited = job.enqueued.elapsed();
+        let refusal = if job.reply.is_closed() {
+            return None;
+        } else if waited > self.options.queue_timeout {
+            RedisError::Waited(waited)
+        } else if job.request.generation.is_some_and(|needed| needed != generation) {
+            RedisError::Stale
+        } else {
+            return Some(job);
+        };
+        // The caller may have gone away meanwhile: then nobody needs the answer.
+        let _ = job.reply.send(Err(refusal));
+        None
+    }
+
+    async fn serve(&self, connection: &mut Option<MultiplexedConnection>, generation: u32, batch: Vec<Job>) {
+        let outcome = self.call(connection, generation, &batch).await;
+        if matches!(outcome, Err(RedisError::Indeterminate(_) | RedisError::NotExecuted(_))) {
+            // Whatever is still to come on this connection, nobody waits for it.
+            *connection = None;
+        }
+        match outcome {
+            Ok(bytes) => deliver(&bytes, self.clock.now().timestamp_millis(), batch),
+            Err(error) => refuse(batch, &error),
+        }
+    }
+
+    async fn call(
+        &self,
+        connection: &mut Option<MultiplexedConnection>,
+        generation: u32,
+        batch: &[Job],
+    ) -> Result<Vec<u8>, RedisError> {
+        let connection = match connection {
+            Some(connection) => connection,
+            None => connection.insert(self.redis.own_connection().await?),
+        };
+        let levels = self.levels.read().expect("no panic under this lock").clone();
+        let context = Context {
+            partition: self.partition,
+            generation,
+            now: self.clock.now(),
+            calendar: self.calendar,
+            levels: &levels,
+        };
+        let requests: Vec<&Request> = batch.iter().map(|job| &job.request).collect();
+        self.script.call(connection, &context, &requests).await
+    }
+}
+
+fn deliver(bytes: &[u8], now_ms: i64, batch: Vec<Job>) {
+    let (as_of_ms, mut answers) = match Reply::decode(bytes) {
+        Some(Reply::Answered { as_of_ms, answers }) => (as_of_ms, answers),
+        Some(Reply::Stale) => return refuse(batch, &RedisError::Stale),
+        Some(Reply::Skew { redis_ms }) => {
+            let difference_ms = i64::try_from(redis_ms).unwrap_or(i64::MAX).saturating_sub(now_ms);
+            return refuse(batch, &RedisError::Skew { difference_ms });
+        }
+        None => return refuse(batch, &RedisError::Indeterminate("the script's reply is garbled".into())),
+    };
+    for job in batch {
+        let seeded = job.request.seed.is_none() || answers.seeded().is_some();
+        let answer = if seeded { answers.next(as_of_ms) } else { None };
+        let garbled = || RedisError::Indeterminate("the script's reply is garbled".into());
+        let _ = job.reply.send(answer.ok_or_else(garbled));
+    }
+}
+
+fn refuse(batch: Vec<Job>, error: &RedisError) {
+    for job in batch {
+        let _ = job.reply.send(Err(error.clone()));
+    }
+}

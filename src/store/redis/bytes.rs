@@ -1,0 +1,104 @@
+//! Big-endian numbers of the odd widths that the Lua `struct` library packs.
+
+use uuid::Uuid;
+
+/// Appends numbers to a packed string.
+pub(super) trait PutBytes {
+    fn put_u8(&mut self, value: u8);
+    fn put_u16(&mut self, value: u16);
+    /// Three bytes; the value is below 2^24.
+    fn put_u24(&mut self, value: u32);
+    fn put_u32(&mut self, value: u32);
+    /// Six bytes; the value is below 2^48.
+    fn put_u48(&mut self, value: u64);
+    fn put_uuid(&mut self, value: Uuid);
+    /// A length byte, then the text, which is at most 255 bytes long.
+    fn put_text(&mut self, value: &str);
+}
+
+impl PutBytes for Vec<u8> {
+    fn put_u8(&mut self, value: u8) {
+        self.push(value);
+    }
+
+    fn put_u16(&mut self, value: u16) {
+        self.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn put_u24(&mut self, value: u32) {
+        debug_assert!(value < 1 << 24);
+        self.extend_from_slice(&value.to_be_bytes()[1..]);
+    }
+
+    fn put_u32(&mut self, value: u32) {
+        self.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn put_u48(&mut self, value: u64) {
+        debug_assert!(value < 1 << 48);
+        self.extend_from_slice(&value.to_be_bytes()[2..]);
+    }
+
+    fn put_uuid(&mut self, value: Uuid) {
+        self.extend_from_slice(value.as_bytes());
+    }
+
+    fn put_text(&mut self, value: &str) {
+        debug_assert!(value.len() < 256);
+        self.push(u8::try_from(value.len()).unwrap_or(u8::MAX));
+        self.extend_from_slice(value.as_bytes());
+    }
+}
+
+/// Takes numbers off the front of a packed string; none when it ends too soon.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self, width: usize) -> Option<u64> {
+        Some(self.take(width)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        Some(self.take(1)?[0])
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        u16::try_from(self.number(2)?).ok()
+    }
+
+    pub(super) fn u24(&mut self) -> Option<u32> {
+        u32::try_from(self.number(3)?).ok()
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        u32::try_from(self.number(4)?).ok()
+    }
+
+    pub(super) fn u48(&mut self) -> Option<u64> {
+        self.number(6)
+    }
+
+    pub(super) fn uuid(&mut self) -> Option<Uuid> {
+        Uuid::from_slice(self.take(16)?).ok()
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let length = self.u8()?;
+        std::str::from_utf8(self.take(length.into())?).ok()
+    }
+}

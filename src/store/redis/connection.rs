@@ -1,0 +1,109 @@
+//! The connection pool, with every timeout set, and the checks that Redis is fit to keep charges.
+
+use std::{collections::HashMap, time::Duration};
+
+use deadpool_redis::{Manager, Pool, PoolConfig, Timeouts};
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+
+use super::error::RedisError;
+
+/// Redis, with a pool of connections. A cheap clone.
+#[derive(Clone)]
+pub struct Redis {
+    pool: Pool,
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// `redis://[user[:password]@]host[:port][/db]`.
+    pub url: String,
+    /// Most connections of this gate. Each worker of the batcher keeps one.
+    pub connections_max: usize,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// How long to wait for an answer. After that the outcome is unknown.
+    pub response_timeout: Duration,
+}
+
+impl Redis {
+    /// Prepares a pool. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// If the URL is no Redis URL.
+    pub fn new(options: &RedisOptions) -> Result<Self, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(options.connect_timeout))
+            .set_response_timeout(Some(options.response_timeout));
+        let manager = Manager::new_with_config(options.url.as_str(), config)
+            .map_err(|error| RedisError::Unfit(format!("REDIS_URL is no Redis URL: {error}")))?;
+        let timeouts = Timeouts {
+            wait: Some(options.connect_timeout),
+            create: Some(options.connect_timeout),
+            recycle: Some(options.connect_timeout),
+        };
+        let pool = Pool::builder(manager)
+            .config(PoolConfig { max_size: options.connections_max, timeouts, ..PoolConfig::default() })
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .map_err(RedisError::not_executed)?;
+        Ok(Self { pool })
+    }
+
+    /// A connection of the pool, for one short piece of work.
+    pub(super) async fn connection(&self) -> Result<deadpool_redis::Connection, RedisError> {
+        self.pool.get().await.map_err(RedisError::not_executed)
+    }
+
+    /// A connection to keep: it leaves the pool, so it is not pinged before each call.
+    pub(super) async fn own_connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.connection().await.map(deadpool_redis::Connection::take)
+    }
+
+    /// Is Redis there?
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        let mut connection = self.connection().await?;
+        redis::cmd("PING").query_async(&mut connection).await.map_err(RedisError::not_executed)
+    }
+
+    /// Refuses a Redis that would lose charges or quotas.
+    ///
+    /// # Errors
+    /// If it may evict keys, is a replica, or is older than 7.0.
+    pub async fn check_fitness(&self) -> Result<(), RedisError> {
+        let mut connection = self.connection().await?;
+        let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
+        let field = |name: &str| fields.get(name).copied().unwrap_or("unknown");
+
+        let policy = field("maxmemory_policy");
+        if policy != "noeviction" {
+            return Err(RedisError::Unfit(format!(
+                "Redis runs with maxmemory-policy {policy}, which may evict a user's record: set maxmemory-policy noeviction"
+            )));
+        }
+        if field("role") != "master" {
+            return Err(RedisError::Unfit("this Redis is a replica: point REDIS_URL to the primary".into()));
+        }
+        let major = field("redis_version").split('.').next().and_then(|part| part.parse::<u32>().ok());
+        if major.is_none_or(|major| major < 7) {
+            return Err(RedisError::Unfit(format!(
+                "Redis {} is too old: the gate needs 7.0 or newer",
+                field("redis_version")
+            )));
+        }
+        if field("aof_enabled") != "1" {
+            tracing::warn!("Redis runs without appendonly: a restart loses every charge that is not flushed yet");
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("pool", &self.pool.status()).finish()
+    }
+}

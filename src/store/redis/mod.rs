@@ -1,0 +1,34 @@
+//! Redis: records, the script that decides, and the usage streams. The only importer of the `redis` crate.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `keys` | how every key is spelled |
+//! | `record` | the packed state of one user |
+//! | `operation`, `reply` | what goes into the script and what comes out |
+//! | `script` | the Lua source, its call and its reload |
+//! | `batcher` | turns concurrent callers into calls |
+//! | `usage_stream` | reads the journal |
+//! | `partition` | closes, opens, trims and sweeps a partition |
+//! | `connection`, `error` | the pool, and what a failure proves |
+
+pub mod batcher;
+pub mod connection;
+pub mod error;
+pub mod keys;
+pub mod operation;
+pub mod partition;
+pub mod record;
+pub mod reply;
+pub mod script;
+pub mod usage_stream;
+
+mod bytes;
+
+pub use self::{
+    batcher::{Batcher, BatcherOptions, Generations, Request},
+    connection::{Redis, RedisOptions},
+    error::RedisError,
+    operation::{Idempotency, Membership, Operation, Seed},
+    record::{Hold, Record},
+    reply::{Answer, Status},
+};

@@ -1,0 +1,276 @@
+//! What goes into the script: operations and their packed arguments. Twins: the files of `lua/operation/`.
+
+use uuid::Uuid;
+
+use super::bytes::PutBytes;
+use crate::domain::{
+    ap::Ap,
+    calendar::{Bounds, Day, Period},
+    hold::{Reservation, Ttl},
+    idempotency::IdempotencyKey,
+    level::{LevelCode, Levels},
+    usage::Tokens,
+    user_id::{SessionId, UserId},
+};
+
+/// One thing to do to one user's record.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// Check and charge in one step.
+    Consume {
+        /// What to charge.
+        cost: Ap,
+        /// The id of the usage event.
+        event: Uuid,
+        /// The conversation.
+        session: SessionId,
+        /// Tokens that the model counted.
+        tokens: Tokens,
+        /// Keep the answer for whoever repeats the request.
+        idempotency: Option<Idempotency>,
+    },
+    /// Set AP aside.
+    Reserve {
+        /// How much.
+        cost: Ap,
+        /// For how long.
+        ttl: Ttl,
+        /// The id of the hold.
+        hold: Uuid,
+        /// Keep the answer for whoever repeats the request.
+        idempotency: Option<Idempotency>,
+    },
+    /// Keep a hold alive.
+    Extend {
+        /// The hold.
+        hold: Uuid,
+        /// For how long from now.
+        ttl: Ttl,
+    },
+    /// Charge what was generated.
+    Commit {
+        /// The hold.
+        reservation: Reservation,
+        /// What to charge.
+        ap: Ap,
+        /// Tokens that the model counted.
+        tokens: Tokens,
+        /// The hold was to outlive its period, so its AP was not given to anyone else in it.
+        covered: bool,
+        /// Postgres knows no settlement of this hold, read in the generation that the request names.
+        adopt: bool,
+    },
+    /// Give the AP of a hold back.
+    Release {
+        /// The hold.
+        reservation: Reservation,
+        /// As for a commit.
+        adopt: bool,
+    },
+    /// Read.
+    Peek,
+    /// Take over what Postgres says of the membership.
+    SetLevel(Membership),
+}
+
+/// How to keep an answer for whoever repeats the request.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// The client's name for the request.
+    pub key: IdempotencyKey,
+    /// Tells this request from another one with the same key.
+    pub fingerprint: [u8; 16],
+    /// How long to keep the answer.
+    pub ttl_ms: u64,
+}
+
+/// A user's membership, as the row in Postgres has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// The period that the row stands in.
+    pub period: Period,
+    /// The level in that period.
+    pub level: LevelCode,
+    /// Its quota.
+    pub quota: Ap,
+    /// The level of the next period, where it is another one.
+    pub pending: Option<LevelCode>,
+    /// Counts changes of level.
+    pub level_version: u32,
+}
+
+/// A user's state, as Postgres has it, to begin a record with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed {
+    /// Level, quota and period.
+    pub membership: Membership,
+    /// AP charged in the period.
+    pub used: Ap,
+    /// AP charged ever.
+    pub total_used: u64,
+    /// The day that `used_today` counts in.
+    pub day: Day,
+    /// AP charged on that day.
+    pub used_today: Ap,
+}
+
+/// What an operation keeps its outcome under.
+pub(super) enum OutcomeKey<'a> {
+    None,
+    Idempotency(&'a IdempotencyKey),
+    Settlement(Uuid),
+}
+
+impl Operation {
+    pub(super) fn outcome_key(&self) -> OutcomeKey<'_> {
+        match self {
+            Self::Consume { idempotency, .. } | Self::Reserve { idempotency, .. } => {
+                idempotency.as_ref().map_or(OutcomeKey::None, |kept| OutcomeKey::Idempotency(&kept.key))
+            }
+            Self::Extend { hold, .. } => OutcomeKey::Settlement(*hold),
+            Self::Commit { reservation, .. } | Self::Release { reservation, .. } => {
+                OutcomeKey::Settlement(reservation.hold)
+            }
+            Self::Peek | Self::SetLevel(_) => OutcomeKey::None,
+        }
+    }
+
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Consume { .. } => 2,
+            Self::Reserve { .. } => 3,
+            Self::Extend { .. } => 4,
+            Self::Commit { .. } => 5,
+            Self::Release { .. } => 6,
+            Self::Peek => 7,
+            Self::SetLevel(_) => 8,
+        }
+    }
+
+    /// Packs the operation; `slot` and `outcome` are places among the keys of the call, 0 for none.
+    pub(super) fn encode(&self, user: &UserId, slot: u8, outcome: u8, to: &mut Vec<u8>) {
+        to.extend_from_slice(&[self.code(), slot, outcome]);
+        match self {
+            Self::Consume { cost, event, session, tokens, idempotency } => {
+                to.put_u32(cost.get());
+                if let Some(kept) = idempotency {
+                    kept.encode(to);
+                }
+                encode_tail(*event, *tokens, user, session, to);
+            }
+            Self::Reserve { cost, ttl, hold, idempotency } => {
+                to.put_u32(cost.get());
+                to.put_u32(ttl.ms());
+                to.put_uuid(*hold);
+                if let Some(kept) = idempotency {
+                    kept.encode(to);
+                }
+            }
+            Self::Extend { hold, ttl } => {
+                to.put_uuid(*hold);
+                to.put_u32(ttl.ms());
+            }
+            Self::Commit { reservation, ap, tokens, covered, adopt } => {
+                to.put_u32(ap.get());
+                to.put_u32(reservation.ap.get());
+                to.put_u24(reservation.period.id());
+                to.put_u48(unix_ms(reservation.expires_at));
+                to.put_u32(reservation.generation);
+                to.put_u8((*covered).into());
+                to.put_u8((*adopt).into());
+                encode_tail(reservation.hold, *tokens, user, &reservation.session, to);
+            }
+            Self::Release { reservation, adopt } => {
+                to.put_uuid(reservation.hold);
+                to.put_u48(unix_ms(reservation.expires_at));
+                to.put_u32(reservation.generation);
+                to.put_u8((*adopt).into());
+            }
+            Self::Peek => {}
+            Self::SetLevel(membership) => membership.encode(to),
+        }
+    }
+}
+
+impl Idempotency {
+    fn encode(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.fingerprint);
+        to.put_u48(self.ttl_ms);
+    }
+}
+
+impl Membership {
+    fn encode(&self, to: &mut Vec<u8>) {
+        to.put_u24(self.period.id());
+        to.put_u8(self.level.get());
+        to.put_u32(self.quota.get());
+        to.put_u8(self.pending.map_or(0, LevelCode::get));
+        to.put_u32(self.level_version);
+    }
+}
+
+impl Seed {
+    const CODE: u8 = 1;
+
+    pub(super) fn encode(&self, slot: u8, to: &mut Vec<u8>) {
+        to.extend_from_slice(&[Self::CODE, slot, 0]);
+        self.membership.encode(to);
+        to.put_u32(self.used.get());
+        to.put_u48(self.total_used);
+        to.put_u16(self.day.number());
+        to.put_u32(self.used_today.get());
+    }
+}
+
+/// The second argument of every call: what the script cannot know of the calendar and the levels.
+pub(super) fn encode_calendar(now: chrono::DateTime<chrono::Utc>, bounds: &Bounds, levels: &Levels) -> Vec<u8> {
+    let mut to = Vec::with_capacity(32 + 5 * Levels::COUNT_MAX);
+    to.put_u48(unix_ms(now));
+    to.put_u24(bounds.period.id());
+    to.put_u48(unix_ms(bounds.period_end));
+    to.put_u24(bounds.next_period.id());
+    to.put_u16(bounds.day.number());
+    to.put_u48(unix_ms(bounds.day_end));
+    to.put_u16(bounds.next_day.number());
+    to.put_u8(u8::try_from(levels.iter().count()).unwrap_or(u8::MAX));
+    for level in levels.iter() {
+        to.put_u8(level.code.get());
+        to.put_u32(level.quota.get());
+    }
+    to
+}
+
+/// The end of a usage event, which the script copies into the stream as it is.
+fn encode_tail(id: Uuid, tokens: Tokens, user: &UserId, session: &SessionId, to: &mut Vec<u8>) {
+    to.put_uuid(id);
+    to.put_u32(tokens.get());
+    to.put_text(user.as_str());
+    to.put_text(session.as_str());
+}
+
+/// Unix milliseconds; instants before 1970 do not occur.
+fn unix_ms(at: chrono::DateTime<chrono::Utc>) -> u64 {
+    u64::try_from(at.timestamp_millis()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consume_is_packed_exactly_so() {
+        let mut bytes = Vec::new();
+        let operation = Operation::Consume {
+            cost: Ap::new(7),
+            event: Uuid::from_bytes([0xaa; 16]),
+            session: SessionId::parse("s1").unwrap(),
+            tokens: Tokens::new(300).unwrap(),
+            idempotency: None,
+        };
+        operation.encode(&UserId::parse("bob").unwrap(), 2, 0, &mut bytes);
+        let mut expected = vec![2, 2, 0, 0, 0, 0, 7];
+        expected.extend([0xaa; 16]);
+        expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1']);
+        assert_eq!(bytes, expected);
+    }
+}

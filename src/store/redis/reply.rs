@@ -1,0 +1,126 @@
+//! What comes out of the script. Twin: `lua/operation/answer.lua`.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    bytes::Reader,
+    record::{Hold, Record},
+};
+use crate::domain::{ap::Ap, clock::instant};
+
+/// What one operation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Done, or done before (see [`Answer::replayed`]).
+    Ok,
+    /// The quota does not cover it; nothing was changed.
+    Denied,
+    /// The hold may have been settled in another generation: ask Postgres.
+    UnknownHold,
+    /// The hold is over.
+    Expired,
+    /// The hold was settled the other way.
+    Settled,
+    /// The same key or hold, but another request.
+    Mismatch,
+    /// The user has as many live holds as a record takes.
+    TooManyHolds,
+    /// The record stands in an earlier period than the row.
+    Behind,
+}
+
+/// The answer to one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What it came to.
+    pub status: Status,
+    /// It had been done before; the numbers of a replayed consume or reserve are those of the first time.
+    pub replayed: bool,
+    /// The hold had expired before it was committed.
+    pub late: bool,
+    /// The usage event or the hold.
+    pub id: Uuid,
+    /// AP charged.
+    pub charged: Ap,
+    /// AP that could no longer be charged.
+    pub overage: Ap,
+    /// When the hold expires.
+    pub expires_at: DateTime<Utc>,
+    /// The user's record after the operation.
+    pub record: Record,
+    /// When this was true, by Redis `TIME`.
+    pub as_of: DateTime<Utc>,
+}
+
+/// The reply to one call.
+pub(super) enum Reply<'a> {
+    Answered { as_of_ms: u64, answers: Answers<'a> },
+    Stale,
+    Skew { redis_ms: u64 },
+}
+
+/// The answers of a call, in the order of its operations.
+pub(super) struct Answers<'a>(Reader<'a>);
+
+impl<'a> Reply<'a> {
+    /// Reads a reply; none when it is not one.
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (kind, ms) = (reader.u8()?, reader.u48()?);
+        match kind {
+            0 => Some(Self::Answered { as_of_ms: ms, answers: Answers(reader) }),
+            1 => Some(Self::Stale),
+            2 => Some(Self::Skew { redis_ms: ms }),
+            _ => None,
+        }
+    }
+}
+
+impl Answers<'_> {
+    /// Passes over the answer to a seed.
+    pub(super) fn seeded(&mut self) -> Option<()> {
+        (self.0.u8()? == 0).then_some(())
+    }
+
+    /// The next answer: none when the reply ends or is garbled, `Some(None)` for a missing record.
+    #[expect(clippy::option_option, reason = "a garbled reply and a missing record are different things")]
+    pub(super) fn next(&mut self, as_of_ms: u64) -> Option<Option<Answer>> {
+        let reader = &mut self.0;
+        let status = match reader.u8()? {
+            0 => Status::Ok,
+            1 => Status::Denied,
+            2 => return Some(None),
+            3 => Status::UnknownHold,
+            4 => Status::Expired,
+            5 => Status::Settled,
+            6 => Status::Mismatch,
+            7 => Status::TooManyHolds,
+            8 => Status::Behind,
+            _ => return None,
+        };
+        let flags = reader.u8()?;
+        let (id, charged, overage) = (reader.uuid()?, reader.u32()?, reader.u32()?);
+        let (expiry_ms, held, holds) = (reader.u48()?, reader.u32()?, reader.u8()?);
+        let mut record = Record::decode_base(reader)?;
+        record.held = Ap::new(held);
+        for _ in 0..holds {
+            record.holds.push(Hold::decode(reader)?);
+        }
+        Some(Some(Answer {
+            status,
+            replayed: flags & 1 != 0,
+            late: flags & 2 != 0,
+            id,
+            charged: Ap::new(charged),
+            overage: Ap::new(overage),
+            expires_at: instant_of(expiry_ms),
+            record,
+            as_of: instant_of(as_of_ms),
+        }))
+    }
+}
+
+fn instant_of(unix_ms: u64) -> DateTime<Utc> {
+    instant(i64::try_from(unix_ms).unwrap_or_default())
+}

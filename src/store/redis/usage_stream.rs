@@ -1,0 +1,129 @@
+//! Reads the usage streams: entries, and the events in them. Twin: `lua/operation/journal.lua`.
+
+use redis::Value;
+use uuid::Uuid;
+
+use super::{bytes::Reader, connection::Redis, error::RedisError, keys};
+use crate::domain::{
+    ap::Ap,
+    calendar::Period,
+    clock::instant,
+    journal::{Content, Entry, StreamId},
+    level::LevelCode,
+    partition::Partition,
+    usage::{Tokens, UsageEvent, UsageKind},
+    user_id::{SessionId, UserId},
+};
+
+/// The first byte of every entry but the genesis entry, whose payload is empty.
+const FORMAT: u8 = 1;
+
+/// A stream entry as it stands in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RawEntry {
+    pub(super) id: StreamId,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Redis {
+    /// Up to `count` entries of a usage stream, from `from` on, that entry included.
+    ///
+    /// # Errors
+    /// If Redis does not answer. Nothing is changed in any case.
+    pub async fn read_stream(
+        &self,
+        partition: Partition,
+        generation: u32,
+        from: StreamId,
+        count: usize,
+    ) -> Result<Vec<Entry>, RedisError> {
+        let entries = self.read_raw(&keys::stream(partition, generation), &from.to_string(), count).await?;
+        Ok(entries.into_iter().map(RawEntry::decode).collect())
+    }
+
+    /// How many entries a usage stream has, the anchor among them.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn stream_length(&self, partition: Partition, generation: u32) -> Result<u64, RedisError> {
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd("XLEN");
+        command.arg(keys::stream(partition, generation));
+        command.query_async(&mut connection).await.map_err(RedisError::not_executed)
+    }
+
+    /// `start` is an id, or `(id` for what comes after it.
+    pub(super) async fn read_raw(&self, key: &str, start: &str, count: usize) -> Result<Vec<RawEntry>, RedisError> {
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd("XRANGE");
+        command.arg(key).arg(start).arg("+").arg("COUNT").arg(count);
+        let reply: Value = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        parse_range(reply).ok_or_else(|| RedisError::NotExecuted(format!("{key} is no usage stream")))
+    }
+}
+
+/// `[[id, [field, payload]], …]`
+fn parse_range(reply: Value) -> Option<Vec<RawEntry>> {
+    let Value::Array(entries) = reply else { return None };
+    entries
+        .into_iter()
+        .map(|entry| {
+            let Value::Array(parts) = entry else { return None };
+            let [Value::BulkString(id), Value::Array(fields)] = <[Value; 2]>::try_from(parts).ok()? else {
+                return None;
+            };
+            let id = std::str::from_utf8(&id).ok()?.parse().ok()?;
+            // An entry that somebody else wrote may have any fields. It is kept as unreadable.
+            let payload = match fields.into_iter().nth(1) {
+                Some(Value::BulkString(payload)) => payload,
+                _ => Vec::new(),
+            };
+            Some(RawEntry { id, payload })
+        })
+        .collect()
+}
+
+impl RawEntry {
+    pub(super) fn decode(self) -> Entry {
+        let Self { id, payload } = self;
+        let content = match decode_payload(&payload) {
+            Ok(content) => content,
+            Err(reason) => Content::Unreadable { bytes: payload, reason },
+        };
+        Entry { id, content }
+    }
+}
+
+fn decode_payload(payload: &[u8]) -> Result<Content, String> {
+    if payload.is_empty() {
+        return Ok(Content::Genesis);
+    }
+    let mut reader = Reader::new(payload);
+    let header = |reader: &mut Reader<'_>| Some((reader.u8()?, reader.u48()?, reader.uuid()?));
+    let (format, at_ms, last_event) = header(&mut reader).ok_or("the entry ends within its header")?;
+    if format != FORMAT {
+        return Err(format!("the entry has format {format}, this gate reads {FORMAT}"));
+    }
+    let mut events = Vec::new();
+    while !reader.is_empty() {
+        let number = events.len();
+        events.push(decode_event(&mut reader, at_ms).ok_or_else(|| format!("event {number} is no usage event"))?);
+    }
+    if events.last().map(|event: &UsageEvent| event.id) != Some(last_event) {
+        return Err("the entry does not end in the event that its header names".into());
+    }
+    Ok(Content::Events(events))
+}
+
+fn decode_event(reader: &mut Reader<'_>, at_ms: u64) -> Option<UsageEvent> {
+    let kind = UsageKind::from_code(reader.u8()?)?;
+    let level = LevelCode::new(reader.u8()?)?;
+    let period = Period::from_id(reader.u24()?).ok()?;
+    let (ap, overage) = (Ap::new(reader.u32()?), Ap::new(reader.u32()?));
+    let id: Uuid = reader.uuid()?;
+    let tokens = Tokens::new(reader.u32()?.into()).ok()?;
+    let user = UserId::parse(reader.text()?).ok()?;
+    let session = SessionId::parse(reader.text()?).ok()?;
+    let at = instant(i64::try_from(at_ms).ok()?);
+    Some(UsageEvent { id, user, session, level, period, ap, overage, tokens, kind, at })
+}
