@@ -1,4 +1,4 @@
 #![doc = "Quota gate."]
 pub mod domain;
-pub mod gate;
+
 pub mod store;

@@ -3,11 +3,13 @@
 -- KEYS[1]       the fence
 -- KEYS[2..n-1]  records and outcomes; an operation names them by their place ("slot")
 -- KEYS[n]       the usage stream of the generation
--- ARGV[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
+-- ARGV[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), its arguments
 --
--- Returns one string: ANSWERED, now_ms I6, and the answers in the order of the operations; or STALE or SKEW, and now_ms I6.
+-- Returns one string: ANSWERED, now_ms I6, and the answers in the order of the operations; or STALE or SKEW, and
+-- now_ms I6.
 -- Two operations on one user see each other's effect, because a changed record replaces what was read.
--- XADD is the first write, and the only one that may fail (on memory, or for want of the stream): then nothing is written.
+-- XADD is the first write, and the only one that may fail (on memory, or for want of the stream): then nothing is
+-- written.
 
 local ANSWERED, STALE, SKEW = 0, 1, 2
 local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL = 1, 2, 3, 4, 5, 6, 7, 8

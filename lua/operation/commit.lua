@@ -4,7 +4,8 @@
 -- gave its AP back, so a late commit is charged what is free; in a later period that is no longer known, and only a
 -- hold that was alive when its period ended (`covered`) is still charged. What is not charged is overage.
 --
--- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; then the event's tail
+-- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; then the event's
+--            tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)
@@ -16,7 +17,8 @@ local function commit(op, at, slot, outcome)
   if state == RELEASED then return answer(slot, false, SETTLED, 0, id) end
   if state and settled_ap ~= ap then return answer(slot, false, MISMATCH, 0, id) end
   if state then
-    return answer(slot, false, OK, state == COMMITTED_LATE and REPLAYED + LATE or REPLAYED, id, settled_charge, ap - settled_charge)
+    local flags = state == COMMITTED_LATE and REPLAYED + LATE or REPLAYED
+    return answer(slot, false, OK, flags, id, settled_charge, ap - settled_charge)
   end
 
   local place, held_ap, held_period, held_until_ms = find_hold(id)

@@ -1,7 +1,7 @@
 -- consume: check and charge in one step.
 --
 -- Arguments: cost I4; with an Idempotency-Key also fingerprint c16, time to live in ms I6; then the event's tail
--- Answer:    OK with id and charged | DENIED | MISMATCH
+-- Answer:    OK with id and charged | DENIED | SHED | MISMATCH
 
 local function consume(op, at, slot, outcome)
   local cost, fingerprint, ttl_ms
@@ -12,6 +12,7 @@ local function consume(op, at, slot, outcome)
     if again then return again end
   end
 
+  if journal_is_full() then return answer(slot, false, SHED, 0) end
   if cost > free() then return answer(slot, false, DENIED, 0) end
 
   local tail = sub(op, at)

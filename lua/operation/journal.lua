@@ -5,7 +5,7 @@
 -- Entry: format B, now_ms I6, id of its last event c16, then the events.
 -- Twin: src/store/redis/usage_stream.rs
 --
--- Defines: CONSUME, COMMIT, LATE_COMMIT, events, journal, entry_of_events
+-- Defines: CONSUME, COMMIT, LATE_COMMIT, events, journal, entry_of_events, journal_is_full
 
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
 local ENTRY_FORMAT = 1
@@ -19,4 +19,10 @@ end
 
 local function entry_of_events()
   return pack('>BI6c16', ENTRY_FORMAT, now_ms, last_event) .. table.concat(events)
+end
+
+-- Postgres has been away for so long that Redis could run out of memory: nothing new is begun, and what was begun
+-- is still settled.
+local function journal_is_full()
+  return redis.call('XLEN', KEYS[#KEYS]) >= stream_entries_max
 end

@@ -4,12 +4,15 @@
 --
 -- ARGV[1]  the generation that the caller believes to be open, in decimal
 -- ARGV[2]  the calendar: caller's clock, period of a minute ago, its end, the next period,
---          day of a minute ago, its end, the next day; then the levels: count, and code and quota of each
--- Defines: spread (Lua's own unpack), pack, unpack, sub, status and flag names, generation, caller_ms, current_period, current_day, quota_of
+--          day of a minute ago, its end, the next day; most entries of the usage stream; then the levels:
+--          count, and code and quota of each
+-- Defines: spread (Lua's own unpack), pack, unpack, sub, status and flag names, generation, caller_ms,
+--          current_period, current_day, stream_entries_max, quota_of
 
 local spread, pack, unpack, sub = unpack, struct.pack, struct.unpack, string.sub
 
-local OK, DENIED, MISSING, UNKNOWN_HOLD, EXPIRED, SETTLED, MISMATCH, TOO_MANY_HOLDS, BEHIND = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local OK, DENIED, MISSING, UNKNOWN_HOLD, EXPIRED, SETTLED, MISMATCH, TOO_MANY_HOLDS, BEHIND, SHED =
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local REPLAYED, LATE = 1, 2
 
 local SKEW_MAX_MS = 60000           -- further apart than this, neither clock can be believed
@@ -18,8 +21,8 @@ local HOLDS_MAX = 64                -- live holds per user: the record is read w
 
 local generation = tonumber(ARGV[1])
 
-local caller_ms, current_period, period_end_ms, next_period, current_day, day_end_ms, next_day, levels, levels_at =
-  unpack('>I6I3I6I3I2I6I2B', ARGV[2])
+local caller_ms, current_period, period_end_ms, next_period, current_day, day_end_ms, next_day,
+  stream_entries_max, levels, levels_at = unpack('>I6I3I6I3I2I6I2I4B', ARGV[2])
 if now_ms >= period_end_ms then current_period = next_period end
 if now_ms >= day_end_ms then current_day = next_day end
 

@@ -28,7 +28,8 @@ local function read_record(bytes)
 end
 
 local function base_of_record()
-  return pack(BASE, FORMAT, generation, period, level, quota, pending, level_version, used, total_used, day, used_today, version)
+  return pack(BASE, FORMAT, generation, period, level, quota, pending, level_version, used, total_used, day,
+    used_today, version)
 end
 
 local function write_record(base)

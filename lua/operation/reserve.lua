@@ -1,7 +1,8 @@
 -- reserve: set AP aside before generating. Nothing is charged, so nothing is journalled.
 --
--- Arguments: cost I4, time to live of the hold in ms I4, hold id c16; with an Idempotency-Key also fingerprint c16, time to live in ms I6
--- Answer:    OK with id and expiry | DENIED | TOO_MANY_HOLDS | MISMATCH
+-- Arguments: cost I4, time to live of the hold in ms I4, hold id c16; with an Idempotency-Key also fingerprint c16,
+--            time to live in ms I6
+-- Answer:    OK with id and expiry | DENIED | SHED | TOO_MANY_HOLDS | MISMATCH
 
 local function reserve(op, at, slot, outcome)
   local cost, hold_ttl_ms, id, fingerprint, ttl_ms
@@ -12,6 +13,7 @@ local function reserve(op, at, slot, outcome)
     if again then return again end
   end
 
+  if journal_is_full() then return answer(slot, false, SHED, 0) end
   if cost > free() then return answer(slot, false, DENIED, 0) end
   if #holds >= HOLDS_MAX * HOLD_BYTES then return answer(slot, false, TOO_MANY_HOLDS, 0) end
 

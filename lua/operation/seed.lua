@@ -4,7 +4,8 @@
 -- larger `used` of a period counts, so a Postgres that was restored from a backup grants nothing twice. Holds of an
 -- older generation are not taken over: a commit of one is checked against Postgres first.
 --
--- Arguments: period I3, level B, quota I4, pending level B, level version I4, used I4, total used I6, day I2, used today I4
+-- Arguments: period I3, level B, quota I4, pending level B, level version I4, used I4, total used I6, day I2,
+--            used today I4
 -- Answer:    OK alone
 
 local function seed(op, at, slot)

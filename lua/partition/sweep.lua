@@ -4,7 +4,8 @@
 -- again from there. A record whose holds have all expired is written without them.
 --
 -- KEYS[1] the fence    KEYS[2] the stream    KEYS[3..] records
--- ARGV[1] the open generation    ARGV[2] the watermark's id    ARGV[3] delete what was last changed before this time, in ms
+-- ARGV[1] the open generation    ARGV[2] the watermark's id
+-- ARGV[3] delete what was last changed before this time, in ms
 -- Returns { deleted, freed }, or -1 when the fence is another one
 -- Layout of a record: lua/operation/record.lua
 

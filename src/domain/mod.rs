@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod journal;
 pub mod level;
 pub mod membership;
+pub(crate) mod packed;
 pub mod partition;
 pub mod quota;
 pub mod usage;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::InvalidInput;
+use crate::{domain::InvalidInput, store::redis::Status};
 
 /// Why the gate could not answer. A denial is not an error: see [`Decision`](crate::domain::decision::Decision).
 #[derive(Debug, thiserror::Error)]
@@ -40,4 +40,16 @@ pub enum GateError {
         /// How the answer was lost.
         reason: String,
     },
+}
+
+impl GateError {
+    /// Postgres has been away for so long that Redis keeps as many charges as it may.
+    pub(super) fn shed() -> Self {
+        Self::Unavailable { reason: "too many charges wait for Postgres".into(), retry_after: Duration::from_secs(5) }
+    }
+}
+
+/// The script gave an answer that this operation never has. It was carried out or not: nobody can say.
+pub(super) fn unexpected(operation: &str, status: Status) -> GateError {
+    GateError::Indeterminate { reason: format!("{operation} was answered {status:?}") }
 }

@@ -1,64 +1,202 @@
-//! The use cases of the gate, one file each, as methods of [`Gate`].
+//! The gate: its use cases, one file each, as methods of [`Gate`].
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `consume`, `reserve`, `extend`, `commit`, `release` | a message, in one step or in two |
+//! | `quota`, `membership` | read a quota, change a level |
+//! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
+//! | `loader` | brings cold users from Postgres, many in one query |
+//! | `opening` | opens a partition: the first start, and the one way back after a loss |
+//! | `reservation_id`, `idempotency` | what makes requests safe to repeat |
 
-pub mod error;
-pub mod request;
+mod call;
+mod commit;
+mod consume;
+mod error;
+mod extend;
+mod idempotency;
+mod loader;
+mod membership;
+mod opening;
+mod quota;
+mod release;
+mod request;
+mod reservation_id;
+mod reserve;
+mod settle;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::domain::{
-    calendar::Calendar,
-    decision::{Charged, Committed, Decision, LevelChanged, Released, Reserved},
-    hold::Ttl,
-    level::Levels,
-    quota::Quota,
-    user_id::UserId,
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+pub use self::{
+    error::GateError,
+    request::{ChangeLevel, Commit, Consume, Reserve},
+    reservation_id::ReservationSigner,
+};
+use self::{loader::Loader, opening::Openings};
+use crate::{
+    domain::{
+        calendar::{Bounds, Calendar},
+        clock::Clock,
+        hold::Reservation,
+        level::Levels,
+        partition::{Partition, Partitions},
+    },
+    store::{
+        postgres::Postgres,
+        redis::{Batcher, BatcherOptions, Redis, RedisError, Script},
+    },
 };
 
-pub use error::GateError;
-pub use request::{ChangeLevel, Commit, Consume, Reserve};
-
-/// Decides whether users may send messages. A cheap clone; usable without HTTP.
+/// Decides whether users may send messages.
+///
+/// A cheap clone, usable without HTTP. Any number of gates may stand before one Redis and one Postgres.
 #[derive(Clone)]
-pub struct Gate(#[expect(dead_code, reason = "skeleton")] Arc<()>);
+pub struct Gate(Arc<Inner>);
 
-#[expect(
-    clippy::todo,
-    clippy::unused_async,
-    unused_variables,
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "skeleton"
-)]
+/// What a gate is made of.
+#[derive(Debug)]
+pub struct GateParts {
+    /// The store of records and the journal.
+    pub redis: Redis,
+    /// The script, [with Redis' own clock](Script::default) outside of tests.
+    pub script: Script,
+    /// The durable truth.
+    pub postgres: Postgres,
+    /// Fixed at the first start.
+    pub partitions: Partitions,
+    /// Months and days, in the product's time zone.
+    pub calendar: Calendar,
+    /// This machine's clock.
+    pub clock: Clock,
+    /// The membership levels.
+    pub levels: Levels,
+    /// Signs reservation ids.
+    pub signer: ReservationSigner,
+    /// How requests queue for Redis.
+    pub batcher: BatcherOptions,
+    /// How long an Idempotency-Key is remembered.
+    pub idempotency_ttl: Duration,
+    /// Longest time that one request may take, with a cold user or an opening on its way.
+    pub deadline: Duration,
+}
+
+struct Inner {
+    redis: Redis,
+    postgres: Postgres,
+    batcher: Batcher,
+    loader: Loader,
+    openings: Openings,
+    partitions: Partitions,
+    calendar: Calendar,
+    clock: Clock,
+    signer: ReservationSigner,
+    idempotency_ttl: Duration,
+    deadline: Duration,
+}
+
 impl Gate {
-    pub async fn consume(&self, request: Consume) -> Result<Decision<Charged>, GateError> {
-        todo!()
+    /// Starts a gate. Nothing is asked of Redis or Postgres yet; partitions are opened when they are first needed,
+    /// or all at once by [`open_partitions`](Self::open_partitions).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn start(parts: GateParts) -> Self {
+        let GateParts { redis, script, postgres, partitions, calendar, clock, levels, signer, .. } = parts;
+        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar, levels), &parts.batcher);
+        let loader = Loader::start(&postgres, partitions, &clock, calendar, batcher.levels_cell());
+        Self(Arc::new(Inner {
+            openings: Openings::new(partitions),
+            redis,
+            postgres,
+            batcher,
+            loader,
+            partitions,
+            calendar,
+            clock,
+            signer,
+            idempotency_ttl: parts.idempotency_ttl,
+            deadline: parts.deadline,
+        }))
     }
-    pub async fn reserve(&self, request: Reserve) -> Result<Decision<Reserved>, GateError> {
-        todo!()
+
+    /// Learns or opens every partition, so that the first messages need not wait for it.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away.
+    pub async fn open_partitions(&self) -> Result<(), GateError> {
+        for partition in self.0.partitions.all() {
+            self.0.learn_generation(partition).await?;
+        }
+        Ok(())
     }
-    pub async fn extend(&self, reservation_id: &str, ttl: Ttl) -> Result<Reserved, GateError> {
-        todo!()
+
+    /// The signed text that names a reservation to clients.
+    #[must_use]
+    pub fn reservation_id(&self, reservation: &Reservation) -> String {
+        self.0.signer.sign(reservation)
     }
-    pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Committed, GateError> {
-        todo!()
-    }
-    pub async fn release(&self, reservation_id: &str) -> Result<Released, GateError> {
-        todo!()
-    }
-    pub async fn quota(&self, user: &UserId) -> Result<Quota, GateError> {
-        todo!()
-    }
-    pub async fn change_level(&self, request: ChangeLevel) -> Result<LevelChanged, GateError> {
-        todo!()
-    }
-    /// The signed token that names a reservation to clients.
-    pub fn reservation_id(&self, reserved: &Reserved) -> String {
-        todo!()
-    }
+
+    /// The membership levels.
+    #[must_use]
     pub fn levels(&self) -> Levels {
-        todo!()
+        self.0.batcher.levels()
     }
+
+    /// Takes over changed quotas. They hold from each user's next period.
+    pub fn set_levels(&self, levels: Levels) {
+        self.0.batcher.set_levels(levels);
+    }
+
+    /// Months and days, in the product's time zone.
+    #[must_use]
     pub fn calendar(&self) -> Calendar {
-        todo!()
+        self.0.calendar
+    }
+
+    /// The partitions of this installation.
+    #[must_use]
+    pub fn partitions(&self) -> Partitions {
+        self.0.partitions
+    }
+}
+
+impl Inner {
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.calendar.bounds_at(self.now())
+    }
+
+    /// A fresh id: time-ordered, so that rows of one time stand together in every index.
+    fn new_id(&self) -> Uuid {
+        let now = self.now();
+        let seconds = u64::try_from(now.timestamp()).unwrap_or_default();
+        Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos()))
+    }
+
+    fn read_reservation(&self, id: &str) -> Result<(Partition, Reservation), GateError> {
+        let reservation = self.signer.read(id).ok_or(GateError::UnknownReservation)?;
+        Ok((self.partitions.of(&reservation.user), reservation))
+    }
+}
+
+impl From<RedisError> for GateError {
+    fn from(error: RedisError) -> Self {
+        match error {
+            RedisError::Indeterminate(reason) => Self::Indeterminate { reason },
+            error => Self::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(1) },
+        }
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("partitions", &self.0.partitions.count()).finish_non_exhaustive()
     }
 }

@@ -62,6 +62,8 @@ pub struct BatcherOptions {
     pub queue_length_max: usize,
     /// Longest wait in the queue; after it the request is refused unsent.
     pub queue_timeout: Duration,
+    /// Longest usage stream. Past it nothing new is begun until Postgres has caught up.
+    pub stream_entries_max: u32,
 }
 
 /// Sends requests to Redis. A cheap clone; its workers end when the last clone is dropped.
@@ -177,6 +179,12 @@ impl Batcher {
         self.levels.read().expect("no panic under this lock").clone()
     }
 
+    /// The same levels, for who has to see every change of them.
+    #[must_use]
+    pub const fn levels_cell(&self) -> &Arc<RwLock<Levels>> {
+        &self.levels
+    }
+
     /// Changes the levels for every later call.
     ///
     /// # Panics
@@ -249,6 +257,7 @@ impl Worker {
             now: self.clock.now(),
             calendar: self.calendar,
             levels: &levels,
+            stream_entries_max: self.options.stream_entries_max,
         };
         let requests: Vec<&Request> = batch.iter().map(|job| &job.request).collect();
         self.script.call(connection, &context, &requests).await

@@ -22,8 +22,6 @@ pub mod reply;
 pub mod script;
 pub mod usage_stream;
 
-mod bytes;
-
 pub use self::{
     batcher::{Batcher, BatcherOptions, Generations, Request},
     connection::{Redis, RedisOptions},
@@ -31,4 +29,5 @@ pub use self::{
     operation::{Idempotency, Membership, Operation, Seed},
     record::{Hold, Record},
     reply::{Answer, Status},
+    script::Script,
 };

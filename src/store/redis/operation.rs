@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::bytes::PutBytes;
+use crate::domain::packed::PutBytes;
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
@@ -223,7 +223,12 @@ impl Seed {
 }
 
 /// The second argument of every call: what the script cannot know of the calendar and the levels.
-pub(super) fn encode_calendar(now: chrono::DateTime<chrono::Utc>, bounds: &Bounds, levels: &Levels) -> Vec<u8> {
+pub(super) fn encode_calendar(
+    now: chrono::DateTime<chrono::Utc>,
+    bounds: &Bounds,
+    stream_entries_max: u32,
+    levels: &Levels,
+) -> Vec<u8> {
     let mut to = Vec::with_capacity(32 + 5 * Levels::COUNT_MAX);
     to.put_u48(unix_ms(now));
     to.put_u24(bounds.period.id());
@@ -232,6 +237,7 @@ pub(super) fn encode_calendar(now: chrono::DateTime<chrono::Utc>, bounds: &Bound
     to.put_u16(bounds.day.number());
     to.put_u48(unix_ms(bounds.day_end));
     to.put_u16(bounds.next_day.number());
+    to.put_u32(stream_entries_max);
     to.put_u8(u8::try_from(levels.iter().count()).unwrap_or(u8::MAX));
     for level in levels.iter() {
         to.put_u8(level.code.get());

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::bytes::Reader;
+use crate::domain::packed::Reader;
 use crate::domain::{
     ap::Ap,
     calendar::{Day, Period},

@@ -3,11 +3,8 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{
-    bytes::Reader,
-    record::{Hold, Record},
-};
-use crate::domain::{ap::Ap, clock::instant};
+use super::record::{Hold, Record};
+use crate::domain::{ap::Ap, clock::instant, packed::Reader};
 
 /// What one operation came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +25,8 @@ pub enum Status {
     TooManyHolds,
     /// The record stands in an earlier period than the row.
     Behind,
+    /// The usage stream is as long as it may get.
+    Shed,
 }
 
 /// The answer to one operation.
@@ -97,6 +96,7 @@ impl Answers<'_> {
             6 => Status::Mismatch,
             7 => Status::TooManyHolds,
             8 => Status::Behind,
+            9 => Status::Shed,
             _ => return None,
         };
         let flags = reader.u8()?;

@@ -50,6 +50,7 @@ pub(super) struct Context<'a> {
     pub(super) now: DateTime<Utc>,
     pub(super) calendar: Calendar,
     pub(super) levels: &'a Levels,
+    pub(super) stream_entries_max: u32,
 }
 
 impl Default for Script {
@@ -95,7 +96,7 @@ impl Script {
     }
 
     fn command(&self, context: &Context<'_>, requests: &[&Request]) -> redis::Cmd {
-        let Context { partition, generation, now, calendar, levels } = *context;
+        let Context { partition, generation, now, calendar, levels, stream_entries_max } = *context;
         let mut slots = Slots::new(keys::fence(partition));
         let mut operations: Vec<Vec<u8>> = Vec::with_capacity(requests.len());
         for request in requests {
@@ -121,7 +122,7 @@ impl Script {
             command.arg(key);
         }
         command.arg(keys::stream(partition, generation));
-        command.arg(generation).arg(encode_calendar(now, &calendar.bounds_at(now), levels));
+        command.arg(generation).arg(encode_calendar(now, &calendar.bounds_at(now), stream_entries_max, levels));
         for operation in &operations {
             command.arg(operation.as_slice());
         }

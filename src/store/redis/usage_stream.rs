@@ -3,13 +3,14 @@
 use redis::Value;
 use uuid::Uuid;
 
-use super::{bytes::Reader, connection::Redis, error::RedisError, keys};
+use super::{connection::Redis, error::RedisError, keys};
 use crate::domain::{
     ap::Ap,
     calendar::Period,
     clock::instant,
     journal::{Content, Entry, StreamId},
     level::LevelCode,
+    packed::Reader,
     partition::Partition,
     usage::{Tokens, UsageEvent, UsageKind},
     user_id::{SessionId, UserId},

@@ -1,9 +1,9 @@
-//! Big-endian numbers of the odd widths that the Lua `struct` library packs.
+//! Packed strings: big-endian numbers of the widths that the Lua `struct` library knows, and short texts.
 
 use uuid::Uuid;
 
 /// Appends numbers to a packed string.
-pub(super) trait PutBytes {
+pub(crate) trait PutBytes {
     fn put_u8(&mut self, value: u8);
     fn put_u16(&mut self, value: u16);
     /// Three bytes; the value is below 2^24.
@@ -52,18 +52,18 @@ impl PutBytes for Vec<u8> {
 
 /// Takes numbers off the front of a packed string; none when it ends too soon.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
@@ -73,31 +73,31 @@ impl<'a> Reader<'a> {
         Some(self.take(width)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         Some(self.take(1)?[0])
     }
 
-    pub(super) fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         u16::try_from(self.number(2)?).ok()
     }
 
-    pub(super) fn u24(&mut self) -> Option<u32> {
+    pub(crate) fn u24(&mut self) -> Option<u32> {
         u32::try_from(self.number(3)?).ok()
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         u32::try_from(self.number(4)?).ok()
     }
 
-    pub(super) fn u48(&mut self) -> Option<u64> {
+    pub(crate) fn u48(&mut self) -> Option<u64> {
         self.number(6)
     }
 
-    pub(super) fn uuid(&mut self) -> Option<Uuid> {
+    pub(crate) fn uuid(&mut self) -> Option<Uuid> {
         Uuid::from_slice(self.take(16)?).ok()
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
+    pub(crate) fn text(&mut self) -> Option<&'a str> {
         let length = self.u8()?;
         std::str::from_utf8(self.take(length.into())?).ok()
     }

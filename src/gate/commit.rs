@@ -1,0 +1,65 @@
+//! Commit: charge what was generated, give the rest of the hold back.
+
+use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling};
+use crate::{
+    domain::{decision::Committed, usage::UsageKind},
+    store::redis::{Operation, Status},
+};
+
+impl Gate {
+    /// Settles a hold by charging it. What the quota no longer covers is recorded as overage and never charged.
+    /// Repeating a commit is safe: it has the same answer, with `replayed`.
+    ///
+    /// # Errors
+    /// [`GateError::AlreadySettled`] after a release, [`GateError::Mismatch`] after a commit of another cost,
+    /// [`GateError::ReservationExpired`] after the settle window, [`GateError::UnknownReservation`] for an id that no
+    /// gate has signed.
+    pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Committed, GateError> {
+        let gate = &self.0;
+        let (partition, reservation) = gate.read_reservation(reservation_id)?;
+        let ap = commit.ap.unwrap_or(reservation.ap);
+        let covered = gate.calendar.period_end(reservation.period) <= reservation.expires_at;
+        let operation = |adopt| Operation::Commit {
+            reservation: reservation.clone(),
+            ap,
+            tokens: commit.tokens,
+            covered,
+            adopt,
+        };
+        let answer = match gate.settle(partition, &reservation, operation).await? {
+            Settling::Answered(answer) => answer,
+            Settling::CommittedBefore(logged) => {
+                if logged.ap.saturating_add(logged.overage) != ap {
+                    return Err(GateError::Mismatch(OTHER_COST));
+                }
+                return Ok(Committed {
+                    charged: logged.ap,
+                    overage: logged.overage,
+                    late: logged.kind == UsageKind::LateCommit,
+                    replayed: true,
+                    quota: self.quota(&reservation.user).await?,
+                });
+            }
+        };
+        match answer.status {
+            Status::Ok => Ok(Committed {
+                charged: answer.charged,
+                overage: answer.overage,
+                late: answer.late,
+                replayed: answer.replayed,
+                quota: Inner::quota_of(&reservation.user, &answer),
+            }),
+            Status::Settled => Err(GateError::AlreadySettled("it was released")),
+            Status::Mismatch => Err(GateError::Mismatch(OTHER_COST)),
+            Status::Expired => {
+                metrics::counter!("quota_gate_commits_expired_total").increment(1);
+                tracing::warn!(user = %reservation.user, ap = ap.get(), hold = %reservation.hold,
+                    "a commit came after its settle window: nothing was charged");
+                Err(GateError::ReservationExpired("its settle window is over, nothing was charged"))
+            }
+            other => Err(unexpected("commit", other)),
+        }
+    }
+}
+
+const OTHER_COST: &str = "this reservation was committed with another cost";

@@ -1,0 +1,164 @@
+//! The loader: brings users into Redis whom Redis does not know.
+//!
+//! Each partition has a queue. What waits in it is loaded by one query, each user once however many wait for them:
+//! when a million users come at once after a loss, Postgres sees thousands of queries, not millions.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    domain::{
+        calendar::Calendar,
+        clock::Clock,
+        level::Levels,
+        partition::{Partition, Partitions},
+        user_id::UserId,
+    },
+    store::{
+        postgres::{NewUser, Postgres, QuotaRow},
+        redis::{Membership, RedisError, Seed},
+    },
+};
+
+/// Most users of one query: large enough to make the round trip cheap, small enough to answer in milliseconds.
+const USERS_PER_QUERY_MAX: usize = 512;
+
+/// Most requests that wait for one partition. Past it the gate is loading slower than users arrive, and says so.
+const QUEUE_LENGTH_MAX: usize = 8_192;
+
+/// Loads users. A cheap clone.
+#[derive(Debug, Clone)]
+pub(super) struct Loader {
+    queues: Arc<[mpsc::Sender<Job>]>,
+}
+
+/// A user as Postgres has them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loaded {
+    /// The partition's generation, from the same snapshot.
+    pub(super) generation: u32,
+    pub(super) seed: Seed,
+}
+
+#[derive(Debug)]
+struct Job {
+    user: UserId,
+    reply: oneshot::Sender<Result<Loaded, RedisError>>,
+}
+
+struct Worker {
+    partition: Partition,
+    queue: mpsc::Receiver<Job>,
+    postgres: Postgres,
+    clock: Clock,
+    calendar: Calendar,
+    levels: Arc<RwLock<Levels>>,
+}
+
+impl Loader {
+    pub(super) fn start(
+        postgres: &Postgres,
+        partitions: Partitions,
+        clock: &Clock,
+        calendar: Calendar,
+        levels: &Arc<RwLock<Levels>>,
+    ) -> Self {
+        let queues = partitions
+            .all()
+            .map(|partition| {
+                let (sender, queue) = mpsc::channel(QUEUE_LENGTH_MAX);
+                let worker = Worker {
+                    partition,
+                    queue,
+                    postgres: postgres.clone(),
+                    clock: clock.clone(),
+                    calendar,
+                    levels: Arc::clone(levels),
+                };
+                tokio::spawn(worker.run());
+                sender
+            })
+            .collect();
+        Self { queues }
+    }
+
+    /// The user's row, made if there is none. Nothing has happened in Redis when this fails.
+    pub(super) async fn load(&self, partition: Partition, user: &UserId) -> Result<Loaded, RedisError> {
+        let (reply, loaded) = oneshot::channel();
+        let job = Job { user: user.clone(), reply };
+        self.queues[partition.index()].try_send(job).map_err(|_| RedisError::Busy(QUEUE_LENGTH_MAX))?;
+        loaded.await.unwrap_or_else(|_| Err(RedisError::NotExecuted("the loader ended".into())))
+    }
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut jobs = Vec::with_capacity(USERS_PER_QUERY_MAX);
+        while self.queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
+            let mut waiting: HashMap<UserId, Vec<Job>> = HashMap::new();
+            for job in jobs.drain(..).filter(|job| !job.reply.is_closed()) {
+                waiting.entry(job.user.clone()).or_default().push(job);
+            }
+            if !waiting.is_empty() {
+                self.answer(waiting).await;
+            }
+        }
+    }
+
+    async fn answer(&self, mut waiting: HashMap<UserId, Vec<Job>>) {
+        let users: Vec<UserId> = waiting.keys().cloned().collect();
+        let outcome = self.load(&users).await;
+        let failure = match outcome {
+            Ok(loaded) => {
+                for (user, loaded) in loaded {
+                    reply_all(waiting.remove(&user), &Ok(loaded));
+                }
+                RedisError::NotExecuted("Postgres did not return the user's row".into())
+            }
+            Err(error) => RedisError::NotExecuted(format!("the user cannot be loaded: {error}")),
+        };
+        for jobs in waiting.into_values() {
+            reply_all(Some(jobs), &Err(failure.clone()));
+        }
+    }
+
+    async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, Loaded)>, crate::store::postgres::PostgresError> {
+        let now = self.clock.now();
+        let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
+        let lowest = self.levels.read().expect("no panic under this lock").lowest().clone();
+        let first = NewUser { level: &lowest, period, reset_at: self.calendar.period_end(period), now };
+        let today = self.calendar.day_start(day);
+        let loaded = self.postgres.load_or_create(self.partition.number(), users, &first, today).await?;
+        let generation = loaded.watermark.generation;
+        let seed = |row: &QuotaRow| Seed {
+            membership: membership_of(row),
+            used: row.used,
+            total_used: row.total_used,
+            day,
+            used_today: row.used_today,
+        };
+        Ok(loaded.rows.into_iter().map(|row| { let seed = seed(&row); (row.user, Loaded { generation, seed }) }).collect())
+    }
+}
+
+/// The part of a row that a change of level changes.
+pub(super) fn membership_of(row: &QuotaRow) -> Membership {
+    Membership {
+        period: row.period,
+        level: row.level,
+        quota: row.quota,
+        pending: row.pending,
+        level_version: row.level_version,
+    }
+}
+
+fn reply_all(jobs: Option<Vec<Job>>, outcome: &Result<Loaded, RedisError>) {
+    for job in jobs.into_iter().flatten() {
+        // Whoever went away needs no answer.
+        let _ = job.reply.send(outcome.clone());
+    }
+}

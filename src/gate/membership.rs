@@ -1,0 +1,71 @@
+//! Membership: change a user's level. Postgres first, then Redis; a Redis failure is retried until it arrives.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{ChangeLevel, Gate, GateError, Inner, error::unexpected, loader::membership_of};
+use crate::{
+    domain::{InvalidInput, decision::LevelChanged, user_id::UserId},
+    store::{
+        postgres::{NewUser, QuotaRow},
+        redis::{Answer, Operation, Status},
+    },
+};
+
+/// How long to wait before telling Redis again.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+impl Gate {
+    /// Gives a user another level: up at once, down at the next period, or at once where asked.
+    ///
+    /// When this returns an error after Postgres took the change, Redis is still told, in the background.
+    ///
+    /// # Errors
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] when Postgres or Redis is away.
+    pub async fn change_level(&self, request: ChangeLevel) -> Result<LevelChanged, GateError> {
+        let gate = &self.0;
+        let levels = self.levels();
+        let target = levels.named(request.level.as_str()).ok_or_else(|| {
+            let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
+            InvalidInput::new("membershipLevel", format!("must be one of {}", known.join(", ")))
+        })?;
+        let now = gate.now();
+        let period = gate.calendar.period_at(now);
+        let first = NewUser { level: levels.lowest(), period, reset_at: gate.calendar.period_end(period), now };
+        let today = gate.calendar.day_start(gate.calendar.day_at(now));
+        let change = gate.postgres.change_level(&request.user, target, request.effective, &first, today).await?;
+
+        // The row is changed: from here on Redis has to hear of it, whether or not the caller still waits.
+        let this = self.clone();
+        let (user, row) = (request.user.clone(), change.after.clone());
+        let told = tokio::spawn(async move { this.0.tell_redis(&user, &row).await });
+        let answer = told.await.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
+        Ok(LevelChanged {
+            previous: change.before.level,
+            pending: change.after.pending,
+            level_version: change.after.level_version,
+            quota: Inner::quota_of(&request.user, &answer),
+        })
+    }
+}
+
+impl Inner {
+    /// Tells Redis, again and again until it has heard. A level version makes repeating harmless.
+    async fn tell_redis(&self, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            let answer = self.call(user, Operation::SetLevel(membership_of(row))).await;
+            match answer {
+                Ok(answer) if answer.status == Status::Ok => return Ok(answer),
+                // The record's month is not over yet by the clock of Redis; it will be within the allowed skew.
+                Ok(answer) if answer.status == Status::Behind => {}
+                Ok(answer) => return Err(unexpected("set-level", answer.status)),
+                Err(error) => tracing::warn!(%user, %error, "Redis has not heard of a level change yet"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Reserve: set AP aside before generating.
+
+use super::{Gate, GateError, Inner, Reserve, error::unexpected};
+use crate::{
+    domain::{
+        decision::{Decision, Denied, Reserved},
+        hold::{HOLDS_PER_USER_MAX, Reservation},
+    },
+    store::redis::{Operation, Status},
+};
+
+impl Gate {
+    /// Holds AP for a message, if the user's quota covers it. A hold that is not settled in time goes back by itself.
+    ///
+    /// # Errors
+    /// [`GateError::TooManyHolds`], or [`GateError::Mismatch`] when the Idempotency-Key was used for another request;
+    /// [`GateError::Unavailable`] when nothing was held, [`GateError::Indeterminate`] when the answer was lost.
+    pub async fn reserve(&self, request: Reserve) -> Result<Decision<Reserved>, GateError> {
+        let Reserve { user, session, ap, ttl, idempotency_key } = request;
+        let gate = &self.0;
+        let idempotency = idempotency_key.map(|key| {
+            let (ap, ttl) = (ap.get().to_be_bytes(), ttl.ms().to_be_bytes());
+            gate.idempotency(key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
+        });
+        // Not derived from the key: a key that comes again after its time makes another hold, with its own settlement.
+        let operation = Operation::Reserve { cost: ap, ttl, hold: gate.new_id(), idempotency };
+        let answer = gate.call(&user, operation).await?;
+        let quota = Inner::quota_of(&user, &answer);
+        match answer.status {
+            Status::Ok => {
+                let reservation = Reservation {
+                    hold: answer.id,
+                    user,
+                    session,
+                    ap,
+                    period: answer.record.period,
+                    expires_at: answer.expires_at,
+                    generation: answer.record.generation,
+                };
+                Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed }))
+            }
+            Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
+            Status::TooManyHolds => Err(GateError::TooManyHolds(HOLDS_PER_USER_MAX)),
+            Status::Mismatch => Err(GateError::Mismatch("this Idempotency-Key was used for another request")),
+            Status::Shed => Err(GateError::shed()),
+            other => Err(unexpected("reserve", other)),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! All integration tests, in one binary: they share one build and one Postgres.
+mod script;
+mod support;

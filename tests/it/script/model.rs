@@ -1,0 +1,283 @@
+//! What the script should do, in plain Rust: one user's state and every operation on it, told as simply as possible.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use quota_gate::{
+    domain::{
+        calendar::{Calendar, Day, Period},
+        hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},
+        level::{LevelCode, Levels},
+    },
+    store::redis::Status,
+};
+use uuid::Uuid;
+
+/// What an operation should answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub status: Status,
+    pub replayed: bool,
+    pub late: bool,
+    pub charged: u32,
+    pub overage: u32,
+    pub numbers: Numbers,
+}
+
+/// The numbers of a user that every answer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub period: Period,
+    pub level: LevelCode,
+    pub quota: u32,
+    pub used: u32,
+    pub held: u32,
+    pub total_used: u64,
+    pub used_today: u32,
+}
+
+/// One charge that should be in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Event {
+    pub id: Uuid,
+    pub period: Period,
+    pub ap: u32,
+    pub overage: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    pub id: Uuid,
+    pub ap: u32,
+    pub period: Period,
+    pub expires_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Settlement {
+    Committed { ap: u32, charged: u32, late: bool },
+    Released,
+}
+
+/// One user.
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    calendar: Calendar,
+    levels: Levels,
+    period: Period,
+    level: LevelCode,
+    quota: u32,
+    pending: Option<LevelCode>,
+    level_version: u32,
+    used: u32,
+    total_used: u64,
+    day: Day,
+    used_today: u32,
+    holds: Vec<Hold>,
+    settlements: HashMap<Uuid, Settlement>,
+    answers: HashMap<String, (u32, Expected)>,
+    pub(super) events: Vec<Event>,
+}
+
+impl Model {
+    pub(super) fn new(calendar: Calendar, levels: Levels, now: DateTime<Utc>) -> Self {
+        let lowest = levels.lowest().clone();
+        Self {
+            calendar,
+            levels,
+            period: calendar.period_at(now),
+            level: lowest.code,
+            quota: lowest.quota.get(),
+            pending: None,
+            level_version: 0,
+            used: 0,
+            total_used: 0,
+            day: calendar.day_at(now),
+            used_today: 0,
+            holds: vec![],
+            settlements: HashMap::new(),
+            answers: HashMap::new(),
+            events: vec![],
+        }
+    }
+
+    pub(super) fn consume(&mut self, now: DateTime<Utc>, id: Uuid, cost: u32, key: Option<&str>) -> Expected {
+        self.keeping(now, key, cost, |user| {
+            if cost > user.free() {
+                return user.answer(Status::Denied);
+            }
+            user.charge(id, user.period, cost, 0);
+            Expected { charged: cost, ..user.answer(Status::Ok) }
+        })
+    }
+
+    pub(super) fn reserve(&mut self, now: DateTime<Utc>, hold: Hold, key: Option<&str>) -> Expected {
+        self.keeping(now, key, hold.ap, |user| {
+            if hold.ap > user.free() {
+                return user.answer(Status::Denied);
+            }
+            if user.holds.len() >= HOLDS_PER_USER_MAX {
+                return user.answer(Status::TooManyHolds);
+            }
+            user.holds.push(Hold { period: user.period, ..hold });
+            user.answer(Status::Ok)
+        })
+    }
+
+    pub(super) fn extend(&mut self, now: DateTime<Utc>, id: Uuid, until: DateTime<Utc>) -> Expected {
+        self.pass_to(now);
+        if self.settlements.contains_key(&id) {
+            return self.answer(Status::Settled);
+        }
+        match self.holds.iter_mut().find(|hold| hold.id == id) {
+            Some(hold) => {
+                hold.expires_at = hold.expires_at.max(until);
+                self.answer(Status::Ok)
+            }
+            None => self.answer(Status::Expired),
+        }
+    }
+
+    /// `reservation` is what the client's id says; the live hold may know better.
+    pub(super) fn commit(&mut self, now: DateTime<Utc>, reservation: Hold, ap: u32) -> Expected {
+        self.pass_to(now);
+        match self.settlements.get(&reservation.id).copied() {
+            Some(Settlement::Released) => return self.answer(Status::Settled),
+            Some(Settlement::Committed { ap: before, .. }) if before != ap => return self.answer(Status::Mismatch),
+            Some(Settlement::Committed { charged, late, .. }) => {
+                return Expected { replayed: true, late, charged, overage: ap - charged, ..self.answer(Status::Ok) };
+            }
+            None => {}
+        }
+        let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
+        let late = live.is_none();
+        if late && now > reservation.expires_at + SETTLE_WINDOW {
+            return self.answer(Status::Expired);
+        }
+        let hold = live.unwrap_or(reservation);
+        let outlived_its_period = self.calendar.period_end(reservation.period) <= reservation.expires_at;
+        let chargeable = match (late, hold.period == self.period) {
+            (false, true) => self.free().max(hold.ap),
+            (true, true) => self.free(),
+            (false, false) => hold.ap,
+            (true, false) if outlived_its_period => hold.ap,
+            (true, false) => 0,
+        };
+        let charged = ap.min(chargeable);
+        self.charge(reservation.id, hold.period, charged, ap - charged);
+        self.settlements.insert(reservation.id, Settlement::Committed { ap, charged, late });
+        Expected { late, charged, overage: ap - charged, ..self.answer(Status::Ok) }
+    }
+
+    pub(super) fn release(&mut self, now: DateTime<Utc>, reservation: Hold) -> Expected {
+        self.pass_to(now);
+        match self.settlements.get(&reservation.id) {
+            Some(Settlement::Released) => return Expected { replayed: true, ..self.answer(Status::Ok) },
+            Some(Settlement::Committed { .. }) => return self.answer(Status::Settled),
+            None => {}
+        }
+        let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
+        if live.is_none() && now > reservation.expires_at + SETTLE_WINDOW {
+            return Expected { replayed: true, ..self.answer(Status::Ok) };
+        }
+        self.settlements.insert(reservation.id, Settlement::Released);
+        self.answer(Status::Ok)
+    }
+
+    pub(super) fn peek(&mut self, now: DateTime<Utc>) -> Expected {
+        self.pass_to(now);
+        self.answer(Status::Ok)
+    }
+
+    pub(super) fn set_level(
+        &mut self,
+        now: DateTime<Utc>,
+        level: LevelCode,
+        pending: Option<LevelCode>,
+        version: u32,
+    ) -> Expected {
+        self.pass_to(now);
+        if version > self.level_version {
+            self.level = level;
+            self.quota = self.quota_of(level);
+            self.pending = pending;
+            self.level_version = version;
+        }
+        self.answer(Status::Ok)
+    }
+
+    pub(super) fn quota_of(&self, level: LevelCode) -> u32 {
+        self.levels.coded(level).unwrap().quota.get()
+    }
+
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.used + self.held() > self.quota
+    }
+
+    fn pass_to(&mut self, now: DateTime<Utc>) {
+        self.holds.retain(|hold| hold.expires_at > now);
+        let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
+        if period > self.period {
+            self.period = period;
+            self.used = 0;
+            self.level = self.pending.take().unwrap_or(self.level);
+            self.quota = self.quota_of(self.level);
+        }
+        if day > self.day {
+            self.day = day;
+            self.used_today = 0;
+        }
+    }
+
+    fn held(&self) -> u32 {
+        self.holds.iter().filter(|hold| hold.period == self.period).map(|hold| hold.ap).sum()
+    }
+
+    fn free(&self) -> u32 {
+        self.quota.saturating_sub(self.used + self.held())
+    }
+
+    fn charge(&mut self, id: Uuid, period: Period, ap: u32, overage: u32) {
+        if period == self.period {
+            self.used += ap;
+        }
+        self.total_used += u64::from(ap);
+        self.used_today += ap;
+        self.events.push(Event { id, period, ap, overage });
+    }
+
+    fn answer(&self, status: Status) -> Expected {
+        let numbers = Numbers {
+            period: self.period,
+            level: self.level,
+            quota: self.quota,
+            used: self.used,
+            held: self.held(),
+            total_used: self.total_used,
+            used_today: self.used_today,
+        };
+        Expected { status, replayed: false, late: false, charged: 0, overage: 0, numbers }
+    }
+
+    /// Keeps what succeeded for whoever repeats it. `what` stands for the rest of the request.
+    fn keeping(
+        &mut self,
+        now: DateTime<Utc>,
+        key: Option<&str>,
+        what: u32,
+        act: impl FnOnce(&mut Self) -> Expected,
+    ) -> Expected {
+        self.pass_to(now);
+        if let Some((kept_what, kept)) = key.and_then(|key| self.answers.get(key)) {
+            if *kept_what != what {
+                return self.answer(Status::Mismatch);
+            }
+            return Expected { replayed: true, ..kept.clone() };
+        }
+        let answer = act(self);
+        if let (Some(key), Status::Ok) = (key, answer.status) {
+            self.answers.insert(key.to_owned(), (what, answer.clone()));
+        }
+        answer
+    }
+}
