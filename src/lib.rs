@@ -1,4 +1,5 @@
 #![doc = "Quota gate."]
 pub mod domain;
-
+pub mod gate;
+pub mod jobs;
 pub mod store;

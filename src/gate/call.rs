@@ -8,7 +8,11 @@ use tokio::time::Instant;
 
 use super::{GateError, Inner};
 use crate::{
-    domain::{partition::Partition, quota::{Quota, Source}, user_id::UserId},
+    domain::{
+        partition::Partition,
+        quota::{Quota, Source},
+        user_id::UserId,
+    },
     store::redis::{Answer, Operation, RedisError, Request},
 };
 

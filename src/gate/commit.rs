@@ -2,7 +2,7 @@
 
 use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling};
 use crate::{
-    domain::{decision::Committed, usage::UsageKind},
+    domain::decision::Committed,
     store::redis::{Operation, Status},
 };
 
@@ -19,13 +19,8 @@ impl Gate {
         let (partition, reservation) = gate.read_reservation(reservation_id)?;
         let ap = commit.ap.unwrap_or(reservation.ap);
         let covered = gate.calendar.period_end(reservation.period) <= reservation.expires_at;
-        let operation = |adopt| Operation::Commit {
-            reservation: reservation.clone(),
-            ap,
-            tokens: commit.tokens,
-            covered,
-            adopt,
-        };
+        let operation =
+            |adopt| Operation::Commit { reservation: reservation.clone(), ap, tokens: commit.tokens, covered, adopt };
         let answer = match gate.settle(partition, &reservation, operation).await? {
             Settling::Answered(answer) => answer,
             Settling::CommittedBefore(logged) => {
@@ -35,7 +30,7 @@ impl Gate {
                 return Ok(Committed {
                     charged: logged.ap,
                     overage: logged.overage,
-                    late: logged.kind == UsageKind::LateCommit,
+                    late: logged.late,
                     replayed: true,
                     quota: self.quota(&reservation.user).await?,
                 });

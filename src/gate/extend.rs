@@ -26,9 +26,9 @@ impl Gate {
                 let reservation = Reservation { expires_at: answer.expires_at, ..reservation };
                 Ok(Reserved { reservation, quota, replayed: false })
             }
-            Status::Expired => {
-                Err(GateError::ReservationExpired("it holds nothing any more; what was generated can still be committed"))
-            }
+            Status::Expired => Err(GateError::ReservationExpired(
+                "it holds nothing any more; what was generated can still be committed",
+            )),
             Status::Settled => Err(GateError::AlreadySettled("it was committed or released")),
             other => Err(unexpected("extend", other)),
         }

@@ -141,7 +141,14 @@ impl Worker {
             day,
             used_today: row.used_today,
         };
-        Ok(loaded.rows.into_iter().map(|row| { let seed = seed(&row); (row.user, Loaded { generation, seed }) }).collect())
+        Ok(loaded
+            .rows
+            .into_iter()
+            .map(|row| {
+                let seed = seed(&row);
+                (row.user, Loaded { generation, seed })
+            })
+            .collect())
     }
 }
 

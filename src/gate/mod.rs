@@ -45,7 +45,7 @@ use crate::{
         partition::{Partition, Partitions},
     },
     store::{
-        postgres::Postgres,
+        postgres::{Postgres, PostgresError},
         redis::{Batcher, BatcherOptions, Redis, RedisError, Script},
     },
 };
@@ -192,6 +192,12 @@ impl From<RedisError> for GateError {
             RedisError::Indeterminate(reason) => Self::Indeterminate { reason },
             error => Self::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(1) },
         }
+    }
+}
+
+impl From<PostgresError> for GateError {
+    fn from(error: PostgresError) -> Self {
+        Self::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(1) }
     }
 }
 

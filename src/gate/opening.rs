@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{GateError, Inner};
+use super::{Gate, GateError, Inner};
 use crate::domain::partition::{Partition, Partitions};
 
 /// How long to wait for another opener before taking over: many times what an opening takes.
@@ -35,6 +35,16 @@ pub(super) struct Openings(Box<[Mutex<()>]>);
 impl Openings {
     pub(super) fn new(partitions: Partitions) -> Self {
         Self(partitions.all().map(|_| Mutex::new(())).collect())
+    }
+}
+
+impl Gate {
+    /// Goes on to a later generation than `left`, because Redis has lost data of that one.
+    ///
+    /// # Errors
+    /// [`GateError::Unavailable`] if Redis or Postgres is away, or the partition is not open in time.
+    pub async fn leave_generation(&self, partition: Partition, left: u32) -> Result<(), GateError> {
+        self.0.leave_generation(partition, left).await
     }
 }
 
@@ -89,7 +99,7 @@ impl Inner {
     /// One attempt at the six steps. None when a condition did not hold: somebody else is at it.
     async fn open(&self, partition: Partition, generation: u32) -> Result<Option<u32>, GateError> {
         let number = partition.number();
-        if !self.postgres.begin_opening(number, generation).await? {
+        if !self.postgres.begin_opening(number, generation, self.now()).await? {
             return Ok(None);
         }
         let fence = self.redis.fence(partition).await?;
@@ -108,7 +118,7 @@ impl Inner {
         if !self.redis.open(partition, opened, &drained).await? {
             return Ok(None);
         }
-        if !self.postgres.finish_opening(number, generation, opened).await? {
+        if !self.postgres.finish_opening(number, generation, opened, self.now()).await? {
             return Ok(None);
         }
         metrics::counter!("quota_gate_generations_opened_total").increment(1);

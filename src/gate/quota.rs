@@ -47,7 +47,12 @@ impl Inner {
     async fn quota_from_postgres(&self, user: &UserId) -> Option<Quota> {
         let now = self.now();
         let today = self.calendar.day_start(self.calendar.day_at(now));
-        let row = self.postgres.find(user, today).await.inspect_err(|error| tracing::warn!(%error, "Postgres is away too")).ok()??;
+        let row = self
+            .postgres
+            .find(user, today)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "Postgres is away too"))
+            .ok()??;
         Some(row_as_quota(row, self.calendar, now))
     }
 }

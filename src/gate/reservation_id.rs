@@ -38,7 +38,9 @@ impl ReservationSigner {
         if secret.len() < Self::SECRET_BYTES_MIN {
             return Err(InvalidInput::new("reservation secret", "must have at least 32 bytes"));
         }
-        Hmac::new_from_slice(secret).map(Self).map_err(|error| InvalidInput::new("reservation secret", error.to_string()))
+        Hmac::new_from_slice(secret)
+            .map(Self)
+            .map_err(|error| InvalidInput::new("reservation secret", error.to_string()))
     }
 
     /// The id of a reservation.

@@ -8,7 +8,10 @@ use tokio::time::Instant;
 
 use super::{GateError, Inner};
 use crate::{
-    domain::{hold::{Reservation, SETTLE_WINDOW}, partition::Partition},
+    domain::{
+        hold::{Reservation, SETTLE_WINDOW},
+        partition::Partition,
+    },
     store::{
         postgres::LoggedUsage,
         redis::{Answer, Operation, RedisError, Status},

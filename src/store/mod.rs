@@ -2,5 +2,5 @@
 //!
 //! The stores are concrete types, not traits: there is one Redis and one Postgres, and tests use both for real.
 
-//PG
+pub mod postgres;
 pub mod redis;

@@ -1,0 +1,9 @@
+-- The membership levels. A record in Redis holds a level's code, so a code is given out once and for ever.
+-- Quotas come from the configuration; a roll looks them up here.
+
+create table membership_levels (
+    code smallint primary key constraint membership_levels_code check (code between 1 and 255),
+    name text collate "C" not null constraint membership_levels_name unique,
+    monthly_quota integer not null constraint membership_levels_quota check (monthly_quota >= 0),
+    updated_at timestamptz not null
+);

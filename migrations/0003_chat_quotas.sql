@@ -1,0 +1,24 @@
+-- One row per user: the current period. Ids are text: a UUID, or whatever the product calls its users.
+-- The fill factor leaves room to update a row in place; no updated column but those of a roll or a change of level
+-- is in an index.
+
+create table chat_quotas (
+    user_uuid text collate "C" primary key
+        constraint chat_quotas_user check (user_uuid ~ '^[A-Za-z0-9._:@-]{1,128}$'),
+    membership_level text collate "C" not null
+        constraint chat_quotas_level references membership_levels (name),
+    level_version integer not null default 0,
+    pending_level text collate "C"
+        constraint chat_quotas_pending_level references membership_levels (name),
+    period integer not null,
+    monthly_quota integer not null constraint chat_quotas_quota check (monthly_quota >= 0),
+    monthly_used bigint not null default 0 constraint chat_quotas_used check (monthly_used >= 0),
+    monthly_overage bigint not null default 0 constraint chat_quotas_overage check (monthly_overage >= 0),
+    quota_reset_at timestamptz not null,
+    total_used bigint not null default 0 constraint chat_quotas_total check (total_used >= 0),
+    created_at timestamptz not null,
+    updated_at timestamptz not null
+) with (fillfactor = 80);
+
+create index idx_chat_quotas_membership on chat_quotas (membership_level);
+create index idx_chat_quotas_reset_at on chat_quotas (quota_reset_at, user_uuid);

@@ -1,0 +1,33 @@
+-- Makes the log's partition of one month (UTC), if there is none. Rows of that month that had to go to the default
+-- partition move over. Safe to call twice at once.
+
+create function ensure_usage_log_partition(month date) returns boolean
+language plpgsql
+as $$
+declare
+    month_start timestamptz := date_trunc('month', month::timestamp) at time zone 'UTC';
+    month_end timestamptz := (date_trunc('month', month::timestamp) + interval '1 month') at time zone 'UTC';
+    partition_name text := 'chat_usage_logs_' || to_char(month, 'YYYYMM');
+begin
+    if to_regclass(partition_name) is not null then
+        return false;
+    end if;
+    -- One maker at a time; who waited finds the partition made.
+    perform pg_advisory_xact_lock(hashtext('ensure_usage_log_partition'));
+    if to_regclass(partition_name) is not null then
+        return false;
+    end if;
+    execute format('create table %I (like chat_usage_logs including defaults including constraints)', partition_name);
+    lock table chat_usage_logs_default in access exclusive mode;
+    execute format(
+        'with moved as (delete from chat_usage_logs_default where created_at >= %L and created_at < %L returning *)
+         insert into %I select * from moved',
+        month_start, month_end, partition_name
+    );
+    execute format(
+        'alter table chat_usage_logs attach partition %I for values from (%L) to (%L)',
+        partition_name, month_start, month_end
+    );
+    return true;
+end
+$$;

@@ -1,0 +1,18 @@
+-- Usage events that Postgres refused, whole, so that nothing is ever dropped. `event` is null for a stream entry that
+-- nobody can read.
+
+create table dead_letters (
+    id bigint generated always as identity primary key,
+    partition smallint not null,
+    generation integer not null,
+    entry_id text not null,
+    event uuid,
+    user_uuid text,
+    ap_used integer,
+    payload bytea not null,
+    reason text not null,
+    created_at timestamptz not null
+);
+
+create unique index idx_dead_letters_once
+    on dead_letters (partition, entry_id, coalesce(event, '00000000-0000-0000-0000-000000000000'), md5(payload));

@@ -1,0 +1,82 @@
+//! The sweeper: looks after users whom nobody touches.
+//!
+//! Records carry no time to live: a record that vanished by itself could take charges with it that are not in
+//! Postgres yet. So the sweeper deletes those that nobody has touched for two periods, once they are flushed, and gives
+//! back what expired holds still show as held. It is part of the resetter's daily run.
+
+use crate::{
+    domain::{
+        calendar::Calendar,
+        clock::Clock,
+        partition::{Partition, Partitions},
+    },
+    store::{
+        postgres::{Postgres, PostgresError},
+        redis::{Redis, RedisError, Swept},
+    },
+};
+
+/// Sweeps records.
+#[derive(Debug, Clone)]
+pub struct Sweeper {
+    /// Where the records are.
+    pub redis: Redis,
+    /// Knows what is flushed.
+    pub postgres: Postgres,
+    /// All partitions are swept.
+    pub partitions: Partitions,
+    /// Tells how long two periods are.
+    pub calendar: Calendar,
+    /// Tells what the current period is.
+    pub clock: Clock,
+}
+
+/// Why a sweep failed. Sweeping again is harmless.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// Redis did not answer.
+    #[error("sweeping records: {0}")]
+    Redis(#[from] RedisError),
+    /// The watermark could not be read.
+    #[error("reading the watermark: {0}")]
+    Postgres(#[from] PostgresError),
+}
+
+impl Sweeper {
+    /// Sweeps every partition.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away; what was swept by then stays swept.
+    pub async fn sweep(&self) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        for partition in self.partitions.all() {
+            let one = self.sweep_partition(partition).await?;
+            swept.deleted += one.deleted;
+            swept.freed += one.freed;
+        }
+        Ok(swept)
+    }
+
+    async fn sweep_partition(&self, partition: Partition) -> Result<Swept, SweepError> {
+        let watermark = self.postgres.watermark(partition.number()).await?;
+        let mut swept = Swept::default();
+        // While a partition is being opened, nothing is known to be flushed.
+        let Some(position) = watermark.position else { return Ok(swept) };
+        let period = self.calendar.period_at(self.clock.now());
+        let untouched_since = self.calendar.period_start(period.previous());
+        let mut cursor = 0;
+        loop {
+            let (next, records) = self.redis.scan_records(partition, cursor).await?;
+            let open = (watermark.generation, position.id);
+            let Some(one) = self.redis.sweep(partition, open, untouched_since, &records).await? else {
+                return Ok(swept);
+            };
+            swept.deleted += one.deleted;
+            swept.freed += one.freed;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(swept);
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The audit: the proof that the totals are the sum of the log, from one snapshot.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Postgres, PostgresError,
+    chat_quotas::{RawRow, watermark_of},
+};
+use crate::domain::{journal::Watermark, user_id::UserId};
+
+/// A user whose totals are not the sum of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// Who.
+    pub user: String,
+    /// The period; none for the total over all periods.
+    pub period: Option<i32>,
+    /// What the log adds up to.
+    pub logged: i64,
+    /// What the totals say.
+    pub total: i64,
+}
+
+impl Postgres {
+    /// Every user whose totals differ from the log, in one statement and so in one snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn drift(&self) -> Result<Vec<Drift>, PostgresError> {
+        let drift = sqlx::query_as!(
+            Drift,
+            r#"with logged as (
+                 select user_uuid, period, sum(ap_used) as ap
+                 from chat_usage_logs
+                 group by user_uuid, period
+             ),
+             totals as (
+                 select user_uuid, period, monthly_used as ap from chat_quotas
+                 union all
+                 select user_uuid, period, used from chat_quota_months
+             ),
+             summed as (
+                 select user_uuid, sum(ap) as ap from logged group by user_uuid
+             )
+             select coalesce(logged.user_uuid, totals.user_uuid) as "user!",
+                    coalesce(logged.period, totals.period) as "period?",
+                    coalesce(logged.ap, 0)::bigint as "logged!",
+                    coalesce(totals.ap, 0)::bigint as "total!"
+             from logged
+             full join totals using (user_uuid, period)
+             where coalesce(logged.ap, 0) <> coalesce(totals.ap, 0)
+             union all
+             select coalesce(summed.user_uuid, quotas.user_uuid),
+                    null,
+                    coalesce(summed.ap, 0)::bigint,
+                    coalesce(quotas.total_used, 0)
+             from summed
+             full join chat_quotas as quotas using (user_uuid)
+             where coalesce(summed.ap, 0) <> coalesce(quotas.total_used, 0)
+             order by 1, 2"#,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(drift)
+    }
+
+    /// Up to `limit` users' rows after `after`, in user order.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn rows_after(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<super::QuotaRow>, PostgresError> {
+        let rows = sqlx::query_as!(
+            RawRow,
+            r#"select quotas.user_uuid,
+                    levels.code as level_code,
+                    pending.code as "pending_code?",
+                    quotas.level_version,
+                    quotas.monthly_quota,
+                    quotas.period,
+                    quotas.monthly_used,
+                    quotas.total_used,
+                    quotas.updated_at,
+                    0::bigint as "used_today!"
+             from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             where quotas.user_uuid > $1
+             order by quotas.user_uuid
+             limit $2"#,
+            after.map_or("", UserId::as_str),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(RawRow::parse).collect()
+    }
+
+    /// When each partition was last flushed, for people to look at.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn watermarks(&self) -> Result<Vec<(u16, Watermark, DateTime<Utc>)>, PostgresError> {
+        let rows = sqlx::query!(
+            "select partition, generation, last_id, last_event, updated_at
+             from flush_watermarks
+             order by partition"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let partition = u16::try_from(row.partition).unwrap_or_default();
+                let watermark = watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event)?;
+                Ok((partition, watermark, row.updated_at))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,71 @@
+//! Step 3 of an opening: what the old streams hold and Postgres does not have yet.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Postgres, PostgresError,
+    chat_usage_logs::{self, Mode},
+    dead_letters,
+    flush_watermarks::{number, signed},
+    totals,
+};
+use crate::domain::{calendar::Calendar, journal::Entry, level::Levels, usage::UsageEvent};
+
+/// Events of one insert: large enough to be fast, small enough for a statement's time limit.
+const CHUNK_EVENTS: usize = 5_000;
+
+/// What a drain found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DrainReport {
+    /// Events in the streams.
+    pub events: u64,
+    /// Events that were not in Postgres yet.
+    pub inserted: u64,
+    /// Events and entries that were refused.
+    pub dead_letters: u64,
+}
+
+impl Postgres {
+    /// Writes the events that are not there yet, and adds just those to the totals. None, with nothing changed, unless
+    /// the partition is being opened in this generation.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn drain(
+        &self,
+        partition: u16,
+        generation: u32,
+        entries: &[Entry],
+        levels: &Levels,
+        calendar: Calendar,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DrainReport>, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        let opening = sqlx::query!(
+            "select from flush_watermarks
+             where partition = $1
+               and generation = $2
+               and last_id is null
+             for update",
+            number(partition),
+            signed(generation),
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if opening.is_none() {
+            return Ok(None);
+        }
+        let events: Vec<UsageEvent> = entries.iter().flat_map(Entry::events).cloned().collect();
+        let mut report = DrainReport { events: events.len() as u64, ..DrainReport::default() };
+        let letters = dead_letters::Origin { partition, generation, now };
+        report.dead_letters += letters.keep(&mut transaction, entries, &[]).await?;
+        for chunk in events.chunks(CHUNK_EVENTS) {
+            let written = chat_usage_logs::write(&mut transaction, chunk, levels, Mode::IfAbsent).await?;
+            totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+            report.inserted += written.new.len() as u64;
+            report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
+        }
+        transaction.commit().await?;
+        Ok(Some(report))
+    }
+}

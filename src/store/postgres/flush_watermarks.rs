@@ -1,0 +1,149 @@
+//! `flush_watermarks`: how far each partition's events are in Postgres.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres as Database, pool::PoolConnection};
+
+use super::{Postgres, PostgresError, chat_quotas::watermark_of};
+use crate::domain::{
+    journal::{Position, Watermark},
+    partition::Partitions,
+};
+
+/// The advisory lock of a partition. It ends with the connection that it holds.
+#[derive(Debug)]
+pub struct PartitionLock {
+    connection: Option<PoolConnection<Database>>,
+}
+
+/// Tells our advisory locks from anybody else's in the same database.
+const LOCK_CLASS: i32 = 0x7167; // "qg"
+
+impl Postgres {
+    /// Makes a row for every partition that has none: opening, in generation 0.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn ensure_watermarks(&self, partitions: Partitions, now: DateTime<Utc>) -> Result<(), PostgresError> {
+        sqlx::query!(
+            "insert into flush_watermarks (partition, generation, last_id, last_event, opened_at, updated_at)
+             select number, 0, null, $2, $3, $3
+             from generate_series(0, $1 - 1) as numbers (number)
+             on conflict do nothing",
+            i32::from(partitions.count()),
+            Position::GENESIS.event,
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// How far a partition's events are in Postgres.
+    ///
+    /// # Errors
+    /// If Postgres is away, or there is no such partition.
+    pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
+        let row = sqlx::query!(
+            "select generation, last_id, last_event
+             from flush_watermarks
+             where partition = $1",
+            number(partition),
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or_else(|| PostgresError::inconsistent("flush_watermarks", "partition", partition))?;
+        watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event)
+    }
+
+    /// Marks a partition as being opened, if it still is in this generation. From here on no flush commits.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn begin_opening(
+        &self,
+        partition: u16,
+        generation: u32,
+        now: DateTime<Utc>,
+    ) -> Result<bool, PostgresError> {
+        let done = sqlx::query!(
+            "update flush_watermarks
+             set last_id = null,
+                 updated_at = $3
+             where partition = $1
+               and generation = $2",
+            number(partition),
+            signed(generation),
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends an opening: the new generation, with the watermark at its genesis entry. False when it is not being opened
+    /// in this generation any more.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn finish_opening(
+        &self,
+        partition: u16,
+        generation: u32,
+        opened: u32,
+        now: DateTime<Utc>,
+    ) -> Result<bool, PostgresError> {
+        let done = sqlx::query!(
+            "update flush_watermarks
+             set generation = $3,
+                 last_id = $4,
+                 last_event = $5,
+                 opened_at = $6,
+                 updated_at = $6
+             where partition = $1
+               and generation = $2
+               and last_id is null",
+            number(partition),
+            signed(generation),
+            signed(opened),
+            Position::GENESIS.id.to_string(),
+            Position::GENESIS.event,
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Takes the advisory lock of a partition, if nobody has it.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn try_lock_partition(&self, partition: u16) -> Result<Option<PartitionLock>, PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        let locked = sqlx::query_scalar!(
+            r#"select pg_try_advisory_lock($1, $2) as "locked!""#,
+            LOCK_CLASS,
+            i32::from(partition)
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        Ok(locked.then_some(PartitionLock { connection: Some(connection) }))
+    }
+}
+
+impl Drop for PartitionLock {
+    /// Closes the connection instead of giving it back: the lock ends with it, whatever happens.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+pub(super) fn number(partition: u16) -> i16 {
+    i16::try_from(partition).unwrap_or(i16::MAX)
+}
+
+pub(super) fn signed(generation: u32) -> i32 {
+    i32::try_from(generation).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,100 @@
+//! Postgres: the durable truth. The only importer of `sqlx`; one file per table, and one per transaction that spans several.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `gate_settings`, `membership_levels` | what an installation decided |
+//! | `chat_quotas`, `change_level`, `import` | one row per user, and who changes it besides the flusher |
+//! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
+//! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
+//! | `resets`, `dead_letters`, `audit` | the resetter's side, what was refused, and the proof that it adds up |
+
+mod audit;
+mod change_level;
+mod chat_quotas;
+mod chat_usage_logs;
+mod dead_letters;
+mod drain;
+mod error;
+mod flush;
+mod flush_watermarks;
+mod gate_settings;
+mod import;
+mod membership_levels;
+mod migrate;
+mod resets;
+mod totals;
+mod usage_log_partitions;
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+pub use self::{
+    audit::Drift,
+    change_level::LevelChange,
+    chat_quotas::{Loaded, NewUser, QuotaRow},
+    chat_usage_logs::LoggedUsage,
+    dead_letters::DeadLetter,
+    drain::DrainReport,
+    error::PostgresError,
+    flush::{Flush, FlushOutcome, FlushReport},
+    flush_watermarks::PartitionLock,
+    gate_settings::Settings,
+    import::{ImportReport, ImportRow},
+    resets::{ResetRun, RolledBatch},
+};
+
+/// Postgres, with a pool of connections. A cheap clone.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pool: PgPool,
+}
+
+/// How to reach Postgres.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// Most connections of this gate.
+    pub connections_max: u32,
+    /// How long to wait for a connection.
+    pub acquire_timeout: Duration,
+    /// How long one statement may take.
+    pub statement_timeout: Duration,
+}
+
+impl Postgres {
+    /// Prepares a pool. It connects when it is first used.
+    ///
+    /// # Errors
+    /// If the URL is no Postgres URL.
+    pub fn new(options: &PostgresOptions) -> Result<Self, PostgresError> {
+        let connect = PgConnectOptions::from_str(&options.url)
+            .map_err(|error| PostgresError::Unfit(format!("DATABASE_URL is no Postgres URL: {error}")))?
+            .application_name("quota-gate")
+            .options([
+                ("statement_timeout", options.statement_timeout.as_millis().to_string()),
+                // A trim follows the commit of a flush: the rows have to be on disk by then.
+                ("synchronous_commit", "on".to_owned()),
+                ("timezone", "UTC".to_owned()),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections_max)
+            .acquire_timeout(options.acquire_timeout)
+            .connect_lazy_with(connect);
+        Ok(Self { pool })
+    }
+
+    /// Is Postgres there?
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn ping(&self) -> Result<(), PostgresError> {
+        sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(PostgresError::from)
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
