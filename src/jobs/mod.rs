@@ -1,4 +1,7 @@
 //! What runs beside the requests. Each job is an idempotent step and a plain loop.
 
 pub mod flusher;
+pub mod health;
+pub mod resetter;
+pub mod schedule;
 pub mod sweeper;
