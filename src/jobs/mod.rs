@@ -5,3 +5,4 @@ pub mod health;
 pub mod resetter;
 pub mod schedule;
 pub mod sweeper;
+pub mod verifier;
