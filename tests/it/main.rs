@@ -1,3 +1,7 @@
 //! All integration tests, in one binary: they share one build and one Postgres.
+
+mod gate;
+mod layers;
 mod script;
 mod support;
+mod tidy;

@@ -1,42 +1,29 @@
-//! Temporary support.
-pub struct TestRedis {
-    child: std::process::Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-impl TestRedis {
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+//! What every test stands on: real servers, a database of its own, gates, and waiting for a condition instead of sleeping.
+
+mod gates;
+mod servers;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+pub(crate) use self::{
+    gates::{GateUnderTest, World, consume, key, reserve, user},
+    servers::{database_on, execute, postgres, redis},
+};
+
+/// Longer than anything here takes on a loaded machine; reached only when the condition does not come at all.
+const EVENTUALLY_MAX: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Waits until the condition holds.
+///
+/// # Panics
+/// After twenty seconds, naming `what`.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + EVENTUALLY_MAX;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "did not happen within {EVENTUALLY_MAX:?}: {what}");
+        sleep(PAUSE).await;
     }
-}
-impl Drop for TestRedis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-pub async fn redis() -> TestRedis {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let dir = tempfile::tempdir().unwrap();
-    let child = std::process::Command::new("redis-server")
-        .args([
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-            "--dir",
-            dir.path().to_str().unwrap(),
-            "--loglevel",
-            "warning",
-        ])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    TestRedis { child, port, _dir: dir }
 }

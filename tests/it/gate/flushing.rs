@@ -1,0 +1,217 @@
+//! From the journal to the rows: each charge exactly once, whatever dies in between.
+
+use futures_util::future::join_all;
+use quota_gate::{
+    dev::PostgresServer,
+    domain::{clock::Clock, journal::Entry},
+    jobs::flusher::Step,
+    store::postgres::{Flush, FlushOutcome},
+};
+
+use crate::support::{GateUnderTest, World, database_on, eventually, execute, postgres, user};
+
+async fn charge_many(gate: &GateUnderTest, users: usize, each: usize) {
+    let names: Vec<String> = (0..users * each).map(|n| format!("user-{}", n % users)).collect();
+    assert!(join_all(names.iter().map(|name| gate.charges(name, 1))).await.into_iter().all(|charged| charged));
+}
+
+/// What a flusher would flush next for alice's partition.
+async fn next_batch(gate: &GateUnderTest) -> (u16, u32, quota_gate::domain::journal::Position, Vec<Entry>) {
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
+    let from = watermark.position.unwrap();
+    let entries = gate.redis.read_stream(partition, watermark.generation, from.id, 1000).await.unwrap();
+    (partition.number(), watermark.generation, from, entries[1..].to_vec())
+}
+
+async fn flush_without_trim(
+    gate: &GateUnderTest,
+    batch: &(u16, u32, quota_gate::domain::journal::Position, Vec<Entry>),
+) -> FlushOutcome {
+    let levels = gate.postgres.all_levels().await.unwrap();
+    let (partition, generation, from, entries) = batch;
+    let now = Clock::machine().now();
+    let flush = Flush {
+        partition: *partition,
+        generation: *generation,
+        from: *from,
+        entries,
+        levels: &levels,
+        calendar: gate.gate.calendar(),
+        now,
+    };
+    gate.postgres.flush(flush).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_acknowledged_charge_is_one_row() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    charge_many(&gate, 40, 20).await;
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 800);
+    assert_eq!(world.number("select count(distinct uuid) from chat_usage_logs").await, 800);
+    assert_eq!(world.number("select min(monthly_used) from chat_quotas").await, 20);
+}
+
+#[tokio::test]
+async fn a_flusher_killed_between_commit_and_trim_counts_nothing_twice() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 5).await);
+    let batch = next_batch(&gate).await;
+    assert!(matches!(flush_without_trim(&gate, &batch).await, FlushOutcome::Committed(report) if report.rows == 1));
+    // The same batch again, as a flusher would that never heard of its commit.
+    assert_eq!(flush_without_trim(&gate, &batch).await, FlushOutcome::Superseded);
+    assert!(gate.charges("alice", 2).await);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 2);
+}
+
+#[tokio::test]
+async fn a_flusher_killed_between_copy_and_commit_leaves_nothing_behind() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 5).await);
+    // Somebody holds the user's row: the flush waits after its COPY, before its commit, and is killed there.
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("select from chat_quotas where user_uuid = 'alice' for update").execute(&mut *holder).await.unwrap();
+    let batch = next_batch(&gate).await;
+    let levels = gate.postgres.all_levels().await.unwrap();
+    let (partition, generation, from, entries) = batch.clone();
+    let killed = tokio::spawn({
+        let (postgres, calendar) = (gate.postgres.clone(), gate.gate.calendar());
+        async move {
+            let now = Clock::machine().now();
+            postgres
+                .flush(Flush { partition, generation, from, entries: &entries, levels: &levels, calendar, now })
+                .await
+        }
+    });
+    const WAITING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
+        and wait_event_type = 'Lock' and query like 'update chat_quotas%'";
+    eventually("the flush waits for the row", async || world.number(WAITING).await == 1).await;
+    world
+        .number(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() \
+             and wait_event_type = 'Lock' and query like 'update chat_quotas%'",
+        )
+        .await;
+    assert!(killed.await.unwrap().is_err());
+    holder.rollback().await.unwrap();
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 5);
+}
+
+#[tokio::test]
+async fn flushers_that_fight_over_the_same_entries_count_each_once() {
+    let world = World::new().await;
+    let gates = [world.gate().await, world.gate().await, world.gate().await];
+    let charging = charge_many(&gates[0], 20, 40);
+    let fighting = join_all(gates.iter().map(async |gate| {
+        for _ in 0..15 {
+            gate.flusher.flush_all().await.unwrap();
+        }
+    }));
+    tokio::join!(charging, fighting);
+    gates[0].flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 800);
+    // None of them took a fight for a loss.
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 1);
+}
+
+#[tokio::test]
+async fn postgres_killed_and_restarted_in_the_middle_loses_nothing() {
+    let server = tokio::task::spawn_blocking(postgres).await.unwrap();
+    let world = World::on(database_on(&server).await, Clock::machine(), false, "UTC").await;
+    let gate = world.gate().await;
+    charge_many(&gate, 20, 5).await;
+    let cancelled = tokio_util::sync::CancellationToken::new();
+    let interval = std::time::Duration::from_millis(10);
+    let flushing = tokio::spawn(gate.flusher.clone().run(interval, cancelled.clone()));
+    // Users whom Redis knows are served as ever while Postgres is away.
+    let bounced = tokio::task::spawn_blocking(move || bounce(server));
+    charge_many(&gate, 20, 50).await;
+    let _server = bounced.await.unwrap();
+    eventually("the flusher has caught up", async || {
+        gate.verifier.verify().await.is_ok_and(|verdict| verdict.unflushed == 0)
+    })
+    .await;
+    cancelled.cancel();
+    flushing.await.unwrap();
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1100);
+}
+
+fn bounce(mut server: PostgresServer) -> PostgresServer {
+    server.kill();
+    server.restart().expect("Postgres starts again");
+    server
+}
+
+#[tokio::test]
+async fn refused_rows_become_dead_letters_and_all_others_are_counted() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    execute(&world.database, "alter table chat_usage_logs add constraint no_mallory check (user_uuid <> 'mallory')")
+        .await;
+    let names: Vec<String> =
+        (0..60).map(|n| if n % 20 == 7 { "mallory".into() } else { format!("user-{n}") }).collect();
+    join_all(names.iter().map(|name| gate.charges(name, 2))).await;
+    gate.flusher.flush_all().await.unwrap();
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 57);
+    assert_eq!(world.number("select count(*) from dead_letters where user_uuid = 'mallory' and ap_used = 2").await, 3);
+    let verdict = gate.verifier.verify().await.unwrap();
+    assert!(verdict.drift.is_empty(), "{:?}", verdict.drift);
+    assert_eq!((verdict.dead_letters, verdict.differences.len()), (3, 1), "Redis still has mallory's charges");
+}
+
+#[tokio::test]
+async fn an_entry_that_nobody_can_read_is_kept_whole_and_does_not_stop_the_flow() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 1).await);
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let mut connection = world.redis_connection().await;
+    for payload in [&b"\x01garbage"[..], b"\x09another format", b"\x01\0\0\0\0\0\x01aaaaaaaaaaaaaaaa\x01"] {
+        let stream = format!("qg:{{{partition}}}:ev:1");
+        let _: String =
+            redis::cmd("XADD").arg(stream).arg("*").arg("e").arg(payload).query_async(&mut connection).await.unwrap();
+    }
+    gate.flusher.flush_all().await.unwrap();
+    assert!(gate.charges("alice", 1).await);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from dead_letters where event is null").await, 3);
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 2);
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 1);
+}
+
+#[tokio::test]
+async fn the_stream_is_trimmed_to_the_anchor_and_what_follows_the_watermark_before() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let levels = gate.postgres.all_levels().await.unwrap();
+    for _ in 0..5 {
+        assert!(gate.charges("alice", 1).await);
+        let step = gate.flusher.step(partition, &levels).await.unwrap();
+        assert_eq!(step, Step::Flushed { events: 1, more: false });
+    }
+    assert_eq!(gate.redis.stream_length(partition, 1).await.unwrap(), 2);
+    assert_eq!(gate.flusher.step(partition, &levels).await.unwrap(), Step::Idle);
+}
+
+#[tokio::test]
+async fn rows_of_a_month_without_a_partition_move_over_when_it_is_made() {
+    let world = World::at("2026-11-20T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 3).await);
+    gate.flush_and_verify().await;
+    assert_eq!(gate.postgres.rows_in_default_partition().await.unwrap(), 1);
+    let makers = join_all((0..4).map(|_| gate.postgres.ensure_log_partitions(world.clock.now(), 2))).await;
+    assert_eq!(makers.into_iter().map(Result::unwrap).sum::<u32>(), 3);
+    assert_eq!(gate.postgres.rows_in_default_partition().await.unwrap(), 0);
+    assert_eq!(world.number("select count(*) from chat_usage_logs_202611").await, 1);
+    gate.flush_and_verify().await;
+}

@@ -1,0 +1,80 @@
+//! Requests that come again.
+
+use futures_util::future::join_all;
+use quota_gate::{
+    domain::{ap::Ap, decision::Decision},
+    gate::{Consume, GateError, Reserve},
+};
+
+use crate::support::{World, consume, key, reserve};
+
+#[tokio::test]
+async fn the_same_key_and_request_has_the_first_answer_and_one_charge() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    let request = Consume { idempotency_key: key("k1"), ..consume("alice", 5) };
+    let Decision::Allowed(first) = one.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+    assert!(one.charges("alice", 3).await);
+    let Decision::Allowed(again) = two.gate.consume(request).await.unwrap() else { panic!("denied") };
+    assert!(again.replayed && !first.replayed);
+    assert_eq!(
+        (again.event, again.quota.used, again.quota.version),
+        (first.event, first.quota.used, first.quota.version)
+    );
+    one.flush_and_verify().await;
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 8);
+}
+
+#[tokio::test]
+async fn a_thousand_repeats_at_once_charge_once() {
+    let world = World::new().await;
+    let gates = [world.gate().await, world.gate().await];
+    let calls =
+        (0..1000).map(|n| gates[n % 2].gate.consume(Consume { idempotency_key: key("storm"), ..consume("alice", 1) }));
+    let firsts = join_all(calls)
+        .await
+        .into_iter()
+        .filter(|answer| matches!(answer, Ok(Decision::Allowed(charged)) if !charged.replayed))
+        .count();
+    assert_eq!(firsts, 1);
+    gates[0].flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1);
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_request_is_a_mismatch() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let request = Consume { idempotency_key: key("k1"), ..consume("alice", 5) };
+    gate.gate.consume(request.clone()).await.unwrap();
+    let other_cost = Consume { ap: Ap::new(6), ..request.clone() };
+    assert!(matches!(gate.gate.consume(other_cost).await, Err(GateError::Mismatch(_))));
+    let other_route = Reserve { idempotency_key: key("k1"), ..reserve("alice", 5, 60) };
+    assert!(matches!(gate.gate.reserve(other_route).await, Err(GateError::Mismatch(_))));
+    // Another user's key is another key.
+    let other_user = Consume { idempotency_key: key("k1"), ..consume("bob", 6) };
+    assert!(matches!(gate.gate.consume(other_user).await, Ok(Decision::Allowed(_))));
+}
+
+#[tokio::test]
+async fn a_reservation_comes_again_with_the_same_id() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let request = Reserve { idempotency_key: key("r1"), ..reserve("alice", 5, 60) };
+    let Decision::Allowed(first) = gate.gate.reserve(request.clone()).await.unwrap() else { panic!("denied") };
+    let Decision::Allowed(again) = gate.gate.reserve(request).await.unwrap() else { panic!("denied") };
+    assert!(again.replayed);
+    assert_eq!(again.reservation, first.reservation);
+    assert_eq!(gate.gate.quota(&first.quota.user).await.unwrap().held.get(), 5);
+}
+
+#[tokio::test]
+async fn a_denial_is_not_kept_so_the_key_works_after_an_upgrade() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let request = Consume { idempotency_key: key("k1"), ..consume("alice", 150) };
+    assert!(matches!(gate.gate.consume(request.clone()).await.unwrap(), Decision::Denied(_)));
+    super::membership::give(&gate, "alice", "basic").await;
+    let Decision::Allowed(charged) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };
+    assert!(!charged.replayed);
+}

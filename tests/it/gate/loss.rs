@@ -1,0 +1,196 @@
+//! Redis loses data: users keep what Postgres knows, and only what was not flushed is gone.
+
+use futures_util::future::join_all;
+use quota_gate::{
+    domain::{ap::Ap, decision::Decision, usage::Tokens},
+    gate::{Commit, GateError},
+};
+
+use crate::support::{GateUnderTest, World, reserve, user};
+
+async fn used(gate: &GateUnderTest, who: &str) -> u32 {
+    gate.gate.quota(&user(who)).await.unwrap().used.get()
+}
+
+async fn flushall(world: &World) {
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_flushall_users_keep_what_postgres_knows_and_the_unflushed_tail_is_the_only_loss() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    assert!(one.charges("alice", 60).await);
+    one.flush_and_verify().await;
+    assert!(one.charges("alice", 7).await);
+    flushall(&world).await;
+    // Two gates meet the loss at once; one of them opens the partition.
+    let quotas = join_all([used(&one, "alice"), used(&two, "alice")]).await;
+    assert_eq!(quotas, [60, 60]);
+    assert!(two.charges("alice", 40).await && !one.charges("alice", 1).await);
+    one.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 100);
+}
+
+#[tokio::test]
+async fn an_empty_restart_is_the_same() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 60).await);
+    gate.flush_and_verify().await;
+    world.redis.kill();
+    std::fs::remove_dir_all(world.redis.dir().join("appendonlydir")).unwrap();
+    world.redis.restart().unwrap();
+    // A connection that broke is no proof that nothing happened, so the first answers may be errors.
+    crate::support::eventually("the gate answers again", async || {
+        gate.gate.quota_and_holds(&user("alice")).await.is_ok()
+    })
+    .await;
+    assert_eq!(used(&gate, "alice").await, 60);
+    assert!(gate.charges("alice", 40).await && !gate.charges("alice", 1).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_that_comes_back_with_its_file_has_lost_nothing() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    for _ in 0..50 {
+        assert!(gate.charges("alice", 1).await);
+    }
+    world.redis.kill();
+    world.redis.restart().unwrap();
+    crate::support::eventually("the gate answers again", async || {
+        gate.gate.quota_and_holds(&user("alice")).await.is_ok()
+    })
+    .await;
+    assert_eq!(used(&gate, "alice").await, 50);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 50);
+}
+
+#[tokio::test]
+async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 10).await);
+    world.redis.stop();
+    let (data, copy) = (world.redis.dir().join("appendonlydir"), world.redis.dir().join("copy"));
+    copy_dir(&data, &copy);
+    world.redis.restart().unwrap();
+    crate::support::eventually("the gate answers again", async || {
+        gate.gate.quota_and_holds(&user("alice")).await.is_ok()
+    })
+    .await;
+    assert!(gate.charges("alice", 50).await);
+    gate.flush_and_verify().await;
+
+    // The older copy comes back: same generation, a counter that is too low, a stream without the anchor.
+    world.redis.stop();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_dir(&copy, &data);
+    world.redis.restart().unwrap();
+    crate::support::eventually("the flusher finds out", async || gate.flusher.flush_all().await.is_ok()).await;
+    assert_eq!(used(&gate, "alice").await, 60);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    let status = std::process::Command::new("cp").arg("-rp").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn what_was_not_flushed_but_survived_is_drained_before_a_new_generation_opens() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 10).await);
+    gate.flush_and_verify().await;
+    assert!(gate.charges("alice", 5).await);
+    // Only the fence is lost.
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let _: () = redis::cmd("DEL")
+        .arg(format!("qg:{{{partition}}}:gen"))
+        .query_async(&mut world.redis_connection().await)
+        .await
+        .unwrap();
+    assert_eq!(used(&gate, "alice").await, 15);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 2);
+}
+
+#[tokio::test]
+async fn a_hold_that_redis_lost_can_be_committed_once_by_its_id() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    let Decision::Allowed(held) = one.gate.reserve(reserve("alice", 10, 60)).await.unwrap() else { panic!("denied") };
+    let id = one.gate.reservation_id(&held.reservation);
+    flushall(&world).await;
+    let commit = Commit { ap: Some(Ap::new(8)), tokens: Tokens::default() };
+    let answers =
+        join_all((0..20).map(|n| if n % 2 == 0 { one.gate.commit(&id, commit) } else { two.gate.commit(&id, commit) }))
+            .await;
+    let first: Vec<bool> = answers.into_iter().map(|answer| !answer.unwrap().replayed).filter(|first| *first).collect();
+    assert_eq!(first.len(), 1);
+    assert_eq!(used(&two, "alice").await, 8);
+    assert!(matches!(one.gate.release(&id).await, Err(GateError::AlreadySettled(_))));
+    one.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_was_flushed_before_the_loss_is_not_charged_again() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let Decision::Allowed(held) = gate.gate.reserve(reserve("alice", 10, 60)).await.unwrap() else { panic!("denied") };
+    let id = gate.gate.reservation_id(&held.reservation);
+    let commit = Commit { ap: Some(Ap::new(8)), tokens: Tokens::default() };
+    gate.gate.commit(&id, commit).await.unwrap();
+    gate.flush_and_verify().await;
+    flushall(&world).await;
+    let again = gate.gate.commit(&id, commit).await.unwrap();
+    assert_eq!((again.charged.get(), again.replayed, again.quota.used.get()), (8, true, 8));
+    let other = Commit { ap: Some(Ap::new(9)), ..commit };
+    assert!(matches!(gate.gate.commit(&id, other).await, Err(GateError::Mismatch(_))));
+    assert!(matches!(gate.gate.release(&id).await, Err(GateError::AlreadySettled(_))));
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1);
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_behind_grants_nothing_twice() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 70).await);
+    gate.flush_and_verify().await;
+    // As after a restore from a backup that did not know of alice's charge.
+    crate::support::execute(&world.database, "update chat_quotas set monthly_used = 0, total_used = 0").await;
+    crate::support::execute(&world.database, "update flush_watermarks set generation = 1, last_id = '0-1', last_event = '00000000-0000-0000-0000-000000000000'").await;
+    gate.flusher.flush_all().await.ok();
+    let partition = gate.gate.partitions().of(&user("alice"));
+    gate.gate
+        .leave_generation(partition, gate.postgres.watermark(partition.number()).await.unwrap().generation)
+        .await
+        .unwrap();
+    assert!(!gate.charges("alice", 31).await);
+    assert!(gate.charges("alice", 30).await);
+}
+
+#[tokio::test]
+async fn a_sleeping_gate_charges_nothing_in_a_generation_that_is_over() {
+    let world = World::new().await;
+    let (awake, asleep) = (world.gate().await, world.gate().await);
+    assert!(asleep.charges("alice", 1).await);
+    let partition = awake.gate.partitions().of(&user("alice"));
+    awake.gate.leave_generation(partition, 1).await.unwrap();
+    // Its next call names generation 1, is refused, learns of generation 2 and goes on there.
+    assert!(asleep.charges("alice", 2).await);
+    assert_eq!(used(&awake, "alice").await, 3);
+    awake.flush_and_verify().await;
+    let stream: bool = redis::cmd("EXISTS")
+        .arg(format!("qg:{{{partition}}}:ev:1"))
+        .query_async(&mut world.redis_connection().await)
+        .await
+        .unwrap();
+    assert!(!stream);
+}

@@ -1,0 +1,146 @@
+//! Levels: up at once, down at the next period, and no stale word wins.
+
+use futures_util::future::join;
+use quota_gate::{
+    domain::{
+        decision::{Decision, LevelChanged},
+        level::LevelName,
+        membership::Effective,
+    },
+    gate::{ChangeLevel, GateError},
+    store::redis::{Membership, Operation, Request},
+};
+
+use crate::support::{GateUnderTest, World, user};
+
+pub(super) async fn give(gate: &GateUnderTest, who: &str, level: &str) -> LevelChanged {
+    change(gate, who, level, Effective::Fair).await.unwrap()
+}
+
+async fn change(gate: &GateUnderTest, who: &str, level: &str, effective: Effective) -> Result<LevelChanged, GateError> {
+    let level = LevelName::parse(level).unwrap();
+    gate.gate.change_level(ChangeLevel { user: user(who), level, effective }).await
+}
+
+#[tokio::test]
+async fn an_upgrade_holds_at_once_and_keeps_what_is_used() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 90).await && !gate.charges("alice", 20).await);
+    let changed = give(&gate, "alice", "plus").await;
+    assert_eq!((changed.quota.quota.get(), changed.quota.used.get(), changed.pending), (1000, 90, None));
+    assert!(gate.charges("alice", 20).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_downgrade_holds_from_the_next_period_in_both_stores() {
+    let world = World::at("2026-11-29T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "basic").await;
+    assert!(gate.charges("alice", 200).await);
+    let changed = give(&gate, "alice", "free").await;
+    assert_eq!(changed.quota.quota.get(), 300);
+    assert_eq!(changed.pending, gate.gate.levels().named("free").map(|level| level.code));
+    world.set_time("2026-12-01T00:00:01Z").await;
+    let quota = gate.gate.quota(&user("alice")).await.unwrap();
+    assert_eq!((quota.quota.get(), quota.used.get()), (100, 0));
+    gate.flusher.flush_all().await.unwrap();
+    gate.resetter.run(quota_gate::jobs::resetter::Trigger::Schedule).await.unwrap();
+    assert_eq!(
+        world.number("select monthly_quota::bigint from chat_quotas where membership_level = 'free'").await,
+        100
+    );
+    assert_eq!(world.number("select used from chat_quota_months where membership_level = 'basic'").await, 200);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_downgrade_may_be_forced_and_takes_nothing_back() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "basic").await;
+    assert!(gate.charges("alice", 200).await);
+    let changed = change(&gate, "alice", "free", Effective::Now).await.unwrap();
+    assert_eq!((changed.quota.quota.get(), changed.quota.used.get(), changed.quota.remaining().get()), (100, 200, 0));
+    assert!(!gate.charges("alice", 1).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn going_back_up_takes_a_pending_downgrade_away() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "plus").await;
+    assert!(give(&gate, "alice", "free").await.pending.is_some());
+    assert!(give(&gate, "alice", "plus").await.pending.is_none());
+}
+
+#[tokio::test]
+async fn a_level_that_is_not_configured_is_refused_with_those_that_are() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let error = change(&gate, "alice", "gold", Effective::Fair).await.unwrap_err().to_string();
+    assert_eq!(error, "membershipLevel: must be one of free, basic, plus, pro");
+}
+
+#[tokio::test]
+async fn a_stale_lower_level_version_never_wins() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "basic").await;
+    let changed = give(&gate, "alice", "pro").await;
+    assert_eq!(changed.level_version, 2);
+    // A gate that slept since the first change tells Redis of it only now.
+    let quota = gate.gate.quota(&user("alice")).await.unwrap();
+    let basic = gate.gate.levels().named("basic").unwrap().clone();
+    let stale =
+        Membership { period: quota.period, level: basic.code, quota: basic.quota, pending: None, level_version: 1 };
+    let script = quota_gate::store::redis::Script::default();
+    let options = quota_gate::store::redis::BatcherOptions {
+        operations_max: 1,
+        calls_in_flight_max: 1,
+        queue_length_max: 1,
+        queue_timeout: std::time::Duration::from_secs(5),
+        stream_entries_max: 1_000,
+    };
+    let clock = (&world.clock, gate.gate.calendar(), gate.gate.levels());
+    let sleeper =
+        quota_gate::store::redis::Batcher::start(&gate.redis, &script, gate.gate.partitions(), clock, &options);
+    let partition = gate.gate.partitions().of(&user("alice"));
+    sleeper.generations().learn(partition, 1);
+    let request = Request { user: user("alice"), operation: Operation::SetLevel(stale), seed: None, generation: None };
+    sleeper.call(partition, request).await.unwrap().unwrap();
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 3000);
+}
+
+#[tokio::test]
+async fn a_level_change_racing_with_consumption_admits_exactly_the_new_quota() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    let consuming = async {
+        let mut admitted = 0;
+        for _ in 0..400 {
+            admitted += usize::from(one.charges("alice", 1).await);
+        }
+        admitted
+    };
+    let (mut admitted, _) = join(consuming, give(&two, "alice", "basic")).await;
+    while one.charges("alice", 1).await {
+        admitted += 1;
+    }
+    assert_eq!(admitted, 300);
+    one.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_change_while_the_user_is_being_loaded_is_not_overtaken_by_the_older_row() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    for n in 0..30 {
+        let who = format!("user-{n}");
+        let (charged, _) = join(one.consume(&who, 1), give(&two, &who, "plus")).await;
+        assert!(matches!(charged.unwrap(), Decision::Allowed(_)));
+        assert_eq!(one.gate.quota(&user(&who)).await.unwrap().quota.get(), 1000, "{who}");
+    }
+}

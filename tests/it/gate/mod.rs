@@ -1,0 +1,9 @@
+//! The gate as a library: exactness, holds, idempotency, membership, resets, flushing and loss.
+
+mod admission;
+mod flushing;
+mod holds;
+mod idempotency;
+mod loss;
+mod membership;
+mod resets;

@@ -1,0 +1,235 @@
+//! Gates under test: any number of them on one Redis and one database, with the machine's clock or one that the test moves.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use quota_gate::{
+    dev::RedisServer,
+    domain::{
+        ap::Ap,
+        calendar::Calendar,
+        clock::Clock,
+        decision::{Charged, Decision},
+        idempotency::IdempotencyKey,
+        level::LevelName,
+        partition::Partitions,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    gate::{Consume, Gate, GateError, GateParts, ReservationSigner, Reserve},
+    jobs::{
+        flusher::Flusher,
+        resetter::Resetter,
+        sweeper::Sweeper,
+        verifier::{Verdict, Verifier},
+    },
+    store::{
+        postgres::{Postgres, PostgresOptions, Settings},
+        redis::{BatcherOptions, Redis, RedisOptions, Script},
+    },
+};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use super::servers;
+
+/// Where the test's clock stands, for the script and for the test.
+const CLOCK_KEY: &str = "test:now_ms";
+/// The script's first file, replaced: the clock is what the test says it is.
+const CLOCK: &str = "local now_ms = tonumber(redis.call('GET', 'test:now_ms'))\n";
+
+/// Two stores, and what gates on them agree about.
+pub(crate) struct World {
+    pub(crate) redis: RedisServer,
+    pub(crate) database: String,
+    pub(crate) pool: PgPool,
+    pub(crate) clock: Clock,
+    zone: &'static str,
+    partitions: u16,
+    manual: bool,
+}
+
+/// A gate, and the jobs beside it.
+#[derive(Clone)]
+pub(crate) struct GateUnderTest {
+    pub(crate) gate: Gate,
+    pub(crate) flusher: Flusher,
+    pub(crate) resetter: Resetter,
+    pub(crate) verifier: Verifier,
+    pub(crate) redis: Redis,
+    pub(crate) postgres: Postgres,
+}
+
+impl World {
+    /// Fresh stores and the machine's clock.
+    pub(crate) async fn new() -> Self {
+        Self::with(Clock::machine(), false, "UTC").await
+    }
+
+    /// Fresh stores and a clock that stands still.
+    pub(crate) async fn at(now: &str, zone: &'static str) -> Self {
+        let world = Self::with(Clock::manual(now.parse().expect("an instant")), true, zone).await;
+        world.set_time(now).await;
+        world
+    }
+
+    async fn with(clock: Clock, manual: bool, zone: &'static str) -> Self {
+        Self::on(servers::database().await, clock, manual, zone).await
+    }
+
+    /// The same with a database of the test's choice.
+    pub(crate) async fn on(database: String, clock: Clock, manual: bool, zone: &'static str) -> Self {
+        let redis = tokio::task::spawn_blocking(servers::redis).await.expect("redis-server starts");
+        let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&database).expect("the URL is one");
+        Self { redis, database, pool, clock, zone, partitions: 2, manual }
+    }
+
+    /// Moves the clock of Redis and of every gate.
+    pub(crate) async fn set_time(&self, now: &str) {
+        let now: DateTime<Utc> = now.parse().expect("an instant");
+        self.clock.set(now);
+        self.set_redis_time(now).await;
+    }
+
+    /// Moves the clock of Redis alone.
+    pub(crate) async fn set_redis_time(&self, now: DateTime<Utc>) {
+        let _: () = redis::cmd("SET")
+            .arg(CLOCK_KEY)
+            .arg(now.timestamp_millis())
+            .query_async(&mut self.redis_connection().await)
+            .await
+            .expect("Redis answers");
+    }
+
+    pub(crate) async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.redis.url()).expect("the URL is one");
+        client.get_multiplexed_async_connection().await.expect("Redis answers")
+    }
+
+    /// Starts a gate.
+    pub(crate) async fn gate(&self) -> GateUnderTest {
+        self.gate_with(|_| {}).await
+    }
+
+    /// Starts a gate that differs.
+    pub(crate) async fn gate_with(&self, change: impl FnOnce(&mut BatcherOptions)) -> GateUnderTest {
+        let postgres = Postgres::new(&PostgresOptions {
+            url: self.database.clone(),
+            connections_max: 8,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+        })
+        .expect("the URL is one");
+        let calendar = Calendar::new(self.zone.parse().expect("a time zone"));
+        let partitions = Partitions::new(self.partitions).expect("a number of partitions");
+        let now = self.clock.now();
+        let settings = Settings { partitions, time_zone: calendar.time_zone() };
+        postgres.settle_settings(&settings).await.expect("the settings agree");
+        postgres.ensure_watermarks(partitions, now).await.expect("Postgres answers");
+        let level = |name, quota| (LevelName::parse(name).expect("a name"), Ap::new(quota));
+        let levels = [level("free", 100), level("basic", 300), level("plus", 1000), level("pro", 3000)];
+        let levels = postgres.sync_levels(&levels, now).await.expect("Postgres answers");
+        let redis = Redis::new(&RedisOptions {
+            url: self.redis.url(),
+            connections_max: 16,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(5),
+        })
+        .expect("the URL is one");
+        let mut batcher = BatcherOptions {
+            operations_max: 64,
+            calls_in_flight_max: 2,
+            queue_length_max: 4096,
+            queue_timeout: Duration::from_secs(5),
+            stream_entries_max: 1_000_000,
+        };
+        change(&mut batcher);
+        let gate = Gate::start(GateParts {
+            redis: redis.clone(),
+            script: if self.manual { Script::with_clock(CLOCK) } else { Script::default() },
+            postgres: postgres.clone(),
+            partitions,
+            calendar,
+            clock: self.clock.clone(),
+            levels,
+            signer: ReservationSigner::new(&[7; 32]).expect("a secret"),
+            batcher,
+            idempotency_ttl: Duration::from_secs(86_400),
+            deadline: Duration::from_secs(15),
+        });
+        let clock = self.clock.clone();
+        let flusher = Flusher {
+            gate: gate.clone(),
+            redis: redis.clone(),
+            postgres: postgres.clone(),
+            calendar,
+            clock: clock.clone(),
+            batch_entries_max: 100,
+        };
+        let sweeper =
+            Sweeper { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock: clock.clone() };
+        let resetter = Resetter { postgres: postgres.clone(), calendar, clock: clock.clone(), sweeper };
+        let verifier = Verifier { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock };
+        gate.open_partitions().await.expect("the partitions open");
+        GateUnderTest { gate, flusher, resetter, verifier, redis, postgres }
+    }
+
+    /// One number from Postgres; the text is the test's own.
+    pub(crate) async fn number(&self, query: &str) -> i64 {
+        let number: Option<i64> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.pool).await.expect("the query runs");
+        number.unwrap_or_default()
+    }
+}
+
+impl GateUnderTest {
+    /// Charges one message.
+    pub(crate) async fn consume(&self, who: &str, ap: i64) -> Result<Decision<Charged>, GateError> {
+        self.gate.consume(consume(who, ap)).await
+    }
+
+    /// Charges one message; did it go through?
+    pub(crate) async fn charges(&self, who: &str, ap: i64) -> bool {
+        matches!(self.consume(who, ap).await.expect("a decision"), Decision::Allowed(_))
+    }
+
+    /// Flushes, and proves that everything adds up.
+    pub(crate) async fn flush_and_verify(&self) -> Verdict {
+        self.flusher.flush_all().await.expect("everything is flushed");
+        let verdict = self.verifier.verify().await.expect("both stores answer");
+        assert!(verdict.agrees(), "{verdict:#?}");
+        assert_eq!(verdict.unflushed, 0);
+        verdict
+    }
+}
+
+pub(crate) fn user(id: &str) -> UserId {
+    UserId::parse(id).expect("a user id")
+}
+
+pub(crate) fn session() -> SessionId {
+    SessionId::parse("chat-1").expect("a session id")
+}
+
+pub(crate) fn consume(who: &str, ap: i64) -> Consume {
+    Consume {
+        user: user(who),
+        session: session(),
+        ap: Ap::cost(ap).expect("a cost"),
+        tokens: Tokens::default(),
+        idempotency_key: None,
+    }
+}
+
+pub(crate) fn reserve(who: &str, ap: i64, ttl_seconds: i64) -> Reserve {
+    Reserve {
+        user: user(who),
+        session: session(),
+        ap: Ap::cost(ap).expect("a cost"),
+        ttl: quota_gate::domain::hold::Ttl::from_seconds(ttl_seconds).expect("a time to live"),
+        idempotency_key: None,
+    }
+}
+
+pub(crate) fn key(text: &str) -> Option<IdempotencyKey> {
+    Some(IdempotencyKey::parse(text).expect("a key"))
+}
