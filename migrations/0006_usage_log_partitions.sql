@@ -9,12 +9,15 @@ declare
     month_end timestamptz := (date_trunc('month', month::timestamp) + interval '1 month') at time zone 'UTC';
     partition_name text := 'chat_usage_logs_' || to_char(month, 'YYYYMM');
 begin
-    if to_regclass(partition_name) is not null then
-        return false;
-    end if;
-    -- One maker at a time; who waited finds the partition made.
+    -- One maker at a time; who waited finds the partition made. (Asked of the table itself: to_regclass may answer
+    -- from what this session knew before it waited.)
     perform pg_advisory_xact_lock(hashtext('ensure_usage_log_partition'));
-    if to_regclass(partition_name) is not null then
+    if exists (
+        select from pg_inherits
+        join pg_class on pg_class.oid = pg_inherits.inhrelid
+        where pg_inherits.inhparent = 'chat_usage_logs'::regclass
+          and pg_class.relname = partition_name
+    ) then
         return false;
     end if;
     execute format('create table %I (like chat_usage_logs including defaults including constraints)', partition_name);

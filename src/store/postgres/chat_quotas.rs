@@ -86,11 +86,12 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Loaded, PostgresError> {
         loop {
-            let loaded = self.try_load_or_create(partition, users, first, today_start).await?;
-            // Another gate may have made a row that our snapshot does not see yet. The next one does.
-            if loaded.rows.len() >= users.len() {
-                return Ok(loaded);
-            }
+            match self.try_load_or_create(partition, users, first, today_start).await? {
+                Some(loaded) if loaded.rows.len() >= users.len() => return Ok(loaded),
+                // Another gate has made a row that our snapshot does not see yet. The next one does; and the
+                // watermark, which every row comes with, is there, or this is the error to end with.
+                _ => self.watermark(partition).await?,
+            };
         }
     }
 
@@ -100,7 +101,7 @@ impl Postgres {
         users: &[UserId],
         first: &NewUser<'_>,
         today_start: DateTime<Utc>,
-    ) -> Result<Loaded, PostgresError> {
+    ) -> Result<Option<Loaded>, PostgresError> {
         let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
         let rows = sqlx::query!(
             r#"with wanted as (
@@ -157,9 +158,7 @@ impl Postgres {
         )
         .fetch_all(&self.pool)
         .await?;
-        let Some(any) = rows.first() else {
-            return Err(PostgresError::inconsistent("flush_watermarks", "partition", partition));
-        };
+        let Some(any) = rows.first() else { return Ok(None) };
         let watermark = watermark_of(partition, any.generation, any.last_id.as_deref(), any.last_event)?;
         let rows = rows
             .into_iter()
@@ -179,7 +178,7 @@ impl Postgres {
                 .parse()
             })
             .collect::<Result<_, _>>()?;
-        Ok(Loaded { watermark, rows })
+        Ok(Some(Loaded { watermark, rows }))
     }
 
     /// A user's row; none for a user who was never seen.
