@@ -1,4 +1,6 @@
-#![doc = "Quota gate."]
+//! Quota gate: decides, for every message of a chat product, whether its user may still send it.
+
+pub mod dev;
 pub mod domain;
 pub mod gate;
 pub mod jobs;

@@ -1,0 +1,227 @@
+//! A private Postgres.
+//!
+//! Its settings go on the command line, so that a start is the same on new data and on old. It listens on 127.0.0.1
+//! and on no socket file: a path of a deep directory would be too long for one.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use super::{
+    Lifetime,
+    error::{DevError, cannot},
+    guarded_child::{GuardedChild, Server},
+    port,
+    postgres_cluster::{PostgresCluster, SUPERUSER, failed, without_settings},
+    server_log::ServerLog,
+};
+
+/// After a crash Postgres first replays up to a gigabyte of its log.
+const START_MAX: Duration = Duration::from_mins(2);
+
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A power cut: each commit is on disk.
+    #[default]
+    Disk,
+    /// SIGKILL of the server: each commit is with the operating system. For tests.
+    Memory,
+}
+
+/// How to run a Postgres.
+#[derive(Debug, Clone, Default)]
+pub struct PostgresServerOptions {
+    /// What a commit survives.
+    pub durability: Durability,
+    /// Whether the data is used again.
+    pub lifetime: Lifetime,
+    /// The port; any free one unless named.
+    pub port: Option<u16>,
+    /// Further settings, for example `log_statement=all`. They win over the ones given here.
+    pub extra: Vec<String>,
+}
+
+/// A private Postgres. Dropping it ends it.
+#[derive(Debug)]
+pub struct PostgresServer {
+    cluster: PostgresCluster,
+    options: PostgresServerOptions,
+    port: u16,
+    child: GuardedChild,
+}
+
+impl PostgresServer {
+    /// Starts a server on the data in `dir`, which is made if need be (in about a second), and waits until it accepts
+    /// connections.
+    ///
+    /// # Errors
+    /// If Postgres is not installed, or does not start: the message has the end of its log.
+    pub async fn start(dir: &Path, options: PostgresServerOptions) -> Result<Self, DevError> {
+        let dir = std::path::absolute(dir).map_err(cannot("find", dir))?;
+        let open = tokio::task::spawn_blocking(move || PostgresCluster::open(&dir, options.lifetime));
+        let cluster = match open.await {
+            Ok(cluster) => cluster?,
+            Err(aborted) => std::panic::resume_unwind(aborted.into_panic()),
+        };
+        let (port, child) =
+            port::start_on(options.port, async |port| Ok((port, spawn(&cluster, &options, port).await?))).await?;
+        Ok(Self { cluster, options, port, child })
+    }
+
+    /// Where a database is: `postgres://postgres:<password>@127.0.0.1:<port>/<database>`.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.cluster.password(), self.port)
+    }
+
+    /// The port, the same for the server's whole life.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.cluster.data()
+    }
+
+    /// The process id of the first of its processes, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_running()
+    }
+
+    /// Creates a database, unless there is one of that name.
+    ///
+    /// # Errors
+    /// If the server is away.
+    pub async fn create_database(&self, name: &str) -> Result<(), DevError> {
+        self.psql(
+            "select format('create database %I', :'name')\n\
+             where not exists (select from pg_database where datname = :'name') \\gexec\n",
+            &[("name", name)],
+        )
+        .await
+    }
+
+    /// Creates a database with all that `template` holds, in about 50 ms. Nobody may be connected to the template.
+    ///
+    /// # Errors
+    /// If there is a database of that name, no such template, or the server is away.
+    pub async fn create_database_from(&self, name: &str, template: &str) -> Result<(), DevError> {
+        self.psql(
+            "select format('create database %I template %I', :'name', :'template') \\gexec\n",
+            &[("name", name), ("template", template)],
+        )
+        .await
+    }
+
+    /// Ends it in good order: connections are closed, all is on disk.
+    pub async fn stop(&mut self) {
+        self.child.stop().await;
+    }
+
+    /// Ends all its processes with SIGKILL, for crash tests.
+    pub async fn kill(&mut self) {
+        self.child.kill().await;
+    }
+
+    /// Starts it again on the same port and data; ends it first, in good order, if it runs.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn restart(&mut self) -> Result<(), DevError> {
+        self.stop().await;
+        self.child = spawn(&self.cluster, &self.options, self.port).await?;
+        Ok(())
+    }
+
+    /// Runs statements by Postgres' own client, which quotes the values: SQL over a connection is the store's business.
+    async fn psql(&self, statements: &str, values: &[(&str, &str)]) -> Result<(), DevError> {
+        let program = self.cluster.program("psql");
+        let mut command = without_settings(&program);
+        command.env("PGPASSWORD", self.cluster.password());
+        command.args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]);
+        command.args(["--host=127.0.0.1", "--dbname=postgres", &format!("--username={SUPERUSER}")]);
+        command.arg(format!("--port={}", self.port));
+        for (name, value) in values {
+            command.arg(format!("--set={name}={value}"));
+        }
+        let statements = statements.to_owned();
+        let run = move || -> std::io::Result<Output> {
+            let mut psql = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+            if let Some(mut stdin) = psql.stdin.take() {
+                stdin.write_all(statements.as_bytes())?;
+            }
+            psql.wait_with_output()
+        };
+        let output = tokio::task::spawn_blocking(run).await.map_err(std::io::Error::other);
+        let output = output.flatten().map_err(cannot("run", &program))?;
+        if output.status.success() { Ok(()) } else { Err(failed("psql", &output.stderr)) }
+    }
+}
+
+async fn spawn(
+    cluster: &PostgresCluster,
+    options: &PostgresServerOptions,
+    port: u16,
+) -> Result<GuardedChild, DevError> {
+    let log = ServerLog::claim(cluster.dir()).await?;
+    cluster.remove_stale_pid_file()?;
+    let server = Server {
+        name: "postgres",
+        program: &cluster.program("postgres"),
+        arguments: arguments(options, port),
+        dir: cluster.dir(),
+        account: cluster.account(),
+        // INT closes the connections and ends in good order; QUIT leaves the rest to recovery at the next start.
+        stop_signals: "INT QUIT",
+        drop_signals: match options.lifetime {
+            Lifetime::Kept => "INT QUIT",
+            Lifetime::Scratch => "QUIT",
+        },
+    };
+    let mut child = GuardedChild::start(server, log)?;
+    let pid_file = cluster.pid_file();
+    child.until_ready(port, START_MAX, async |child| accepts(&pid_file, child.pid())).await?;
+    Ok(child)
+}
+
+fn arguments(options: &PostgresServerOptions, port: u16) -> Vec<OsString> {
+    let port = format!("port={port}");
+    let always = [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        // Each gate of a test holds a pool of its own.
+        "max_connections=200",
+        "timezone=UTC",
+        "log_timezone=UTC",
+        "log_checkpoints=off",
+        &port,
+    ];
+    let durability: &[&str] = match options.durability {
+        Durability::Disk => &["shared_buffers=128MB"],
+        Durability::Memory => &["shared_buffers=32MB", "fsync=off", "full_page_writes=off", "max_wal_size=4GB"],
+    };
+    let settings = always.iter().chain(durability).copied().chain(options.extra.iter().map(String::as_str));
+    ["-D", "data"].into_iter().chain(settings.flat_map(|setting| ["-c", setting])).map(OsString::from).collect()
+}
+
+/// Whether the server accepts connections. It says so on the eighth line of its note; `pg_ctl` waits for the same.
+fn accepts(pid_file: &Path, pid: u32) -> bool {
+    let note = fs::read_to_string(pid_file).unwrap_or_default();
+    let mut lines = note.lines();
+    lines.next() == Some(&pid.to_string()) && lines.nth(6).map(str::trim) == Some("ready")
+}

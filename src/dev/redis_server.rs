@@ -1,0 +1,200 @@
+//! A private redis-server.
+//!
+//! It never evicts (the gate refuses to run otherwise) and keeps no snapshots: what it remembers over a restart is its
+//! append-only file. The configuration goes through a file, not the command line, where every user of the machine
+//! could read the password.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{
+    Lifetime,
+    account::Account,
+    error::{DevError, cannot},
+    guarded_child::{GuardedChild, Server},
+    password, port, program,
+    server_log::ServerLog,
+};
+
+/// Reading a large append-only file takes a while; Redis reads about 100 MB in a second.
+const START_MAX: Duration = Duration::from_mins(1);
+/// One PING on the own machine.
+const PING_MAX: Duration = Duration::from_millis(500);
+
+/// How soon a write is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AppendOnly {
+    /// Never: a restart begins empty.
+    Off,
+    /// Within a second, as `docs/operations` asks for. SIGKILL of the server loses nothing, a power cut up to a second.
+    #[default]
+    EverySecond,
+    /// Before it is answered.
+    Always,
+}
+
+/// How to run a redis-server.
+#[derive(Debug, Clone, Default)]
+pub struct RedisServerOptions {
+    /// The append-only file.
+    pub append_only: AppendOnly,
+    /// Whether the data is used again.
+    pub lifetime: Lifetime,
+    /// The port; any free one unless named.
+    pub port: Option<u16>,
+    /// Further lines of `redis.conf`, for example `maxmemory 64mb`. They win over the lines before them.
+    pub extra: Vec<String>,
+}
+
+/// A private redis-server. Dropping it ends it.
+#[derive(Debug)]
+pub struct RedisServer {
+    dir: PathBuf,
+    options: RedisServerOptions,
+    password: String,
+    port: u16,
+    child: GuardedChild,
+}
+
+impl RedisServer {
+    /// Starts a server on the data in `dir`, which is made if need be, and waits until it answers.
+    ///
+    /// # Errors
+    /// If redis-server is not installed, or does not start: the message has the end of its log.
+    pub async fn start(dir: &Path, options: RedisServerOptions) -> Result<Self, DevError> {
+        let dir = &std::path::absolute(dir).map_err(cannot("find", dir))?;
+        let account = Account::for_servers()?;
+        fs::create_dir_all(dir).map_err(cannot("create", dir))?;
+        let password_file = dir.join("password");
+        let password = password::kept_at(&password_file)?;
+        account.own(dir)?;
+        account.own(&password_file)?;
+        let (port, child) = port::start_on(options.port, async |port| {
+            Ok((port, spawn(dir, &account, &options, port, &password).await?))
+        })
+        .await?;
+        Ok(Self { dir: dir.to_owned(), options, password, port, child })
+    }
+
+    /// Where it answers: `redis://:<password>@127.0.0.1:<port>`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://:{}@127.0.0.1:{}", self.password, self.port)
+    }
+
+    /// The port, the same for the server's whole life.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_running()
+    }
+
+    /// Ends it in good order: the append-only file is complete and on disk.
+    pub async fn stop(&mut self) {
+        self.child.stop().await;
+    }
+
+    /// Ends it with SIGKILL, for crash tests.
+    pub async fn kill(&mut self) {
+        self.child.kill().await;
+    }
+
+    /// Makes it stand still, as a machine that hangs: connections stay open and nothing answers.
+    pub fn pause(&mut self) {
+        self.child.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) {
+        self.child.signal(Signal::SIGCONT);
+    }
+
+    /// Starts it again on the same port and data; ends it first, in good order, if it runs.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn restart(&mut self) -> Result<(), DevError> {
+        self.stop().await;
+        let account = Account::for_servers()?;
+        self.child = spawn(&self.dir, &account, &self.options, self.port, &self.password).await?;
+        Ok(())
+    }
+}
+
+async fn spawn(
+    dir: &Path,
+    account: &Account,
+    options: &RedisServerOptions,
+    port: u16,
+    password: &str,
+) -> Result<GuardedChild, DevError> {
+    let program = program::redis_server()?;
+    let log = ServerLog::claim(dir).await?;
+    let config_file = dir.join("redis.conf");
+    password::write_private(&config_file, &config(options, port, password))?;
+    account.own(&config_file)?;
+    let server = Server {
+        name: "redis-server",
+        program: &program,
+        // Named relative to its directory, so that no path needs quoting.
+        arguments: vec!["redis.conf".into()],
+        dir,
+        account,
+        // With `save ""`, TERM completes the append-only file and writes no snapshot.
+        stop_signals: "TERM",
+        drop_signals: match options.lifetime {
+            Lifetime::Kept => "TERM",
+            Lifetime::Scratch => "",
+        },
+    };
+    let mut child = GuardedChild::start(server, log)?;
+    child.until_ready(port, START_MAX, async |_| answers(port, password).await).await?;
+    Ok(child)
+}
+
+fn config(options: &RedisServerOptions, port: u16, password: &str) -> String {
+    let append_only = match options.append_only {
+        AppendOnly::Off => "appendonly no",
+        AppendOnly::EverySecond => "appendonly yes\nappendfsync everysec",
+        AppendOnly::Always => "appendonly yes\nappendfsync always",
+    };
+    let extra = options.extra.join("\n");
+    // hz: a TERM is noticed within 10 ms, not 100.
+    format!(
+        "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndaemonize no\ndir ./\nsave \"\"\n{append_only}\n\
+         maxmemory-policy noeviction\nhz 100\n{extra}\n"
+    )
+}
+
+/// Whether a server answers PING there: the one that has this password, hence ours, and done with loading.
+async fn answers(port: u16, password: &str) -> bool {
+    const ANSWER: &[u8] = b"+OK\r\n+PONG\r\n";
+    let ping = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(format!("AUTH {password}\r\nPING\r\n").as_bytes()).await?;
+        let mut answer = [0; ANSWER.len()];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer == ANSWER)
+    };
+    matches!(timeout(PING_MAX, ping).await, Ok(Ok(true)))
+}
