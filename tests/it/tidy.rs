@@ -1,0 +1,135 @@
+//! What every file owes its reader, held by a test instead of by taste.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The most lines that one idea needs.
+const LINES_MAX: usize = 400;
+/// Files that need more, each with its reason.
+const LONGER: [(&str, &str); 1] =
+    [("tests/it/script/property.rs", "one state machine: its steps, their generation and their check belong together")];
+
+#[test]
+fn each_source_file_says_first_what_it_is() {
+    let silent = check("src", "rs", |text| !text.starts_with("//!"));
+    assert!(silent.is_empty(), "open with `//! …`: {silent:?}");
+}
+
+#[test]
+fn each_script_says_first_what_it_is() {
+    let silent = check("lua", "lua", |text| !text.starts_with("-- "));
+    assert!(silent.is_empty(), "open with a comment, see lua/README.md: {silent:?}");
+}
+
+#[test]
+fn no_file_is_longer_than_its_idea() {
+    let listed = |file: &str| LONGER.iter().any(|(name, _)| *name == file);
+    let long: Vec<_> = ["src", "tests", "benches"]
+        .iter()
+        .flat_map(|dir| check(dir, "rs", |text| text.lines().count() > LINES_MAX))
+        .collect();
+    let unlisted: Vec<_> = long.iter().filter(|file| !listed(file)).collect();
+    assert!(unlisted.is_empty(), "more than {LINES_MAX} lines; split by ideas, or list with a reason: {unlisted:?}");
+    let outdated: Vec<_> = LONGER.iter().filter(|(name, _)| !long.iter().any(|file| file == name)).collect();
+    assert!(outdated.is_empty(), "listed as long, but are not: {outdated:?}");
+}
+
+#[test]
+fn each_migration_has_a_number_of_its_own() {
+    let mut numbers = BTreeMap::<String, Vec<String>>::new();
+    for file in check("migrations", "sql", |_| true) {
+        let name = file.rsplit('/').next().unwrap();
+        let (number, _) = name.split_once('_').unwrap_or_else(|| panic!("{file}: name it NNNN_what_it_does.sql"));
+        assert!(number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()), "{file}: four digits first");
+        numbers.entry(number.to_owned()).or_default().push(file);
+    }
+    numbers.retain(|_, files| files.len() > 1);
+    assert!(numbers.is_empty(), "the same number twice: {numbers:?}");
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Put together here, so that this file does not find itself.
+    let words = ["TO\u{44}O", "FIX\u{4d}E", "XX\u{58}", "tod\u{6f}!", "unimplement\u{65}d!"];
+    let later: Vec<_> = [("src", "rs"), ("tests", "rs"), ("benches", "rs"), ("lua", "lua"), ("migrations", "sql")]
+        .iter()
+        .flat_map(|(dir, extension)| check(dir, extension, |text| words.iter().any(|word| text.contains(word))))
+        .collect();
+    assert!(later.is_empty(), "do it now, or write an issue: {later:?}");
+}
+
+#[test]
+fn each_decision_that_is_cited_exists() {
+    let written: Vec<_> = files_under(&root().join("docs/decisions"), "md")
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str()?.get(..4).map(str::to_owned))
+        .collect();
+    let mut missing = Vec::new();
+    for (dir, extension) in [("src", "rs"), ("lua", "lua"), ("migrations", "sql")] {
+        for path in files_under(&root().join(dir), extension) {
+            let text = fs::read_to_string(&path).unwrap();
+            missing.extend(cited(&text).filter(|number| !written.contains(number)).map(|n| (relative(&path), n)));
+        }
+    }
+    assert!(missing.is_empty(), "cited, but not in docs/decisions/: {missing:?}");
+}
+
+#[test]
+fn citations_are_found() {
+    let text = "see decision 0003, docs/decisions/0012-clock.md and decisions 0001 and 0002; not migration 0004";
+    assert_eq!(cited(text).collect::<Vec<_>>(), ["0003", "0012", "0001", "0002"]);
+}
+
+/// The decision numbers in a text: `decision 0003`, `decisions 0001 and 0002`, `docs/decisions/0012-clock.md`.
+fn cited(text: &str) -> impl Iterator<Item = String> {
+    let after = |rest: &str| {
+        let mut numbers = Vec::new();
+        let mut rest = rest.trim_start_matches(['s', '/', ' ']);
+        while let Some(number) = rest.get(..4).filter(|number| number.bytes().all(|b| b.is_ascii_digit())) {
+            numbers.push(number.to_owned());
+            rest = rest[4..].trim_start_matches(", ").trim_start_matches(" and ");
+        }
+        numbers
+    };
+    text.match_indices("decision")
+        .flat_map(move |(at, word)| after(&text[at + word.len()..]))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// The files below `dir` for which `is_wrong` holds.
+fn check(dir: &str, extension: &str, is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
+    files_under(&root().join(dir), extension)
+        .into_iter()
+        .filter(|path| is_wrong(&fs::read_to_string(path).unwrap()))
+        .map(|path| relative(&path))
+        .collect()
+}
+
+/// All files of one kind below a directory, in order; none if there is no such directory.
+pub fn files_under(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    let below = |path: PathBuf| {
+        if path.is_dir() {
+            files_under(&path, extension)
+        } else if path.extension().is_some_and(|found| found == extension) {
+            vec![path]
+        } else {
+            Vec::new()
+        }
+    };
+    entries.into_iter().flat_map(below).collect()
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
