@@ -1,3 +1,11 @@
-//! The binary: parse, run, exit.
+//! Parses, runs, exits. Everything else is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+/// The batcher allocates small things at a high rate from several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    quota_gate::cli::run()
+}

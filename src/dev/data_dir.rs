@@ -65,6 +65,18 @@ impl DataDir {
         &self.path
     }
 
+    /// A file in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Where the servers' data is, if it could not be in the directory itself.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<&Path> {
+        (!self.servers.starts_with(&self.path)).then_some(&self.servers)
+    }
+
     /// The directory of redis-server.
     #[must_use]
     pub fn redis(&self) -> PathBuf {
@@ -108,7 +120,7 @@ impl DataDir {
                 ServerLog::claim(&dir).await?;
             }
         }
-        let elsewhere = self.elsewhere();
+        let elsewhere = self.reachable();
         if self.servers.is_symlink() && elsewhere.exists() {
             fs::remove_dir_all(&elsewhere).map_err(cannot("remove", &elsewhere))?;
         }
@@ -133,7 +145,7 @@ impl DataDir {
             account.own(&self.servers)?;
             return Ok(self);
         }
-        let elsewhere = self.elsewhere();
+        let elsewhere = self.reachable();
         make_private(&elsewhere)?;
         // Everybody may write to /var/tmp: what is there already must be ours.
         let metadata = fs::symlink_metadata(&elsewhere).map_err(cannot("read", &elsewhere))?;
@@ -156,7 +168,7 @@ impl DataDir {
 
     /// Where the link leads, so that DIR may be moved; if it leads where none was made to, or there is none, where
     /// a new one would.
-    fn elsewhere(&self) -> PathBuf {
+    fn reachable(&self) -> PathBuf {
         let ours = |target: &PathBuf| {
             let name = target.file_name().unwrap_or_default().as_encoded_bytes();
             target.parent() == Some(Path::new(REACHABLE)) && name.starts_with(b"quota-gate-")

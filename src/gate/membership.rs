@@ -51,6 +51,20 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Tells Redis of a membership that was changed in Postgres by other means, such as an import.
+    ///
+    /// # Errors
+    /// [`GateError::Unavailable`] if Postgres is away. Redis is asked until it answers.
+    pub async fn refresh_membership(&self, user: &UserId) -> Result<(), GateError> {
+        let today = self.0.calendar.day_start(self.0.calendar.day_at(self.0.now()));
+        if let Some(row) = self.0.postgres.find(user, today).await? {
+            self.0.tell_redis(user, &row).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Inner {
     /// Tells Redis, again and again until it has heard. A level version makes repeating harmless.
     async fn tell_redis(&self, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {

@@ -38,7 +38,7 @@ pub use self::{
 use self::{loader::Loader, opening::Openings};
 use crate::{
     domain::{
-        calendar::{Bounds, Calendar},
+        calendar::Calendar,
         clock::Clock,
         hold::Reservation,
         level::Levels,
@@ -167,10 +167,6 @@ impl Gate {
 impl Inner {
     fn now(&self) -> DateTime<Utc> {
         self.clock.now()
-    }
-
-    fn bounds(&self) -> Bounds {
-        self.calendar.bounds_at(self.now())
     }
 
     /// A fresh id: time-ordered, so that rows of one time stand together in every index.

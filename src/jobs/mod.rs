@@ -1,4 +1,8 @@
 //! What runs beside the requests. Each job is an idempotent step and a plain loop.
 
 pub mod flusher;
+pub mod health;
+pub mod resetter;
+pub mod schedule;
 pub mod sweeper;
+pub mod verifier;

@@ -22,12 +22,12 @@ pub struct ImportRow {
 }
 
 /// What an import did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportReport {
     /// Users who were not known.
     pub inserted: u64,
-    /// Known users whose level changed.
-    pub updated: u64,
+    /// Known users whose level changed: Redis has to hear of them.
+    pub updated: Vec<UserId>,
 }
 
 impl Postgres {
@@ -83,7 +83,7 @@ impl Postgres {
         )
         .fetch_one(&mut *transaction)
         .await?;
-        let updated = sqlx::query!(
+        let updated = sqlx::query_scalar!(
             r#"with batch as (
                  select user_uuid collate "C" as user_uuid, level
                  from unnest($1::text[], $2::text[]) as given (user_uuid, level)
@@ -97,15 +97,17 @@ impl Postgres {
              from batch
              join membership_levels as levels on levels.name = batch.level
              where quotas.user_uuid = batch.user_uuid
-               and quotas.membership_level <> batch.level"#,
+               and quotas.membership_level <> batch.level
+             returning quotas.user_uuid"#,
             &users as &[&str],
             &levels as &[&str],
             now,
         )
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(ImportReport { inserted: u64::try_from(inserted).unwrap_or_default(), updated: updated.rows_affected() })
+        let updated = updated.iter().filter_map(|user| UserId::parse(user).ok()).collect();
+        Ok(ImportReport { inserted: u64::try_from(inserted).unwrap_or_default(), updated })
     }
 }
 

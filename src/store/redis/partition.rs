@@ -206,14 +206,22 @@ impl Redis {
     /// # Errors
     /// If Redis does not answer, or the bytes are no record.
     pub async fn record(&self, partition: Partition, user: &UserId) -> Result<Option<Record>, RedisError> {
+        Ok(self.records(partition, &[user]).await?.pop().flatten())
+    }
+
+    /// The records of users of one partition, as they stand.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or the bytes are no record.
+    pub async fn records(&self, partition: Partition, users: &[&UserId]) -> Result<Vec<Option<Record>>, RedisError> {
         let mut connection = self.connection().await?;
-        let key = keys::record(partition, user);
-        let bytes: Option<Vec<u8>> =
-            redis::cmd("GET").arg(&key).query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        bytes
-            .map(|bytes| {
-                Record::decode(&bytes).ok_or_else(|| RedisError::Unfit(format!("the value of {key} is no record")))
-            })
-            .transpose()
+        let keys: Vec<String> = users.iter().map(|user| keys::record(partition, user)).collect();
+        let values: Vec<Option<Vec<u8>>> =
+            redis::cmd("MGET").arg(&keys).query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        let decode = |(key, value): (&String, Option<Vec<u8>>)| {
+            let no_record = || RedisError::Unfit(format!("the value of {key} is no record"));
+            value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
+        };
+        keys.iter().zip(values).map(decode).collect()
     }
 }

@@ -1,0 +1,212 @@
+//! The composition root: builds every component once, in order, and runs them until told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use chrono::TimeDelta;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, ms},
+    domain::{calendar::Calendar, clock::Clock},
+    gate::{Gate, GateParts, ReservationSigner},
+    http::{AppState, Auth, AuthOptions, Limits, Readiness, ServerOptions, router, serve},
+    jobs::{flusher::Flusher, health::HealthCheck, resetter::Resetter, schedule, sweeper::Sweeper},
+    store::{
+        postgres::{Postgres, PostgresOptions, Settings},
+        redis::{BatcherOptions, Redis, RedisOptions, Script},
+    },
+};
+
+/// Connections besides those that the batcher's workers keep: for flushing, opening and looking.
+const REDIS_CONNECTIONS_SPARE: usize = 8;
+
+/// Everything that a gate process is made of.
+#[derive(Debug, Clone)]
+pub struct App {
+    config: Arc<Config>,
+    clock: Clock,
+    /// Redis.
+    pub redis: Redis,
+    /// Postgres.
+    pub postgres: Postgres,
+    /// The gate.
+    pub gate: Gate,
+}
+
+impl App {
+    /// Connects, checks that both stores are fit and the tables up to date, and starts a gate.
+    ///
+    /// # Errors
+    /// With what is wrong and what to do.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::machine();
+        let calendar = Calendar::new(config.time_zone()?);
+        let partitions = config.partitions()?;
+        let postgres = postgres(&config)?;
+        postgres.check_schema().await?;
+        postgres.settle_settings(&Settings { partitions, time_zone: calendar.time_zone() }).await?;
+        postgres.ensure_watermarks(partitions, clock.now()).await?;
+        let levels = postgres.sync_levels(&config.levels()?, clock.now()).await?;
+        postgres.ensure_log_partitions(clock.now(), 1).await?;
+
+        let redis = redis(&config)?;
+        redis.check_fitness().await.context("Redis is not fit to keep charges")?;
+        let secret =
+            config.auth.reservation_secret.required("auth.reservation_secret", "`openssl rand -hex 32` makes one")?;
+        let gate = Gate::start(GateParts {
+            redis: redis.clone(),
+            script: Script::default(),
+            postgres: postgres.clone(),
+            partitions,
+            calendar,
+            clock: clock.clone(),
+            levels,
+            signer: ReservationSigner::new(secret.as_bytes())?,
+            batcher: BatcherOptions {
+                operations_max: config.redis.batch_operations_max,
+                calls_in_flight_max: config.redis.calls_in_flight_max,
+                queue_length_max: config.redis.queue_length_max,
+                queue_timeout: ms(config.redis.queue_timeout_ms),
+                stream_entries_max: config.redis.stream_entries_max,
+            },
+            idempotency_ttl: Duration::from_secs(config.quota.idempotency_ttl_seconds),
+            deadline: ms(config.quota.decision_timeout_ms),
+        });
+        gate.open_partitions().await.context("the partitions cannot be opened")?;
+        Ok(Self { config: Arc::new(config), clock, redis, postgres, gate })
+    }
+
+    /// Serves until cancelled. Then requests end, and what they charged is flushed.
+    ///
+    /// # Errors
+    /// If a setting is wrong.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        metrics: Option<PrometheusHandle>,
+        cancelled: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let config = &self.config;
+        let drain_timeout = ms(config.server.drain_timeout_ms);
+        let state = self.state(metrics, cancelled.clone())?;
+        let options = ServerOptions {
+            connections_max: config.server.connections_max,
+            header_read_timeout: ms(config.server.header_read_timeout_ms),
+            drain_timeout,
+        };
+        if config.resetter.enabled {
+            let at = config.daily_at()?;
+            tokio::spawn(schedule::run(self.resetter(), at, self.clock.clone(), cancelled.clone()));
+        }
+        // The flusher ends after the requests, not with them.
+        let requests_ended = CancellationToken::new();
+        let flushing = config
+            .flusher
+            .enabled
+            .then(|| tokio::spawn(self.flusher().run(ms(config.flusher.interval_ms), requests_ended.clone())));
+        tracing::info!(listen = %listener.local_addr()?, "the gate is open");
+        serve(listener, router(state), options, cancelled).await;
+        requests_ended.cancel();
+        if let Some(flushing) = flushing
+            && timeout(drain_timeout, flushing).await.is_err()
+        {
+            tracing::warn!("the last flush took too long; the events stay in Redis for the next gate");
+        }
+        self.postgres.close().await;
+        Ok(())
+    }
+
+    /// Carries usage to Postgres.
+    #[must_use]
+    pub fn flusher(&self) -> Flusher {
+        Flusher {
+            gate: self.gate.clone(),
+            redis: self.redis.clone(),
+            postgres: self.postgres.clone(),
+            calendar: self.gate.calendar(),
+            clock: self.clock.clone(),
+            batch_entries_max: self.config.flusher.batch_entries_max,
+        }
+    }
+
+    /// Brings due rows into the current period.
+    #[must_use]
+    pub fn resetter(&self) -> Resetter {
+        Resetter {
+            postgres: self.postgres.clone(),
+            calendar: self.gate.calendar(),
+            clock: self.clock.clone(),
+            sweeper: Sweeper {
+                redis: self.redis.clone(),
+                postgres: self.postgres.clone(),
+                partitions: self.gate.partitions(),
+                calendar: self.gate.calendar(),
+                clock: self.clock.clone(),
+            },
+        }
+    }
+
+    fn state(&self, metrics: Option<PrometheusHandle>, stopping: CancellationToken) -> anyhow::Result<AppState> {
+        let auth = &self.config.auth;
+        let auth = Auth::new(&AuthOptions {
+            jwt_secret: auth.jwt_secret.required("auth.jwt_secret", "`openssl rand -hex 32` makes one")?,
+            jwt_issuer: &auth.jwt_issuer,
+            jwt_audience: &auth.jwt_audience,
+            jwt_leeway_seconds: auth.jwt_leeway_seconds,
+            service_tokens_sha256: &auth.service_tokens_sha256,
+            admin_tokens_sha256: &auth.admin_tokens_sha256,
+            cron_tokens_sha256: &auth.cron_tokens_sha256,
+        })?;
+        let health = HealthCheck {
+            redis: self.redis.clone(),
+            postgres: self.postgres.clone(),
+            partitions: self.gate.partitions(),
+            clock: self.clock.clone(),
+            reset_overdue_after: TimeDelta::hours(self.config.resetter.overdue_after_hours.into()),
+            flush_lag_max: TimeDelta::seconds(self.config.resetter.flush_lag_max_seconds.into()),
+            started_at: self.clock.now(),
+        };
+        let limits = Limits {
+            requests_in_flight_max: self.config.server.requests_in_flight_max,
+            settlements_in_flight_max: self.config.server.settlements_in_flight_max,
+            request_timeout: ms(self.config.server.request_timeout_ms),
+            body_bytes_max: self.config.server.body_bytes_max,
+        };
+        Ok(AppState::new(self.gate.clone(), auth, (self.resetter(), health), Readiness { stopping }, metrics, limits))
+    }
+}
+
+/// Postgres, as configured.
+///
+/// # Errors
+/// If its URL is missing or is none.
+pub fn postgres(config: &Config) -> anyhow::Result<Postgres> {
+    let url = config
+        .postgres
+        .url
+        .required("postgres.url", "set DATABASE_URL, for example postgres://user:password@host/database")?;
+    Ok(Postgres::new(&PostgresOptions {
+        url: url.to_owned(),
+        connections_max: config.postgres.connections_max,
+        acquire_timeout: ms(config.postgres.acquire_timeout_ms),
+        statement_timeout: ms(config.postgres.statement_timeout_ms),
+    })?)
+}
+
+/// Redis, as configured.
+///
+/// # Errors
+/// If its URL is missing or is none.
+pub fn redis(config: &Config) -> anyhow::Result<Redis> {
+    let url = config.redis.url.required("redis.url", "set REDIS_URL, for example redis://:password@host:6379")?;
+    let workers = usize::from(config.quota.partitions) * config.redis.calls_in_flight_max;
+    Ok(Redis::new(&RedisOptions {
+        url: url.to_owned(),
+        connections_max: workers + REDIS_CONNECTIONS_SPARE,
+        connect_timeout: ms(config.redis.connect_timeout_ms),
+        response_timeout: ms(config.redis.response_timeout_ms),
+    })?)
+}

@@ -1,0 +1,219 @@
+//! `quota-gate dev`: everything that it takes to try the gate, with a Redis and a Postgres of its own.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use crate::{
+    app::{self, App},
+    config::{Config, LogFormat, Secret},
+    dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions},
+    domain::{clock::Clock, level::LevelName, membership::Effective, user_id::UserId},
+    gate::ChangeLevel,
+    shutdown, telemetry,
+};
+
+/// Where `dev` keeps its data when nothing else is said.
+pub(super) const DATA_DIR: &str = ".quota-gate";
+/// Who issues the JWTs of `quota-gate token`.
+pub(super) const JWT_ISSUER: &str = "quota-gate-dev";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where to listen on 127.0.0.1; 0 for any free port.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Where to keep the data.
+    #[arg(long, default_value = DATA_DIR, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Forget what is there and start over.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// `DIR/dev.json`: how to reach a running `dev`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DevFile {
+    pub(super) url: String,
+    pub(super) redis_url: String,
+    pub(super) database_url: String,
+    pub(super) service_token: String,
+    pub(super) admin_token: String,
+    pub(super) cron_token: String,
+    pub(super) jwt_secret: String,
+}
+
+/// `DIR/secrets.json`: made at the first start, so that tokens stay good over a restart.
+#[derive(Debug, Serialize, Deserialize)]
+struct Secrets {
+    service_token: String,
+    admin_token: String,
+    cron_token: String,
+    jwt_secret: String,
+    reservation_secret: String,
+}
+
+pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
+    telemetry::log(LogFormat::Text, "warn,quota_gate=info");
+    let metrics = telemetry::metrics().context("metrics cannot be collected")?;
+    let cancelled = shutdown::on_signal()?;
+    let dir = if arguments.fresh {
+        DataDir::open_fresh(&arguments.data_dir).await?
+    } else {
+        DataDir::open(&arguments.data_dir)?
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: is another one running? `--port 0` takes any free port")
+    })?;
+    let url = format!("http://{}", listener.local_addr()?);
+
+    let (redis_dir, postgres_dir) = (dir.redis(), dir.postgres());
+    let (mut redis, mut postgres) = tokio::try_join!(
+        RedisServer::start(&redis_dir, RedisServerOptions::default()),
+        PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
+    )?;
+    let secrets = Secrets::of(&dir.file("secrets.json"))?;
+    secrets.configure(&mut config);
+    config.redis.url = Secret::new(redis.url());
+    config.postgres.url = Secret::new(postgres.url("postgres"));
+
+    let database = app::postgres(&config)?;
+    database.migrate().await?;
+    database.ensure_log_partitions(Clock::machine().now(), 3).await?;
+    database.close().await;
+    let app = App::build(config).await?;
+    let samples = seed_sample_users(&app).await?;
+
+    let file = DevFile {
+        url,
+        redis_url: redis.url(),
+        database_url: postgres.url("postgres"),
+        service_token: secrets.service_token,
+        admin_token: secrets.admin_token,
+        cron_token: secrets.cron_token,
+        jwt_secret: secrets.jwt_secret,
+    };
+    let path = dir.file("dev.json");
+    write_private(&path, &serde_json::to_string_pretty(&file)?)?;
+    welcome(&file, &dir, &arguments.data_dir, &samples);
+
+    let outcome = app.run(listener, Some(metrics), cancelled).await;
+    // Nobody reaches this gate any more.
+    let _ = fs::remove_file(&path);
+    tokio::join!(redis.stop(), postgres.stop());
+    drop(dir);
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// A user of every level, named after it, unless they are there already.
+async fn seed_sample_users(app: &App) -> anyhow::Result<Vec<String>> {
+    let mut samples = Vec::new();
+    let levels = app.gate.levels();
+    for level in levels.iter() {
+        let user = UserId::parse(&format!("{}-user", level.name))?;
+        samples.push(user.to_string());
+        if app.postgres.find(&user, Clock::machine().now()).await?.is_none() {
+            let level = LevelName::parse(level.name.as_str())?;
+            app.gate.change_level(ChangeLevel { user, level, effective: Effective::Now }).await?;
+        }
+    }
+    Ok(samples)
+}
+
+fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
+    let program = std::env::args().next().unwrap_or_else(|| "quota-gate".into());
+    let DevFile { url, service_token, admin_token, .. } = file;
+    let data = data_dir.display();
+    println!("\nQuota gate is open at {url}. Sample users: {}.\n", samples.join(", "));
+    println!("Charge a message (as a chat service does):");
+    println!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"sessionId\":\"chat-1\",\"ap\":5}}'\n"
+    );
+    println!("See what is left (as the user does):");
+    println!(
+        "  curl -s {url}/api/chat/quota -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\"\n"
+    );
+    println!("Upgrade (as an administrator does):");
+    println!("  curl -s -X PUT {url}/api/chat/quota/membership -H 'Authorization: Bearer {admin_token}' \\");
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"membershipLevel\":\"plus\"}}'\n"
+    );
+    println!("How to reach Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
+    if let Some(elsewhere) = dir.elsewhere() {
+        println!(
+            "The servers' data is in {}: they run as another account, which cannot enter this folder.",
+            elsewhere.display()
+        );
+    }
+    println!("Ctrl-C stops everything; the data stays.\n");
+}
+
+impl DevFile {
+    /// The file of a running `dev`.
+    pub(super) fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join("dev.json");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}: does `quota-gate dev` run?", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+}
+
+impl Secrets {
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        if let Ok(text) = fs::read_to_string(path) {
+            return serde_json::from_str(&text)
+                .with_context(|| format!("{} is damaged; --fresh starts over", path.display()));
+        }
+        let secrets = Self {
+            service_token: random_hex()?,
+            admin_token: random_hex()?,
+            cron_token: random_hex()?,
+            jwt_secret: random_hex()?,
+            reservation_secret: random_hex()?,
+        };
+        write_private(path, &serde_json::to_string_pretty(&secrets)?)?;
+        Ok(secrets)
+    }
+
+    fn configure(&self, config: &mut Config) {
+        let auth = &mut config.auth;
+        auth.jwt_secret = Secret::new(&self.jwt_secret);
+        auth.reservation_secret = Secret::new(&self.reservation_secret);
+        JWT_ISSUER.clone_into(&mut auth.jwt_issuer);
+        auth.service_tokens_sha256 = vec![sha256(&self.service_token)];
+        auth.admin_tokens_sha256 = vec![sha256(&self.admin_token)];
+        auth.cron_tokens_sha256 = vec![sha256(&self.cron_token)];
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn random_hex() -> anyhow::Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).context("no random bytes")?;
+    Ok(hex(&bytes))
+}
+
+fn sha256(token: &str) -> String {
+    hex(&Sha256::digest(token))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,96 @@
+//! The command line: one file per sub-command, each of which prints, and returns an exit code.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
+
+mod dev;
+mod import;
+mod inspect;
+mod migrate;
+mod reset;
+mod serve;
+mod token;
+mod verify;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Decides, for every message of a chat product, whether its user may still send it.
+#[derive(Debug, Parser)]
+#[command(name = "quota-gate", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// A file of settings; see config/default.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve. Takes DATABASE_URL, REDIS_URL and QUOTA_GATE__SECTION__KEY.
+    Serve,
+    /// Serve with a Redis and a Postgres of its own, and sample users.
+    Dev(dev::Arguments),
+    /// Bring the database up to date.
+    Migrate,
+    /// Import users from CSV (user,level,used) or NDJSON.
+    Import(import::Arguments),
+    /// Bring every row that is due into the current period.
+    Reset,
+    /// Show what Redis and Postgres know of a user.
+    Inspect(inspect::Arguments),
+    /// Prove that log, totals and Redis agree; exits with 1 where they do not.
+    Verify,
+    /// Print a user's JWT.
+    Token(token::Arguments),
+}
+
+/// Parses the arguments and runs.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli.execute()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Cli {
+    async fn execute(self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(self.config.as_deref());
+        match self.command {
+            Command::Serve => serve::run(config?).await,
+            Command::Dev(arguments) => dev::run(arguments, config?).await,
+            Command::Migrate => migrate::run(config?).await,
+            Command::Import(arguments) => import::run(arguments, config?).await,
+            Command::Reset => reset::run(config?).await,
+            Command::Inspect(arguments) => inspect::run(arguments, config?).await,
+            Command::Verify => verify::run(config?).await,
+            Command::Token(arguments) => token::run(&arguments, config?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,293 @@
+//! Settings: `config/default.toml`, a file of the operator's, and the environment, each stronger than the one before.
+//!
+//! Only `app` and `cli` read this. Everything below them takes plain values.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, time::Duration};
+
+use chrono_tz::Tz;
+use figment::{
+    Figment,
+    providers::{Env, Format, Toml},
+};
+use serde::Deserialize;
+
+use crate::{
+    domain::{InvalidInput, ap::Ap, level::LevelName, partition::Partitions},
+    jobs::schedule::DailyAt,
+};
+
+/// Every setting with its default and a comment.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml says what each setting means")]
+pub struct Config {
+    pub server: Server,
+    pub redis: Redis,
+    pub postgres: Postgres,
+    pub quota: Quota,
+    pub levels: BTreeMap<String, u32>,
+    pub flusher: Flusher,
+    pub resetter: Resetter,
+    pub auth: Auth,
+    pub telemetry: Telemetry,
+}
+
+/// A text that no log and no error shows.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+macro_rules! sections {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            /// One section of `config/default.toml`, which says what each setting means.
+            #[derive(Debug, Clone, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            #[expect(missing_docs, reason = "config/default.toml says what each setting means")]
+            pub struct $name { $(pub $field: $type),* }
+        )*
+    };
+}
+
+sections! {
+    Server {
+        listen: SocketAddr,
+        request_timeout_ms: u64,
+        header_read_timeout_ms: u64,
+        drain_timeout_ms: u64,
+        connections_max: usize,
+        requests_in_flight_max: usize,
+        settlements_in_flight_max: usize,
+        body_bytes_max: usize,
+    }
+    Redis {
+        url: Secret,
+        connect_timeout_ms: u64,
+        response_timeout_ms: u64,
+        queue_timeout_ms: u64,
+        queue_length_max: usize,
+        batch_operations_max: usize,
+        calls_in_flight_max: usize,
+        stream_entries_max: u32,
+    }
+    Postgres {
+        url: Secret,
+        connections_max: u32,
+        acquire_timeout_ms: u64,
+        statement_timeout_ms: u64,
+    }
+    Quota {
+        partitions: u16,
+        time_zone: String,
+        idempotency_ttl_seconds: u64,
+        decision_timeout_ms: u64,
+    }
+    Flusher {
+        enabled: bool,
+        interval_ms: u64,
+        batch_entries_max: usize,
+    }
+    Resetter {
+        enabled: bool,
+        daily_at_utc: String,
+        overdue_after_hours: u32,
+        flush_lag_max_seconds: u32,
+    }
+    Auth {
+        jwt_secret: Secret,
+        jwt_issuer: String,
+        jwt_audience: String,
+        jwt_leeway_seconds: u64,
+        service_tokens_sha256: Vec<String>,
+        admin_tokens_sha256: Vec<String>,
+        cron_tokens_sha256: Vec<String>,
+        reservation_secret: Secret,
+    }
+    Telemetry {
+        log_format: LogFormat,
+        log_filter: String,
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Why the settings cannot be meant. The message names the setting and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A setting is unknown, missing or of the wrong kind.
+    #[error("configuration: {0}")]
+    Unreadable(#[from] Box<figment::Error>),
+    /// A setting cannot be meant.
+    #[error("configuration: {setting} {problem}")]
+    Invalid {
+        /// The setting, as `section.key`.
+        setting: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// If a setting is unknown, of the wrong kind, or the file cannot be read.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        figment
+            .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
+            .merge(Env::raw().only(&["REDIS_URL"]).map(|_| "redis.url".into()))
+            .merge(Env::prefixed("QUOTA_GATE__").split("__"))
+            .extract()
+            .map_err(|error| ConfigError::Unreadable(Box::new(error)))
+    }
+
+    /// The number of partitions.
+    ///
+    /// # Errors
+    /// Unless it is 1 to 100.
+    pub fn partitions(&self) -> Result<Partitions, ConfigError> {
+        Partitions::new(self.quota.partitions).map_err(invalid("quota.partitions"))
+    }
+
+    /// The time zone.
+    ///
+    /// # Errors
+    /// Unless it is a name of the IANA time zone database.
+    pub fn time_zone(&self) -> Result<Tz, ConfigError> {
+        self.quota.time_zone.parse().map_err(|_| ConfigError::Invalid {
+            setting: "quota.time_zone",
+            problem: format!("{:?} is no time zone: use a name such as UTC or Europe/Berlin", self.quota.time_zone),
+        })
+    }
+
+    /// Names and quotas of the levels.
+    ///
+    /// # Errors
+    /// If there is none, or a name is invalid.
+    pub fn levels(&self) -> Result<Vec<(LevelName, Ap)>, ConfigError> {
+        if self.levels.is_empty() {
+            return Err(ConfigError::Invalid { setting: "levels", problem: "needs at least one level".into() });
+        }
+        let mut levels: Vec<(LevelName, Ap)> = self
+            .levels
+            .iter()
+            .map(|(name, quota)| Ok((LevelName::parse(name)?, Ap::new(*quota))))
+            .collect::<Result<_, InvalidInput>>()
+            .map_err(invalid("levels"))?;
+        // Codes are given out in this order, so the lowest level gets the lowest.
+        levels.sort_by_key(|(_, quota)| *quota);
+        Ok(levels)
+    }
+
+    /// When the schedule runs the resetter.
+    ///
+    /// # Errors
+    /// Unless it is a time as `HH:MM`.
+    pub fn daily_at(&self) -> Result<DailyAt, ConfigError> {
+        self.resetter.daily_at_utc.parse().map_err(invalid("resetter.daily_at_utc"))
+    }
+}
+
+fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
+    move |error| ConfigError::Invalid { setting, problem: error.rule }
+}
+
+impl Secret {
+    /// A secret from elsewhere than the configuration.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself; only for what has to use it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, if there is one.
+    ///
+    /// # Errors
+    /// A message that says which setting is missing and how to make it.
+    pub fn required(&self, setting: &'static str, how: &str) -> Result<&str, ConfigError> {
+        if self.0.is_empty() {
+            return Err(ConfigError::Invalid { setting, problem: format!("is not set: {how}") });
+        }
+        Ok(&self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A setting in milliseconds.
+#[must_use]
+pub const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_toml(text: &str) -> Result<Config, Box<figment::Error>> {
+        Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(text)).extract().map_err(Box::new)
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_valid() {
+        let config = from_toml("").unwrap();
+        assert_eq!(config.partitions().unwrap().count(), 8);
+        assert_eq!(config.time_zone().unwrap(), Tz::UTC);
+        let levels: Vec<(String, u32)> =
+            config.levels().unwrap().into_iter().map(|(name, ap)| (name.to_string(), ap.get())).collect();
+        let expected = [("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)];
+        assert_eq!(levels, expected.map(|(name, ap)| (name.to_owned(), ap)));
+        assert_eq!(config.daily_at().unwrap().to_string(), "02:00");
+    }
+
+    #[test]
+    fn every_setting_has_a_comment() {
+        let lines: Vec<&str> = DEFAULTS.lines().collect();
+        let levels = ["free", "basic", "plus", "pro"];
+        for (number, line) in lines.iter().enumerate() {
+            if let Some((key, _)) =
+                line.split_once(" = ").filter(|(key, _)| !levels.contains(key) && !key.starts_with('#'))
+            {
+                assert!(lines[number - 1].starts_with('#'), "{key} has no comment");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_by_name() {
+        let error = from_toml("[server]\nlissten = \"0.0.0.0:1\"").unwrap_err().to_string();
+        assert!(error.contains("lissten"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_never_shows() {
+        let config = from_toml("[auth]\njwt_secret = \"swordfish\"").unwrap();
+        assert!(!format!("{config:?}").contains("swordfish"));
+        let error = Secret::default().required("auth.jwt_secret", "make one").unwrap_err().to_string();
+        assert_eq!(error, "configuration: auth.jwt_secret is not set: make one");
+    }
+}

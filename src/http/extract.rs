@@ -1,0 +1,72 @@
+//! Bodies, path parameters and headers as domain values; what cannot be read is a problem that names the field.
+
+use axum::{
+    Json,
+    extract::{FromRequest, FromRequestParts, Path, Request, rejection::JsonRejection},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+
+use super::error::{Code, Problem};
+use crate::domain::{ap::Ap, idempotency::IdempotencyKey};
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+/// The reservation id of the path.
+pub(super) struct ReservationId(pub(super) String);
+
+/// The header `Idempotency-Key`, plain or as a quoted structured-field string.
+pub(super) struct IdempotencyHeader(pub(super) Option<IdempotencyKey>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(problem_of(&rejection)),
+        }
+    }
+}
+
+fn problem_of(rejection: &JsonRejection) -> Problem {
+    let code = match rejection.status().as_u16() {
+        413 => Code::PayloadTooLarge,
+        415 => Code::UnsupportedMediaType,
+        _ => Code::InvalidRequest,
+    };
+    // axum's text names the field and the place, and quotes nothing of the body but the offending value's kind.
+    Problem::new(code, rejection.body_text())
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ReservationId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::new(Code::NotFound, "no such reservation"))?;
+        Ok(Self(id))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyHeader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        if values.next().is_some() {
+            return Err(Problem::new(Code::InvalidRequest, "Idempotency-Key is given more than once"));
+        }
+        let text = value.to_str().unwrap_or("\n");
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        Ok(Self(Some(IdempotencyKey::parse(text)?)))
+    }
+}
+
+/// A cost as JSON has it; one AP when not given.
+pub(super) fn cost(ap: Option<i64>) -> Result<Ap, Problem> {
+    Ok(Ap::cost(ap.unwrap_or(1))?)
+}

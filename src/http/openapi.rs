@@ -1,0 +1,66 @@
+//! The contract, generated from the handlers. `docs/openapi.json` is its committed copy.
+
+use axum::{http::header, response::IntoResponse};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use super::routes::{consume, health, membership, quota, reservations, reset};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Quota gate",
+        description = "Decides, for every message of a chat product, whether its user may still send it."
+    ),
+    paths(
+        quota::quota,
+        consume::consume,
+        reservations::reserve,
+        reservations::commit,
+        reservations::release,
+        reservations::extend,
+        membership::change,
+        reset::run,
+        reset::health,
+        health::live,
+        health::ready,
+        health::metrics,
+    ),
+    modifiers(&Credentials),
+)]
+struct Contract;
+
+/// Who may call what.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_with(Default::default);
+        let bearer = |description: &str| {
+            SecurityScheme::Http(
+                HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build(),
+            )
+        };
+        components.add_security_scheme("user", bearer("A user's JWT, HS256, with exp, iss, aud and sub"));
+        components.add_security_scheme("service", bearer("The token of a chat service"));
+        components.add_security_scheme("admin", bearer("The token of an administrator"));
+        components.add_security_scheme("cron", bearer("The token of the reset job"));
+    }
+}
+
+/// The contract as `docs/openapi.json` has it.
+///
+/// # Panics
+/// Never: the contract is JSON.
+#[must_use]
+pub fn openapi_json() -> String {
+    let mut text = Contract::openapi().to_pretty_json().expect("the contract is JSON");
+    text.push('\n');
+    text
+}
+
+pub(super) async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json())
+}

@@ -1,0 +1,103 @@
+//! `POST /api/chat/quota/consume`: check and charge in one step.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::quota::{QuotaBody, QuotaExceeded};
+use crate::{
+    domain::{
+        decision::Decision,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    gate::{Consume, Gate},
+    http::{
+        auth::Service,
+        error::Problem,
+        extract::{Body, IdempotencyHeader, cost},
+        headers::rate_limit,
+    },
+};
+
+/// A message to charge.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::http) struct ConsumeBody {
+    #[schema(example = "0f8fad5b-d9cb-469f-a165-70867728950e", pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    user_uuid: String,
+    /// The conversation.
+    #[schema(example = "chat-42", min_length = 1, max_length = 128)]
+    session_id: String,
+    /// What the message costs; 1 when not given.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    ap: Option<i64>,
+    /// Tokens that the model counted.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    tokens: Option<i64>,
+}
+
+/// A message that was charged.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct ConsumedBody {
+    /// Always true: a denial is a 429.
+    allowed: bool,
+    /// The id of the usage event.
+    usage_id: String,
+    /// What was charged.
+    charged: u32,
+    /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
+    replayed: bool,
+    quota: QuotaBody,
+}
+
+/// Charges a message, if the user's quota covers it.
+#[utoipa::path(
+    post, path = "/api/chat/quota/consume", tag = "messages", operation_id = "consume",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
+    request_body = ConsumeBody,
+    responses(
+        (status = 200, description = "Charged", body = ConsumedBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded, content_type = "application/problem+json"),
+        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("service" = [])),
+)]
+pub(in crate::http) async fn consume(
+    _: Service,
+    State(gate): State<Gate>,
+    IdempotencyHeader(idempotency_key): IdempotencyHeader,
+    Body(body): Body<ConsumeBody>,
+) -> Result<Response, Problem> {
+    let request = Consume {
+        user: UserId::parse(&body.user_uuid)?,
+        session: SessionId::parse(&body.session_id)?,
+        ap: cost(body.ap)?,
+        tokens: Tokens::new(body.tokens.unwrap_or(0))?,
+        idempotency_key,
+    };
+    match gate.consume(request).await? {
+        Decision::Allowed(charged) => {
+            let body = ConsumedBody {
+                allowed: true,
+                usage_id: charged.event.to_string(),
+                charged: charged.ap.get(),
+                replayed: charged.replayed,
+                quota: QuotaBody::new(&gate, &charged.quota),
+            };
+            Ok((rate_limit(&charged.quota, gate.calendar()), Json(body)).into_response())
+        }
+        Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+    }
+}

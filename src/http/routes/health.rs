@@ -1,0 +1,55 @@
+//! Liveness, readiness and metrics, for whoever runs the gate.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    http::{
+        AppState, Readiness,
+        error::{Code, Problem},
+    },
+    jobs::health::HealthCheck,
+};
+
+/// May requests be sent here?
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct ReadyBody {
+    ready: bool,
+    redis: bool,
+    postgres: bool,
+    /// The gate is about to stop.
+    stopping: bool,
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", tag = "operations", operation_id = "live", responses((status = 200, description = "ok")))]
+pub(in crate::http) async fn live() -> &'static str {
+    "ok"
+}
+
+/// May requests be sent here? Without Postgres, users whom Redis knows are still served, so only Redis counts.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations", operation_id = "ready",
+    responses((status = 200, description = "Yes", body = ReadyBody), (status = 503, description = "No", body = ReadyBody)),
+)]
+pub(in crate::http) async fn ready(
+    State(check): State<Arc<HealthCheck>>,
+    State(readiness): State<Arc<Readiness>>,
+) -> (StatusCode, Json<ReadyBody>) {
+    let (redis, postgres) = tokio::join!(check.redis.ping(), check.postgres.ping());
+    let stopping = readiness.stopping.is_cancelled();
+    let body =
+        ReadyBody { ready: redis.is_ok() && !stopping, redis: redis.is_ok(), postgres: postgres.is_ok(), stopping };
+    let status = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body))
+}
+
+/// Metrics in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics", responses((status = 200, description = "Metrics", content_type = "text/plain")))]
+pub(in crate::http) async fn metrics(State(state): State<AppState>) -> Result<String, Problem> {
+    let handle = state.metrics.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "this gate collects no metrics"))?;
+    Ok(handle.render())
+}

@@ -1,0 +1,99 @@
+//! `PUT /api/chat/quota/membership`: give a user another level.
+
+use axum::{Json, extract::State, response::IntoResponse};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::quota::{QuotaBody, rfc3339};
+use crate::{
+    domain::{
+        level::{LevelCode, LevelName},
+        membership::Effective,
+        user_id::UserId,
+    },
+    gate::{ChangeLevel, Gate},
+    http::{auth::Admin, error::Problem, extract::Body},
+};
+
+/// A change of level.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::http) struct MembershipBody {
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    user_uuid: String,
+    #[schema(example = "plus")]
+    membership_level: String,
+    /// When. Without it: up at once, down at the next period.
+    effective: Option<EffectiveWord>,
+}
+
+/// When a change takes effect: "now" also downwards.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum EffectiveWord {
+    Now,
+}
+
+/// A change of level that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct MembershipChangedBody {
+    #[schema(example = "basic")]
+    previous_level: String,
+    /// The level that takes over at the next period, and when; null when the change holds now.
+    pending: Option<PendingBody>,
+    /// Counts the user's changes of level.
+    level_version: u32,
+    quota: QuotaBody,
+}
+
+/// A level that takes over later.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct PendingBody {
+    membership_level: String,
+    effective_at: String,
+}
+
+/// Gives a user another level; what is used stays used.
+#[utoipa::path(
+    put, path = "/api/chat/quota/membership", tag = "membership", operation_id = "updateQuotaForMembership",
+    request_body = MembershipBody,
+    responses(
+        (status = 200, description = "Changed", body = MembershipChangedBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("admin" = [])),
+)]
+pub(in crate::http) async fn change(
+    _: Admin,
+    State(gate): State<Gate>,
+    Body(body): Body<MembershipBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let request = ChangeLevel {
+        user: UserId::parse(&body.user_uuid)?,
+        level: LevelName::parse(&body.membership_level)?,
+        effective: match body.effective {
+            Some(EffectiveWord::Now) => Effective::Now,
+            None => Effective::Fair,
+        },
+    };
+    let changed = gate.change_level(request).await?;
+    let levels = gate.levels();
+    let name =
+        |code: LevelCode| levels.coded(code).map_or_else(|| "unknown".to_owned(), |level| level.name.to_string());
+    Ok(Json(MembershipChangedBody {
+        previous_level: name(changed.previous),
+        pending: changed.pending.map(|code| PendingBody {
+            membership_level: name(code),
+            effective_at: rfc3339(gate.calendar().period_end(changed.quota.period)),
+        }),
+        level_version: changed.level_version,
+        quota: QuotaBody::new(&gate, &changed.quota),
+    }))
+}

@@ -1,0 +1,203 @@
+//! `GET /api/chat/quota`, and the quota as every other answer shows it.
+
+use axum::{Json, extract::State, http::header, response::IntoResponse};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    domain::quota::{Quota, Source, Status},
+    gate::Gate,
+    http::{
+        auth::Caller,
+        error::{Code, Problem},
+        headers::rate_limit,
+    },
+};
+
+/// A user's quota at one moment.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct QuotaBody {
+    user_uuid: String,
+    #[schema(example = "basic")]
+    membership_level: String,
+    /// AP that the user may use in the period.
+    #[schema(example = 300)]
+    monthly_quota: u32,
+    /// AP charged in the period.
+    #[schema(example = 255)]
+    monthly_used: u32,
+    /// AP reserved and not yet settled.
+    #[schema(example = 4)]
+    held: u32,
+    /// monthlyQuota − monthlyUsed − held, never below 0.
+    #[schema(example = 41)]
+    remaining: u32,
+    #[schema(example = 85.0)]
+    usage_percent: f64,
+    /// AP charged on the current day.
+    today_used: u32,
+    /// AP charged ever.
+    total_used: u64,
+    #[schema(example = "2026-11")]
+    period: String,
+    /// When the period ends.
+    #[schema(example = "2026-12-01T00:00:00Z")]
+    quota_reset_at: String,
+    /// Whose midnights end days and months.
+    #[schema(example = "UTC")]
+    time_zone: String,
+    status: StatusWord,
+    /// The next level that gives more; null at the top.
+    recommended_upgrade: Option<Upgrade>,
+    /// Rises with every change: of two answers, the one with the higher version is newer.
+    version: u64,
+    /// When this was true.
+    as_of: String,
+    source: SourceWord,
+}
+
+/// How close the user is to the limit: warn above 80 %, critical above 95 %, exhausted when nothing remains.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum StatusWord {
+    Ok,
+    Warn,
+    Critical,
+    Exhausted,
+}
+
+/// Which store answered: postgres when Redis is away, and then maybe a moment behind.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum SourceWord {
+    Redis,
+    Postgres,
+}
+
+/// A level that would give the user more.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct Upgrade {
+    #[schema(example = "plus")]
+    membership_level: String,
+    #[schema(example = 1000)]
+    monthly_quota: u32,
+    /// How much more than now.
+    #[schema(example = 700)]
+    additional_ap: u32,
+}
+
+/// A denial, as a problem: 429 QUOTA_EXCEEDED.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct QuotaExceeded {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    code: Code,
+    /// What the message would have cost.
+    required: u32,
+    /// What is left.
+    remaining: u32,
+    /// required − remaining.
+    shortfall: u32,
+    quota_reset_at: String,
+    recommended_upgrade: Option<Upgrade>,
+}
+
+/// The quota of the user of the JWT; or, for a chat service, of the user in `X-User-Id`.
+#[utoipa::path(
+    get, path = "/api/chat/quota", tag = "quota", operation_id = "getQuota",
+    params(("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks")),
+    responses(
+        (status = 200, description = "The quota", body = QuotaBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("user" = []), ("service" = [])),
+)]
+pub(in crate::http) async fn quota(
+    State(gate): State<Gate>,
+    Caller(user): Caller,
+) -> Result<impl IntoResponse, Problem> {
+    let quota = gate.quota(&user).await?;
+    let headers = rate_limit(&quota, gate.calendar());
+    Ok(([(header::CACHE_CONTROL, "no-store")], headers, Json(QuotaBody::new(&gate, &quota))))
+}
+
+impl QuotaBody {
+    pub(in crate::http) fn new(gate: &Gate, quota: &Quota) -> Self {
+        let levels = gate.levels();
+        let level = levels.coded(quota.level).map_or("unknown", |level| level.name.as_str());
+        let calendar = gate.calendar();
+        Self {
+            user_uuid: quota.user.to_string(),
+            membership_level: level.to_owned(),
+            monthly_quota: quota.quota.get(),
+            monthly_used: quota.used.get(),
+            held: quota.held.get(),
+            remaining: quota.remaining().get(),
+            usage_percent: quota.usage_percent(),
+            today_used: quota.used_today.get(),
+            total_used: quota.total_used,
+            period: quota.period.to_string(),
+            quota_reset_at: rfc3339(calendar.period_end(quota.period)),
+            time_zone: calendar.time_zone().name().to_owned(),
+            status: match quota.status() {
+                Status::Ok => StatusWord::Ok,
+                Status::Warn => StatusWord::Warn,
+                Status::Critical => StatusWord::Critical,
+                Status::Exhausted => StatusWord::Exhausted,
+            },
+            recommended_upgrade: Upgrade::of(gate, quota),
+            version: quota.version,
+            as_of: quota.as_of.to_rfc3339_opts(SecondsFormat::Millis, true),
+            source: match quota.source {
+                Source::Redis => SourceWord::Redis,
+                Source::Postgres => SourceWord::Postgres,
+            },
+        }
+    }
+}
+
+impl Upgrade {
+    fn of(gate: &Gate, quota: &Quota) -> Option<Self> {
+        quota.recommended_upgrade(&gate.levels()).map(|level| Self {
+            membership_level: level.name.to_string(),
+            monthly_quota: level.quota.get(),
+            additional_ap: level.quota.saturating_sub(quota.quota).get(),
+        })
+    }
+}
+
+impl QuotaExceeded {
+    /// The answer to a message that the quota does not cover.
+    pub(in crate::http) fn response(gate: &Gate, denied: &crate::domain::decision::Denied) -> axum::response::Response {
+        let code = Code::QuotaExceeded;
+        let quota = &denied.quota;
+        let body = Self {
+            kind: code.kind(),
+            title: "Chat quota exceeded",
+            status: code.status().as_u16(),
+            code,
+            required: denied.required.get(),
+            remaining: quota.remaining().get(),
+            shortfall: denied.shortfall().get(),
+            quota_reset_at: rfc3339(gate.calendar().period_end(quota.period)),
+            recommended_upgrade: Upgrade::of(gate, quota),
+        };
+        let mut response = (code.status(), rate_limit(quota, gate.calendar()), Json(body)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, crate::http::error::PROBLEM_JSON);
+        response
+    }
+}
+
+/// `2026-12-01T00:00:00Z`
+pub(in crate::http) fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}

@@ -1,0 +1,71 @@
+//! The server loop: bounded connections, bounded headers, and an end that waits for what is under way.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, select, sync::Semaphore, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Most header bytes of a request, and most headers: several times what a browser sends.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+const HEADERS_MAX: usize = 64;
+
+/// How the server behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerOptions {
+    /// Most connections; the next one waits to be accepted.
+    pub connections_max: usize,
+    /// A client gets this long to send its headers.
+    pub header_read_timeout: Duration,
+    /// After the token is cancelled, requests get this long to end.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until cancelled, then waits for the requests under way.
+pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, cancelled: CancellationToken) {
+    let connections = Arc::new(Semaphore::new(options.connections_max));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
+        let stream = select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file handles, or the client is gone already: neither is ours to end for.
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = cancelled.cancelled() => break,
+        };
+        // An answer is one small write; waiting to fill a packet would only delay it.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone().map_request(|request: hyper::Request<Incoming>| request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_read_timeout)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // A client that breaks off, or speaks something else, is no fault of ours.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way after {:?}; they are cut off", options.drain_timeout);
+    }
+}

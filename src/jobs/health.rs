@@ -1,0 +1,114 @@
+//! How the jobs are doing: what `GET /api/chat/quota/reset` reports.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    domain::{
+        clock::{Clock, instant},
+        journal::Entry,
+        partition::Partitions,
+    },
+    store::{
+        postgres::{Postgres, ResetRun},
+        redis::Redis,
+    },
+};
+
+use super::flusher::FlushError;
+
+/// Entries that are looked at per partition to count what waits: enough for a number that people can read.
+const LOOK_AHEAD_ENTRIES: usize = 1_000;
+
+/// Tells how the jobs are doing.
+#[derive(Debug, Clone)]
+pub struct HealthCheck {
+    /// Where the events wait.
+    pub redis: Redis,
+    /// Where they go.
+    pub postgres: Postgres,
+    /// All of them are looked at.
+    pub partitions: Partitions,
+    /// The present.
+    pub clock: Clock,
+    /// A reset is missed when the last one began longer ago than this.
+    pub reset_overdue_after: TimeDelta,
+    /// Flushing is slow when the oldest event waits longer than this.
+    pub flush_lag_max: TimeDelta,
+    /// When this gate started: before its first reset is due, none is missed.
+    pub started_at: DateTime<Utc>,
+}
+
+/// How the jobs are doing.
+#[derive(Debug, Clone)]
+pub struct JobHealth {
+    /// The last run of the resetter.
+    pub last_run: Option<ResetRun>,
+    /// Rows that stand in a period that is over.
+    pub due_rows: u64,
+    /// Events that wait for Postgres.
+    pub lag: FlushLag,
+    /// Refused events.
+    pub dead_letters: u64,
+    /// What is wrong, in words; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// How far Postgres is behind Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlushLag {
+    /// Events that wait; where there are very many, as many as were counted.
+    pub events: u64,
+    /// How long the oldest one has waited.
+    pub seconds: u64,
+}
+
+impl HealthCheck {
+    /// Looks.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away, which is not healthy either.
+    pub async fn look(&self) -> Result<JobHealth, FlushError> {
+        let now = self.clock.now();
+        let last_run = self.postgres.last_reset_run().await?;
+        let due_rows = self.postgres.due_rows(now).await?;
+        let dead_letters = self.postgres.dead_letter_count().await?;
+        let (lag, oldest) = self.flush_lag(now).await?;
+
+        let mut problems = Vec::new();
+        let last_reset = last_run.as_ref().map_or(self.started_at, |run| run.started_at);
+        if now - last_reset > self.reset_overdue_after {
+            problems.push(format!("the last reset run was at {last_reset}: is the cron job or the schedule on?"));
+        }
+        if let Some(run) = last_run.as_ref().filter(|run| run.failed > 0 || run.error.is_some()) {
+            let error = run.error.as_deref().unwrap_or("some rows were not reset");
+            problems.push(format!("the last reset run failed: {error}"));
+        }
+        if oldest > self.flush_lag_max {
+            problems.push(format!("usage waits for Postgres for {} seconds", lag.seconds));
+        }
+        if dead_letters > 0 {
+            problems.push(format!("{dead_letters} usage events were refused: see the table dead_letters"));
+        }
+        Ok(JobHealth { last_run, due_rows, lag, dead_letters, problems })
+    }
+
+    /// How far Postgres is behind Redis.
+    async fn flush_lag(&self, now: DateTime<Utc>) -> Result<(FlushLag, TimeDelta), FlushError> {
+        let mut events = 0;
+        let mut oldest = TimeDelta::zero();
+        for partition in self.partitions.all() {
+            let watermark = self.postgres.watermark(partition.number()).await?;
+            let Some(position) = watermark.position else { continue };
+            let entries =
+                self.redis.read_stream(partition, watermark.generation, position.id, LOOK_AHEAD_ENTRIES).await?;
+            let waiting: Vec<&Entry> = entries.iter().filter(|entry| entry.id > position.id).collect();
+            if let Some(first) = waiting.first() {
+                let since = instant(i64::try_from(first.id.ms).unwrap_or(i64::MAX));
+                oldest = oldest.max(now - since);
+            }
+            events += waiting.iter().map(|entry| entry.events().len() as u64).sum::<u64>();
+        }
+        let seconds = u64::try_from(oldest.num_seconds()).unwrap_or_default();
+        Ok((FlushLag { events, seconds }, oldest))
+    }
+}

@@ -1,0 +1,148 @@
+//! The resetter: brings every row that is due into the current period.
+//!
+//! It is housekeeping, not what makes a reset happen: a period ends by the calendar, Redis and the flusher roll users as
+//! they come, and the resetter rolls those who do not come. So it may run a hundred times or never; it cannot grant quota.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::sweeper::Sweeper;
+use crate::{
+    domain::{calendar::Calendar, clock::Clock, user_id::UserId},
+    store::postgres::{Postgres, PostgresError, RolledBatch},
+};
+
+/// Rows per transaction: a few milliseconds of locks.
+const BATCH_ROWS: u32 = 2_000;
+/// How often a failed batch is tried again, with a pause that doubles from 100 ms: about three seconds in all.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The log's partitions are made this far ahead.
+const MONTHS_AHEAD: u32 = 3;
+
+/// Rolls due rows.
+#[derive(Debug, Clone)]
+pub struct Resetter {
+    /// Where the rows are.
+    pub postgres: Postgres,
+    /// Tells when periods end.
+    pub calendar: Calendar,
+    /// Tells what the current period is.
+    pub clock: Clock,
+    /// Looks after Redis' side of idle users.
+    pub sweeper: Sweeper,
+}
+
+/// What asked for a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// `POST /api/chat/quota/reset`
+    Endpoint,
+    /// The built-in schedule.
+    Schedule,
+    /// `quota-gate reset`
+    CommandLine,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetReport {
+    /// Rows that were rolled.
+    pub reset_count: u64,
+    /// Batches that failed after every try; the next run finds their rows.
+    pub failed_count: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Resetter {
+    /// Runs once. Batches that fail are counted and left to the next run.
+    ///
+    /// # Errors
+    /// If Postgres is away from the beginning.
+    pub async fn run(&self, trigger: Trigger) -> Result<ResetReport, PostgresError> {
+        let started = Instant::now();
+        let run = self.postgres.begin_reset_run(trigger.as_str(), self.clock.now()).await?;
+        let mut last_error = None;
+        if let Err(error) = self.postgres.ensure_log_partitions(self.clock.now(), MONTHS_AHEAD).await {
+            tracing::error!(%error, "the log's coming partitions could not be made");
+            last_error = Some(error.to_string());
+        }
+        let (reset_count, failed_count) = self.roll_all(&mut last_error).await;
+        match self.sweeper.sweep().await {
+            Ok(swept) => tracing::info!(deleted = swept.deleted, freed = swept.freed, "swept records"),
+            Err(error) => {
+                tracing::warn!(%error, "records were not swept; the next run does it");
+                last_error.get_or_insert(error.to_string());
+            }
+        }
+        let duration = started.elapsed();
+        metrics::counter!("quota_gate_resets_total").increment(reset_count);
+        tracing::info!(
+            trigger = trigger.as_str(),
+            reset_count,
+            failed_count,
+            duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            "reset run finished"
+        );
+        self.postgres.finish_reset_run(run, reset_count, failed_count, last_error.as_deref(), self.clock.now()).await?;
+        Ok(ResetReport { reset_count, failed_count, duration })
+    }
+
+    async fn roll_all(&self, last_error: &mut Option<String>) -> (u64, u64) {
+        let (mut rolled, mut failed) = (0, 0);
+        let mut after: Option<UserId> = None;
+        loop {
+            match self.roll_batch(after.as_ref()).await {
+                Ok(batch) => {
+                    rolled += batch.rolled;
+                    after = batch.last;
+                    if after.is_none() {
+                        return (rolled, failed);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, after = after.as_ref().map(UserId::as_str), "a batch of rows was not rolled");
+                    *last_error = Some(error.to_string());
+                    failed += 1;
+                    // Where the batch would have ended is unknown, so what follows is left to the next run as well.
+                    return (rolled, failed);
+                }
+            }
+        }
+    }
+
+    async fn roll_batch(&self, after: Option<&UserId>) -> Result<RolledBatch, PostgresError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match self.try_roll_batch(after).await {
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%error, "rolling a batch of rows failed; trying again");
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.try_roll_batch(after).await
+    }
+
+    async fn try_roll_batch(&self, after: Option<&UserId>) -> Result<RolledBatch, PostgresError> {
+        let now = self.clock.now();
+        let period = self.calendar.period_at(now);
+        self.postgres.roll_due(period, self.calendar.period_end(period), now, after, BATCH_ROWS).await
+    }
+}
+
+impl Trigger {
+    /// The word in the table `reset_runs`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Schedule => "schedule",
+            Self::CommandLine => "command line",
+        }
+    }
+}
