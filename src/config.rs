@@ -12,8 +12,8 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
-    domain::{InvalidInput, ap::Ap, level::LevelName, partition::Partitions},
-    jobs::schedule::DailyAt,
+    domain::{InvalidInput, ap::Ap, daily_at::DailyAt, level::LevelName, partition::Partitions},
+    telemetry::LogFormat,
 };
 
 /// Every setting with its default and a comment.
@@ -110,16 +110,6 @@ sections! {
         log_format: LogFormat,
         log_filter: String,
     }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// Why the settings cannot be meant. The message names the setting and says what to do.

@@ -15,11 +15,12 @@ use tokio::net::TcpListener;
 
 use crate::{
     app::{self, App},
-    config::{Config, LogFormat, Secret},
-    dev::{DataDir, Durability, PostgresServer, RedisServer},
+    config::{Config, Secret},
+    dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions},
     domain::{clock::Clock, level::LevelName, membership::Effective, user_id::UserId},
     gate::ChangeLevel,
-    shutdown, telemetry,
+    shutdown,
+    telemetry::{self, LogFormat},
 };
 
 /// Where `dev` keeps its data when nothing else is said.
@@ -67,20 +68,22 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     telemetry::log(LogFormat::Text, "warn,quota_gate=info");
     let metrics = telemetry::metrics().context("metrics cannot be collected")?;
     let cancelled = shutdown::on_signal()?;
-    let dir = DataDir::take(&arguments.data_dir, arguments.fresh)?;
+    let dir = if arguments.fresh {
+        DataDir::open_fresh(&arguments.data_dir).await?
+    } else {
+        DataDir::open(&arguments.data_dir)?
+    };
     let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: is another one running? `--port 0` takes any free port")
     })?;
     let url = format!("http://{}", listener.local_addr()?);
 
-    let (redis_dir, postgres_dir) = (dir.server("redis"), dir.server("postgres"));
-    let started = tokio::task::spawn_blocking(move || {
-        let redis = RedisServer::start(&redis_dir)?;
-        let postgres = PostgresServer::start(&postgres_dir, Durability::Durable)?;
-        Ok::<_, crate::dev::DevError>((redis, postgres))
-    });
-    let (redis, postgres) = started.await??;
+    let (redis_dir, postgres_dir) = (dir.redis(), dir.postgres());
+    let (mut redis, mut postgres) = tokio::try_join!(
+        RedisServer::start(&redis_dir, RedisServerOptions::default()),
+        PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
+    )?;
     let secrets = Secrets::of(&dir.file("secrets.json"))?;
     secrets.configure(&mut config);
     config.redis.url = Secret::new(redis.url());
@@ -109,8 +112,7 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     let outcome = app.run(listener, Some(metrics), cancelled).await;
     // Nobody reaches this gate any more.
     let _ = fs::remove_file(&path);
-    let stopped = tokio::task::spawn_blocking(move || drop((redis, postgres)));
-    stopped.await?;
+    tokio::join!(redis.stop(), postgres.stop());
     drop(dir);
     outcome.map(|()| ExitCode::SUCCESS)
 }

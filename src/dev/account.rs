@@ -1,68 +1,84 @@
-//! The account that private servers run as.
+//! The account that the servers run as: oneself, or an unprivileged one when running as root.
+//!
+//! Postgres refuses to run as root, and a container or a fresh machine is often just that. The directories and files
+//! that the servers use are handed to the account; everything else stays with its owner.
 
-use std::{os::unix::fs::chown, path::Path};
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, lchown},
+        process::CommandExt,
+    },
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{User, geteuid};
 
-use super::DevError;
+use super::error::{DevError, cannot};
 
-/// Oneself, or for root an account without privileges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Account {
-    drop_to: Option<(u32, u32)>,
+/// Looked for in this order: made for Postgres, or made for nobody.
+const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
+
+/// Who runs the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Account {
+    /// This process is unprivileged already.
+    Oneself,
+    /// This process is root: the servers run as this user.
+    Other {
+        /// The user.
+        uid: u32,
+        /// Its main group.
+        gid: u32,
+    },
 }
 
 impl Account {
-    /// The account for servers: root finds `postgres`, or else `nobody`.
-    ///
-    /// # Errors
-    /// If neither exists.
-    pub fn for_servers() -> Result<Self, DevError> {
-        if !Uid::effective().is_root() {
-            return Ok(Self { drop_to: None });
+    /// The account for servers that this process starts.
+    pub(super) fn for_servers() -> Result<Self, DevError> {
+        if !geteuid().is_root() {
+            return Ok(Self::Oneself);
         }
-        let found = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
-        let user = found.ok_or(DevError::NotInstalled { program: "an account `postgres`", package: "postgresql" })?;
-        Ok(Self { drop_to: Some((user.uid.as_raw(), user.gid.as_raw())) })
+        ACCOUNTS
+            .iter()
+            .find_map(|name| User::from_name(name).ok().flatten())
+            .map(|user| Self::Other { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+            .ok_or(DevError::NoAccount)
     }
 
-    /// User and group to become, if that is somebody else.
-    pub(super) const fn drop_to(self) -> Option<(u32, u32)> {
-        self.drop_to
+    /// Makes the command run as this account. The standard library drops root's other groups along with it.
+    pub(super) fn run(&self, command: &mut Command) {
+        if let Self::Other { uid, gid } = *self {
+            command.uid(uid).gid(gid);
+        }
     }
 
-    /// Makes a folder that belongs to the account, for its eyes only.
-    pub(super) fn create_dir(self, dir: &Path) -> Result<(), DevError> {
-        let what = || format!("making the folder {}", dir.display());
-        std::fs::create_dir_all(dir).map_err(DevError::io(what()))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(dir, mode).map_err(DevError::io(what()))?;
-        self.give(dir)
+    /// Hands over a file, or a directory with all that is in it. Costs one look when that has been done before.
+    pub(super) fn own(&self, path: &Path) -> Result<(), DevError> {
+        let Self::Other { uid, gid } = *self else { return Ok(()) };
+        let metadata = fs::symlink_metadata(path).map_err(cannot("read", path))?;
+        if metadata.uid() == uid {
+            return Ok(());
+        }
+        if metadata.is_dir() {
+            for entry in fs::read_dir(path).map_err(cannot("read", path))? {
+                self.own(&entry.map_err(cannot("read", path))?.path())?;
+            }
+        }
+        lchown(path, Some(uid), Some(gid)).map_err(cannot("change the owner of", path))
     }
 
-    /// Gives a file or folder to the account.
-    pub(super) fn give(self, path: &Path) -> Result<(), DevError> {
-        let Some((user, group)) = self.drop_to else { return Ok(()) };
-        chown(path, Some(user), Some(group)).map_err(DevError::io(format!("giving {} away", path.display())))
-    }
-
-    /// Can the account reach this folder? Another user cannot enter a home that is closed to others.
-    #[must_use]
-    pub fn can_reach(self, dir: &Path) -> bool {
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
-        let Some((user, group)) = self.drop_to else { return true };
-        dir.ancestors().skip(1).filter(|parent| parent.exists()).all(|parent| {
-            std::fs::metadata(parent).is_ok_and(|folder| {
-                let mode = folder.permissions().mode();
-                let bit = if folder.uid() == user {
-                    0o100
-                } else if folder.gid() == group {
-                    0o010
-                } else {
-                    0o001
-                };
-                mode & bit != 0
-            })
-        })
+    /// Whether the account can get to the directory. Tried rather than computed from the modes of its parents: that
+    /// way it is also right about access lists, network mounts and confined accounts.
+    pub(super) fn reaches(&self, dir: &Path) -> bool {
+        if *self == Self::Oneself {
+            return true;
+        }
+        let mut attempt = Command::new("/bin/sh");
+        attempt.args(["-c", r#"cd -- "$1""#, "reach"]).arg(dir).current_dir("/");
+        attempt.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.run(&mut attempt);
+        attempt.status().is_ok_and(|status| status.success())
     }
 }

@@ -1,84 +1,50 @@
-//! Private servers for development and tests: a real redis-server and a real Postgres as child processes.
+//! Private servers: a redis-server and a Postgres of one's own, as child processes.
 //!
-//! They listen on 127.0.0.1 at ports that are free, keep their data where they are told to, run as an unprivileged
-//! account (Postgres refuses root), and never outlive the process that started them.
+//! `quota-gate dev` and every integration test decide against the real servers, so both start them here: on free
+//! ports of 127.0.0.1, with a random password, in a directory of their own. Any number of copies runs side by side,
+//! and none outlives the process that started it, however that process ends.
+//!
+//! What the servers hold (migrations, sample users) is left to the caller, and so is every connection to them: this
+//! module knows the servers as programs, not as stores.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), quota_gate::dev::DevError> {
+//! use quota_gate::dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
+//!
+//! let data = DataDir::open(".quota-gate".as_ref())?;
+//! let redis = RedisServer::start(&data.redis(), RedisServerOptions::default()).await?;
+//! let postgres = PostgresServer::start(&data.postgres(), PostgresServerOptions::default()).await?;
+//! postgres.create_database("quota_gate").await?;
+//! println!("{} {}", redis.url(), postgres.url("quota_gate"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod account;
 mod data_dir;
-mod guarded_server;
+mod error;
+mod guarded_child;
+mod password;
+mod port;
+mod postgres_cluster;
 mod postgres_server;
+mod program;
 mod redis_server;
+mod scratch_dir;
+mod server_log;
 
-use std::{io, net::TcpListener, path::PathBuf};
+pub use data_dir::DataDir;
+pub use error::DevError;
+pub use postgres_server::{Durability, PostgresServer, PostgresServerOptions};
+pub use redis_server::{AppendOnly, RedisServer, RedisServerOptions};
+pub use scratch_dir::ScratchDir;
 
-pub use self::{
-    account::Account,
-    data_dir::DataDir,
-    postgres_server::{Durability, PostgresServer},
-    redis_server::RedisServer,
-};
-
-/// Why a private server does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum DevError {
-    /// The program is not installed.
-    #[error("{program} is not installed: run `make setup`, or install {package} yourself")]
-    NotInstalled {
-        /// What was looked for.
-        program: &'static str,
-        /// Where it usually comes from.
-        package: &'static str,
-    },
-    /// It started and ended, or did not answer in time.
-    #[error("{program} did not start; its log ends in:\n{log}")]
-    DidNotStart {
-        /// The server.
-        program: &'static str,
-        /// The last lines that it wrote.
-        log: String,
-    },
-    /// Another process uses the folder.
-    #[error("{} is in use by process {pid}: stop it, or name another folder by --data-dir", dir.display())]
-    InUse {
-        /// The folder.
-        dir: PathBuf,
-        /// Who has it.
-        pid: i32,
-    },
-    /// The operating system refused.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Its answer.
-        source: io::Error,
-    },
-}
-
-impl DevError {
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
-}
-
-/// A port that was free a moment ago. Whoever starts a server on it tries another one if it is taken meanwhile.
-fn free_port() -> Result<u16, DevError> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(DevError::io("finding a free port"))?;
-    Ok(listener.local_addr().map_err(DevError::io("finding a free port"))?.port())
-}
-
-/// A password for a private server: 128 random bits in hexadecimal.
-fn random_password() -> Result<String, DevError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| DevError::Io { what: "reading random bytes".into(), source: io::Error::other(error) })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The end of a log, for an error message.
-fn log_tail(path: &std::path::Path) -> String {
-    let log = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
+/// What is to become of a server's data when its owner is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lifetime {
+    /// It is used again: the server is stopped in good order.
+    #[default]
+    Kept,
+    /// Nobody will read it: the server is stopped at once.
+    Scratch,
 }

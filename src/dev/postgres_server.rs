@@ -1,190 +1,227 @@
-//! A private Postgres: its own cluster, password authentication, 127.0.0.1 only.
+//! A private Postgres.
+//!
+//! Its settings go on the command line, so that a start is the same on new data and on old. It listens on 127.0.0.1
+//! and on no socket file: a path of a deep directory would be too long for one.
 
 use std::{
     ffi::OsString,
-    net::TcpStream,
-    os::unix::process::CommandExt,
+    fs,
+    io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Output, Stdio},
+    time::Duration,
 };
-
-use nix::sys::signal::Signal;
 
 use super::{
-    Account, DevError, free_port,
-    guarded_server::{GuardedServer, ServerCommand, wait_until},
-    random_password,
+    Lifetime,
+    error::{DevError, cannot},
+    guarded_child::{GuardedChild, Server},
+    port,
+    postgres_cluster::{PostgresCluster, SUPERUSER, failed, without_settings},
+    server_log::ServerLog,
 };
 
-/// How much a crash of the machine may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// After a crash Postgres first replays up to a gigabyte of its log.
+const START_MAX: Duration = Duration::from_mins(2);
+
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Nothing that was committed.
-    Durable,
-    /// Everything: for tests, which is what makes them fast. The data goes when the server is dropped.
-    Temporary,
+    /// A power cut: each commit is on disk.
+    #[default]
+    Disk,
+    /// SIGKILL of the server: each commit is with the operating system. For tests.
+    Memory,
 }
 
-/// A private Postgres. Stops when dropped.
+/// How to run a Postgres.
+#[derive(Debug, Clone, Default)]
+pub struct PostgresServerOptions {
+    /// What a commit survives.
+    pub durability: Durability,
+    /// Whether the data is used again.
+    pub lifetime: Lifetime,
+    /// The port; any free one unless named.
+    pub port: Option<u16>,
+    /// Further settings, for example `log_statement=all`. They win over the ones given here.
+    pub extra: Vec<String>,
+}
+
+/// A private Postgres. Dropping it ends it.
 #[derive(Debug)]
 pub struct PostgresServer {
-    dir: PathBuf,
-    account: Account,
+    cluster: PostgresCluster,
+    options: PostgresServerOptions,
     port: u16,
-    password: String,
-    durability: Durability,
-    server: Option<GuardedServer>,
+    child: GuardedChild,
 }
 
 impl PostgresServer {
-    /// Starts a server with its data in `dir`, which is made if need be.
+    /// Starts a server on the data in `dir`, which is made if need be (in about a second), and waits until it accepts
+    /// connections.
     ///
     /// # Errors
-    /// If Postgres is not installed or does not start.
-    pub fn start(dir: &Path, durability: Durability) -> Result<Self, DevError> {
-        let account = Account::for_servers()?;
-        account.create_dir(dir)?;
-        let password = password_of(dir)?;
-        let mut this = Self { dir: dir.to_owned(), account, port: 0, password, durability, server: None };
-        if !this.data().join("PG_VERSION").exists() {
-            this.init()?;
-        }
-        let mut outcome = Ok(());
-        for _ in 0..5 {
-            this.port = free_port()?;
-            outcome = this.restart();
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome.map(|()| this)
+    /// If Postgres is not installed, or does not start: the message has the end of its log.
+    pub async fn start(dir: &Path, options: PostgresServerOptions) -> Result<Self, DevError> {
+        let dir = std::path::absolute(dir).map_err(cannot("find", dir))?;
+        let open = tokio::task::spawn_blocking(move || PostgresCluster::open(&dir, options.lifetime));
+        let cluster = match open.await {
+            Ok(cluster) => cluster?,
+            Err(aborted) => std::panic::resume_unwind(aborted.into_panic()),
+        };
+        let (port, child) =
+            port::start_on(options.port, async |port| Ok((port, spawn(&cluster, &options, port).await?))).await?;
+        Ok(Self { cluster, options, port, child })
     }
 
-    /// Starts the server again, on the same port with the same data, after [`kill`](Self::kill) or [`stop`](Self::stop).
+    /// Where a database is: `postgres://postgres:<password>@127.0.0.1:<port>/<database>`.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.cluster.password(), self.port)
+    }
+
+    /// The port, the same for the server's whole life.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.cluster.data()
+    }
+
+    /// The process id of the first of its processes, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_running()
+    }
+
+    /// Creates a database, unless there is one of that name.
+    ///
+    /// # Errors
+    /// If the server is away.
+    pub async fn create_database(&self, name: &str) -> Result<(), DevError> {
+        self.psql(
+            "select format('create database %I', :'name')\n\
+             where not exists (select from pg_database where datname = :'name') \\gexec\n",
+            &[("name", name)],
+        )
+        .await
+    }
+
+    /// Creates a database with all that `template` holds, in about 50 ms. Nobody may be connected to the template.
+    ///
+    /// # Errors
+    /// If there is a database of that name, no such template, or the server is away.
+    pub async fn create_database_from(&self, name: &str, template: &str) -> Result<(), DevError> {
+        self.psql(
+            "select format('create database %I template %I', :'name', :'template') \\gexec\n",
+            &[("name", name), ("template", template)],
+        )
+        .await
+    }
+
+    /// Ends it in good order: connections are closed, all is on disk.
+    pub async fn stop(&mut self) {
+        self.child.stop().await;
+    }
+
+    /// Ends all its processes with SIGKILL, for crash tests.
+    pub async fn kill(&mut self) {
+        self.child.kill().await;
+    }
+
+    /// Starts it again on the same port and data; ends it first, in good order, if it runs.
     ///
     /// # Errors
     /// If it does not start.
-    pub fn restart(&mut self) -> Result<(), DevError> {
-        let mut arguments: Vec<OsString> = vec!["-D".into(), self.data().into()];
-        let mut set = |name: &str, value: &str| arguments.extend(["-c".into(), format!("{name}={value}").into()]);
-        set("port", &self.port.to_string());
-        set("listen_addresses", "127.0.0.1");
-        set("unix_socket_directories", "");
-        set("max_connections", "200");
-        set("timezone", "UTC");
-        if self.durability == Durability::Temporary {
-            set("fsync", "off");
-            set("full_page_writes", "off");
-            set("max_wal_size", "4GB");
-        }
-        let log = self.dir.join("postgres.log");
-        let command = ServerCommand {
-            program: program("postgres")?,
-            arguments,
-            account: self.account,
-            log: log.clone(),
-            stop_signal: Signal::SIGINT, // "fast": does not wait for clients
-            remove: (self.durability == Durability::Temporary).then(|| self.dir.clone()),
-        };
-        let server = command.start()?;
-        wait_until(&server, "postgres", &log, || self.answers())?;
-        self.server = Some(server);
+    pub async fn restart(&mut self) -> Result<(), DevError> {
+        self.stop().await;
+        self.child = spawn(&self.cluster, &self.options, self.port).await?;
         Ok(())
     }
 
-    /// `postgres://postgres:password@127.0.0.1:port/database`
-    #[must_use]
-    pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
-    }
-
-    /// Ends the server as a crash would. Its children notice and end too. The data stays.
-    pub fn kill(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.kill();
+    /// Runs statements by Postgres' own client, which quotes the values: SQL over a connection is the store's business.
+    async fn psql(&self, statements: &str, values: &[(&str, &str)]) -> Result<(), DevError> {
+        let program = self.cluster.program("psql");
+        let mut command = without_settings(&program);
+        command.env("PGPASSWORD", self.cluster.password());
+        command.args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]);
+        command.args(["--host=127.0.0.1", "--dbname=postgres", &format!("--username={SUPERUSER}")]);
+        command.arg(format!("--port={}", self.port));
+        for (name, value) in values {
+            command.arg(format!("--set={name}={value}"));
         }
-    }
-
-    /// Stops the server in order, cutting its connections.
-    pub fn stop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop();
-        }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    fn init(&self) -> Result<(), DevError> {
-        let password_file = self.dir.join("password");
-        self.account.give(&password_file)?;
-        let mut command = Command::new(program("initdb")?);
-        command
-            .arg("-D")
-            .arg(self.data())
-            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
-            .arg(format!("--pwfile={}", password_file.display()))
-            .current_dir("/");
-        if self.durability == Durability::Temporary {
-            command.arg("--no-sync");
-        }
-        if let Some((user, group)) = self.account.drop_to() {
-            command.uid(user).gid(group);
-        }
-        let output = command.output().map_err(DevError::io("running initdb"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let log = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(DevError::DidNotStart { program: "initdb", log })
-    }
-
-    /// Postgres listens before it serves, so the log has to say so as well.
-    fn answers(&self) -> bool {
-        let log = std::fs::read_to_string(self.dir.join("postgres.log")).unwrap_or_default();
-        let last_start = log.rfind("starting PostgreSQL").unwrap_or(0);
-        log[last_start..].contains("database system is ready to accept connections")
-            && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        let statements = statements.to_owned();
+        let run = move || -> std::io::Result<Output> {
+            let mut psql = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+            if let Some(mut stdin) = psql.stdin.take() {
+                stdin.write_all(statements.as_bytes())?;
+            }
+            psql.wait_with_output()
+        };
+        let output = tokio::task::spawn_blocking(run).await.map_err(std::io::Error::other);
+        let output = output.flatten().map_err(cannot("run", &program))?;
+        if output.status.success() { Ok(()) } else { Err(failed("psql", &output.stderr)) }
     }
 }
 
-impl Drop for PostgresServer {
-    fn drop(&mut self) {
-        if self.server.is_none() && self.durability == Durability::Temporary {
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
-    }
+async fn spawn(
+    cluster: &PostgresCluster,
+    options: &PostgresServerOptions,
+    port: u16,
+) -> Result<GuardedChild, DevError> {
+    let log = ServerLog::claim(cluster.dir()).await?;
+    cluster.remove_stale_pid_file()?;
+    let server = Server {
+        name: "postgres",
+        program: &cluster.program("postgres"),
+        arguments: arguments(options, port),
+        dir: cluster.dir(),
+        account: cluster.account(),
+        // INT closes the connections and ends in good order; QUIT leaves the rest to recovery at the next start.
+        stop_signals: "INT QUIT",
+        drop_signals: match options.lifetime {
+            Lifetime::Kept => "INT QUIT",
+            Lifetime::Scratch => "QUIT",
+        },
+    };
+    let mut child = GuardedChild::start(server, log)?;
+    let pid_file = cluster.pid_file();
+    child.until_ready(port, START_MAX, async |child| accepts(&pid_file, child.pid())).await?;
+    Ok(child)
 }
 
-/// The password of this folder's cluster, made at the first start.
-fn password_of(dir: &Path) -> Result<String, DevError> {
-    let file = dir.join("password");
-    if let Ok(password) = std::fs::read_to_string(&file) {
-        return Ok(password.trim().to_owned());
-    }
-    let password = random_password()?;
-    std::fs::write(&file, &password).map_err(DevError::io(format!("writing {}", file.display())))?;
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&file, private).map_err(DevError::io(format!("writing {}", file.display())))?;
-    Ok(password)
+fn arguments(options: &PostgresServerOptions, port: u16) -> Vec<OsString> {
+    let port = format!("port={port}");
+    let always = [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        // Each gate of a test holds a pool of its own.
+        "max_connections=200",
+        "timezone=UTC",
+        "log_timezone=UTC",
+        "log_checkpoints=off",
+        &port,
+    ];
+    let durability: &[&str] = match options.durability {
+        Durability::Disk => &["shared_buffers=128MB"],
+        Durability::Memory => &["shared_buffers=32MB", "fsync=off", "full_page_writes=off", "max_wal_size=4GB"],
+    };
+    let settings = always.iter().chain(durability).copied().chain(options.extra.iter().map(String::as_str));
+    ["-D", "data"].into_iter().chain(settings.flat_map(|setting| ["-c", setting])).map(OsString::from).collect()
 }
 
-/// Debian keeps the server's programs out of the path, in a folder per version: the newest counts.
-fn program(name: &str) -> Result<PathBuf, DevError> {
-    let mut folders: Vec<PathBuf> = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"]
-        .iter()
-        .filter_map(|dir| std::fs::read_dir(dir).ok())
-        .flatten()
-        .filter_map(Result::ok)
-        .map(|entry| entry.path().join("bin"))
-        .collect();
-    folders.sort();
-    folders.insert(0, PathBuf::from("/usr/bin"));
-    folders
-        .into_iter()
-        .rev()
-        .map(|folder| folder.join(name))
-        .find(|path| path.exists())
-        .ok_or(DevError::NotInstalled { program: "postgres", package: "postgresql" })
+/// Whether the server accepts connections. It says so on the eighth line of its note; `pg_ctl` waits for the same.
+fn accepts(pid_file: &Path, pid: u32) -> bool {
+    let note = fs::read_to_string(pid_file).unwrap_or_default();
+    let mut lines = note.lines();
+    lines.next() == Some(&pid.to_string()) && lines.nth(6).map(str::trim) == Some("ready")
 }

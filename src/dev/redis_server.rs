@@ -1,163 +1,206 @@
-//! A private redis-server: append-only file on, no eviction, a random password.
+//! A private redis-server.
+//!
+//! It never evicts (the gate refuses to run otherwise) and keeps no snapshots: what it remembers over a restart is its
+//! append-only file. The configuration goes through a file, not the command line, where every user of the machine
+//! could read the password.
 
 use std::{
-    ffi::OsString,
-    io::{Read, Write},
-    net::TcpStream,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
-
-use super::{
-    Account, DevError, free_port,
-    guarded_server::{GuardedServer, ServerCommand, wait_until},
-    random_password,
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
 };
 
-/// A private redis-server. Stops when dropped.
+use super::{
+    Lifetime,
+    account::Account,
+    error::{DevError, cannot},
+    guarded_child::{GuardedChild, Server},
+    password, port, program,
+    server_log::ServerLog,
+};
+
+/// Reading a large append-only file takes a while; Redis reads about 100 MB in a second.
+const START_MAX: Duration = Duration::from_mins(1);
+/// One PING on the own machine.
+const PING_MAX: Duration = Duration::from_millis(500);
+
+/// How soon a write is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AppendOnly {
+    /// Never: a restart begins empty.
+    Off,
+    /// Within a second, as `docs/operations` asks for. SIGKILL of the server loses nothing, a power cut up to a second.
+    #[default]
+    EverySecond,
+    /// Before it is answered.
+    Always,
+}
+
+/// How to run a redis-server.
+#[derive(Debug, Clone, Default)]
+pub struct RedisServerOptions {
+    /// The append-only file.
+    pub append_only: AppendOnly,
+    /// Whether the data is used again.
+    pub lifetime: Lifetime,
+    /// The port; any free one unless named.
+    pub port: Option<u16>,
+    /// Further lines of `redis.conf`, for example `maxmemory 64mb`. They win over the lines before them.
+    pub extra: Vec<String>,
+}
+
+/// A private redis-server. Dropping it ends it.
 #[derive(Debug)]
 pub struct RedisServer {
     dir: PathBuf,
-    account: Account,
-    port: u16,
+    options: RedisServerOptions,
     password: String,
-    remove: bool,
-    server: Option<GuardedServer>,
+    port: u16,
+    child: GuardedChild,
 }
 
 impl RedisServer {
-    /// Starts a server with its data in `dir`, which is made if need be.
+    /// Starts a server on the data in `dir`, which is made if need be, and waits until it answers.
     ///
     /// # Errors
-    /// If redis-server is not installed or does not start.
-    pub fn start(dir: &Path) -> Result<Self, DevError> {
-        Self::start_with(dir, false)
-    }
-
-    /// The same, but the data goes when the server does.
-    ///
-    /// # Errors
-    /// If redis-server is not installed or does not start.
-    pub fn start_temporary(dir: &Path) -> Result<Self, DevError> {
-        Self::start_with(dir, true)
-    }
-
-    fn start_with(dir: &Path, remove: bool) -> Result<Self, DevError> {
+    /// If redis-server is not installed, or does not start: the message has the end of its log.
+    pub async fn start(dir: &Path, options: RedisServerOptions) -> Result<Self, DevError> {
+        let dir = &std::path::absolute(dir).map_err(cannot("find", dir))?;
         let account = Account::for_servers()?;
-        account.create_dir(dir)?;
-        let mut this =
-            Self { dir: dir.to_owned(), account, port: 0, password: random_password()?, remove, server: None };
-        // Somebody else may take the port between our look and the server's.
-        let mut outcome = Ok(());
-        for _ in 0..5 {
-            this.port = free_port()?;
-            outcome = this.restart();
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome.map(|()| this)
+        fs::create_dir_all(dir).map_err(cannot("create", dir))?;
+        let password_file = dir.join("password");
+        let password = password::kept_at(&password_file)?;
+        account.own(dir)?;
+        account.own(&password_file)?;
+        let (port, child) = port::start_on(options.port, async |port| {
+            Ok((port, spawn(dir, &account, &options, port, &password).await?))
+        })
+        .await?;
+        Ok(Self { dir: dir.to_owned(), options, password, port, child })
     }
 
-    /// Starts the server again, on the same port with the same data, after [`kill`](Self::kill) or [`stop`](Self::stop).
-    ///
-    /// # Errors
-    /// If it does not start.
-    pub fn restart(&mut self) -> Result<(), DevError> {
-        let config = self.dir.join("redis.conf");
-        let text = format!(
-            "bind 127.0.0.1\nport {}\nprotected-mode yes\nrequirepass {}\ndir {}\nappendonly yes\nappendfsync everysec\nsave \"\"\nmaxmemory-policy noeviction\n",
-            self.port,
-            self.password,
-            self.dir.display(),
-        );
-        std::fs::write(&config, text).map_err(DevError::io(format!("writing {}", config.display())))?;
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&config, private).map_err(DevError::io(format!("writing {}", config.display())))?;
-        self.account.give(&config)?;
-        let log = self.dir.join("redis.log");
-        let command = ServerCommand {
-            program: find_redis_server()?,
-            arguments: vec![OsString::from(&config)],
-            account: self.account,
-            log: log.clone(),
-            stop_signal: Signal::SIGTERM,
-            remove: self.remove.then(|| self.dir.clone()),
-        };
-        let server = command.start()?;
-        wait_until(&server, "redis-server", &log, || self.answers())?;
-        self.server = Some(server);
-        Ok(())
-    }
-
-    /// `redis://:password@127.0.0.1:port`
+    /// Where it answers: `redis://:<password>@127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://:{}@127.0.0.1:{}", self.password, self.port)
     }
 
-    /// Where the data is.
+    /// The folder of its data.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Ends the server as a crash would. The data stays.
-    pub fn kill(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.kill();
-        }
+    /// The port, the same for the server's whole life.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
-    /// Stops the server in order.
-    pub fn stop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop();
-        }
+    /// The process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
     }
 
-    /// Lets the server stand still, and go on.
-    pub fn pause(&self, still: bool) {
-        if let Some(server) = &self.server {
-            server.signal(if still { Signal::SIGSTOP } else { Signal::SIGCONT });
-        }
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_running()
     }
 
-    /// Does it say PONG? Spoken by hand, so that no runtime is needed here.
-    fn answers(&self) -> bool {
-        let ask = || -> std::io::Result<bool> {
-            let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
-            connection.set_read_timeout(Some(Duration::from_secs(1)))?;
-            write!(connection, "AUTH {}\r\nPING\r\n", self.password)?;
-            let mut said = Vec::new();
-            let mut chunk = [0; 64];
-            while !said.ends_with(b"+PONG\r\n") {
-                let count = connection.read(&mut chunk)?;
-                if count == 0 || said.starts_with(b"-") || said.len() > 200 {
-                    return Ok(false);
-                }
-                said.extend_from_slice(&chunk[..count]);
-            }
-            Ok(true)
-        };
-        ask().unwrap_or(false)
+    /// Ends it in good order: the append-only file is complete and on disk.
+    pub async fn stop(&mut self) {
+        self.child.stop().await;
+    }
+
+    /// Ends it with SIGKILL, for crash tests.
+    pub async fn kill(&mut self) {
+        self.child.kill().await;
+    }
+
+    /// Makes it stand still, as a machine that hangs: connections stay open and nothing answers.
+    pub fn pause(&mut self) {
+        self.child.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) {
+        self.child.signal(Signal::SIGCONT);
+    }
+
+    /// Starts it again on the same port and data; ends it first, in good order, if it runs.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn restart(&mut self) -> Result<(), DevError> {
+        self.stop().await;
+        let account = Account::for_servers()?;
+        self.child = spawn(&self.dir, &account, &self.options, self.port, &self.password).await?;
+        Ok(())
     }
 }
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        if self.server.is_none() && self.remove {
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
-    }
+async fn spawn(
+    dir: &Path,
+    account: &Account,
+    options: &RedisServerOptions,
+    port: u16,
+    password: &str,
+) -> Result<GuardedChild, DevError> {
+    let program = program::redis_server()?;
+    let log = ServerLog::claim(dir).await?;
+    let config_file = dir.join("redis.conf");
+    password::write_private(&config_file, &config(options, port, password))?;
+    account.own(&config_file)?;
+    let server = Server {
+        name: "redis-server",
+        program: &program,
+        // Named relative to its directory, so that no path needs quoting.
+        arguments: vec!["redis.conf".into()],
+        dir,
+        account,
+        // With `save ""`, TERM completes the append-only file and writes no snapshot.
+        stop_signals: "TERM",
+        drop_signals: match options.lifetime {
+            Lifetime::Kept => "TERM",
+            Lifetime::Scratch => "",
+        },
+    };
+    let mut child = GuardedChild::start(server, log)?;
+    child.until_ready(port, START_MAX, async |_| answers(port, password).await).await?;
+    Ok(child)
 }
 
-fn find_redis_server() -> Result<PathBuf, DevError> {
-    ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin", "/usr/local/opt/redis/bin"]
-        .iter()
-        .map(|dir| Path::new(dir).join("redis-server"))
-        .find(|path| path.exists())
-        .ok_or(DevError::NotInstalled { program: "redis-server", package: "redis-server (Debian) or redis (Homebrew)" })
+fn config(options: &RedisServerOptions, port: u16, password: &str) -> String {
+    let append_only = match options.append_only {
+        AppendOnly::Off => "appendonly no",
+        AppendOnly::EverySecond => "appendonly yes\nappendfsync everysec",
+        AppendOnly::Always => "appendonly yes\nappendfsync always",
+    };
+    let extra = options.extra.join("\n");
+    // hz: a TERM is noticed within 10 ms, not 100.
+    format!(
+        "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndaemonize no\ndir ./\nsave \"\"\n{append_only}\n\
+         maxmemory-policy noeviction\nhz 100\n{extra}\n"
+    )
+}
+
+/// Whether a server answers PING there: the one that has this password, hence ours, and done with loading.
+async fn answers(port: u16, password: &str) -> bool {
+    const ANSWER: &[u8] = b"+OK\r\n+PONG\r\n";
+    let ping = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(format!("AUTH {password}\r\nPING\r\n").as_bytes()).await?;
+        let mut answer = [0; ANSWER.len()];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer == ANSWER)
+    };
+    matches!(timeout(PING_MAX, ping).await, Ok(Ok(true)))
 }

@@ -6,6 +6,7 @@
 pub mod ap;
 pub mod calendar;
 pub mod clock;
+pub mod daily_at;
 pub mod decision;
 pub mod hold;
 pub mod idempotency;

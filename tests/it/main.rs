@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: they share one build and one Postgres.
 
+mod dev_servers;
 mod gate;
 mod layers;
 mod script;

@@ -2,13 +2,12 @@
 
 use futures_util::future::join_all;
 use quota_gate::{
-    dev::PostgresServer,
     domain::{clock::Clock, journal::Entry},
     jobs::flusher::Step,
     store::postgres::{Flush, FlushOutcome},
 };
 
-use crate::support::{GateUnderTest, World, database_on, eventually, execute, postgres, user};
+use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, user};
 
 async fn charge_many(gate: &GateUnderTest, users: usize, each: usize) {
     let names: Vec<String> = (0..users * each).map(|n| format!("user-{}", n % users)).collect();
@@ -123,17 +122,19 @@ async fn flushers_that_fight_over_the_same_entries_count_each_once() {
 
 #[tokio::test]
 async fn postgres_killed_and_restarted_in_the_middle_loses_nothing() {
-    let server = tokio::task::spawn_blocking(postgres).await.unwrap();
-    let world = World::on(database_on(&server).await, Clock::machine(), false, "UTC").await;
+    let mut server = postgres().await;
+    let world = World::on(migrated_copy(&server).await, Clock::machine(), false, "UTC").await;
     let gate = world.gate().await;
     charge_many(&gate, 20, 5).await;
     let cancelled = tokio_util::sync::CancellationToken::new();
     let interval = std::time::Duration::from_millis(10);
     let flushing = tokio::spawn(gate.flusher.clone().run(interval, cancelled.clone()));
     // Users whom Redis knows are served as ever while Postgres is away.
-    let bounced = tokio::task::spawn_blocking(move || bounce(server));
-    charge_many(&gate, 20, 50).await;
-    let _server = bounced.await.unwrap();
+    let bouncing = async {
+        server.kill().await;
+        server.restart().await.unwrap();
+    };
+    tokio::join!(bouncing, charge_many(&gate, 20, 50));
     eventually("the flusher has caught up", async || {
         gate.verifier.verify().await.is_ok_and(|verdict| verdict.unflushed == 0)
     })
@@ -142,12 +143,6 @@ async fn postgres_killed_and_restarted_in_the_middle_loses_nothing() {
     flushing.await.unwrap();
     gate.flush_and_verify().await;
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1100);
-}
-
-fn bounce(mut server: PostgresServer) -> PostgresServer {
-    server.kill();
-    server.restart().expect("Postgres starts again");
-    server
 }
 
 #[tokio::test]

@@ -38,9 +38,9 @@ async fn an_empty_restart_is_the_same() {
     let gate = world.gate().await;
     assert!(gate.charges("alice", 60).await);
     gate.flush_and_verify().await;
-    world.redis.kill();
+    world.redis.kill().await;
     std::fs::remove_dir_all(world.redis.dir().join("appendonlydir")).unwrap();
-    world.redis.restart().unwrap();
+    world.redis.restart().await.unwrap();
     // A connection that broke is no proof that nothing happened, so the first answers may be errors.
     crate::support::eventually("the gate answers again", async || {
         gate.gate.quota_and_holds(&user("alice")).await.is_ok()
@@ -58,8 +58,8 @@ async fn a_killed_redis_that_comes_back_with_its_file_has_lost_nothing() {
     for _ in 0..50 {
         assert!(gate.charges("alice", 1).await);
     }
-    world.redis.kill();
-    world.redis.restart().unwrap();
+    world.redis.kill().await;
+    world.redis.restart().await.unwrap();
     crate::support::eventually("the gate answers again", async || {
         gate.gate.quota_and_holds(&user("alice")).await.is_ok()
     })
@@ -74,10 +74,10 @@ async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
-    world.redis.stop();
+    world.redis.stop().await;
     let (data, copy) = (world.redis.dir().join("appendonlydir"), world.redis.dir().join("copy"));
     copy_dir(&data, &copy);
-    world.redis.restart().unwrap();
+    world.redis.restart().await.unwrap();
     crate::support::eventually("the gate answers again", async || {
         gate.gate.quota_and_holds(&user("alice")).await.is_ok()
     })
@@ -86,10 +86,10 @@ async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     gate.flush_and_verify().await;
 
     // The older copy comes back: same generation, a counter that is too low, a stream without the anchor.
-    world.redis.stop();
+    world.redis.stop().await;
     std::fs::remove_dir_all(&data).unwrap();
     copy_dir(&copy, &data);
-    world.redis.restart().unwrap();
+    world.redis.restart().await.unwrap();
     crate::support::eventually("the flusher finds out", async || gate.flusher.flush_all().await.is_ok()).await;
     assert_eq!(used(&gate, "alice").await, 60);
     gate.flush_and_verify().await;

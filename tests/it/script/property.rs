@@ -391,7 +391,7 @@ async fn check(
 
 fn agrees_with_the_model_in(zone: &'static str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let server = support::redis();
+    let server = runtime.block_on(support::redis());
     let (harness, mut connection) = runtime.block_on(async {
         let client = redis::Client::open(server.url()).unwrap();
         (Harness::start(&server.url(), zone).await, client.get_multiplexed_async_connection().await.unwrap())

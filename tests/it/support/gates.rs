@@ -30,7 +30,7 @@ use quota_gate::{
 };
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::servers;
+use super::{database, redis as redis_server};
 
 /// Where the test's clock stands, for the script and for the test.
 const CLOCK_KEY: &str = "test:now_ms";
@@ -73,12 +73,12 @@ impl World {
     }
 
     async fn with(clock: Clock, manual: bool, zone: &'static str) -> Self {
-        Self::on(servers::database().await, clock, manual, zone).await
+        Self::on(database().await, clock, manual, zone).await
     }
 
     /// The same with a database of the test's choice.
     pub(crate) async fn on(database: String, clock: Clock, manual: bool, zone: &'static str) -> Self {
-        let redis = tokio::task::spawn_blocking(servers::redis).await.expect("redis-server starts");
+        let redis = redis_server().await;
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&database).expect("the URL is one");
         Self { redis, database, pool, clock, zone, partitions: 2, manual }
     }

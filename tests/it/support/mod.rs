@@ -1,20 +1,34 @@
-//! What every test stands on: real servers, a database of its own, gates, and waiting for a condition instead of sleeping.
+//! What every test stands on: real servers, a database of its own, and waiting for a condition instead of sleeping.
+//!
+//! One Postgres serves the whole test process, because making one takes a second; each test has a database of its own
+//! in it. A redis-server takes 30 ms, so each test has one to itself. All of it is gone when the process ends, however
+//! it ends.
 
 mod gates;
-mod servers;
+mod postgres;
+mod redis;
 
-use std::time::Duration;
+use std::{
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use quota_gate::dev::ScratchDir;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
     gates::{GateUnderTest, World, consume, key, reserve, user},
-    servers::{database_on, execute, postgres, redis},
+    postgres::{database, execute, migrated_copy, postgres},
+    redis::redis,
 };
 
 /// Longer than anything here takes on a loaded machine; reached only when the condition does not come at all.
 const EVENTUALLY_MAX: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until the condition holds.
 ///
@@ -26,4 +40,12 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
         assert!(Instant::now() < deadline, "did not happen within {EVENTUALLY_MAX:?}: {what}");
         sleep(PAUSE).await;
     }
+}
+
+/// A path for a directory of one's own, which is removed when the test process ends.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    static SCRATCH: OnceLock<ScratchDir> = OnceLock::new();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let scratch = SCRATCH.get_or_init(|| ScratchDir::new().unwrap());
+    scratch.path().join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }

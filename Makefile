@@ -1,0 +1,32 @@
+# What a developer and CI do. `make` lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run build check test fmt clean
+
+# Passed on to `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
+ARGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: redis-server, Postgres, luacheck, a C compiler
+	@scripts/setup
+
+run: setup ## start the gate with a Redis and a Postgres of its own; options in ARGS
+	cargo build --release
+	target/release/quota-gate dev $(ARGS)
+
+build: ## build the release binary
+	cargo build --release
+
+check: setup ## all that can be said without running it; exactly what CI runs
+	@scripts/check
+
+test: setup ## run every test
+	cargo test
+
+fmt: ## format the sources
+	cargo fmt
+
+clean: ## remove build products (the data of `make run` in .quota-gate stays)
+	cargo clean

@@ -1,0 +1,94 @@
+//! Where the servers' programs are: on the path, or where packages put them.
+//!
+//! Debian keeps Postgres' server programs off the path, one directory per major version; Homebrew does so for all but
+//! its main version.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::error::DevError;
+
+/// Directories outside the path; `*` stands for any one name.
+const POSTGRES_DIRS: [&str; 5] = [
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+    "/usr/local/opt/postgresql*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+];
+const REDIS_DIRS: [&str; 3] = ["/usr/bin", "/opt/homebrew/bin", "/usr/local/bin"];
+
+/// The redis-server to run.
+pub(super) fn redis_server() -> Result<PathBuf, DevError> {
+    path_dirs()
+        .chain(REDIS_DIRS.map(PathBuf::from))
+        .map(|dir| dir.join("redis-server"))
+        .find(|program| program.is_file())
+        .ok_or(DevError::NotInstalled {
+            program: "redis-server",
+            install: "apt-get install redis-server, or brew install redis",
+        })
+}
+
+/// The directory of Postgres' programs: of the major version that wrote the data, or of any when there is none yet.
+pub(super) fn postgres_bin(data: &Path) -> Result<PathBuf, DevError> {
+    let installed: Vec<_> = postgres_dirs().collect();
+    if installed.is_empty() {
+        return Err(DevError::NotInstalled {
+            program: "the Postgres server (initdb, postgres, psql)",
+            install: "apt-get install postgresql, or brew install postgresql@17",
+        });
+    }
+    let written_by = fs::read_to_string(data.join("PG_VERSION")).unwrap_or_default();
+    let written_by = written_by.trim();
+    installed
+        .into_iter()
+        .find(|bin| written_by.is_empty() || major_version(bin).as_deref() == Some(written_by))
+        .ok_or_else(|| DevError::DataOfOtherVersion { dir: data.to_owned(), data: written_by.to_owned() })
+}
+
+/// Directories that hold a whole Postgres: first the one that `pg_config` names, last the oldest.
+fn postgres_dirs() -> impl Iterator<Item = PathBuf> {
+    let configured = output(Command::new("pg_config").arg("--bindir")).map(PathBuf::from);
+    configured
+        .into_iter()
+        .chain(path_dirs())
+        .chain(POSTGRES_DIRS.into_iter().flat_map(matching))
+        .filter(|dir| ["initdb", "postgres", "psql"].iter().all(|program| dir.join(program).is_file()))
+}
+
+/// `postgres (PostgreSQL) 15.14 (Debian …)` → `15`.
+fn major_version(bin: &Path) -> Option<String> {
+    let version = output(Command::new(bin.join("postgres")).arg("--version"))?;
+    let digits = version.split(' ').find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    Some(digits.chars().take_while(char::is_ascii_digit).collect())
+}
+
+/// The directories that fit a pattern with one `*`, the highest version first.
+fn matching(pattern: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = pattern.split_once('*') else { return Vec::new() };
+    let Some((parent, prefix)) = before.rsplit_once('/') else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(prefix))
+        .collect();
+    names.sort_by_key(|name| {
+        let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+        std::cmp::Reverse(digits.parse::<u32>().unwrap_or(0))
+    });
+    names.iter().map(|name| PathBuf::from(format!("{parent}/{name}{after}"))).collect()
+}
+
+fn path_dirs() -> impl Iterator<Item = PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).filter(|dir| dir.is_absolute()).collect::<Vec<_>>().into_iter()
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}

@@ -1,0 +1,11 @@
+# Removes a directory when its owner has gone: when standard input, a pipe that only the owner holds, closes.
+# Servers in it may be ending at the same moment and still write, so it is tried again for a while.
+#
+# sweep DIRECTORY
+
+while read -r _; do :; done
+tries=0
+until rm -rf -- "$1" 2>/dev/null || [ "$tries" -ge 100 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
