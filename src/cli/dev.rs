@@ -73,6 +73,9 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     } else {
         DataDir::open(&arguments.data_dir)?
     };
+    // Of one that was killed: nobody is to believe it.
+    let path = dir.file("dev.json");
+    let _ = fs::remove_file(&path);
     let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: is another one running? `--port 0` takes any free port")
@@ -105,7 +108,6 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
         cron_token: secrets.cron_token,
         jwt_secret: secrets.jwt_secret,
     };
-    let path = dir.file("dev.json");
     write_private(&path, &serde_json::to_string_pretty(&file)?)?;
     welcome(&file, &dir, &arguments.data_dir, &samples);
 
@@ -199,9 +201,12 @@ impl Secrets {
     }
 }
 
+/// Whoever finds the file finds all of it, and nobody else may read it.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+    let unfinished = path.with_extension("unfinished");
+    fs::write(&unfinished, text)
+        .and_then(|()| fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| fs::rename(&unfinished, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -216,5 +221,5 @@ fn sha256(token: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -54,7 +54,7 @@ struct Line {
     user: String,
     level: String,
     #[serde(default)]
-    used: u32,
+    used: i64,
 }
 
 struct Importer {
@@ -103,10 +103,9 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
 impl Importer {
     async fn csv(&mut self, input: Box<dyn Read>) -> anyhow::Result<()> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(input);
-        let mut records = reader.byte_records();
         let headers = csv::ByteRecord::from(vec!["user", "level", "used"]);
         let mut number = 1;
-        while let Some(record) = records.next() {
+        for record in reader.byte_records() {
             number = record.as_ref().ok().and_then(|record| record.position()).map_or(number + 1, csv::Position::line);
             let line = record.and_then(|record| record.deserialize::<Line>(Some(&headers)));
             self.take(number, line.map_err(|error| error.to_string())).await?;
@@ -154,10 +153,9 @@ impl Importer {
             return Err(format!("level {level} is not one of {}", known.join(", ")));
         }
         let user = UserId::parse(&line.user).map_err(|error| error.to_string())?;
-        if line.used > i32::MAX.unsigned_abs() {
-            return Err(format!("used: must be at most {}", i32::MAX));
-        }
-        Ok(ImportRow { user, level, used: Ap::new(line.used) })
+        let amount = i32::try_from(line.used).ok().and_then(|amount| u32::try_from(amount).ok());
+        let wrong = || format!("used: must be a whole number from 0 to {}, not {}", i32::MAX, line.used);
+        Ok(ImportRow { user, level, used: Ap::new(amount.ok_or_else(wrong)?) })
     }
 
     async fn flush(&mut self) -> anyhow::Result<()> {

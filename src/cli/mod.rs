@@ -29,7 +29,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. Takes DATABASE_URL, REDIS_URL and QUOTA_GATE__SECTION__KEY.
+    /// Serve. Takes `DATABASE_URL`, `REDIS_URL` and `QUOTA_GATE__SECTION__KEY`.
     Serve,
     /// Serve with a Redis and a Postgres of its own, and sample users.
     Dev(dev::Arguments),
@@ -78,7 +78,7 @@ impl Cli {
             Command::Reset => reset::run(config?).await,
             Command::Inspect(arguments) => inspect::run(arguments, config?).await,
             Command::Verify => verify::run(config?).await,
-            Command::Token(arguments) => token::run(&arguments, config?),
+            Command::Token(arguments) => token::run(&arguments, &config?),
         }
     }
 }

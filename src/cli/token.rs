@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     ttl: u32,
 }
 
-pub(super) fn run(arguments: &Arguments, config: Config) -> anyhow::Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let user = UserId::parse(&arguments.user)?;
     let (secret, issuer) = match &arguments.data_dir {
         Some(dir) => (DevFile::read(dir)?.jwt_secret, super::dev::JWT_ISSUER.to_owned()),

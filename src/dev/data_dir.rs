@@ -1,8 +1,10 @@
 //! The directory of `quota-gate dev`: who has it, and where the servers' data is.
 //!
-//!     DIR/dev.lock              locked by the one process that uses DIR
-//!     DIR/servers/redis/        data, log and password of redis-server
-//!     DIR/servers/postgres/     the same of Postgres
+//! | path | what |
+//! | --- | --- |
+//! | `DIR/dev.lock` | locked by the one process that uses DIR |
+//! | `DIR/servers/redis/` | data, log and password of redis-server |
+//! | `DIR/servers/postgres/` | the same of Postgres |
 //!
 //! As root the servers run as another account, which cannot get to a DIR below, say, `/root`. Then `DIR/servers` is a
 //! symbolic link to a directory under `/var/tmp`, named after DIR.

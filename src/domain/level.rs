@@ -89,6 +89,7 @@ impl Levels {
     }
 
     /// From the lowest to the highest.
+    #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Level> {
         self.0.iter()
     }

@@ -23,7 +23,7 @@ impl Gate {
     pub async fn quota(&self, user: &UserId) -> Result<Quota, GateError> {
         match self.quota_and_holds(user).await {
             Ok((quota, _)) => Ok(quota),
-            Err(away) => self.0.quota_from_postgres(user).await.map_or(Err(away), Ok),
+            Err(away) => self.0.quota_from_postgres(user).await.ok_or(away),
         }
     }
 

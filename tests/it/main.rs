@@ -1,5 +1,7 @@
 //! All integration tests, in one binary: they share one build and one Postgres.
 
+mod binary;
+mod contract;
 mod dev_servers;
 mod gate;
 mod layers;

@@ -110,7 +110,7 @@ fn check(dir: &str, extension: &str, is_wrong: impl Fn(&str) -> bool) -> Vec<Str
 }
 
 /// All files of one kind below a directory, in order; none if there is no such directory.
-pub fn files_under(dir: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files_under(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     entries.sort();

@@ -16,6 +16,7 @@ use crate::{
 
 /// May requests be sent here?
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the answer to a question of its own")]
 pub(in crate::http) struct ReadyBody {
     ready: bool,
     redis: bool,

@@ -89,7 +89,7 @@ pub(in crate::http) struct Upgrade {
     additional_ap: u32,
 }
 
-/// A denial, as a problem: 429 QUOTA_EXCEEDED.
+/// A denial, as a problem: 429 `QUOTA_EXCEEDED`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct QuotaExceeded {

@@ -9,6 +9,10 @@ use quota_gate::{
 
 use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, user};
 
+/// Flushes that wait for a row.
+const WAITING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
+        and wait_event_type = 'Lock' and query like 'update chat_quotas%'";
+
 async fn charge_many(gate: &GateUnderTest, users: usize, each: usize) {
     let names: Vec<String> = (0..users * each).map(|n| format!("user-{}", n % users)).collect();
     assert!(join_all(names.iter().map(|name| gate.charges(name, 1))).await.into_iter().all(|charged| charged));
@@ -87,8 +91,6 @@ async fn a_flusher_killed_between_copy_and_commit_leaves_nothing_behind() {
                 .await
         }
     });
-    const WAITING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
-        and wait_event_type = 'Lock' and query like 'update chat_quotas%'";
     eventually("the flush waits for the row", async || world.number(WAITING).await == 1).await;
     world
         .number(

@@ -12,7 +12,7 @@ use crate::support::{World, consume, key, reserve};
 async fn the_same_key_and_request_has_the_first_answer_and_one_charge() {
     let world = World::new().await;
     let (one, two) = (world.gate().await, world.gate().await);
-    let request = Consume { idempotency_key: key("k1"), ..consume("alice", 5) };
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
     let Decision::Allowed(first) = one.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
     assert!(one.charges("alice", 3).await);
     let Decision::Allowed(again) = two.gate.consume(request).await.unwrap() else { panic!("denied") };
@@ -29,8 +29,8 @@ async fn the_same_key_and_request_has_the_first_answer_and_one_charge() {
 async fn a_thousand_repeats_at_once_charge_once() {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await];
-    let calls =
-        (0..1000).map(|n| gates[n % 2].gate.consume(Consume { idempotency_key: key("storm"), ..consume("alice", 1) }));
+    let calls = (0..1000)
+        .map(|n| gates[n % 2].gate.consume(Consume { idempotency_key: Some(key("storm")), ..consume("alice", 1) }));
     let firsts = join_all(calls)
         .await
         .into_iter()
@@ -45,14 +45,14 @@ async fn a_thousand_repeats_at_once_charge_once() {
 async fn the_same_key_with_another_request_is_a_mismatch() {
     let world = World::new().await;
     let gate = world.gate().await;
-    let request = Consume { idempotency_key: key("k1"), ..consume("alice", 5) };
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
     gate.gate.consume(request.clone()).await.unwrap();
     let other_cost = Consume { ap: Ap::new(6), ..request.clone() };
     assert!(matches!(gate.gate.consume(other_cost).await, Err(GateError::Mismatch(_))));
-    let other_route = Reserve { idempotency_key: key("k1"), ..reserve("alice", 5, 60) };
+    let other_route = Reserve { idempotency_key: Some(key("k1")), ..reserve("alice", 5, 60) };
     assert!(matches!(gate.gate.reserve(other_route).await, Err(GateError::Mismatch(_))));
     // Another user's key is another key.
-    let other_user = Consume { idempotency_key: key("k1"), ..consume("bob", 6) };
+    let other_user = Consume { idempotency_key: Some(key("k1")), ..consume("bob", 6) };
     assert!(matches!(gate.gate.consume(other_user).await, Ok(Decision::Allowed(_))));
 }
 
@@ -60,7 +60,7 @@ async fn the_same_key_with_another_request_is_a_mismatch() {
 async fn a_reservation_comes_again_with_the_same_id() {
     let world = World::new().await;
     let gate = world.gate().await;
-    let request = Reserve { idempotency_key: key("r1"), ..reserve("alice", 5, 60) };
+    let request = Reserve { idempotency_key: Some(key("r1")), ..reserve("alice", 5, 60) };
     let Decision::Allowed(first) = gate.gate.reserve(request.clone()).await.unwrap() else { panic!("denied") };
     let Decision::Allowed(again) = gate.gate.reserve(request).await.unwrap() else { panic!("denied") };
     assert!(again.replayed);
@@ -72,7 +72,7 @@ async fn a_reservation_comes_again_with_the_same_id() {
 async fn a_denial_is_not_kept_so_the_key_works_after_an_upgrade() {
     let world = World::new().await;
     let gate = world.gate().await;
-    let request = Consume { idempotency_key: key("k1"), ..consume("alice", 150) };
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 150) };
     assert!(matches!(gate.gate.consume(request.clone()).await.unwrap(), Decision::Denied(_)));
     super::membership::give(&gate, "alice", "basic").await;
     let Decision::Allowed(charged) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };

@@ -25,8 +25,8 @@ async fn after_flushall_users_keep_what_postgres_knows_and_the_unflushed_tail_is
     assert!(one.charges("alice", 7).await);
     flushall(&world).await;
     // Two gates meet the loss at once; one of them opens the partition.
-    let quotas = join_all([used(&one, "alice"), used(&two, "alice")]).await;
-    assert_eq!(quotas, [60, 60]);
+    let quotas = tokio::join!(used(&one, "alice"), used(&two, "alice"));
+    assert_eq!(quotas, (60, 60));
     assert!(two.charges("alice", 40).await && !one.charges("alice", 1).await);
     one.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 100);

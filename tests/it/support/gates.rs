@@ -153,7 +153,7 @@ impl World {
             levels,
             signer: ReservationSigner::new(&[7; 32]).expect("a secret"),
             batcher,
-            idempotency_ttl: Duration::from_secs(86_400),
+            idempotency_ttl: Duration::from_hours(24),
             deadline: Duration::from_secs(15),
         });
         let clock = self.clock.clone();
@@ -230,6 +230,6 @@ pub(crate) fn reserve(who: &str, ap: i64, ttl_seconds: i64) -> Reserve {
     }
 }
 
-pub(crate) fn key(text: &str) -> Option<IdempotencyKey> {
-    Some(IdempotencyKey::parse(text).expect("a key"))
+pub(crate) fn key(text: &str) -> IdempotencyKey {
+    IdempotencyKey::parse(text).expect("a key")
 }

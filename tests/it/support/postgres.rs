@@ -67,7 +67,7 @@ async fn migrate_template(server: &PostgresServer) {
         url: server.url(TEMPLATE),
         connections_max: 1,
         acquire_timeout: Duration::from_secs(20),
-        statement_timeout: Duration::from_secs(60),
+        statement_timeout: Duration::from_mins(1),
     })
     .expect("the URL is one");
     postgres.migrate().await.expect("the migrations apply");

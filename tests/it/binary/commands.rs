@@ -1,0 +1,136 @@
+//! The sub-commands beside a running gate.
+
+use std::{fs, process::Output};
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::process::{Dev, answer};
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn import_takes_the_good_lines_reports_the_bad_ones_and_may_be_repeated() {
+    let dev = Dev::start().await;
+    // One user is hot already: the new level has to reach Redis.
+    dev.post("/api/chat/quota/consume", json!({"userUuid": "hot", "sessionId": "s"})).await;
+    let csv = dev.dir.join("users.csv");
+    let good: Vec<String> = (0..7_000).map(|n| format!("user-{n},basic,{}", n % 50)).collect();
+    let mut lines = format!("user,level,used\n{}\n", good.join("\n"));
+    lines += "bad user,basic,1\nuser-x,gold,1\nuser-y,basic,-1\nuser-z,basic\nhot,plus,0\n";
+    fs::write(&csv, lines).unwrap();
+    let first = dev.command(&["import", csv.to_str().unwrap()]);
+    assert_eq!(stdout(&first).trim(), "7000 users imported, 1 changed level, 0 unchanged, 4 bad lines");
+    assert!(!first.status.success());
+    let problems = stderr(&first);
+    for (line, word) in [(7002, "userUuid"), (7003, "free, basic, plus, pro"), (7004, "used"), (7005, "fields")] {
+        let found =
+            problems.lines().any(|problem| problem.starts_with(&format!("line {line}: ")) && problem.contains(word));
+        assert!(found, "line {line}: {problems}");
+    }
+    let again = dev.command(&["import", csv.to_str().unwrap()]);
+    assert_eq!(stdout(&again).trim(), "0 users imported, 0 changed level, 7001 unchanged, 4 bad lines");
+
+    let quota =
+        async |user: &str| answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", user)).await.1;
+    assert_eq!(quota("user-49").await["monthlyUsed"], 49);
+    assert_eq!(quota("hot").await["monthlyQuota"], 1000);
+    let verified = dev.command(&["verify"]);
+    assert!(verified.status.success(), "{}", stdout(&verified));
+}
+
+#[tokio::test]
+async fn import_reads_ndjson() {
+    let dev = Dev::start().await;
+    let file = dev.dir.join("users.ndjson");
+    fs::write(
+        &file,
+        "{\"user\":\"a\",\"level\":\"pro\",\"used\":5}\n\n{\"user\":\"b\"}\n{\"user\":\"c\",\"level\":\"free\"}\n",
+    )
+    .unwrap();
+    let output = dev.command(&["import", file.to_str().unwrap()]);
+    assert_eq!(stdout(&output).trim(), "2 users imported, 0 changed level, 0 unchanged, 1 bad lines");
+    assert!(stderr(&output).contains("line 3: missing field `level`"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn verify_names_who_drifts_and_fails() {
+    let dev = Dev::start().await;
+    dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;
+    crate::support::eventually("the charge is flushed", async || {
+        stdout(&dev.command(&["verify"])).contains("0 events not flushed")
+    })
+    .await;
+    assert!(dev.command(&["verify"]).status.success());
+    crate::support::execute(
+        dev.text("databaseUrl"),
+        "update chat_quotas set monthly_used = 4 where user_uuid = 'alice'",
+    )
+    .await;
+    let output = dev.command(&["verify"]);
+    assert!(!output.status.success());
+    assert!(stdout(&output).contains("drift: alice in 202"), "{}", stdout(&output));
+}
+
+#[tokio::test]
+async fn inspect_and_reset_print_what_people_need() {
+    let dev = Dev::start().await;
+    dev.post("/api/chat/quota/reservations", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;
+    let shown = stdout(&dev.command(&["inspect", "alice"]));
+    for part in ["partition", "quota     100 AP, used 0, held 5", "hold      ", "postgres    updated"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(stdout(&dev.command(&["inspect", "nobody"])).contains("the user was never seen"));
+    let reset = dev.command(&["reset"]);
+    assert!(
+        reset.status.success() && stdout(&reset).starts_with("0 rows reset, 0 batches failed"),
+        "{}",
+        stdout(&reset)
+    );
+}
+
+#[tokio::test]
+async fn every_error_says_what_to_do() {
+    let dev = Dev::start().await;
+    let run = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_quota-gate"))
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        stderr(&output)
+    };
+    let stores = [("DATABASE_URL", dev.text("databaseUrl")), ("REDIS_URL", dev.text("redisUrl"))];
+    assert!(run(&["serve"], &[]).contains("set DATABASE_URL"));
+    assert!(run(&["serve"], &stores[..1]).contains("set REDIS_URL"));
+    let with = |name, value| [stores[0], stores[1], ("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0"), (name, value)];
+    assert!(
+        run(&["serve"], &with("X", ""))
+            .contains("auth.reservation_secret is not set: `openssl rand -hex 32` makes one")
+    );
+    assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__PARTITIONS", "9")).contains("set quota.partitions = 8"));
+    assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is no time zone"));
+    assert!(run(&["serve"], &with("QUOTA_GATE__SERVER__PORT", "1")).contains("port"));
+    assert!(run(&["token", "a b"], &[("QUOTA_GATE__AUTH__JWT_SECRET", "x")]).contains("1 to 128 characters"));
+    let unmigrated = format!("{}/template1", dev.text("databaseUrl").strip_suffix("/postgres").unwrap());
+    assert!(run(&["serve"], &[("DATABASE_URL", &unmigrated), stores[1]]).contains("run `quota-gate migrate`"));
+}
+
+#[tokio::test]
+async fn a_redis_that_may_evict_is_refused() {
+    let dev = Dev::start().await;
+    let client = redis::Client::open(dev.text("redisUrl")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let set = redis::cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("volatile-lru").to_owned();
+    let _: () = set.query_async(&mut connection).await.unwrap();
+    let output = dev.command(&["reset"]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("set maxmemory-policy noeviction"), "{}", stderr(&output));
+}

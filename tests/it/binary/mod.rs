@@ -1,0 +1,7 @@
+//! The built binary, as people use it: `dev` and what talks to it, over HTTP and on the command line.
+
+mod api;
+mod bad_input;
+mod commands;
+mod dev;
+mod process;
