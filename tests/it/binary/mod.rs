@@ -4,4 +4,6 @@ mod api;
 mod bad_input;
 mod commands;
 mod dev;
+mod outage;
 mod process;
+mod traffic;

@@ -1,9 +1,9 @@
 //! A running `quota-gate dev`, and clients of it.
 
 use std::{
-    fs, io,
+    fs,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
 use nix::{
@@ -12,6 +12,7 @@ use nix::{
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::support::{eventually, scratch};
 
@@ -126,13 +127,108 @@ pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
+/// Another gate process on the stores of a `dev`. Killed when dropped.
+pub(super) struct Serve {
+    child: Child,
+    url: String,
+    service_token: String,
+    client: Client,
+}
+
+impl Serve {
+    pub(super) async fn start(dev: &Dev) -> Self {
+        let log = scratch("serve.log");
+        let secrets: Value = serde_json::from_str(&fs::read_to_string(dev.dir.join("secrets.json")).unwrap()).unwrap();
+        let service_hash =
+            Sha256::digest(dev.text("serviceToken")).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+        let mut child = Command::new(BINARY)
+            .arg("serve")
+            .env("DATABASE_URL", dev.text("databaseUrl"))
+            .env("REDIS_URL", dev.text("redisUrl"))
+            .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
+            .env("QUOTA_GATE__AUTH__JWT_SECRET", dev.text("jwtSecret"))
+            .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
+            .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap())
+            .env("QUOTA_GATE__AUTH__SERVICE_TOKENS_SHA256", format!("[\"{service_hash}\"]"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut address = None;
+        eventually("the gate is open", async || {
+            let text = fs::read_to_string(&log).unwrap();
+            assert!(child.try_wait().unwrap().is_none(), "serve ended: {text}");
+            address = text.lines().find_map(|line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                Some(line["listen"].as_str()?.to_owned())
+            });
+            address.is_some()
+        })
+        .await;
+        let url = format!("http://{}", address.unwrap());
+        Self { child, url, service_token: dev.text("serviceToken").to_owned(), client: Client::new() }
+    }
+
+    /// A request of a chat service.
+    pub(super) fn service(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.service_token)
+    }
+
+    /// A JSON body posted by a chat service.
+    pub(super) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        answer(self.service(Method::POST, path).json(&body)).await
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    pub(super) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Processes that name this folder on their command line, or work in it.
 pub(super) fn processes_of(dir: &str) -> Vec<String> {
-    let process = |entry: io::Result<fs::DirEntry>| {
-        let path = entry.ok()?.path();
-        let command = String::from_utf8_lossy(&fs::read(path.join("cmdline")).ok()?).replace('\0', " ");
-        let works_there = fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
-        (works_there || command.contains(dir)).then_some(command)
-    };
-    fs::read_dir("/proc").unwrap().filter_map(process).collect()
+    processes().filter(|process| process.belongs_to(dir)).map(|process| process.command).collect()
+}
+
+/// Ids of those whose command line has this word in it.
+pub(super) fn pids_of(dir: &str, word: &str) -> Vec<i32> {
+    let wanted = |process: &Process| process.belongs_to(dir) && process.program_is(word);
+    processes().filter(wanted).map(|process| process.pid).collect()
+}
+
+struct Process {
+    pid: i32,
+    command: String,
+    cwd: PathBuf,
+}
+
+impl Process {
+    fn belongs_to(&self, dir: &str) -> bool {
+        self.cwd.starts_with(dir) || self.command.contains(dir)
+    }
+
+    /// Not a shell that only names the program.
+    fn program_is(&self, word: &str) -> bool {
+        self.command.split([' ', ':']).next().is_some_and(|program| program.ends_with(word))
+    }
+}
+
+fn processes() -> impl Iterator<Item = Process> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let command = String::from_utf8_lossy(&fs::read(entry.path().join("cmdline")).ok()?).replace('\0', " ");
+        Some(Process { pid, command, cwd: fs::read_link(entry.path().join("cwd")).unwrap_or_default() })
+    })
 }

@@ -1,0 +1,66 @@
+//! A store is away: nothing is silently degraded, and all is well again when it comes back.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reqwest::{Method, header};
+use serde_json::json;
+
+use super::process::{Dev, answer, pids_of};
+use crate::support::eventually;
+
+/// Sends a signal to one of `dev`'s servers and all its children.
+fn signal(dev: &Dev, server: &str, signal: Signal) {
+    let pids = pids_of(dev.dir.to_str().unwrap(), server);
+    assert!(!pids.is_empty(), "{server} runs");
+    for pid in pids {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+#[tokio::test]
+async fn while_redis_is_away_new_work_is_refused_as_unavailable_and_the_quota_comes_from_postgres() {
+    let dev = Dev::start().await;
+    dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;
+    eventually("the charge is flushed", async || {
+        let output = dev.command(&["verify"]);
+        String::from_utf8_lossy(&output.stdout).contains(" 0 events not flushed")
+    })
+    .await;
+    signal(&dev, "redis-server", Signal::SIGSTOP);
+    let request =
+        dev.service(Method::POST, "/api/chat/quota/consume").json(&json!({"userUuid": "alice", "sessionId": "s"}));
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 503, "never 429 when the system is at fault");
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(response.json::<serde_json::Value>().await.unwrap()["code"], "QUOTA_UNAVAILABLE");
+    let quota = || dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice");
+    let (status, body) = answer(quota()).await;
+    assert_eq!((status.as_u16(), &body["source"], &body["monthlyUsed"]), (200, &json!("postgres"), &json!(5)));
+    assert_eq!(answer(dev.request(Method::GET, "/readyz")).await.0.as_u16(), 503);
+    signal(&dev, "redis-server", Signal::SIGCONT);
+    eventually("the gate is back to normal", async || answer(quota()).await.1["source"] == "redis").await;
+    eventually("both agree", async || dev.command(&["verify"]).status.success()).await;
+}
+
+#[tokio::test]
+async fn while_postgres_is_away_users_whom_redis_knows_go_on_and_others_are_told_to_come_back() {
+    let dev = Dev::start().await;
+    let consume =
+        async |user: &str| dev.post("/api/chat/quota/consume", json!({"userUuid": user, "sessionId": "s"})).await;
+    assert_eq!(consume("alice").await.0.as_u16(), 200);
+    signal(&dev, "postgres", Signal::SIGSTOP);
+    for _ in 0..20 {
+        assert_eq!(consume("alice").await.0.as_u16(), 200);
+    }
+    let (status, body) = consume("cold").await;
+    assert_eq!((status.as_u16(), &body["code"]), (503, &json!("QUOTA_UNAVAILABLE")));
+    signal(&dev, "postgres", Signal::SIGCONT);
+    eventually("cold users are served again", async || consume("cold").await.0.as_u16() == 200).await;
+    eventually("everything is flushed and agrees", async || {
+        let output = dev.command(&["verify"]);
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains(" 0 events not flushed")
+    })
+    .await;
+}
