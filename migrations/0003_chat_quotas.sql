@@ -8,6 +8,7 @@ create table chat_quotas (
     membership_level text collate "C" not null
         constraint chat_quotas_level references membership_levels (name),
     level_version integer not null default 0,
+    told_version integer not null default 0,
     pending_level text collate "C"
         constraint chat_quotas_pending_level references membership_levels (name),
     period integer not null,
@@ -19,6 +20,11 @@ create table chat_quotas (
     created_at timestamptz not null,
     updated_at timestamptz not null
 ) with (fillfactor = 80);
+
+comment on column chat_quotas.told_version is 'the level version that Redis has heard of';
+
+-- Whom the announcer still has to tell Redis of: nearly always nobody.
+create index idx_chat_quotas_untold on chat_quotas (user_uuid) where told_version < level_version;
 
 create index idx_chat_quotas_membership on chat_quotas (membership_level);
 create index idx_chat_quotas_reset_at on chat_quotas (quota_reset_at, user_uuid);

@@ -13,7 +13,9 @@ use crate::{
     domain::{calendar::Calendar, clock::Clock},
     gate::{Gate, GateParts, ReservationSigner},
     http::{AppState, Auth, AuthOptions, Limits, Readiness, ServerOptions, router, serve},
-    jobs::{flusher::Flusher, health::HealthCheck, resetter::Resetter, schedule, sweeper::Sweeper},
+    jobs::{
+        announcer::Announcer, flusher::Flusher, health::HealthCheck, resetter::Resetter, schedule, sweeper::Sweeper,
+    },
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
         redis::{BatcherOptions, Redis, RedisOptions, Script},
@@ -101,6 +103,7 @@ impl App {
             let at = config.daily_at()?;
             tokio::spawn(schedule::run(self.resetter(), at, self.clock.clone(), cancelled.clone()));
         }
+        tokio::spawn(self.announcer().run(cancelled.clone()));
         // The flusher ends after the requests, not with them.
         let requests_ended = CancellationToken::new();
         let flushing = config
@@ -130,6 +133,12 @@ impl App {
             clock: self.clock.clone(),
             batch_entries_max: self.config.flusher.batch_entries_max,
         }
+    }
+
+    /// Tells Redis of changes of level that it has not heard of.
+    #[must_use]
+    pub fn announcer(&self) -> Announcer {
+        Announcer { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
     }
 
     /// Brings due rows into the current period.

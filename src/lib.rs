@@ -13,7 +13,7 @@
 //! | [`domain`] | values and rules; no I/O |
 //! | [`store`] | the two servers: `store::redis` and `store::postgres` |
 //! | [`gate`] | the use cases; [`gate::Gate`] is what an application embeds |
-//! | [`jobs`] | flusher, resetter, sweeper, verifier |
+//! | [`jobs`] | flusher, resetter, sweeper, announcer, verifier |
 //! | [`http`] | routes, authentication, problems |
 //! | [`app`], [`config`], [`telemetry`], [`shutdown`] | put it together |
 //! | [`cli`], [`dev`] | the commands, and the private servers of `dev` and of the tests |

@@ -4,6 +4,7 @@
 mod dev;
 mod import;
 mod inspect;
+mod levels;
 mod migrate;
 mod reset;
 mod serve;
@@ -41,6 +42,9 @@ enum Command {
     Reset,
     /// Show what Redis and Postgres know of a user.
     Inspect(inspect::Arguments),
+    /// Membership levels.
+    #[command(subcommand)]
+    Levels(levels::Action),
     /// Prove that log, totals and Redis agree; exits with 1 where they do not.
     Verify,
     /// Print a user's JWT.
@@ -77,6 +81,7 @@ impl Cli {
             Command::Import(arguments) => import::run(arguments, config?).await,
             Command::Reset => reset::run(config?).await,
             Command::Inspect(arguments) => inspect::run(arguments, config?).await,
+            Command::Levels(action) => levels::run(&action, config?).await,
             Command::Verify => verify::run(config?).await,
             Command::Token(arguments) => token::run(&arguments, &config?),
         }

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{InvalidInput, usage::UsageEvent};
@@ -31,6 +32,8 @@ pub struct Watermark {
     pub generation: u32,
     /// The last entry whose events are in Postgres; none while the partition is being opened.
     pub position: Option<Position>,
+    /// When the generation was opened.
+    pub opened_at: DateTime<Utc>,
 }
 
 /// One stream entry: all charges of one call to the script.

@@ -1,9 +1,16 @@
 //! Consume: check and charge in one step.
 
-use super::{Consume, Gate, GateError, Inner, error::unexpected};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    Consume, Gate, GateError, Inner,
+    error::unexpected,
+    idempotency::{Earlier, OTHER_REQUEST},
+};
 use crate::{
     domain::decision::{Charged, Decision, Denied},
-    store::redis::{Operation, Status},
+    store::redis::{Operation, RedisError, Status},
 };
 
 impl Gate {
@@ -13,15 +20,26 @@ impl Gate {
     /// [`GateError::Mismatch`] when the Idempotency-Key was used for another request,
     /// [`GateError::Unavailable`] when nothing was charged, [`GateError::Indeterminate`] when the answer was lost.
     pub async fn consume(&self, request: Consume) -> Result<Decision<Charged>, GateError> {
-        let Consume { user, session, ap, tokens, idempotency_key } = request;
         let gate = &self.0;
-        let event = gate.id_of("consume", &user, idempotency_key.as_ref());
-        let idempotency = idempotency_key.map(|key| {
-            let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
-            gate.idempotency(key, "consume", &[session.as_str().as_bytes(), &ap, &tokens])
-        });
-        let operation = Operation::Consume { cost: ap, event, session, tokens, idempotency };
-        let answer = gate.call(&user, operation).await?;
+        let partition = gate.partitions.of(&request.user);
+        let event = gate.id_of("consume", &request.user, request.idempotency_key.as_ref());
+        let operation = gate.consume_operation(event, &request);
+        let deadline = Instant::now() + gate.deadline;
+        let answer = loop {
+            let generation = match self.charged_earlier(partition, event, &request).await? {
+                Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
+                Earlier::NoKey => break gate.call(&request.user, operation).await?,
+                Earlier::NotBefore(generation) => generation,
+            };
+            match gate.call_in(Some(generation), partition, &request.user, &operation).await {
+                Ok(answer) => break answer,
+                Err(RedisError::Stale) if Instant::now() < deadline => {
+                    gate.leave_generation(partition, generation).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let Consume { user, ap, .. } = request;
         let quota = Inner::quota_of(&user, &answer);
         match answer.status {
             Status::Ok => Ok(Decision::Allowed(Charged {
@@ -31,9 +49,20 @@ impl Gate {
                 replayed: answer.replayed,
             })),
             Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
-            Status::Mismatch => Err(GateError::Mismatch("this Idempotency-Key was used for another request")),
+            Status::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
             Status::Shed => Err(GateError::shed()),
             other => Err(unexpected("consume", other)),
         }
+    }
+}
+
+impl Inner {
+    fn consume_operation(&self, event: Uuid, request: &Consume) -> Operation {
+        let Consume { session, ap, tokens, idempotency_key, .. } = request;
+        let idempotency = idempotency_key.clone().map(|key| {
+            let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
+            self.idempotency(key, "consume", &[session.as_str().as_bytes(), &ap, &tokens])
+        });
+        Operation::Consume { cost: *ap, event, session: session.clone(), tokens: *tokens, idempotency }
     }
 }

@@ -1,13 +1,34 @@
 //! Idempotency: what makes a repeated request the same request.
+//!
+//! Redis keeps the first answer. When Redis has lost data, the answers are lost with it, but the charges that were
+//! flushed are not: a consume with a key has an id that comes from the key, so Postgres is asked for it, for as long as
+//! keys are remembered after a partition was opened anew. An installation that never lost anything never asks.
 
+use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::Inner;
+use super::{Gate, GateError, Inner, request::Consume};
 use crate::{
-    domain::{idempotency::IdempotencyKey, user_id::UserId},
+    domain::{decision::Charged, idempotency::IdempotencyKey, partition::Partition, user_id::UserId},
     store::redis::Idempotency,
 };
+
+/// The generation of an installation that has lost nothing yet.
+const FIRST_GENERATION: u32 = 1;
+
+/// What is wrong with a key that comes again with something else.
+pub(super) const OTHER_REQUEST: &str = "this Idempotency-Key was used for another request";
+
+/// What Postgres knows of a request with a key.
+pub(super) enum Earlier {
+    /// It has no key.
+    NoKey,
+    /// It was not charged before this generation; so it may be charged in this one and no other.
+    NotBefore(u32),
+    /// It was charged in an earlier generation.
+    Charged(Charged),
+}
 
 impl Inner {
     /// How to keep the answer to a request: `parts` are all that makes it this request.
@@ -24,6 +45,45 @@ impl Inner {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest(route, &[user.as_str().as_bytes(), key.as_str().as_bytes()])[..16]);
         Uuid::new_v8(bytes)
+    }
+}
+
+impl Gate {
+    /// Was this request charged in a generation whose answers Redis has lost?
+    pub(super) async fn charged_earlier(
+        &self,
+        partition: Partition,
+        event: Uuid,
+        request: &Consume,
+    ) -> Result<Earlier, GateError> {
+        let gate = &self.0;
+        if request.idempotency_key.is_none() {
+            return Ok(Earlier::NoKey);
+        }
+        let believed = gate.batcher.generations().get(partition);
+        if believed <= FIRST_GENERATION {
+            return Ok(Earlier::NotBefore(believed));
+        }
+        let watermark = gate.postgres.watermark(partition.number()).await?;
+        gate.batcher.generations().learn(partition, watermark.generation);
+        let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
+        let now = gate.now();
+        if watermark.opened_at + remembered < now {
+            return Ok(Earlier::NotBefore(watermark.generation));
+        }
+        // An event's time is that of Redis, which may be a minute off.
+        let (from, to) = (now - remembered, now + TimeDelta::minutes(1));
+        let Some(logged) = gate.postgres.find_event(event, &request.user, from, to).await? else {
+            return Ok(Earlier::NotBefore(watermark.generation));
+        };
+        let same = logged.ap == request.ap
+            && logged.session == request.session.as_str()
+            && u32::try_from(logged.tokens) == Ok(request.tokens.get());
+        if !same {
+            return Err(GateError::Mismatch(OTHER_REQUEST));
+        }
+        let quota = self.quota(&request.user).await?;
+        Ok(Earlier::Charged(Charged { event, ap: logged.ap, quota, replayed: true }))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Membership: change a user's level. Postgres first, then Redis; a Redis failure is retried until it arrives.
+//! Membership: change a user's level. Postgres first, then Redis; a Redis failure is retried until it arrives, and
+//! when this gate ends before, by the announcer of any other (`jobs/announcer.rs`).
 
 use std::time::Duration;
 
@@ -72,7 +73,12 @@ impl Inner {
         loop {
             let answer = self.call(user, Operation::SetLevel(membership_of(row))).await;
             match answer {
-                Ok(answer) if answer.status == Status::Ok => return Ok(answer),
+                Ok(answer) if answer.status == Status::Ok => {
+                    if let Err(error) = self.postgres.note_told(user, row.level_version).await {
+                        tracing::warn!(%user, %error, "Redis will be told of this level once more");
+                    }
+                    return Ok(answer);
+                }
                 // The record's month is not over yet by the clock of Redis; it will be within the allowed skew.
                 Ok(answer) if answer.status == Status::Behind => {}
                 Ok(answer) => return Err(unexpected("set-level", answer.status)),

@@ -1,6 +1,6 @@
 //! Reserve: set AP aside before generating.
 
-use super::{Gate, GateError, Inner, Reserve, error::unexpected};
+use super::{Gate, GateError, Inner, Reserve, error::unexpected, idempotency::OTHER_REQUEST};
 use crate::{
     domain::{
         decision::{Decision, Denied, Reserved},
@@ -41,7 +41,7 @@ impl Gate {
             }
             Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
             Status::TooManyHolds => Err(GateError::TooManyHolds(HOLDS_PER_USER_MAX)),
-            Status::Mismatch => Err(GateError::Mismatch("this Idempotency-Key was used for another request")),
+            Status::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
             Status::Shed => Err(GateError::shed()),
             other => Err(unexpected("reserve", other)),
         }

@@ -1,5 +1,6 @@
 //! What runs beside the requests. Each job is an idempotent step and a plain loop.
 
+pub mod announcer;
 pub mod flusher;
 pub mod health;
 pub mod resetter;

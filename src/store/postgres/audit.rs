@@ -101,7 +101,7 @@ impl Postgres {
     /// If Postgres is away.
     pub async fn watermarks(&self) -> Result<Vec<(u16, Watermark, DateTime<Utc>)>, PostgresError> {
         let rows = sqlx::query!(
-            "select partition, generation, last_id, last_event, updated_at
+            "select partition, generation, last_id, last_event, opened_at, updated_at
              from flush_watermarks
              order by partition"
         )
@@ -110,7 +110,8 @@ impl Postgres {
         rows.into_iter()
             .map(|row| {
                 let partition = u16::try_from(row.partition).unwrap_or_default();
-                let watermark = watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event)?;
+                let watermark =
+                    watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)?;
                 Ok((partition, watermark, row.updated_at))
             })
             .collect()

@@ -141,7 +141,8 @@ impl Postgres {
                     ) else 0 end as "used_today!",
                     watermark.generation,
                     watermark.last_id,
-                    watermark.last_event
+                    watermark.last_event,
+                    watermark.opened_at
              from found
              join membership_levels as levels on levels.name = found.membership_level
              left join membership_levels as pending on pending.name = found.pending_level
@@ -159,7 +160,7 @@ impl Postgres {
         .fetch_all(&self.pool)
         .await?;
         let Some(any) = rows.first() else { return Ok(None) };
-        let watermark = watermark_of(partition, any.generation, any.last_id.as_deref(), any.last_event)?;
+        let watermark = watermark_of(partition, any.generation, any.last_id.as_deref(), any.last_event, any.opened_at)?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -254,11 +255,12 @@ pub(super) fn watermark_of(
     generation: i32,
     last_id: Option<&str>,
     last_event: uuid::Uuid,
+    opened_at: DateTime<Utc>,
 ) -> Result<Watermark, PostgresError> {
     let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, partition);
     let position = match last_id {
         Some(id) => Some(Position { id: id.parse().map_err(|_| wrong("last_id"))?, event: last_event }),
         None => None,
     };
-    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position })
+    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position, opened_at })
 }

@@ -18,6 +18,10 @@ pub struct LoggedUsage {
     pub period: Period,
     /// The hold had expired.
     pub late: bool,
+    /// The conversation.
+    pub session: String,
+    /// Tokens that the model counted.
+    pub tokens: i32,
 }
 
 /// How to write rows.
@@ -51,7 +55,7 @@ impl Postgres {
         to: DateTime<Utc>,
     ) -> Result<Option<LoggedUsage>, PostgresError> {
         let row = sqlx::query!(
-            "select ap_used, overage, period, kind
+            "select ap_used, overage, period, kind, session_id, tokens_used
              from chat_usage_logs
              where uuid = $1
                and user_uuid = $2
@@ -70,6 +74,8 @@ impl Postgres {
                 overage: u32::try_from(row.overage).map(Ap::new).map_err(|_| wrong("overage"))?,
                 period: parse_period(row.period).ok_or_else(|| wrong("period"))?,
                 late: row.kind == crate::domain::usage::UsageKind::LateCommit.as_str(),
+                session: row.session_id,
+                tokens: row.tokens_used,
             })
         })
         .transpose()

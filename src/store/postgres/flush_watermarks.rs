@@ -44,7 +44,7 @@ impl Postgres {
     /// If Postgres is away, or there is no such partition.
     pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
         let row = sqlx::query!(
-            "select generation, last_id, last_event
+            "select generation, last_id, last_event, opened_at
              from flush_watermarks
              where partition = $1",
             number(partition),
@@ -52,7 +52,7 @@ impl Postgres {
         .fetch_optional(&self.pool)
         .await?
         .ok_or_else(|| PostgresError::inconsistent("flush_watermarks", "partition", partition))?;
-        watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event)
+        watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
     }
 
     /// Marks a partition as being opened, if it still is in this generation. From here on no flush commits.

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `gate_settings`, `membership_levels` | what an installation decided |
 //! | `chat_quotas`, `change_level`, `import` | one row per user, and who changes it besides the flusher |
+//! | `announcements` | whose change of level Redis has not heard of yet |
 //! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
 //! | `resets`, `dead_letters`, `audit` | the resetter's side, what was refused, and the proof that it adds up |
 
+mod announcements;
 mod audit;
 mod change_level;
 mod chat_quotas;

@@ -18,9 +18,34 @@ use crate::support::{eventually, scratch};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
 
+/// A process that does not outlive its test, also when the test fails before it is ready.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    /// How it ended, if it did.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running `quota-gate dev` with everything in a folder of its own. Killed when dropped; its servers end with it.
 pub(super) struct Dev {
-    child: Child,
+    process: Running,
     pub(super) dir: PathBuf,
     pub(super) file: Value,
     client: Client,
@@ -37,25 +62,24 @@ impl Dev {
         let log = fs::File::create(dir.join("output.log")).unwrap();
         // One that was killed leaves its file.
         let _ = fs::remove_file(dir.join("dev.json"));
-        let mut child = Command::new(BINARY)
-            .args(["dev", "--port", "0", "--data-dir"])
-            .arg(&dir)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut process = Running::start(
+            Command::new(BINARY)
+                .args(["dev", "--port", "0", "--data-dir"])
+                .arg(&dir)
+                .args(arguments)
+                .stdout(log.try_clone().unwrap())
+                .stderr(log),
+        );
         let file = dir.join("dev.json");
         eventually("dev.json is written", async || {
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = process.ended() {
                 panic!("dev ended with {status}: {}", fs::read_to_string(dir.join("output.log")).unwrap());
             }
             file.exists()
         })
         .await;
         let file = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-        Self { child, dir, file, client: Client::new() }
+        Self { process, dir, file, client: Client::new() }
     }
 
     pub(super) fn text(&self, member: &str) -> &str {
@@ -102,20 +126,17 @@ impl Dev {
     /// Stops it as Ctrl-C does, and waits for its end.
     pub(super) async fn stop(&mut self) {
         self.signal(Signal::SIGINT);
-        let child = &mut self.child;
-        eventually("dev ends", async || child.try_wait().unwrap().is_some()).await;
-        assert!(self.child.wait().unwrap().success(), "{}", self.output());
+        let mut status = None;
+        eventually("dev ends", async || {
+            status = self.process.ended();
+            status.is_some()
+        })
+        .await;
+        assert!(status.unwrap().success(), "{}", self.output());
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.signal(signal);
     }
 }
 
@@ -129,7 +150,7 @@ pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
 
 /// Another gate process on the stores of a `dev`. Killed when dropped.
 pub(super) struct Serve {
-    child: Child,
+    process: Running,
     url: String,
     service_token: String,
     client: Client,
@@ -141,24 +162,23 @@ impl Serve {
         let secrets: Value = serde_json::from_str(&fs::read_to_string(dev.dir.join("secrets.json")).unwrap()).unwrap();
         let service_hash =
             Sha256::digest(dev.text("serviceToken")).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
-        let mut child = Command::new(BINARY)
-            .arg("serve")
-            .env("DATABASE_URL", dev.text("databaseUrl"))
-            .env("REDIS_URL", dev.text("redisUrl"))
-            .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
-            .env("QUOTA_GATE__AUTH__JWT_SECRET", dev.text("jwtSecret"))
-            .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
-            .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap())
-            .env("QUOTA_GATE__AUTH__SERVICE_TOKENS_SHA256", format!("[\"{service_hash}\"]"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+        let mut process = Running::start(
+            Command::new(BINARY)
+                .arg("serve")
+                .env("DATABASE_URL", dev.text("databaseUrl"))
+                .env("REDIS_URL", dev.text("redisUrl"))
+                .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
+                .env("QUOTA_GATE__AUTH__JWT_SECRET", dev.text("jwtSecret"))
+                .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
+                .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap())
+                .env("QUOTA_GATE__AUTH__SERVICE_TOKENS_SHA256", format!("[\"{service_hash}\"]"))
+                .stdout(Stdio::null())
+                .stderr(fs::File::create(&log).unwrap()),
+        );
         let mut address = None;
         eventually("the gate is open", async || {
             let text = fs::read_to_string(&log).unwrap();
-            assert!(child.try_wait().unwrap().is_none(), "serve ended: {text}");
+            assert!(process.ended().is_none(), "serve ended: {text}");
             address = text.lines().find_map(|line| {
                 let line: Value = serde_json::from_str(line).ok()?;
                 Some(line["listen"].as_str()?.to_owned())
@@ -167,7 +187,7 @@ impl Serve {
         })
         .await;
         let url = format!("http://{}", address.unwrap());
-        Self { child, url, service_token: dev.text("serviceToken").to_owned(), client: Client::new() }
+        Self { process, url, service_token: dev.text("serviceToken").to_owned(), client: Client::new() }
     }
 
     /// A request of a chat service.
@@ -181,18 +201,11 @@ impl Serve {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        self.process.signal(signal);
     }
 
     pub(super) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.0.wait().unwrap()
     }
 }
 

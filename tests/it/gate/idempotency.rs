@@ -78,3 +78,33 @@ async fn a_denial_is_not_kept_so_the_key_works_after_an_upgrade() {
     let Decision::Allowed(charged) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };
     assert!(!charged.replayed);
 }
+
+#[tokio::test]
+async fn a_key_whose_charge_was_flushed_is_still_known_after_redis_lost_everything() {
+    let world = World::new().await;
+    let (gate, unaware) = (world.gate().await, world.gate().await);
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
+    let Decision::Allowed(first) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+    gate.flush_and_verify().await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
+    // Somebody else finds out first, so alice's record is there again when her request is repeated.
+    assert!(gate.charges("alice", 1).await);
+    let Decision::Allowed(again) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+    assert!(again.replayed);
+    assert_eq!((again.event, again.ap), (first.event, first.ap));
+    // A gate that has not heard of the loss does not charge it either.
+    let Decision::Allowed(again) = unaware.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+    assert!(again.replayed);
+    let other = Consume { ap: Ap::new(6), ..request };
+    assert!(matches!(gate.gate.consume(other).await, Err(GateError::Mismatch(_))));
+    // A key that was never used is used now, once.
+    let fresh = Consume { idempotency_key: Some(key("k2")), ..consume("alice", 2) };
+    let firsts = join_all((0..10).map(|_| gate.gate.consume(fresh.clone())))
+        .await
+        .into_iter()
+        .filter(|answer| matches!(answer, Ok(Decision::Allowed(charged)) if !charged.replayed))
+        .count();
+    assert_eq!(firsts, 1);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 8);
+}

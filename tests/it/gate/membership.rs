@@ -1,5 +1,6 @@
 //! Levels: up at once, down at the next period, and no stale word wins.
 
+use chrono::TimeDelta;
 use futures_util::future::join;
 use quota_gate::{
     domain::{
@@ -8,6 +9,7 @@ use quota_gate::{
         membership::Effective,
     },
     gate::{ChangeLevel, GateError},
+    jobs::announcer::Announcer,
     store::redis::{Membership, Operation, Request},
 };
 
@@ -143,4 +145,28 @@ async fn a_change_while_the_user_is_being_loaded_is_not_overtaken_by_the_older_r
         assert!(matches!(charged.unwrap(), Decision::Allowed(_)));
         assert_eq!(one.gate.quota(&user(&who)).await.unwrap().quota.get(), 1000, "{who}");
     }
+}
+
+#[tokio::test]
+async fn a_change_that_its_gate_could_not_tell_redis_is_announced_by_another() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 1).await);
+    // As if the gate had died between Postgres and Redis.
+    let set =
+        "update chat_quotas set membership_level = 'plus', monthly_quota = 1000, level_version = level_version + 1";
+    crate::support::execute(&world.database, set).await;
+    let announcer = Announcer { gate: gate.gate.clone(), postgres: gate.postgres.clone(), clock: world.clock.clone() };
+    assert_eq!(announcer.step(TimeDelta::hours(1)).await.unwrap(), 0, "its own gate gets time to do it");
+    assert_eq!(announcer.step(TimeDelta::seconds(-60)).await.unwrap(), 1);
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 1000);
+    assert_eq!(announcer.step(TimeDelta::seconds(-60)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_was_told_is_not_announced_again() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "plus").await;
+    assert_eq!(world.number("select count(*) from chat_quotas where told_version < level_version").await, 0);
 }

@@ -1,0 +1,51 @@
+//! A gate inside an application, without HTTP: reserve, generate, commit.
+//!
+//! `DATABASE_URL=… REDIS_URL=… QUOTA_GATE__AUTH__RESERVATION_SECRET=… cargo run --example embed`
+//! (`quota-gate dev` writes what to put there into `.quota-gate/dev.json`.)
+
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
+use std::time::Duration;
+
+use quota_gate::{
+    app::App,
+    config::Config,
+    domain::{
+        ap::Ap,
+        decision::Decision,
+        hold::Ttl,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    gate::{Commit, Reserve},
+};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let app = App::build(Config::load(None)?).await?;
+    // One process at least has to carry usage to Postgres; here it is this one.
+    let stop = CancellationToken::new();
+    let flushing = tokio::spawn(app.flusher().run(Duration::from_millis(200), stop.clone()));
+
+    let request = Reserve {
+        user: UserId::parse("free-user")?,
+        session: SessionId::parse("chat-1")?,
+        ap: Ap::cost(3)?,
+        ttl: Ttl::DEFAULT,
+        idempotency_key: None,
+    };
+    match app.gate.reserve(request).await? {
+        Decision::Denied(denied) => println!("{} AP are missing", denied.shortfall()),
+        Decision::Allowed(reserved) => {
+            let id = app.gate.reservation_id(&reserved.reservation);
+            let tokens = Tokens::new(512)?; // … generate the message here …
+            let committed = app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens }).await?;
+            println!("{} AP charged, {} remain", committed.charged, committed.quota.remaining());
+        }
+    }
+
+    stop.cancel();
+    flushing.await?;
+    Ok(())
+}
