@@ -27,7 +27,7 @@ pub use self::{
     connection::{Redis, RedisOptions},
     error::RedisError,
     operation::{Idempotency, Membership, Operation, Seed},
-    partition::Swept,
+    partition::{Drained, Swept},
     record::{Hold, Record},
     reply::{Answer, Status},
     script::Script,

@@ -6,4 +6,5 @@ mod holds;
 mod idempotency;
 mod loss;
 mod membership;
+mod opening;
 mod resets;

@@ -1,0 +1,140 @@
+//! Opening a partition: each step may be repeated, interleaved with another opener's, or taken late.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+use quota_gate::domain::{decision::Decision, partition::Partition};
+
+use crate::support::{GateUnderTest, World, user};
+
+fn partition(gate: &GateUnderTest) -> Partition {
+    gate.gate.partitions().of(&user("alice"))
+}
+
+async fn drain_to_postgres(
+    gate: &GateUnderTest,
+    generation: u32,
+    drained: &quota_gate::store::redis::Drained,
+) -> Option<u64> {
+    let levels = gate.postgres.all_levels().await.unwrap();
+    let (number, now) = (partition(gate).number(), now());
+    let report =
+        gate.postgres.drain(number, generation, &drained.entries, &levels, gate.gate.calendar(), now).await.unwrap();
+    report.map(|report| report.inserted)
+}
+
+fn now() -> DateTime<Utc> {
+    quota_gate::domain::clock::Clock::machine().now()
+}
+
+#[tokio::test]
+async fn an_opener_that_slept_changes_nothing_once_another_has_opened() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    // The sleeper takes the first three steps and falls asleep.
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    let fence = gate.redis.fence(place).await.unwrap();
+    assert!(gate.redis.close(place, fence).await.unwrap());
+    let asleep = gate.redis.drain(place, &[1]).await.unwrap();
+    // The gate meets STALE, takes over, opens generation 2, and goes on.
+    assert!(gate.charges("alice", 7).await);
+    gate.flush_and_verify().await;
+    assert!(gate.charges("alice", 11).await);
+    // The sleeper wakes: none of its steps does anything any more.
+    assert!(!gate.redis.close(place, fence).await.unwrap(), "the fence is another one");
+    assert_eq!(drain_to_postgres(&gate, 1, &asleep).await, None, "the generation is another one");
+    assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence is there");
+    assert!(!gate.postgres.finish_opening(place.number(), 1, 2, now()).await.unwrap());
+    assert!(!gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 23);
+}
+
+#[tokio::test]
+async fn a_charge_that_comes_after_the_drain_keeps_the_partition_from_opening() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    let drained = gate.redis.drain(place, &[1]).await.unwrap();
+    // The fence was not closed yet, and a charge slips in; then the fence goes.
+    assert!(gate.charges("alice", 7).await);
+    assert!(gate.redis.close(place, Some(1)).await.unwrap());
+    assert_eq!(drain_to_postgres(&gate, 1, &drained).await, Some(1));
+    assert!(!gate.redis.open(place, 2, &drained).await.unwrap(), "the stream does not end where it was drained");
+    assert!(gate.charges("alice", 1).await);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 13);
+}
+
+#[tokio::test]
+async fn no_flush_commits_while_a_partition_is_being_opened() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    let levels = gate.postgres.all_levels().await.unwrap();
+    let step = gate.flusher.step(place, &levels).await.unwrap();
+    assert_eq!(step, quota_gate::jobs::flusher::Step::Superseded);
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
+    gate.gate.leave_generation(place, 1).await.unwrap();
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 5);
+}
+
+#[tokio::test]
+async fn gates_that_open_all_at_once_under_load_lose_and_double_nothing() {
+    let world = World::new().await;
+    let gates = [world.gate().await, world.gate().await, world.gate().await];
+    let (charged, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+    let charging = join_all((0..12).map(async |n| {
+        let mut round = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let who = format!("user-{}", (n + round) % 40);
+            match gates[n % 3].consume(&who, 1).await {
+                Ok(Decision::Allowed(_)) => {
+                    charged.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Decision::Denied(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            round += 1;
+        }
+    }));
+    let flushing = join_all(gates.iter().map(async |gate| {
+        while !stop.load(Ordering::Relaxed) {
+            gate.flusher.flush_all().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    }));
+    // Both partitions are opened anew again and again, by all gates at once, or because the fence is gone.
+    let disturbing = async {
+        let mut connection = world.redis_connection().await;
+        for round in 0..12 {
+            for partition in gates[0].gate.partitions().all() {
+                let generation = gates[0].postgres.watermark(partition.number()).await.unwrap().generation;
+                if round % 2 == 0 {
+                    let key = format!("qg:{{{partition}}}:gen");
+                    let _: () = redis::cmd("DEL").arg(key).query_async(&mut connection).await.unwrap();
+                } else {
+                    join_all(gates.iter().map(|gate| gate.gate.leave_generation(partition, generation)))
+                        .await
+                        .into_iter()
+                        .for_each(|outcome| outcome.unwrap());
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(charging, flushing, disturbing);
+    gates[0].flush_and_verify().await;
+    assert!(world.number("select min(generation)::bigint from flush_watermarks").await > 6);
+    let rows = world.number("select count(*) from chat_usage_logs").await;
+    assert_eq!(rows, i64::from(charged.load(Ordering::Relaxed)));
+    assert!(rows > 100, "{rows} charges are too few to prove anything");
+}
