@@ -21,6 +21,7 @@ use crate::{
         error::Problem,
         extract::{Body, IdempotencyHeader, cost},
         headers::rate_limit,
+        openapi::{Refused, RefusedBody},
     },
 };
 
@@ -63,14 +64,10 @@ pub(in crate::http) struct ConsumedBody {
     request_body = ConsumeBody,
     responses(
         (status = 200, description = "Charged", body = ConsumedBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
     ),
     security(("service" = [])),
 )]

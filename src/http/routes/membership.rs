@@ -12,7 +12,12 @@ use crate::{
         user_id::UserId,
     },
     gate::{ChangeLevel, Gate},
-    http::{auth::Admin, error::Problem, extract::Body},
+    http::{
+        auth::Admin,
+        error::Problem,
+        extract::Body,
+        openapi::{Refused, RefusedBody},
+    },
 };
 
 /// A change of level.
@@ -61,12 +66,8 @@ pub(in crate::http) struct PendingBody {
     request_body = MembershipBody,
     responses(
         (status = 200, description = "Changed", body = MembershipChangedBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
     ),
     security(("admin" = [])),
 )]

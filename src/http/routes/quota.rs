@@ -12,6 +12,7 @@ use crate::{
         auth::Caller,
         error::{Code, Problem},
         headers::rate_limit,
+        openapi::Refused,
     },
 };
 
@@ -115,9 +116,7 @@ pub(in crate::http) struct QuotaExceeded {
     responses(
         (status = 200, description = "The quota", body = QuotaBody),
         (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
     security(("user" = []), ("service" = [])),
 )]

@@ -25,6 +25,7 @@ use crate::{
         error::Problem,
         extract::{Body, IdempotencyHeader, ReservationId, cost},
         headers::rate_limit,
+        openapi::{Refused, RefusedBody},
     },
 };
 
@@ -112,15 +113,11 @@ pub(in crate::http) struct ReleasedBody {
     request_body = ReserveBody,
     responses(
         (status = 201, description = "Held", body = ReservationBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "QUOTA_EXCEEDED: nothing was held", body = QuotaExceeded, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
     ),
     security(("service" = [])),
 )]
@@ -155,16 +152,12 @@ pub(in crate::http) async fn reserve(
     request_body = CommitBody,
     responses(
         (status = 200, description = "Charged", body = CommittedBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: it was released", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: nothing was charged", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: it was committed with another cost", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
     ),
     security(("service" = [])),
 )]
@@ -192,11 +185,9 @@ pub(in crate::http) async fn commit(
     params(("id" = String, Path, description = "The reservationId")),
     responses(
         (status = 200, description = "Given back", body = ReleasedBody),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: it was committed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
     security(("service" = [])),
 )]
@@ -217,15 +208,11 @@ pub(in crate::http) async fn release(
     request_body = ExtendBody,
     responses(
         (status = 200, description = "Held for longer", body = ReservationBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: it is settled", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: it can still be committed", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "UNSUPPORTED_MEDIA_TYPE", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
     ),
     security(("service" = [])),
 )]

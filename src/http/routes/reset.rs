@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::quota::rfc3339;
 use crate::{
-    http::{auth::Cron, error::Problem},
+    http::{auth::Cron, error::Problem, openapi::Refused},
     jobs::{
         health::{HealthCheck, JobHealth},
         resetter::{Resetter, Trigger},
@@ -71,9 +71,7 @@ pub(in crate::http) struct FlushLagBody {
     post, path = "/api/chat/quota/reset", tag = "operations", operation_id = "reset",
     responses(
         (status = 200, description = "Ran", body = ResetBody),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE", body = Problem, content_type = "application/problem+json"),
+        Refused,
     ),
     security(("cron" = [])),
 )]

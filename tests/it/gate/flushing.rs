@@ -2,7 +2,10 @@
 
 use futures_util::future::join_all;
 use quota_gate::{
-    domain::{clock::Clock, journal::Entry},
+    domain::{
+        clock::Clock,
+        journal::{Entry, Position, StreamId},
+    },
     jobs::flusher::Step,
     store::postgres::{Flush, FlushOutcome},
 };
@@ -19,7 +22,7 @@ async fn charge_many(gate: &GateUnderTest, users: usize, each: usize) {
 }
 
 /// What a flusher would flush next for alice's partition.
-async fn next_batch(gate: &GateUnderTest) -> (u16, u32, quota_gate::domain::journal::Position, Vec<Entry>) {
+async fn next_batch(gate: &GateUnderTest) -> (u16, u32, Position, Vec<Entry>) {
     let partition = gate.gate.partitions().of(&user("alice"));
     let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
     let from = watermark.position.unwrap();
@@ -27,10 +30,7 @@ async fn next_batch(gate: &GateUnderTest) -> (u16, u32, quota_gate::domain::jour
     (partition.number(), watermark.generation, from, entries[1..].to_vec())
 }
 
-async fn flush_without_trim(
-    gate: &GateUnderTest,
-    batch: &(u16, u32, quota_gate::domain::journal::Position, Vec<Entry>),
-) -> FlushOutcome {
+async fn flush_without_trim(gate: &GateUnderTest, batch: &(u16, u32, Position, Vec<Entry>)) -> FlushOutcome {
     let levels = gate.postgres.all_levels().await.unwrap();
     let (partition, generation, from, entries) = batch;
     let now = Clock::machine().now();
@@ -211,4 +211,24 @@ async fn rows_of_a_month_without_a_partition_move_over_when_it_is_made() {
     assert_eq!(gate.postgres.rows_in_default_partition().await.unwrap(), 0);
     assert_eq!(world.number("select count(*) from chat_usage_logs_202611").await, 1);
     gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_stream_without_the_anchor_is_not_trimmed() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    for _ in 0..3 {
+        assert!(gate.charges("alice", 1).await);
+    }
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let (_, generation, _, entries) = next_batch(&gate).await;
+    let last = entries.last().unwrap().position();
+    // An older copy of Redis may hold another event at the same id, or none.
+    let other_event = Position { event: uuid::Uuid::from_u128(7), ..last };
+    let other_id = Position { id: StreamId { ms: last.id.ms + 1, seq: 0 }, ..last };
+    for anchor in [other_event, other_id] {
+        assert_eq!(gate.redis.trim(partition, generation, anchor, last.id).await.unwrap(), None);
+    }
+    assert_eq!(gate.redis.stream_length(partition, generation).await.unwrap(), 4);
+    assert_eq!(gate.redis.trim(partition, generation, last, last.id).await.unwrap(), Some(3));
 }
