@@ -42,13 +42,13 @@ struct Contract;
 pub(super) enum Refused {
     /// UNAUTHENTICATED
     #[response(status = 401, content_type = "application/problem+json")]
-    Unauthenticated(#[to_schema] Problem),
+    Unauthenticated(Problem),
     /// FORBIDDEN
     #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(#[to_schema] Problem),
+    Forbidden(Problem),
     /// QUOTA_UNAVAILABLE
     #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(#[to_schema] Problem),
+    Unavailable(Problem),
 }
 
 /// What every route with a body may answer besides.
@@ -58,13 +58,13 @@ pub(super) enum Refused {
 pub(super) enum RefusedBody {
     /// INVALID_REQUEST
     #[response(status = 400, content_type = "application/problem+json")]
-    Invalid(#[to_schema] Problem),
+    Invalid(Problem),
     /// PAYLOAD_TOO_LARGE
     #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(#[to_schema] Problem),
+    TooLarge(Problem),
     /// UNSUPPORTED_MEDIA_TYPE
     #[response(status = 415, content_type = "application/problem+json")]
-    MediaType(#[to_schema] Problem),
+    MediaType(Problem),
 }
 
 /// Who may call what.

@@ -19,7 +19,7 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
-        journal::{Entry, Position},
+        journal::{Entry, Position, Watermark},
         level::Levels,
         partition::Partition,
     },
@@ -68,6 +68,15 @@ pub enum Step {
     Reopened,
 }
 
+/// What a round came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    /// Something was flushed or opened.
+    busy: bool,
+    /// A step took as many entries as it may.
+    more: bool,
+}
+
 /// Why a step failed. Nothing is lost: the next one begins where the watermark is.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
@@ -83,13 +92,14 @@ pub enum FlushError {
 }
 
 impl Flusher {
-    /// Runs until cancelled, then flushes what is left.
+    /// Runs until cancelled, then flushes what is left. Between two rounds it pauses, so that a transaction carries
+    /// what has gathered meanwhile; after one that could not take everything it does not.
     pub async fn run(self, interval: Duration, cancelled: CancellationToken) {
         let mut pause = interval;
         while !cancelled.is_cancelled() {
             pause = match self.round().await {
-                Ok(true) => continue,
-                Ok(false) => interval,
+                Ok(Round { more: true, .. }) => continue,
+                Ok(Round { more: false, .. }) => interval,
                 Err(error) => {
                     metrics::counter!("quota_gate_flush_failures_total").increment(1);
                     tracing::warn!(%error, "a flush failed; it begins again where it stopped");
@@ -111,19 +121,23 @@ impl Flusher {
     /// # Errors
     /// If Redis or Postgres is away; what was flushed by then stays flushed.
     pub async fn flush_all(&self) -> Result<(), FlushError> {
-        while self.round().await? {}
+        while self.round().await?.busy {}
         Ok(())
     }
 
-    /// One step for each partition; true when one of them found something to do.
-    async fn round(&self) -> Result<bool, FlushError> {
+    /// One step for each partition.
+    async fn round(&self) -> Result<Round, FlushError> {
         let levels = self.postgres.all_levels().await?;
-        let mut busy = false;
-        for partition in self.gate.partitions().all() {
-            let step = self.step(partition, &levels).await?;
-            busy |= matches!(step, Step::Flushed { .. } | Step::Reopened);
+        let watermarks = self.postgres.watermarks().await?;
+        let mut round = Round::default();
+        for (partition, watermark) in self.gate.partitions().all().zip(watermarks) {
+            match self.step_from(watermark, partition, &levels).await? {
+                Step::Idle | Step::Superseded => {}
+                Step::Flushed { more, .. } => round = Round { busy: true, more: round.more || more },
+                Step::Reopened => round.busy = true,
+            }
         }
-        Ok(busy)
+        Ok(round)
     }
 
     /// One step for one partition.
@@ -132,6 +146,10 @@ impl Flusher {
     /// If Redis or Postgres is away. The step may be repeated in any case.
     pub async fn step(&self, partition: Partition, levels: &Levels) -> Result<Step, FlushError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
+        self.step_from(watermark, partition, levels).await
+    }
+
+    async fn step_from(&self, watermark: Watermark, partition: Partition, levels: &Levels) -> Result<Step, FlushError> {
         let Some(from) = watermark.position else { return Ok(Step::Superseded) };
         let generation = watermark.generation;
 

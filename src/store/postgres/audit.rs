@@ -1,12 +1,7 @@
 //! The audit: the proof that the totals are the sum of the log, from one snapshot.
 
-use chrono::{DateTime, Utc};
-
-use super::{
-    Postgres, PostgresError,
-    chat_quotas::{RawRow, watermark_of},
-};
-use crate::domain::{journal::Watermark, user_id::UserId};
+use super::{Postgres, PostgresError, chat_quotas::RawRow};
+use crate::domain::user_id::UserId;
 
 /// A user whose totals are not the sum of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,27 +88,5 @@ impl Postgres {
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(RawRow::parse).collect()
-    }
-
-    /// When each partition was last flushed, for people to look at.
-    ///
-    /// # Errors
-    /// If Postgres is away.
-    pub async fn watermarks(&self) -> Result<Vec<(u16, Watermark, DateTime<Utc>)>, PostgresError> {
-        let rows = sqlx::query!(
-            "select partition, generation, last_id, last_event, opened_at, updated_at
-             from flush_watermarks
-             order by partition"
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                let partition = u16::try_from(row.partition).unwrap_or_default();
-                let watermark =
-                    watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)?;
-                Ok((partition, watermark, row.updated_at))
-            })
-            .collect()
     }
 }

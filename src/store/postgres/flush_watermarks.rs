@@ -55,6 +55,26 @@ impl Postgres {
         watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
     }
 
+    /// How far the events of every partition are in Postgres, in the order of partitions.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
+        let rows = sqlx::query!(
+            "select partition, generation, last_id, last_event, opened_at
+             from flush_watermarks
+             order by partition"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let partition = u16::try_from(row.partition).unwrap_or_default();
+                watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+            })
+            .collect()
+    }
+
     /// Marks a partition as being opened, if it still is in this generation. From here on no flush commits.
     ///
     /// # Errors

@@ -8,3 +8,4 @@ mod loss;
 mod membership;
 mod opening;
 mod resets;
+mod sweeping;

@@ -1,0 +1,74 @@
+//! The sweep: users who do not come leave Redis once they are flushed, and expired holds are given back.
+
+use chrono::TimeDelta;
+use quota_gate::domain::decision::Decision;
+
+use crate::support::{World, eventually, reserve, user};
+
+#[tokio::test]
+async fn a_record_that_nobody_touched_for_two_periods_goes_once_it_is_flushed() {
+    let world = World::at("2026-09-15T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    assert!(gate.charges("alice", 7).await);
+    gate.flush_and_verify().await;
+    let record = async || gate.redis.record(partition, &user("alice")).await.unwrap();
+    // The next period is over, but not the one after it.
+    for (now, deleted) in [("2026-10-31T23:00:00Z", 0), ("2026-11-01T01:00:00Z", 1)] {
+        world.clock.set(now.parse().unwrap());
+        assert_eq!(gate.resetter.sweeper.sweep().await.unwrap().deleted, deleted, "{now}");
+        assert_eq!(record().await.is_none(), deleted == 1, "{now}");
+    }
+    world.set_time("2026-11-01T01:00:00Z").await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().total_used, 7);
+}
+
+#[tokio::test]
+async fn a_record_whose_charges_are_not_flushed_stays() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    assert!(gate.charges("alice", 7).await);
+    let key = [format!("qg:{{{partition}}}:u:alice")];
+    let later = world.clock.now() + TimeDelta::hours(1);
+    let sweep = async || {
+        let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
+        let open = (watermark.generation, watermark.position.unwrap().id);
+        gate.redis.sweep(partition, open, later, &key).await.unwrap().unwrap()
+    };
+    assert_eq!(sweep().await.deleted, 0);
+    gate.flush_and_verify().await;
+    // Redis compares milliseconds: what was changed in this one may still be on its way.
+    eventually("the flushed record goes", async || sweep().await.deleted == 1).await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 7);
+}
+
+#[tokio::test]
+async fn a_sweep_of_a_generation_that_is_over_does_nothing() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    assert!(gate.charges("alice", 7).await);
+    gate.flush_and_verify().await;
+    let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
+    gate.gate.leave_generation(partition, watermark.generation).await.unwrap();
+    let key = [format!("qg:{{{partition}}}:u:alice")];
+    let open = (watermark.generation, watermark.position.unwrap().id);
+    let later = world.clock.now() + TimeDelta::hours(1);
+    assert_eq!(gate.redis.sweep(partition, open, later, &key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_expired_hold_of_a_user_who_does_not_come_is_given_back() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let held = gate.gate.reserve(reserve("alice", 10, 1)).await.unwrap();
+    assert!(matches!(held, Decision::Allowed(_)));
+    let version = gate.redis.record(partition, &user("alice")).await.unwrap().unwrap().version;
+    eventually("the hold is swept", async || gate.resetter.sweeper.sweep().await.unwrap().freed == 1).await;
+    let record = gate.redis.record(partition, &user("alice")).await.unwrap().unwrap();
+    assert_eq!((record.held.get(), record.holds.len()), (0, 0));
+    assert!(record.version > version);
+    gate.flush_and_verify().await;
+}
