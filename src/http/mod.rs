@@ -11,6 +11,7 @@ mod error;
 mod extract;
 mod headers;
 mod openapi;
+mod refusals;
 mod routes;
 mod state;
 

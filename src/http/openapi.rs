@@ -2,14 +2,11 @@
 
 use axum::{http::header, response::IntoResponse};
 use utoipa::{
-    IntoResponses, Modify, OpenApi,
+    Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{
-    error::Problem,
-    routes::{consume, health, membership, quota, reservations, reset},
-};
+use super::routes::{consume, health, membership, quota, reservations, reset};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,38 +31,6 @@ use super::{
     modifiers(&Credentials),
 )]
 struct Contract;
-
-/// What every route with a credential may answer.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "it is only described, never made")]
-#[expect(clippy::doc_markdown, reason = "the text is the description in the contract")]
-pub(super) enum Refused {
-    /// UNAUTHENTICATED
-    #[response(status = 401, content_type = "application/problem+json")]
-    Unauthenticated(Problem),
-    /// FORBIDDEN
-    #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(Problem),
-    /// QUOTA_UNAVAILABLE
-    #[response(status = 503, content_type = "application/problem+json")]
-    Unavailable(Problem),
-}
-
-/// What every route with a body may answer besides.
-#[derive(IntoResponses)]
-#[expect(dead_code, reason = "it is only described, never made")]
-#[expect(clippy::doc_markdown, reason = "the text is the description in the contract")]
-pub(super) enum RefusedBody {
-    /// INVALID_REQUEST
-    #[response(status = 400, content_type = "application/problem+json")]
-    Invalid(Problem),
-    /// PAYLOAD_TOO_LARGE
-    #[response(status = 413, content_type = "application/problem+json")]
-    TooLarge(Problem),
-    /// UNSUPPORTED_MEDIA_TYPE
-    #[response(status = 415, content_type = "application/problem+json")]
-    MediaType(Problem),
-}
 
 /// Who may call what.
 struct Credentials;

@@ -21,7 +21,7 @@ use crate::{
         error::Problem,
         extract::{Body, IdempotencyHeader, cost},
         headers::rate_limit,
-        openapi::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody},
     },
 };
 

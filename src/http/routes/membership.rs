@@ -16,7 +16,7 @@ use crate::{
         auth::Admin,
         error::Problem,
         extract::Body,
-        openapi::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody},
     },
 };
 

@@ -12,7 +12,7 @@ use crate::{
         auth::Caller,
         error::{Code, Problem},
         headers::rate_limit,
-        openapi::Refused,
+        refusals::Refused,
     },
 };
 

@@ -25,7 +25,7 @@ use crate::{
         error::Problem,
         extract::{Body, IdempotencyHeader, ReservationId, cost},
         headers::rate_limit,
-        openapi::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody},
     },
 };
 

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::quota::rfc3339;
 use crate::{
-    http::{auth::Cron, error::Problem, openapi::Refused},
+    http::{auth::Cron, error::Problem, refusals::Refused},
     jobs::{
         health::{HealthCheck, JobHealth},
         resetter::{Resetter, Trigger},

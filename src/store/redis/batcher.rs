@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     connection::Redis,
     error::RedisError,
-    operation::{Operation, Seed},
+    operation::Request,
     reply::{Answer, Reply},
     script::{Context, Script},
 };
@@ -31,21 +31,7 @@ use crate::domain::{
     clock::Clock,
     level::Levels,
     partition::{Partition, Partitions},
-    user_id::UserId,
 };
-
-/// One operation on one user.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Whose record.
-    pub user: UserId,
-    /// What to do.
-    pub operation: Operation,
-    /// What to begin the record with, if there is none.
-    pub seed: Option<Seed>,
-    /// The only generation in which the request is true: what Postgres said was read in it.
-    pub generation: Option<u32>,
-}
 
 /// The generation of each partition, as this gate believes it to be; 0 before it has asked.
 #[derive(Debug, Clone)]

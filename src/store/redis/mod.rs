@@ -23,10 +23,10 @@ pub mod script;
 pub mod usage_stream;
 
 pub use self::{
-    batcher::{Batcher, BatcherOptions, Generations, Request},
+    batcher::{Batcher, BatcherOptions, Generations},
     connection::{Redis, RedisOptions},
     error::RedisError,
-    operation::{Idempotency, Membership, Operation, Seed},
+    operation::{Idempotency, Membership, Operation, Request, Seed},
     partition::{Drained, Swept},
     record::{Hold, Record},
     reply::{Answer, Status},

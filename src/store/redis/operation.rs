@@ -13,6 +13,19 @@ use crate::domain::{
     user_id::{SessionId, UserId},
 };
 
+/// One operation on one user.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose record.
+    pub user: UserId,
+    /// What to do.
+    pub operation: Operation,
+    /// What to begin the record with, if there is none.
+    pub seed: Option<Seed>,
+    /// The only generation in which the request is true: what Postgres said was read in it.
+    pub generation: Option<u32>,
+}
+
 /// One thing to do to one user's record.
 #[derive(Debug, Clone)]
 pub enum Operation {

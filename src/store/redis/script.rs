@@ -10,10 +10,9 @@ use chrono::{DateTime, Utc};
 use redis::{Value, aio::MultiplexedConnection};
 
 use super::{
-    batcher::Request,
     error::RedisError,
     keys,
-    operation::{OutcomeKey, encode_calendar},
+    operation::{OutcomeKey, Request, encode_calendar},
 };
 use crate::domain::{calendar::Calendar, level::Levels, partition::Partition};
 
