@@ -56,7 +56,8 @@ pub(in crate::http) struct LastRunBody {
     finished_at: Option<String>,
     reset_count: i64,
     failed_count: i64,
-    error: Option<String>,
+    /// Something failed: the gate's log says what.
+    failed: bool,
 }
 
 /// How far Postgres is behind Redis.
@@ -126,7 +127,7 @@ impl From<JobHealth> for ResetHealthBody {
                 finished_at: run.finished_at.map(rfc3339),
                 reset_count: run.rows,
                 failed_count: run.failed,
-                error: run.error,
+                failed: run.failed > 0 || run.error.is_some(),
             }),
             due_rows: health.due_rows,
             flush_lag: FlushLagBody { events: health.lag.events, seconds: health.lag.seconds },

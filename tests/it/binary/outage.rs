@@ -7,7 +7,7 @@ use nix::{
 use reqwest::{Method, header};
 use serde_json::json;
 
-use super::process::{Dev, answer, pids_of};
+use super::process::{Dev, Serve, answer, pids_of};
 use crate::support::eventually;
 
 /// Sends a signal to one of `dev`'s servers and all its children.
@@ -63,4 +63,37 @@ async fn while_postgres_is_away_users_whom_redis_knows_go_on_and_others_are_told
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains(" 0 events not flushed")
     })
     .await;
+}
+
+#[tokio::test]
+async fn too_much_at_once_is_refused_at_once_and_settlements_still_get_through() {
+    let dev = Dev::start().await;
+    let narrow = Serve::start_with(&dev, &[("QUOTA_GATE__SERVER__REQUESTS_IN_FLIGHT_MAX", "1")]).await;
+    let reserve = json!({"userUuid": "alice", "sessionId": "s", "ap": 5});
+    let (_, held) = narrow.post("/api/chat/quota/reservations", reserve).await;
+    let commit = format!("/api/chat/quota/reservations/{}/commit", held["reservationId"].as_str().unwrap());
+
+    // Postgres stands still, so a user whom Redis does not know keeps a request waiting.
+    signal(&dev, "postgres", Signal::SIGSTOP);
+    let waiting = async {
+        loop {
+            narrow.post("/api/chat/quota/consume", json!({"userUuid": "cold", "sessionId": "s"})).await;
+        }
+    };
+    let meanwhile = async {
+        let consume =
+            async || narrow.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"})).await;
+        eventually("the next request is refused", async || {
+            let (status, body) = consume().await;
+            status.as_u16() == 503 && body["detail"].as_str().is_some_and(|detail| detail.contains("as much to do"))
+        })
+        .await;
+        let (status, committed) = narrow.post(&commit, json!({})).await;
+        assert_eq!((status.as_u16(), &committed["charged"]), (200, &json!(5)));
+        signal(&dev, "postgres", Signal::SIGCONT);
+    };
+    tokio::select! {
+        () = waiting => {}
+        () = meanwhile => {}
+    }
 }

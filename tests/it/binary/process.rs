@@ -158,6 +158,11 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn start(dev: &Dev) -> Self {
+        Self::start_with(dev, &[]).await
+    }
+
+    /// With settings of its own.
+    pub(super) async fn start_with(dev: &Dev, settings: &[(&str, &str)]) -> Self {
         let log = scratch("serve.log");
         let secrets: Value = serde_json::from_str(&fs::read_to_string(dev.dir.join("secrets.json")).unwrap()).unwrap();
         let service_hash =
@@ -172,6 +177,7 @@ impl Serve {
                 .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
                 .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap())
                 .env("QUOTA_GATE__AUTH__SERVICE_TOKENS_SHA256", format!("[\"{service_hash}\"]"))
+                .envs(settings.iter().copied())
                 .stdout(Stdio::null())
                 .stderr(fs::File::create(&log).unwrap()),
         );
