@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_defaults_are_complete_and_valid() {
         let config = from_toml("").unwrap();
-        assert_eq!(config.partitions().unwrap().count(), 8);
+        assert_eq!(config.partitions().unwrap().count(), 4);
         assert_eq!(config.time_zone().unwrap(), Tz::UTC);
         let levels: Vec<(String, u32)> =
             config.levels().unwrap().into_iter().map(|(name, ap)| (name.to_string(), ap.get())).collect();
