@@ -13,8 +13,7 @@ setup: ## install what is missing: redis-server, Postgres, luacheck, shellcheck,
 	@scripts/setup
 
 run: setup ## start the gate with a Redis and a Postgres of its own; options in ARGS
-	cargo build --release
-	target/release/quota-gate dev $(ARGS)
+	cargo run --release -- dev $(ARGS)
 
 build: ## build the release binary
 	cargo build --release

@@ -1,4 +1,4 @@
-//! Each layer uses only what stands to its left: `domain → store → gate → jobs → {middleware, http} → app → cli → main`.
+//! Each layer uses only what stands to its left: `domain → store → gate → jobs → http → app → cli → main`.
 //!
 //! Read from the sources: every path that begins with `crate::`, in code and in `use` groups; comments and strings do
 //! not count. To let a layer use another is to change the table below, where everybody sees it.
@@ -9,22 +9,18 @@ use std::{
 };
 
 /// A top-level module, and the ones that it may name.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("gate", &["domain", "store"]),
     ("jobs", &["domain", "store", "gate"]),
-    ("middleware", &["domain", "store", "gate"]),
-    ("http", &["domain", "store", "gate", "jobs", "middleware"]),
+    ("http", &["domain", "store", "gate", "jobs"]),
     ("config", &["domain", "telemetry"]),
     ("telemetry", &[]),
     ("shutdown", &[]),
     ("dev", &[]),
-    ("app", &["domain", "store", "gate", "jobs", "middleware", "http", "config", "telemetry", "shutdown", "dev"]),
-    (
-        "cli",
-        &["domain", "store", "gate", "jobs", "middleware", "http", "config", "telemetry", "shutdown", "dev", "app"],
-    ),
+    ("app", &["domain", "store", "gate", "jobs", "http", "config", "telemetry", "shutdown", "dev"]),
+    ("cli", &["domain", "store", "gate", "jobs", "http", "config", "telemetry", "shutdown", "dev", "app"]),
     ("lib", &[]),
 ];
 
@@ -68,7 +64,7 @@ fn a_broken_rule_is_found() {
     assert_eq!(out_of_place("gate/mod.rs", "use redis::{Value, aio};").len(), 2);
     assert_eq!(out_of_place("gate/mod.rs", "fn f(p: &sqlx::PgPool) {}").len(), 1);
     assert_eq!(out_of_place("store/postgres/a.rs", "use ::redis::Value;").len(), 1);
-    assert_eq!(out_of_place("middleware/mod.rs", "use axum::http::{HeaderMap, StatusCode};").len(), 1);
+    assert_eq!(out_of_place("jobs/mod.rs", "use axum::http::{HeaderMap, StatusCode};").len(), 1);
     assert_eq!(out_of_place("gate/mod.rs", "use crate::store::{redis::Script, postgres};").len(), 0);
     assert_eq!(out_of_place("http/error.rs", "StatusCode::OK").len(), 0);
 }
