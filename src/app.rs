@@ -47,9 +47,7 @@ impl App {
         let clock = Clock::machine();
         let calendar = Calendar::new(config.time_zone()?);
         let partitions = config.partitions()?;
-        let postgres = postgres(&config)?;
-        postgres.check_schema().await?;
-        postgres.settle_settings(&Settings { partitions, time_zone: calendar.time_zone() }).await?;
+        let postgres = settled_postgres(&config).await?;
         postgres.ensure_watermarks(partitions, clock.now()).await?;
         let levels = postgres.sync_levels(&config.levels()?, clock.now()).await?;
         postgres.ensure_log_partitions(clock.now(), 1).await?;
@@ -203,6 +201,18 @@ pub fn postgres(config: &Config) -> anyhow::Result<Postgres> {
         acquire_timeout: ms(config.postgres.acquire_timeout_ms),
         statement_timeout: ms(config.postgres.statement_timeout_ms),
     })?)
+}
+
+/// Postgres, as configured, of the installation that the configuration means.
+///
+/// # Errors
+/// If it was set up with other partitions or another time zone.
+pub async fn settled_postgres(config: &Config) -> anyhow::Result<Postgres> {
+    let postgres = postgres(config)?;
+    postgres.check_schema().await?;
+    let settings = Settings { partitions: config.partitions()?, time_zone: config.time_zone()? };
+    postgres.settle_settings(&settings).await?;
+    Ok(postgres)
 }
 
 /// Redis, as configured.

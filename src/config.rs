@@ -134,16 +134,21 @@ impl Config {
     /// # Errors
     /// If a setting is unknown, of the wrong kind, or the file cannot be read.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut figment = Figment::from(Toml::string(DEFAULTS));
-        if let Some(file) = file {
-            figment = figment.merge(Toml::file_exact(file));
+        let environment = |figment: Figment| {
+            figment
+                .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
+                .merge(Env::raw().only(&["REDIS_URL"]).map(|_| "redis.url".into()))
+                .merge(Env::prefixed("QUOTA_GATE__").split("__"))
+        };
+        let unreadable = |error| ConfigError::Unreadable(Box::new(error));
+        let chosen = file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)));
+        let all = environment(Figment::from(Toml::string(DEFAULTS)).merge(chosen.clone()));
+        let mut config: Self = all.extract().map_err(unreadable)?;
+        if chosen.contains("levels") {
+            // Whoever lists levels lists them all: the built-in ones do not come along.
+            config.levels = environment(chosen).extract_inner("levels").map_err(unreadable)?;
         }
-        figment
-            .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
-            .merge(Env::raw().only(&["REDIS_URL"]).map(|_| "redis.url".into()))
-            .merge(Env::prefixed("QUOTA_GATE__").split("__"))
-            .extract()
-            .map_err(|error| ConfigError::Unreadable(Box::new(error)))
+        Ok(config)
     }
 
     /// The number of partitions.
@@ -265,6 +270,19 @@ mod tests {
                 assert!(lines[number - 1].starts_with('#'), "{key} has no comment");
             }
         }
+    }
+
+    #[test]
+    fn a_file_that_lists_levels_lists_them_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("levels.toml");
+        std::fs::write(&file, "[levels]\nbronze = 5\ngold = 50\n").unwrap();
+        let levels = Config::load(Some(&file)).unwrap().levels;
+        assert_eq!(levels, BTreeMap::from([("bronze".to_owned(), 5), ("gold".to_owned(), 50)]));
+        std::fs::write(&file, "[server]\nconnections_max = 7\n").unwrap();
+        let config = Config::load(Some(&file)).unwrap();
+        assert_eq!((config.server.connections_max, config.levels.len()), (7, 4));
+        assert!(Config::load(Some(&dir.path().join("missing.toml"))).is_err());
     }
 
     #[test]

@@ -103,7 +103,10 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
 impl Importer {
     async fn csv(&mut self, input: Box<dyn Read>) -> anyhow::Result<()> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(input);
-        let headers = csv::ByteRecord::from(vec!["user", "level", "used"]);
+        let headers = reader.byte_headers().context("the input cannot be read")?.clone();
+        if headers != vec!["user", "level", "used"] && headers != vec!["user", "level"] {
+            anyhow::bail!("the first line has to be `user,level,used` or `user,level`");
+        }
         let mut number = 1;
         for record in reader.byte_records() {
             number = record.as_ref().ok().and_then(|record| record.position()).map_or(number + 1, csv::Position::line);

@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let user = UserId::parse(&arguments.user)?;
-    let (postgres, redis) = (app::postgres(&config)?, app::redis(&config)?);
+    let (postgres, redis) = (app::settled_postgres(&config).await?, app::redis(&config)?);
     let partition = config.partitions()?.of(&user);
     let calendar = Calendar::new(config.time_zone()?);
     let levels = postgres.all_levels().await?;

@@ -15,7 +15,7 @@ const NAMED_MAX: usize = 20;
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let verifier = Verifier {
         redis: app::redis(&config)?,
-        postgres: app::postgres(&config)?,
+        postgres: app::settled_postgres(&config).await?,
         partitions: config.partitions()?,
         calendar: Calendar::new(config.time_zone()?),
         clock: Clock::machine(),

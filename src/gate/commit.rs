@@ -50,7 +50,7 @@ impl Gate {
                 metrics::counter!("quota_gate_commits_expired_total").increment(1);
                 tracing::warn!(user = %reservation.user, ap = ap.get(), hold = %reservation.hold,
                     "a commit came after its settle window: nothing was charged");
-                Err(GateError::ReservationExpired("its settle window is over, nothing was charged"))
+                Err(GateError::ReservationExpired("its settle window is over, so this commit charged nothing"))
             }
             other => Err(unexpected("commit", other)),
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{ChangeLevel, Gate, GateError, Inner, error::unexpected, loader::membership_of};
 use crate::{
@@ -42,7 +42,11 @@ impl Gate {
         let this = self.clone();
         let (user, row) = (request.user.clone(), change.after.clone());
         let told = tokio::spawn(async move { this.0.tell_redis(&user, &row).await });
-        let answer = told.await.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
+        let Ok(told) = timeout(gate.deadline, told).await else {
+            let reason = "the level is changed, but Redis has not heard of it yet; it will".to_owned();
+            return Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(5) });
+        };
+        let answer = told.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
         Ok(LevelChanged {
             previous: change.before.level,
             pending: change.after.pending,

@@ -184,7 +184,8 @@ pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri
 
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
-    Problem::new(Code::InternalError, "the gate failed to handle this request").into_response()
+    let problem = Problem::new(Code::InternalError, "the gate failed to handle this request");
+    Problem { indeterminate: true, ..problem }.into_response()
 }
 
 #[cfg(test)]

@@ -83,6 +83,10 @@ impl Postgres {
         )
         .fetch_one(&mut *transaction)
         .await?;
+        // What a known user used in a period that is over was used at the old level.
+        sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &users as &[&str], period, reset_at, now)
+            .fetch_one(&mut *transaction)
+            .await?;
         let updated = sqlx::query_scalar!(
             r#"with batch as (
                  select user_uuid collate "C" as user_uuid, level

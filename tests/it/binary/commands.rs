@@ -60,6 +60,31 @@ async fn import_reads_ndjson() {
 }
 
 #[tokio::test]
+async fn import_refuses_a_file_without_its_header_line() {
+    let dev = Dev::start().await;
+    let file = dev.dir.join("users.csv");
+    fs::write(&file, "alice,pro,5\nbob,pro,5\n").unwrap();
+    let output = dev.command(&["import", file.to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("the first line has to be `user,level,used`"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn commands_refuse_an_installation_that_was_set_up_otherwise() {
+    let dev = Dev::start().await;
+    for command in [&["verify"][..], &["inspect", "alice"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_quota-gate"))
+            .args(command)
+            .env("DATABASE_URL", dev.text("databaseUrl"))
+            .env("REDIS_URL", dev.text("redisUrl"))
+            .env("QUOTA_GATE__QUOTA__PARTITIONS", "5")
+            .output()
+            .unwrap();
+        assert!(stderr(&output).contains("set quota.partitions = 4"), "{command:?} {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
 async fn verify_names_who_drifts_and_fails() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;

@@ -54,6 +54,8 @@ async fn while_postgres_is_away_users_whom_redis_knows_go_on_and_others_are_told
     for _ in 0..20 {
         assert_eq!(consume("alice").await.0.as_u16(), 200);
     }
+    let (status, body) = answer(dev.request(Method::GET, "/readyz")).await;
+    assert_eq!((status.as_u16(), &body["postgres"]), (200, &json!(false)), "it serves those whom Redis knows");
     let (status, body) = consume("cold").await;
     assert_eq!((status.as_u16(), &body["code"]), (503, &json!("QUOTA_UNAVAILABLE")));
     signal(&dev, "postgres", Signal::SIGCONT);
@@ -96,4 +98,24 @@ async fn too_much_at_once_is_refused_at_once_and_settlements_still_get_through()
         () = waiting => {}
         () = meanwhile => {}
     }
+}
+
+#[tokio::test]
+async fn a_level_that_changes_while_redis_is_away_arrives_when_it_is_back() {
+    let dev = Dev::start().await;
+    let quota = async || {
+        let request = dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice");
+        answer(request).await.1
+    };
+    assert_eq!(quota().await["monthlyQuota"], 100);
+    signal(&dev, "redis-server", Signal::SIGSTOP);
+    let put = dev.request(Method::PUT, "/api/chat/quota/membership").bearer_auth(dev.text("adminToken"));
+    let (status, body) = answer(put.json(&json!({"userUuid": "alice", "membershipLevel": "plus"}))).await;
+    assert_eq!((status.as_u16(), &body["code"]), (503, &json!("QUOTA_UNAVAILABLE")));
+    signal(&dev, "redis-server", Signal::SIGCONT);
+    eventually("the new level has arrived", async || {
+        let body = quota().await;
+        body["source"] == "redis" && body["monthlyQuota"] == 1000
+    })
+    .await;
 }
