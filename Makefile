@@ -9,7 +9,7 @@ ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: redis-server, Postgres, luacheck, shellcheck, a C compiler
+setup: ## install what is missing: redis-server, Postgres, luacheck, shellcheck, curl, a C compiler
 	@scripts/setup
 
 run: setup ## start the gate with a Redis and a Postgres of its own; options in ARGS
