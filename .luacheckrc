@@ -1,10 +1,10 @@
 -- Lua as Redis 7 runs it: 5.1, without modules or the file system, and with Redis' own libraries.
 std = {
     read_globals = {
-        "ARGV", "KEYS", "redis",
+        "ARGV", "KEYS", "NAME", "redis",
         "bit", "cjson", "cmsgpack", "struct",
         "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset",
-        "select", "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall",
+        "_G", "select", "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall",
         math = { other_fields = true },
         string = { other_fields = true },
         table = { other_fields = true },

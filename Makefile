@@ -1,13 +1,13 @@
 # What a developer and CI do. `make` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build check test fmt clean
+.PHONY: help setup run build check test bench bench-quick fmt clean
 
 # Passed on to `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
 ARGS ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: redis-server, Postgres, luacheck, shellcheck, curl, a C compiler
 	@scripts/setup
@@ -23,6 +23,12 @@ check: setup ## all that can be said without running it; exactly what CI runs
 
 test: setup ## run every test
 	cargo test
+
+bench: setup ## measure everything, some twenty minutes; the report is in target/bench-report/
+	cargo bench
+
+bench-quick: setup ## the same in three minutes: ratios that are about right
+	cargo bench -- --quick
 
 fmt: ## format the sources
 	cargo fmt

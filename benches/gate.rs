@@ -1,152 +1,201 @@
-//! The gate in process, against one bare scripted `INCRBY` per request: `cargo bench --bench gate`.
-//!
-//! Starts a Redis and a Postgres of its own. Each line is the median of five interleaved rounds of one second: consumes a second
-//! of the whole gate (period roll, holds, journal entry, flusher running), and INCRBYs a second of the same number of callers on
-//! one multiplexed connection. Ratios of one run are worth quoting; absolute numbers are this machine's.
-#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+//! The library in process: what callers of one process get, against one call of Redis for each request.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use quota_gate::{
     app::App,
-    config::{Config, Secret},
-    dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir},
-    domain::{
-        ap::Ap,
-        decision::Decision,
-        usage::Tokens,
-        user_id::{SessionId, UserId},
-    },
-    gate::{Consume, Gate},
+    domain::{ap::Ap, decision::Decision, hold::Ttl, usage::Tokens, user_id::UserId},
+    gate::{Commit, Consume, Gate, Reserve},
 };
 use redis::aio::MultiplexedConnection;
-use tokio_util::sync::CancellationToken;
 
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(1);
-const USERS: usize = 20_000;
+use crate::support::{
+    Scale,
+    callers::{Act, Work, work},
+    pipe,
+    report::{Axis, Line, Plot, Section, Target},
+    rounds::Rounds,
+    stores::{Stores, forget_journal, session, users},
+    text,
+};
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    // `cargo test --benches` only wants to know that it runs.
-    let smoke = !std::env::args().any(|argument| argument == "--bench");
-    let scratch = ScratchDir::new()?;
-    let redis = RedisServerOptions { lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
-    let redis = RedisServer::start(&scratch.path().join("redis"), redis).await?;
-    let postgres = PostgresServerOptions {
-        durability: Durability::Memory,
-        lifetime: Lifetime::Scratch,
-        ..PostgresServerOptions::default()
-    };
-    let postgres = PostgresServer::start(&scratch.path().join("postgres"), postgres).await?;
-    let mut config = Config::load(None)?;
-    config.redis.url = Secret::new(redis.url());
-    config.postgres.url = Secret::new(postgres.url("postgres"));
-    config.auth.reservation_secret = Secret::new("a secret of at least thirty-two bytes");
-    config.levels = [("bench".to_owned(), 2_000_000_000)].into();
-    quota_gate::app::postgres(&config)?.migrate().await?;
-    let app = App::build(config).await?;
-    let stop = CancellationToken::new();
-    let flushing = tokio::spawn(app.flusher().run(Duration::from_millis(200), stop.clone()));
+const INCRBY: &str = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
 
-    let users: Arc<[UserId]> = (0..USERS).map(|n| UserId::parse(&format!("user-{n}"))).collect::<Result<_, _>>()?;
-    warm(&app.gate, &users, if smoke { 200 } else { USERS }).await;
-    let connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
+/// What a caller does, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// One scripted INCRBY on a multiplexed connection that all callers share.
+    Evalsha,
+    Consume,
+    ConsumeOneUser,
+    ReserveAndCommit,
+    Peek,
+}
 
-    println!("{:>8}  {:>12}  {:>14}  {:>6}  {:>10}", "callers", "consume/s", "bare INCRBY/s", "ratio", "batch size");
-    let (callers, rounds): (&[usize], usize) = if smoke { (&[4], 1) } else { (&[1, 32, 256, 1024], ROUNDS) };
-    for &callers in callers {
-        let (mut consumes, mut increments, mut batch_sizes) = (vec![], vec![], vec![]);
-        for _ in 0..rounds {
-            let before = calls(&connection).await?;
-            let gate = app.gate.clone();
-            let users = Arc::clone(&users);
-            let rate = measure(callers, move |n| consume(gate.clone(), users[n % users.len()].clone())).await;
-            consumes.push(rate);
-            let after = calls(&connection).await?;
-            batch_sizes.push(rate * ROUND.as_secs_f64() / (after - before).max(1.0));
-            let connection = connection.clone();
-            increments.push(measure(callers, move |n| increment(connection.clone(), n % USERS)).await);
+const SIDES: [(&str, Side); 5] = [
+    ("one EVALSHA (INCRBY)", Side::Evalsha),
+    ("consume", Side::Consume),
+    ("consume, all of one user", Side::ConsumeOneUser),
+    ("reserve + commit", Side::ReserveAndCommit),
+    ("peek", Side::Peek),
+];
+
+#[derive(Clone)]
+struct Bench {
+    gate: Gate,
+    users: Arc<[UserId]>,
+    connection: MultiplexedConnection,
+    incrby: redis::Script,
+}
+
+/// What the rounds of one side at one number of callers came to.
+#[derive(Clone, Default)]
+struct Results {
+    rate: Rounds,
+    p50_us: Rounds,
+    p99_us: Rounds,
+}
+
+pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
+    let mut section = Section::new(
+        "gate",
+        scale,
+        "the gate in process",
+        "Callers of one process, each waiting for its answer before it asks again, on one runtime thread: Redis has the other core. \
+         Against one EVALSHA of a bare INCRBY for each request, on one multiplexed connection that all callers share. The flusher \
+         rests and the journal is dropped between rounds (flush and load measure it); Redis writes its append-only file.",
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(measure(&mut section, scale))?;
+    Ok(section)
+}
+
+async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
+    let stores = Stores::start(scale).await?;
+    let app = stores.app().await?;
+    let users = users(scale.of(100, 20_000, 100_000));
+    let connection = stores.redis().await?;
+    let bench = Bench { gate: app.gate.clone(), users, connection, incrby: redis::Script::new(INCRBY) };
+    bench.warm(&app).await?;
+
+    let counts: &[usize] = scale.of(&[4], &[1, 32, 256, 1024], &[1, 32, 256, 1024]);
+    let time = scale.of(Duration::from_millis(20), Duration::from_millis(250), Duration::from_secs(1));
+    let mut results = vec![vec![Results::default(); SIDES.len()]; counts.len()];
+    let mut ceilings = Rounds::default();
+    for _ in 0..scale.of(1, 3, 7) {
+        ceilings.push(pipe::ceiling(&stores.redis, &bench.gate, &bench.users, 64, time)?);
+        forget_journal(&mut bench.connection.clone()).await?;
+        for (&callers, results) in counts.iter().zip(&mut results) {
+            for ((_, side), results) in SIDES.iter().zip(results) {
+                let done = bench.side(*side, callers, time).await;
+                forget_journal(&mut bench.connection.clone()).await?;
+                results.rate.push(done.rate);
+                results.p50_us.push(done.percentile(50.0).as_secs_f64() * 1e6);
+                results.p99_us.push(done.percentile(99.0).as_secs_f64() * 1e6);
+            }
         }
-        let (consumes, increments) = (median(consumes), median(increments));
-        let batch_size = median(batch_sizes);
-        println!(
-            "{callers:>8}  {consumes:>12.0}  {increments:>14.0}  {:>6.2}  {batch_size:>10.1}",
-            consumes / increments
-        );
     }
-    stop.cancel();
-    flushing.await?;
+    report(section, counts, &results, &ceilings);
     Ok(())
 }
 
-async fn consume(gate: Gate, user: UserId) {
-    let session = SessionId::parse("bench").expect("a session");
-    let request = Consume { user, session, ap: Ap::ONE, tokens: Tokens::default(), idempotency_key: None };
-    assert!(matches!(gate.consume(request).await, Ok(Decision::Allowed(_))));
+fn report(section: &mut Section, counts: &[usize], results: &[Vec<Results>], ceilings: &Rounds) {
+    let index = |side: Side| SIDES.iter().position(|(_, known)| *known == side).expect("it is a side");
+    let rows = counts.iter().zip(results).flat_map(|(callers, results)| {
+        SIDES.iter().zip(results).map(move |((name, _), done)| {
+            let us = |us: f64| text::time(Duration::from_secs_f64(us / 1e6));
+            vec![
+                format!("{callers}: {name}"),
+                text::whole(done.rate.median()),
+                text::ratio(done.rate.over(&results[0].rate)),
+                us(done.p50_us.median()),
+                us(done.p99_us.median()),
+            ]
+        })
+    });
+    let columns = ["callers: what", "times/s", "÷ EVALSHA", "p50", "p99"];
+    section.table("Throughput and latency by number of callers", &columns, rows.collect());
+
+    let at = |callers: usize, side: Side| {
+        let place = counts.iter().position(|count| *count == callers).unwrap_or(0);
+        &results[place][index(side)]
+    };
+    let (consume, evalsha) = (at(256, Side::Consume), at(256, Side::Evalsha));
+    section.ratio("gate, 256 callers ÷ script at 64 a call", consume.rate.over(ceilings), Some(Target::AtLeast(0.6)));
+    section.ratio(
+        "gate, 256 callers ÷ one EVALSHA for each request",
+        consume.rate.over(&evalsha.rate),
+        Some(Target::AtLeast(1.5)),
+    );
+    let alone = at(1, Side::Consume).p50_us.over(&at(1, Side::Evalsha).p50_us);
+    section.ratio("one caller alone: p50 of the gate ÷ of one EVALSHA", alone, Some(Target::AtMost(1.3)));
+    let pairs = at(256, Side::ReserveAndCommit).rate.over(&consume.rate);
+    section.ratio("reserve + commit ÷ consume, pairs a second, 256 callers", pairs, Some(Target::AtLeast(0.5)));
+
+    let line = |name: &str, side: Side, of: fn(&Results) -> &Rounds| Line {
+        name: name.to_owned(),
+        points: results.iter().map(|all| (all[index(side)].rate.median(), of(&all[index(side)]).median())).collect(),
+    };
+    section.plot(Plot {
+        title: "Throughput against latency, 1 to 1,024 callers".into(),
+        x: Axis { label: "times a second".into(), logarithmic: false },
+        y: Axis { label: "microseconds".into(), logarithmic: true },
+        lines: vec![
+            line("consume, p50", Side::Consume, |results| &results.p50_us),
+            line("consume, p99", Side::Consume, |results| &results.p99_us),
+            line("one EVALSHA, p50", Side::Evalsha, |results| &results.p50_us),
+            line("one EVALSHA, p99", Side::Evalsha, |results| &results.p99_us),
+        ],
+    });
 }
 
-async fn increment(mut connection: MultiplexedConnection, user: usize) {
-    const SCRIPT: &str = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
-    let script = redis::Script::new(SCRIPT);
-    let _: u64 = script.key(format!("bench:{user}")).arg(1).invoke_async(&mut connection).await.expect("Redis answers");
-}
-
-/// Brings users into Redis, so that what is measured is the hot path.
-async fn warm(gate: &Gate, users: &[UserId], count: usize) {
-    for chunk in users[..count].chunks(500) {
-        let tasks: Vec<_> = chunk.iter().map(|user| tokio::spawn(consume(gate.clone(), user.clone()))).collect();
-        for task in tasks {
-            task.await.expect("the user is loaded");
+impl Bench {
+    /// Brings the users into Redis, so that what is measured is the hot path.
+    async fn warm(&self, app: &App) -> anyhow::Result<()> {
+        for chunk in self.users.chunks(1_000) {
+            futures_util::future::try_join_all(chunk.iter().map(|user| app.gate.quota(user))).await?;
         }
+        Ok(())
     }
-}
 
-/// How many times a second `callers` tasks get `act` done, each one after the other.
-async fn measure<F: Future<Output = ()> + Send + 'static>(
-    callers: usize,
-    act: impl Fn(usize) -> F + Clone + Send + 'static,
-) -> f64 {
-    let (done, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let started = Instant::now();
-    let tasks: Vec<_> = (0..callers)
-        .map(|caller| {
-            let (act, done, over) = (act.clone(), Arc::clone(&done), Arc::clone(&over));
-            tokio::spawn(async move {
-                let mut turn = caller * 7919;
-                while !over.load(Ordering::Relaxed) {
-                    act(turn).await;
-                    turn += 104_729;
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
+    async fn side(&self, side: Side, callers: usize, time: Duration) -> Work {
+        work(callers, time, |number| {
+            let this = self.clone();
+            let mut pick = fastrand::Rng::with_seed(number as u64);
+            Act(move || {
+                let user = match side {
+                    Side::ConsumeOneUser => this.users[0].clone(),
+                    _ => this.users[pick.usize(..this.users.len())].clone(),
+                };
+                this.clone().act(side, user)
             })
         })
-        .collect();
-    tokio::time::sleep(ROUND).await;
-    over.store(true, Ordering::Relaxed);
-    for task in tasks {
-        task.await.expect("no caller fails");
+        .await
     }
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
-    let done = done.load(Ordering::Relaxed) as f64;
-    done / started.elapsed().as_secs_f64()
-}
 
-/// Script calls that Redis has counted.
-async fn calls(connection: &MultiplexedConnection) -> anyhow::Result<f64> {
-    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection.clone()).await?;
-    let calls =
-        stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok());
-    Ok(calls.unwrap_or(0.0))
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+    async fn act(mut self, side: Side, user: UserId) {
+        match side {
+            Side::Evalsha => {
+                let key = format!("incrby:{user}");
+                let _: u64 =
+                    self.incrby.key(key).arg(1).invoke_async(&mut self.connection).await.expect("Redis answers");
+            }
+            Side::Consume | Side::ConsumeOneUser => {
+                let request =
+                    Consume { user, session: session(), ap: Ap::ONE, tokens: Tokens::default(), idempotency_key: None };
+                assert!(matches!(self.gate.consume(request).await, Ok(Decision::Allowed(_))));
+            }
+            Side::ReserveAndCommit => {
+                let ttl = Ttl::from_seconds(60).expect("a time to live");
+                let request = Reserve { user, session: session(), ap: Ap::ONE, ttl, idempotency_key: None };
+                let Ok(Decision::Allowed(reserved)) = self.gate.reserve(request).await else { panic!("no hold") };
+                let id = self.gate.reservation_id(&reserved.reservation);
+                let commit = Commit { ap: None, tokens: Tokens::default() };
+                assert!(self.gate.commit(&id, commit).await.is_ok_and(|committed| committed.charged == Ap::ONE));
+            }
+            Side::Peek => {
+                assert!(self.gate.quota(&user).await.is_ok());
+            }
+        }
+    }
 }

@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// Connections besides those that the batcher's workers keep: for flushing, opening and looking.
-const REDIS_CONNECTIONS_SPARE: usize = 8;
+/// Connections besides those of the batcher's workers: for flushing, opening and looking.
+const REDIS_CONNECTIONS_MAX: usize = 8;
 
 /// Everything that a gate process is made of.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ impl App {
             postgres: self.postgres.clone(),
             calendar: self.gate.calendar(),
             clock: self.clock.clone(),
-            batch_entries_max: self.config.flusher.batch_entries_max,
+            batch_events_max: self.config.flusher.batch_events_max,
         }
     }
 
@@ -221,10 +221,9 @@ pub async fn settled_postgres(config: &Config) -> anyhow::Result<Postgres> {
 /// If its URL is missing or is none.
 pub fn redis(config: &Config) -> anyhow::Result<Redis> {
     let url = config.redis.url.required("redis.url", "set REDIS_URL, for example redis://:password@host:6379")?;
-    let workers = usize::from(config.quota.partitions) * config.redis.calls_in_flight_max;
     Ok(Redis::new(&RedisOptions {
         url: url.to_owned(),
-        connections_max: workers + REDIS_CONNECTIONS_SPARE,
+        connections_max: REDIS_CONNECTIONS_MAX,
         connect_timeout: ms(config.redis.connect_timeout_ms),
         response_timeout: ms(config.redis.response_timeout_ms),
     })?)

@@ -88,7 +88,7 @@ sections! {
     Flusher {
         enabled: bool,
         interval_ms: u64,
-        batch_entries_max: usize,
+        batch_events_max: usize,
     }
     Resetter {
         enabled: bool,

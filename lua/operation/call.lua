@@ -1,9 +1,9 @@
 -- One call: read everything, decide everything, then write.
 --
--- KEYS[1]       the fence
--- KEYS[2..n-1]  records and outcomes; an operation names them by their place ("slot")
--- KEYS[n]       the usage stream of the generation
--- ARGV[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), its arguments
+-- keys[1]       the fence
+-- keys[2..n-1]  records and outcomes; an operation names them by their place ("slot")
+-- keys[n]       the usage stream of the generation
+-- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), its arguments
 --
 -- Returns one string: ANSWERED, now_ms I6, and the answers in the order of the operations; or STALE or SKEW, and
 -- now_ms I6.
@@ -14,57 +14,61 @@
 local ANSWERED, STALE, SKEW = 0, 1, 2
 local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL = 1, 2, 3, 4, 5, 6, 7, 8
 
-if math.abs(now_ms - caller_ms) > SKEW_MAX_MS then return pack('>BI6', SKEW, now_ms) end
+local operations = {
+  [CONSUME_OP] = consume,
+  [RESERVE] = reserve,
+  [EXTEND] = extend,
+  [COMMIT_OP] = commit,
+  [RELEASE] = release,
+  [PEEK] = peek,
+  [SET_LEVEL] = set_level,
+}
 
-values = redis.call('MGET', spread(KEYS, 1, #KEYS - 1))
-if values[1] ~= ARGV[1] then return pack('>BI6', STALE, now_ms) end
-
-local answers = { '', pack('>BI6', ANSWERED, now_ms) }
-for i = 3, #ARGV do
-  local op = ARGV[i]
-  local code, slot, outcome, at = unpack('>BBB', op)
-  if code == SEED then
-    answers[i] = seed(op, at, slot)
-  else
-    local known = values[slot]
-    if known then read_record(known) end
-    if not known or record_generation ~= generation then
-      answers[i] = string.char(MISSING)
-    else
-      bring_up_to_date()
-      if code == CONSUME_OP then
-        answers[i] = consume(op, at, slot, outcome)
-      elseif code == RESERVE then
-        answers[i] = reserve(op, at, slot, outcome)
-      elseif code == COMMIT_OP then
-        answers[i] = commit(op, at, slot, outcome)
-      elseif code == RELEASE then
-        answers[i] = release(op, at, slot, outcome)
-      elseif code == EXTEND then
-        answers[i] = extend(op, at, slot, outcome)
-      elseif code == PEEK then
-        answers[i] = peek(slot)
-      elseif code == SET_LEVEL then
-        answers[i] = set_level(op, at, slot)
-      else
-        return redis.error_reply('ERR unknown operation')
-      end
-    end
+local function write_records(keys)
+  local writes, n = {}, 0
+  for slot in pairs(dirty) do
+    writes[n + 1], writes[n + 2] = keys[slot], values[slot]
+    n = n + 2
+  end
+  if n > 0 then redis.call('MSET', spread(writes, 1, n)) end
+  for i = 1, #outcomes, 2 do
+    local slot = outcomes[i]
+    redis.call('PSETEX', keys[slot], outcomes[i + 1], values[slot])
   end
 end
 
-if #events > 0 and not redis.call('XADD', KEYS[#KEYS], 'NOMKSTREAM', '*', 'e', entry_of_events()) then
-  return pack('>BI6', STALE, now_ms)
+local function call(keys, args)
+  begin_call(args)
+  if math.abs(now_ms - caller_ms) > SKEW_MAX_MS then return pack('>BI6', SKEW, now_ms) end
+
+  local found = redis.call('MGET', spread(keys, 1, #keys - 1))
+  if found[1] ~= args[1] then return pack('>BI6', STALE, now_ms) end
+
+  begin_journal(keys[#keys])
+  begin_answers(found)
+  say(pack('>BI6', ANSWERED, now_ms))
+  for i = 3, #args do
+    local op = args[i]
+    local code, slot, outcome = byte(op, 1, 3)
+    local known = values[slot]
+    if code == SEED then
+      seed(op, 4, slot)
+    elseif not known then
+      say(char(MISSING))
+    else
+      read_record(known)
+      if record_generation ~= generation then
+        say(char(MISSING))
+      else
+        if period ~= current_period or day ~= current_day or holds ~= '' then bring_up_to_date() end
+        operations[code](op, 4, slot, outcome)
+      end
+    end
+  end
+
+  if not write_journal() then return pack('>BI6', STALE, now_ms) end
+  write_records(keys)
+  return join(answers)
 end
 
-local writes = {}
-for slot in pairs(dirty) do
-  writes[#writes + 1] = KEYS[slot]
-  writes[#writes + 1] = values[slot]
-end
-if #writes > 0 then redis.call('MSET', spread(writes)) end
-for _, outcome in ipairs(outcomes) do
-  redis.call('SET', KEYS[outcome[1]], outcome[2], 'PX', outcome[3])
-end
-
-return table.concat(answers)
+redis.register_function(NAME, call)

@@ -4,7 +4,9 @@
 -- same clock, however far apart the gates' own clocks are. It is read once, so that one call
 -- happens at one moment. (Tests that travel in time replace this file and nothing else.)
 --
--- Defines: now_ms
+-- Defines: read_clock
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local function read_clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end

@@ -10,15 +10,14 @@
 
 local function commit(op, at, slot, outcome)
   local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, tail_at = unpack('>I4I4I3I6I4BB', op, at)
-  local tail = sub(op, tail_at)
-  local id = sub(tail, 1, 16)
+  local id = sub(op, tail_at, tail_at + 15)
 
   local state, settled_ap, settled_charge = settlement_of(outcome)
-  if state == RELEASED then return answer(slot, false, SETTLED, 0, id) end
-  if state and settled_ap ~= ap then return answer(slot, false, MISMATCH, 0, id) end
+  if state == RELEASED then return answer(slot, false, SETTLED) end
+  if state and settled_ap ~= ap then return answer(slot, false, MISMATCH) end
   if state then
     local flags = state == COMMITTED_LATE and REPLAYED + LATE or REPLAYED
-    return answer(slot, false, OK, flags, id, settled_charge, ap - settled_charge)
+    return answer_with(slot, false, OK, flags, id, settled_charge, ap - settled_charge, 0)
   end
 
   local place, held_ap, held_period, held_until_ms = find_hold(id)
@@ -26,24 +25,24 @@ local function commit(op, at, slot, outcome)
     reserved, hold_period, expiry_ms = held_ap, held_period, held_until_ms
     remove_hold(id)
   elseif now_ms > expiry_ms + SETTLE_WINDOW_MS then
-    return answer(slot, false, EXPIRED, 0, id)
+    return answer(slot, false, EXPIRED)
   elseif may_be_settled_elsewhere(hold_generation, adopt) then
-    return answer(slot, false, UNKNOWN_HOLD, 0, id)
+    return answer(slot, false, UNKNOWN_HOLD)
   end
 
   if hold_period > period then roll_to(hold_period) end
-  local chargeable = 0
-  if place then chargeable = reserved end
+  local chargeable = place and reserved or 0
   if hold_period == period then
-    chargeable = math.max(chargeable, free())
+    local unheld = free()
+    if unheld > chargeable then chargeable = unheld end
   elseif covered == 1 and hold_generation == generation then
     chargeable = reserved
   end
 
-  local charged = math.min(ap, chargeable)
+  local charged = ap < chargeable and ap or chargeable
   local late = now_ms >= expiry_ms
   charge(charged, hold_period)
-  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, tail)
+  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at))
   keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged, expiry_ms)
-  return answer(slot, true, OK, late and LATE or 0, id, charged, ap - charged)
+  answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0)
 end

@@ -5,13 +5,13 @@
 
 local function extend(op, at, slot, outcome)
   local id, hold_ttl_ms = unpack('>c16I4', op, at)
-  if settlement_of(outcome) then return answer(slot, false, SETTLED, 0, id) end
+  if settlement_of(outcome) then return answer(slot, false, SETTLED) end
 
   local place, ap, hold_period, expiry_ms = find_hold(id)
-  if not place then return answer(slot, false, EXPIRED, 0, id) end
+  if not place then return answer(slot, false, EXPIRED) end
 
   local later_ms = math.max(expiry_ms, now_ms + hold_ttl_ms)
   remove_hold(id)
   add_hold(id, ap, hold_period, later_ms)
-  return answer(slot, true, OK, 0, id, 0, 0, later_ms)
+  answer_with(slot, true, OK, 0, id, 0, 0, later_ms)
 end

@@ -1,28 +1,50 @@
 -- The journal: the usage events of this call. They become one stream entry, written before any record.
 --
 -- Event: kind B, level B, period I3, AP I4, overage I4, then the tail that the gate has packed:
---   id c16, tokens I4, user (length B, bytes), session (length B, bytes)
+--   id c16, tokens I4, user, session: each length B and bytes, or 0 B and the c16 of a UUID
 -- Entry: format B, now_ms I6, id of its last event c16, then the events.
 -- Twin: src/store/redis/usage_stream.rs
 --
--- Defines: CONSUME, COMMIT, LATE_COMMIT, events, journal, entry_of_events, journal_is_full
+-- Defines: CONSUME, COMMIT, LATE_COMMIT, journal, write_journal, journal_is_full, begin_journal
 
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
 local ENTRY_FORMAT = 1
 
-local events, last_event = {}, nil
+local stream            -- its key
+local stream_is_full    -- known once it was asked
+local events, count     -- heads and tails of this call's events, in turn; the first place is the entry's own head
+local last_tail
+local head, head_kind, head_level, head_period, head_ap, head_overage   -- of the last event
 
-local function journal(kind, event_period, ap, overage, tail)
-  events[#events + 1] = pack('>BBI3I4I4', kind, level, event_period, ap, overage) .. tail
-  last_event = sub(tail, 1, 16)
+local function begin_journal(key)
+  stream, stream_is_full = key, nil
+  events, count, last_tail, head_kind = { '' }, 1, nil, nil
 end
 
-local function entry_of_events()
-  return pack('>BI6c16', ENTRY_FORMAT, now_ms, last_event) .. table.concat(events)
+-- Most events of a call have the same head, and packing one costs more than to compare five numbers.
+local function journal(kind, event_period, ap, overage, tail)
+  if kind ~= head_kind or level ~= head_level or event_period ~= head_period or ap ~= head_ap
+    or overage ~= head_overage then
+    head_kind, head_level, head_period, head_ap, head_overage = kind, level, event_period, ap, overage
+    head = pack('>BBI3I4I4', kind, level, event_period, ap, overage)
+  end
+  events[count + 1], events[count + 2] = head, tail
+  count = count + 2
+  last_tail = tail
+end
+
+-- False when there is no stream: then the partition is not open, whatever the fence says.
+local function write_journal()
+  if count == 1 then return true end
+  events[1] = pack('>BI6c16', ENTRY_FORMAT, now_ms, last_tail)
+  return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'e', join(events))
 end
 
 -- Postgres has been away for so long that Redis could run out of memory: nothing new is begun, and what was begun
 -- is still settled.
 local function journal_is_full()
-  return redis.call('XLEN', KEYS[#KEYS]) >= stream_entries_max
+  if stream_is_full == nil then
+    stream_is_full = redis.call('XLEN', stream) >= stream_entries_max
+  end
+  return stream_is_full
 end

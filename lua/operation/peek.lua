@@ -4,5 +4,8 @@
 -- Answer:    OK with the holds
 
 local function peek(slot)
-  return answer(slot, false, OK, 0, nil, 0, 0, 0, true)
+  if holds == '' then return answer(slot, false, OK) end
+  say(pack('>BBI4B', OK, HOLDING, held, #holds / HOLD_BYTES))
+  say(base_after(slot, false))
+  say(holds)
 end

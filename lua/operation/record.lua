@@ -5,10 +5,10 @@
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
 --   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent when there is none
 --
--- Defines: the fields; read_record, write_record, roll_to, bring_up_to_date, charge; find_hold, add_hold, remove_hold
+-- Defines: the fields; read_record, roll_to, bring_up_to_date, charge; find_hold, add_hold, remove_hold
 
 local BASE, BASE_BYTES = '>BI4I3BI4BI4I4I6I2I4I6', 40
-local HOLD, HOLD_BYTES = '>I4I3I6', 29
+local HOLD, WHOLE_HOLD, HOLD_BYTES = '>I4I3I6', '>c16I4I3I6', 29
 local FORMAT = 1
 
 local record_generation, period, level, quota, pending, level_version
@@ -27,16 +27,6 @@ local function read_record(bytes)
   end
 end
 
-local function base_of_record()
-  return pack(BASE, FORMAT, generation, period, level, quota, pending, level_version, used, total_used, day,
-    used_today, version)
-end
-
-local function write_record(base)
-  if holds == '' then return base end
-  return base .. pack('>I4I6', held, earliest_expiry_ms) .. holds
-end
-
 -- Keeps the holds that live and are not `without`, and counts again what they hold in this period.
 local function keep_holds(without)
   local kept = {}
@@ -49,7 +39,7 @@ local function keep_holds(without)
       if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
     end
   end
-  holds = table.concat(kept)
+  holds = join(kept)
 end
 
 -- Begins a later period. Holds of the old one stay, so that they can be committed to it.
@@ -84,16 +74,23 @@ end
 
 -- Where a hold stands: its position, AP, period and expiry; nil when it is not among the living.
 local function find_hold(id)
-  for at = 1, #holds, HOLD_BYTES do
-    if sub(holds, at, at + 15) == id then return at, unpack(HOLD, holds, at + 16) end
+  local at = find(holds, id, 1, true)
+  while at and at % HOLD_BYTES ~= 1 do
+    at = find(holds, id, at + 1, true)   -- the bytes of an id may stand across two holds
   end
+  if at then return at, unpack(HOLD, holds, at + 16) end
 end
 
 local function add_hold(id, ap, hold_period, expiry_ms)
-  holds = holds .. id .. pack(HOLD, ap, hold_period, expiry_ms)
-  keep_holds()
+  holds = holds .. pack(WHOLE_HOLD, id, ap, hold_period, expiry_ms)
+  if hold_period == period then held = held + ap end
+  if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
 end
 
 local function remove_hold(id)
-  keep_holds(id)
+  if #holds == HOLD_BYTES then
+    held, earliest_expiry_ms, holds = 0, 0, ''
+  else
+    keep_holds(id)
+  end
 end

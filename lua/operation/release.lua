@@ -7,19 +7,19 @@ local function release(op, at, slot, outcome)
   local id, expiry_ms, hold_generation, adopt = unpack('>c16I6I4B', op, at)
 
   local state = settlement_of(outcome)
-  if state == RELEASED then return answer(slot, false, OK, REPLAYED, id) end
-  if state then return answer(slot, false, SETTLED, 0, id) end
+  if state == RELEASED then return answer_with(slot, false, OK, REPLAYED, id, 0, 0, 0) end
+  if state then return answer(slot, false, SETTLED) end
 
   local place, _, _, held_until_ms = find_hold(id)
   if place then
     expiry_ms = held_until_ms
     remove_hold(id)
   elseif now_ms > expiry_ms + SETTLE_WINDOW_MS then
-    return answer(slot, false, OK, REPLAYED, id)
+    return answer_with(slot, false, OK, REPLAYED, id, 0, 0, 0)
   elseif may_be_settled_elsewhere(hold_generation, adopt) then
-    return answer(slot, false, UNKNOWN_HOLD, 0, id)
+    return answer(slot, false, UNKNOWN_HOLD)
   end
 
   keep_settlement(outcome, RELEASED, 0, 0, expiry_ms)
-  return answer(slot, place ~= nil, OK, 0, id)
+  answer(slot, place ~= nil, OK)
 end

@@ -9,17 +9,15 @@ local function reserve(op, at, slot, outcome)
   cost, hold_ttl_ms, id, at = unpack('>I4I4c16', op, at)
   if outcome > 0 then
     fingerprint, ttl_ms = unpack('>c16I6', op, at)
-    local again = replay(slot, outcome, fingerprint)
-    if again then return again end
+    if replay(slot, outcome, fingerprint) then return end
   end
 
-  if journal_is_full() then return answer(slot, false, SHED, 0) end
-  if cost > free() then return answer(slot, false, DENIED, 0) end
-  if #holds >= HOLDS_MAX * HOLD_BYTES then return answer(slot, false, TOO_MANY_HOLDS, 0) end
+  if journal_is_full() then return answer(slot, false, SHED) end
+  if cost > free() then return answer(slot, false, DENIED) end
+  if #holds >= HOLDS_MAX * HOLD_BYTES then return answer(slot, false, TOO_MANY_HOLDS) end
 
   local expiry_ms = now_ms + hold_ttl_ms
   add_hold(id, cost, period, expiry_ms)
-  local reply = answer(slot, true, OK, 0, id, 0, 0, expiry_ms)
-  if outcome > 0 then keep_outcome(outcome, fingerprint .. reply, ttl_ms) end
-  return reply
+  answer_with(slot, true, OK, 0, id, 0, 0, expiry_ms)
+  if outcome > 0 then keep_answer(outcome, fingerprint, ttl_ms) end
 end

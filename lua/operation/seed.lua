@@ -12,7 +12,7 @@ local function seed(op, at, slot)
   local known = values[slot]
   if known then
     read_record(known)
-    if record_generation >= generation then return string.char(OK) end
+    if record_generation >= generation then return say(char(OK)) end
   else
     period, used, total_used, day, used_today, version = 0, 0, 0, 0, 0, 0
   end
@@ -26,8 +26,6 @@ local function seed(op, at, slot)
   if was_day == day then used_today = math.max(used_today, was_used_today) end
   total_used = math.max(total_used, was_total_used)
   held, earliest_expiry_ms, holds = 0, 0, ''
-  version = math.max(version + 1, now_ms)
-  values[slot] = write_record(base_of_record())
-  dirty[slot] = true
-  return string.char(OK)
+  base_after(slot, true)
+  say(char(OK))
 end

@@ -9,13 +9,13 @@
 
 local function set_level(op, at, slot)
   local row_period, row_level, row_quota, row_pending, row_version = unpack('>I3BI4BI4', op, at)
-  if row_version <= level_version then return answer(slot, false, OK, 0) end
-  if row_period > period then return answer(slot, false, BEHIND, 0) end
+  if row_version <= level_version then return answer(slot, false, OK) end
+  if row_period > period then return answer(slot, false, BEHIND) end
 
   level, quota, pending, level_version = row_level, row_quota, row_pending, row_version
   if row_period < period then
     if pending ~= 0 then level, pending = pending, 0 end
     quota = quota_of[level] or quota
   end
-  return answer(slot, true, OK, 0)
+  answer(slot, true, OK)
 end

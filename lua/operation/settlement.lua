@@ -18,7 +18,7 @@ end
 
 -- Kept for as long as a commit is accepted, and once as long again for whoever repeats the last one.
 local function keep_settlement(outcome, state, ap, charged, expiry_ms)
-  local ttl_ms = math.max(expiry_ms - now_ms, 0) + 2 * SETTLE_WINDOW_MS
+  local ttl_ms = (expiry_ms > now_ms and expiry_ms - now_ms or 0) + 2 * SETTLE_WINDOW_MS
   keep_outcome(outcome, pack('>BI4I4', state, ap, charged), ttl_ms)
 end
 

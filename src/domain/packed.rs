@@ -1,5 +1,7 @@
 //! Packed strings: big-endian numbers of the widths that the Lua `struct` library knows, and short texts.
 
+use std::borrow::Cow;
+
 use uuid::Uuid;
 
 /// Appends numbers to a packed string.
@@ -12,8 +14,8 @@ pub(crate) trait PutBytes {
     /// Six bytes; the value is below 2^48.
     fn put_u48(&mut self, value: u64);
     fn put_uuid(&mut self, value: Uuid);
-    /// A length byte, then the text, which is at most 255 bytes long.
-    fn put_text(&mut self, value: &str);
+    /// A length byte, then the text, which is 1 to 255 bytes long; for a text that is a UUID a zero, then its sixteen bytes.
+    fn put_id(&mut self, text: &str, uuid: Option<Uuid>);
 }
 
 impl PutBytes for Vec<u8> {
@@ -43,10 +45,15 @@ impl PutBytes for Vec<u8> {
         self.extend_from_slice(value.as_bytes());
     }
 
-    fn put_text(&mut self, value: &str) {
-        debug_assert!(value.len() < 256);
-        self.push(u8::try_from(value.len()).unwrap_or(u8::MAX));
-        self.extend_from_slice(value.as_bytes());
+    fn put_id(&mut self, text: &str, uuid: Option<Uuid>) {
+        debug_assert!((1..256).contains(&text.len()));
+        if let Some(uuid) = uuid {
+            self.push(0);
+            self.put_uuid(uuid);
+        } else {
+            self.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+            self.extend_from_slice(text.as_bytes());
+        }
     }
 }
 
@@ -97,8 +104,28 @@ impl<'a> Reader<'a> {
         Uuid::from_slice(self.take(16)?).ok()
     }
 
-    pub(crate) fn text(&mut self) -> Option<&'a str> {
-        let length = self.u8()?;
-        std::str::from_utf8(self.take(length.into())?).ok()
+    pub(crate) fn id(&mut self) -> Option<Cow<'a, str>> {
+        match self.u8()? {
+            0 => Some(self.uuid()?.hyphenated().to_string().into()),
+            length => Some(std::str::from_utf8(self.take(length.into())?).ok()?.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_comes_back_as_it_was_spelled() {
+        let uuid = Uuid::from_bytes(*b"0123456789abcdef");
+        for (text, uuid, length) in
+            [("alice", None, 6), ("0123456789abcdef", None, 17), (&uuid.to_string(), Some(uuid), 17)]
+        {
+            let mut bytes = Vec::new();
+            bytes.put_id(text, uuid);
+            assert_eq!(bytes.len(), length);
+            assert_eq!(Reader::new(&bytes).id().unwrap(), text);
+        }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{fmt, sync::Arc};
 
+use uuid::Uuid;
+
 use super::InvalidInput;
 
 /// A user of the chat product: 1 to 128 characters of `A-Z a-z 0-9 . _ : @ -`.
@@ -37,6 +39,12 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The UUID that the text is, in the one spelling that gives the text back.
+    #[must_use]
+    pub fn as_uuid(&self) -> Option<Uuid> {
+        plain_uuid(&self.0)
+    }
 }
 
 impl SessionId {
@@ -57,6 +65,21 @@ impl SessionId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The UUID that the text is, in the one spelling that gives the text back.
+    #[must_use]
+    pub fn as_uuid(&self) -> Option<Uuid> {
+        plain_uuid(&self.0)
+    }
+}
+
+/// The UUID, if this is how a UUID is written: lower case, with hyphens. Any other spelling is another id.
+fn plain_uuid(id: &str) -> Option<Uuid> {
+    if id.len() != uuid::fmt::Hyphenated::LENGTH || id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    // Of the forms that parse, only the hyphenated one is this long.
+    Uuid::try_parse(id).ok()
 }
 
 impl fmt::Display for UserId {

@@ -42,12 +42,7 @@ impl Gate {
         let Consume { user, ap, .. } = request;
         let quota = Inner::quota_of(&user, &answer);
         match answer.status {
-            Status::Ok => Ok(Decision::Allowed(Charged {
-                event: answer.id,
-                ap: answer.charged,
-                quota,
-                replayed: answer.replayed,
-            })),
+            Status::Ok => Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed })),
             Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
             Status::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
             Status::Shed => Err(GateError::shed()),

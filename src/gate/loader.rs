@@ -4,7 +4,7 @@
 //! when a million users come at once after a loss, Postgres sees thousands of queries, not millions.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, RwLock},
 };
 
@@ -19,7 +19,7 @@ use crate::{
         user_id::UserId,
     },
     store::{
-        postgres::{NewUser, Postgres, QuotaRow},
+        postgres::{Loaded, NewUser, Postgres, QuotaRow},
         redis::{Membership, RedisError, Seed},
     },
 };
@@ -38,7 +38,7 @@ pub(super) struct Loader {
 
 /// A user as Postgres has them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Loaded {
+pub(super) struct LoadedUser {
     /// The partition's generation, from the same snapshot.
     pub(super) generation: u32,
     pub(super) seed: Seed,
@@ -47,7 +47,7 @@ pub(super) struct Loaded {
 #[derive(Debug)]
 struct Job {
     user: UserId,
-    reply: oneshot::Sender<Result<Loaded, RedisError>>,
+    reply: oneshot::Sender<Result<LoadedUser, RedisError>>,
 }
 
 struct Worker {
@@ -87,7 +87,7 @@ impl Loader {
     }
 
     /// The user's row, made if there is none. Nothing has happened in Redis when this fails.
-    pub(super) async fn load(&self, partition: Partition, user: &UserId) -> Result<Loaded, RedisError> {
+    pub(super) async fn load(&self, partition: Partition, user: &UserId) -> Result<LoadedUser, RedisError> {
         let (reply, loaded) = oneshot::channel();
         let job = Job { user: user.clone(), reply };
         self.queues[partition.index()].try_send(job).map_err(|_| RedisError::Busy(QUEUE_LENGTH_MAX))?;
@@ -126,14 +126,21 @@ impl Worker {
         }
     }
 
-    async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, Loaded)>, crate::store::postgres::PostgresError> {
+    async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {
         let now = self.clock.now();
         let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
         let lowest = self.levels.read().expect("no panic under this lock").lowest().clone();
         let first = NewUser { level: &lowest, period, reset_at: self.calendar.period_end(period), now };
         let today = self.calendar.day_start(day);
-        let loaded = self.postgres.load_or_create(self.partition.number(), users, &first, today).await?;
-        let generation = loaded.watermark.generation;
+        let number = self.partition.number();
+        // Nearly everyone who is not in Redis has been here before.
+        let found = self.postgres.load(number, users, today).await?;
+        let known: HashSet<&UserId> = found.iter().flat_map(|found| &found.rows).map(|row| &row.user).collect();
+        let unknown: Vec<UserId> = users.iter().filter(|user| !known.contains(user)).cloned().collect();
+        let created = match unknown.as_slice() {
+            [] => None,
+            unknown => Some(self.postgres.load_or_create(number, unknown, &first, today).await?),
+        };
         let seed = |row: &QuotaRow| Seed {
             membership: membership_of(row),
             used: row.used,
@@ -141,14 +148,12 @@ impl Worker {
             day,
             used_today: row.used_today,
         };
-        Ok(loaded
-            .rows
-            .into_iter()
-            .map(|row| {
-                let seed = seed(&row);
-                (row.user, Loaded { generation, seed })
-            })
-            .collect())
+        // Each row with the generation of its own snapshot.
+        let seeds = |loaded: Loaded| {
+            let generation = loaded.watermark.generation;
+            loaded.rows.into_iter().map(move |row| (row.user.clone(), LoadedUser { generation, seed: seed(&row) }))
+        };
+        Ok(found.into_iter().chain(created).flat_map(seeds).collect())
     }
 }
 
@@ -163,7 +168,7 @@ pub(super) fn membership_of(row: &QuotaRow) -> Membership {
     }
 }
 
-fn reply_all(jobs: Option<Vec<Job>>, outcome: &Result<Loaded, RedisError>) {
+fn reply_all(jobs: Option<Vec<Job>>, outcome: &Result<LoadedUser, RedisError>) {
     for job in jobs.into_iter().flatten() {
         // Whoever went away needs no answer.
         let _ = job.reply.send(outcome.clone());

@@ -53,8 +53,8 @@ impl ReservationSigner {
         bytes.put_u24(reservation.period.id());
         bytes.put_u48(u64::try_from(reservation.expires_at.timestamp_millis()).unwrap_or_default());
         bytes.put_u32(reservation.generation);
-        bytes.put_text(reservation.user.as_str());
-        bytes.put_text(reservation.session.as_str());
+        bytes.put_id(reservation.user.as_str(), reservation.user.as_uuid());
+        bytes.put_id(reservation.session.as_str(), reservation.session.as_uuid());
         let tag = self.0.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&tag[..TAG_BYTES]);
         URL_SAFE_NO_PAD.encode(bytes)
@@ -84,8 +84,8 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
         period: Period::from_id(reader.u24()?).ok()?,
         expires_at: instant(i64::try_from(reader.u48()?).ok()?),
         generation: reader.u32()?,
-        user: UserId::parse(reader.text()?).ok()?,
-        session: SessionId::parse(reader.text()?).ok()?,
+        user: UserId::parse(&reader.id()?).ok()?,
+        session: SessionId::parse(&reader.id()?).ok()?,
     };
     reader.is_empty().then_some(reservation)
 }

@@ -182,7 +182,7 @@ pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri
     Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }
 
-pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+pub(super) fn panicked(_: &(dyn Any + Send)) -> Response {
     tracing::error!("a handler panicked");
     let problem = Problem::new(Code::InternalError, "the gate failed to handle this request");
     Problem { indeterminate: true, ..problem }.into_response()

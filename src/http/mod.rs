@@ -10,6 +10,7 @@ mod admission;
 mod error;
 mod extract;
 mod headers;
+mod observe;
 mod openapi;
 mod refusals;
 mod routes;
@@ -20,10 +21,6 @@ use axum::{
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post, put},
-};
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
 };
 
 pub use self::{
@@ -63,11 +60,7 @@ pub fn router(state: AppState) -> Router {
         .merge(operations)
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
-        // From the outside in: a request id, a log line, a panic becomes a 500, the body is bounded.
         .layer(DefaultBodyLimit::max(state.limits().body_bytes_max))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(from_fn(admission::observe))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(from_fn(observe::observe))
         .with_state(state)
 }

@@ -13,22 +13,18 @@ use crate::{
     jobs::{health::HealthCheck, resetter::Resetter},
 };
 
-/// What every handler can reach. A cheap clone.
-#[derive(Clone, FromRef)]
-pub struct AppState {
-    /// The gate.
-    pub gate: Gate,
-    /// Who may do what.
-    pub auth: Arc<Auth>,
-    /// Runs a reset.
-    pub resetter: Arc<Resetter>,
-    /// How the jobs are doing.
-    pub health: Arc<HealthCheck>,
-    /// May the gate be sent requests?
-    pub readiness: Arc<Readiness>,
-    /// What `/metrics` shows.
-    pub metrics: Option<PrometheusHandle>,
-    admission: Arc<Admission>,
+/// What every handler can reach. One pointer: a request clones it several times, on every core.
+#[derive(Clone)]
+pub struct AppState(Arc<Parts>);
+
+struct Parts {
+    gate: Gate,
+    auth: Arc<Auth>,
+    resetter: Arc<Resetter>,
+    health: Arc<HealthCheck>,
+    readiness: Arc<Readiness>,
+    metrics: Option<PrometheusHandle>,
+    admission: Admission,
 }
 
 /// How much at once.
@@ -46,7 +42,7 @@ pub struct Limits {
 
 /// Permits for requests at work.
 #[derive(Debug)]
-pub struct Admission {
+pub(super) struct Admission {
     pub(super) requests: Semaphore,
     pub(super) settlements: Semaphore,
     pub(super) limits: Limits,
@@ -70,32 +66,57 @@ impl AppState {
         metrics: Option<PrometheusHandle>,
         limits: Limits,
     ) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             gate,
             auth: Arc::new(auth),
             resetter: Arc::new(resetter),
             health: Arc::new(health),
             readiness: Arc::new(readiness),
             metrics,
-            admission: Arc::new(Admission {
+            admission: Admission {
                 requests: Semaphore::new(limits.requests_in_flight_max),
                 settlements: Semaphore::new(limits.settlements_in_flight_max),
                 limits,
-            }),
-        }
+            },
+        }))
     }
 
     pub(super) fn limits(&self) -> &Limits {
-        &self.admission.limits
+        &self.0.admission.limits
     }
 
     pub(super) fn admission(&self) -> &Admission {
-        &self.admission
+        &self.0.admission
     }
+
+    /// What `/metrics` shows.
+    pub(super) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.0.metrics.as_ref()
+    }
+}
+
+macro_rules! reachable {
+    ($($field:ident: $type:ty),* $(,)?) => {
+        $(
+            impl FromRef<AppState> for $type {
+                fn from_ref(state: &AppState) -> Self {
+                    state.0.$field.clone()
+                }
+            }
+        )*
+    };
+}
+
+reachable! {
+    gate: Gate,
+    auth: Arc<Auth>,
+    resetter: Arc<Resetter>,
+    health: Arc<HealthCheck>,
+    readiness: Arc<Readiness>,
 }
 
 impl std::fmt::Debug for AppState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AppState").field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("AppState").field("gate", &self.0.gate).finish_non_exhaustive()
     }
 }

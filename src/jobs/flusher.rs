@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::{select, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
-        journal::{Entry, Position, Watermark},
+        journal::{Entry, Position, StreamId, Watermark},
         level::Levels,
         partition::Partition,
     },
@@ -32,6 +33,12 @@ use crate::{
 
 /// Longest pause after a failed round. Postgres is asked at least this often whether it is back.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Entries of one read: at most some 30,000 events, and hardly ever.
+const READ_ENTRIES: usize = 256;
+
+/// Partitions that a flusher which is behind works on at a time: each needs a connection to Postgres.
+const ALL_AT_ONCE: usize = 8;
 
 /// Carries usage events to Postgres.
 #[derive(Debug, Clone)]
@@ -46,8 +53,8 @@ pub struct Flusher {
     pub calendar: Calendar,
     /// Stamps the rows' updates.
     pub clock: Clock,
-    /// Most stream entries of one step.
-    pub batch_entries_max: usize,
+    /// A step takes no further entries once it has so many events.
+    pub batch_events_max: usize,
 }
 
 /// What a step came to.
@@ -59,7 +66,7 @@ pub enum Step {
     Flushed {
         /// How many.
         events: u64,
-        /// The step took as many entries as it may: there are probably more.
+        /// The step had its fill: there are probably more.
         more: bool,
     },
     /// Another flusher, or an opening, was faster.
@@ -73,7 +80,7 @@ pub enum Step {
 struct Round {
     /// Something was flushed or opened.
     busy: bool,
-    /// A step took as many entries as it may.
+    /// A step had its fill.
     more: bool,
 }
 
@@ -91,14 +98,30 @@ pub enum FlushError {
     Opening(#[from] GateError),
 }
 
+impl Round {
+    fn and(self, step: &Step) -> Self {
+        match step {
+            Step::Idle | Step::Superseded => self,
+            Step::Flushed { more, .. } => Self { busy: true, more: self.more || *more },
+            Step::Reopened => Self { busy: true, ..self },
+        }
+    }
+}
+
 impl Flusher {
     /// Runs until cancelled, then flushes what is left. Between two rounds it pauses, so that a transaction carries
-    /// what has gathered meanwhile; after one that could not take everything it does not.
+    /// what has gathered meanwhile. While it keeps up it takes one partition after the other, so that decisions hardly notice;
+    /// once it is behind it takes all at once, and does not pause.
     pub async fn run(self, interval: Duration, cancelled: CancellationToken) {
-        let mut pause = interval;
+        let (mut pause, mut at_once) = (interval, 1);
         while !cancelled.is_cancelled() {
-            pause = match self.round().await {
-                Ok(Round { more: true, .. }) => continue,
+            let round = self.round(at_once).await;
+            at_once = 1;
+            pause = match round {
+                Ok(Round { more: true, .. }) => {
+                    at_once = ALL_AT_ONCE;
+                    continue;
+                }
                 Ok(Round { more: false, .. }) => interval,
                 Err(error) => {
                     metrics::counter!("quota_gate_flush_failures_total").increment(1);
@@ -121,23 +144,23 @@ impl Flusher {
     /// # Errors
     /// If Redis or Postgres is away; what was flushed by then stays flushed.
     pub async fn flush_all(&self) -> Result<(), FlushError> {
-        while self.round().await?.busy {}
+        while self.round(ALL_AT_ONCE).await?.busy {}
         Ok(())
     }
 
-    /// One step for each partition.
-    async fn round(&self) -> Result<Round, FlushError> {
+    /// One step for each partition, `at_once` of them at a time: their users, streams and watermarks have nothing in
+    /// common. Other partitions' steps go on when one fails; it begins again in the next round.
+    async fn round(&self, at_once: usize) -> Result<Round, FlushError> {
         let levels = self.postgres.all_levels().await?;
         let watermarks = self.postgres.watermarks().await?;
-        let mut round = Round::default();
-        for (partition, watermark) in self.gate.partitions().all().zip(watermarks) {
-            match self.step_from(watermark, partition, &levels).await? {
-                Step::Idle | Step::Superseded => {}
-                Step::Flushed { more, .. } => round = Round { busy: true, more: round.more || more },
-                Step::Reopened => round.busy = true,
-            }
-        }
-        Ok(round)
+        let step = |(partition, watermark)| self.step_from(watermark, partition, &levels);
+        let steps = stream::iter(self.gate.partitions().all().zip(watermarks)).map(step).buffer_unordered(at_once);
+        steps
+            .fold(Ok(Round::default()), async |outcome: Result<Round, FlushError>, step| match step {
+                Ok(step) => outcome.map(|round| round.and(&step)),
+                Err(error) => Err(error),
+            })
+            .await
     }
 
     /// One step for one partition.
@@ -153,7 +176,7 @@ impl Flusher {
         let Some(from) = watermark.position else { return Ok(Step::Superseded) };
         let generation = watermark.generation;
 
-        let entries = self.redis.read_stream(partition, generation, from.id, self.batch_entries_max + 1).await?;
+        let (entries, more) = self.read(partition, generation, from.id).await?;
         let new = match entries.split_first() {
             Some((anchor, new)) if anchor.position() == from => new,
             _ if self.postgres.watermark(partition.number()).await? != watermark => return Ok(Step::Superseded),
@@ -179,7 +202,30 @@ impl Flusher {
         }
         self.redis.trim(partition, generation, last.position(), from.id).await?;
         let events = new.iter().map(|entry: &Entry| entry.events().len() as u64).sum();
-        Ok(Step::Flushed { events, more: new.len() >= self.batch_entries_max })
+        Ok(Step::Flushed { events, more })
+    }
+
+    /// The entry at `from` and what follows it, until there are events enough; and whether there is more.
+    async fn read(
+        &self,
+        partition: Partition,
+        generation: u32,
+        from: StreamId,
+    ) -> Result<(Vec<Entry>, bool), RedisError> {
+        let mut entries = self.redis.read_stream(partition, generation, from, READ_ENTRIES).await?;
+        let mut read = entries.len();
+        let events = |entries: &[Entry]| entries.iter().map(|entry| entry.events().len()).sum::<usize>();
+        while read == READ_ENTRIES && events(&entries) < self.batch_events_max {
+            let Some(last) = entries.last().map(Entry::position) else { break };
+            let next = self.redis.read_stream(partition, generation, last.id, READ_ENTRIES).await?;
+            // Another flusher has trimmed it meanwhile: what follows would leave a gap.
+            if next.first().map(Entry::position) != Some(last) {
+                break;
+            }
+            read = next.len();
+            entries.extend(next.into_iter().skip(1));
+        }
+        Ok((entries, read == READ_ENTRIES))
     }
 
     async fn reopen(&self, partition: Partition, generation: u32, anchor: Position) -> Result<Step, FlushError> {

@@ -13,8 +13,8 @@ use crate::{
     store::postgres::{Postgres, PostgresError, RolledBatch},
 };
 
-/// Rows per transaction: a few milliseconds of locks.
-const BATCH_ROWS: u32 = 2_000;
+/// Rows per transaction: locked for about a tenth of a second, which only a flush or a change of level would notice.
+const BATCH_ROWS: u32 = 5_000;
 /// How often a failed batch is tried again, with a pause that doubles from 100 ms: about three seconds in all.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -57,6 +57,6 @@ pub(in crate::http) async fn ready(
 /// Metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics", responses((status = 200, description = "Metrics", content_type = "text/plain")))]
 pub(in crate::http) async fn metrics(State(state): State<AppState>) -> Result<String, Problem> {
-    let handle = state.metrics.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "this gate collects no metrics"))?;
+    let handle = state.metrics().ok_or_else(|| Problem::new(Code::NotFound, "this gate collects no metrics"))?;
     Ok(handle.render())
 }

@@ -58,6 +58,24 @@ pub struct Loaded {
     pub rows: Vec<QuotaRow>,
 }
 
+/// A user's row beside their partition's watermark.
+struct LoadedRow {
+    user_uuid: String,
+    level_code: i16,
+    pending_code: Option<i16>,
+    level_version: i32,
+    monthly_quota: i32,
+    period: i32,
+    monthly_used: i64,
+    total_used: i64,
+    used_today: i64,
+    updated_at: DateTime<Utc>,
+    generation: i32,
+    last_id: Option<String>,
+    last_event: uuid::Uuid,
+    opened_at: DateTime<Utc>,
+}
+
 /// A row as the queries of this file return it.
 pub(super) struct RawRow {
     pub(super) user_uuid: String,
@@ -72,7 +90,78 @@ pub(super) struct RawRow {
     pub(super) updated_at: DateTime<Utc>,
 }
 
+impl Loaded {
+    fn of(partition: u16, rows: Vec<LoadedRow>) -> Result<Option<Self>, PostgresError> {
+        let Some(any) = rows.first() else { return Ok(None) };
+        let watermark = watermark_of(partition, any.generation, any.last_id.as_deref(), any.last_event, any.opened_at)?;
+        let row = |row: LoadedRow| {
+            RawRow {
+                user_uuid: row.user_uuid,
+                level_code: row.level_code,
+                pending_code: row.pending_code,
+                level_version: row.level_version,
+                monthly_quota: row.monthly_quota,
+                period: row.period,
+                monthly_used: row.monthly_used,
+                total_used: row.total_used,
+                used_today: row.used_today,
+                updated_at: row.updated_at,
+            }
+            .parse()
+        };
+        Ok(Some(Self { watermark, rows: rows.into_iter().map(row).collect::<Result<_, _>>()? }))
+    }
+}
+
 impl Postgres {
+    /// The rows of these users of one partition, as far as there are any, and the partition's watermark, all from one
+    /// snapshot: so that nothing that is flushed meanwhile is missed or seen twice. None when there is no row at all.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn load(
+        &self,
+        partition: u16,
+        users: &[UserId],
+        today_start: DateTime<Utc>,
+    ) -> Result<Option<Loaded>, PostgresError> {
+        let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let rows = sqlx::query_as!(
+            LoadedRow,
+            r#"select quotas.user_uuid,
+                    levels.code as level_code,
+                    pending.code as "pending_code?",
+                    quotas.level_version,
+                    quotas.monthly_quota,
+                    quotas.period,
+                    quotas.monthly_used,
+                    quotas.total_used,
+                    quotas.updated_at,
+                    case when quotas.updated_at >= $2 then (
+                        select coalesce(sum(logs.ap_used), 0)
+                        from chat_usage_logs as logs
+                        where logs.user_uuid = quotas.user_uuid
+                          and logs.created_at >= $2
+                    ) else 0 end as "used_today!",
+                    watermark.generation,
+                    watermark.last_id,
+                    watermark.last_event,
+                    watermark.opened_at
+             from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             cross join flush_watermarks as watermark
+             where quotas.user_uuid = any ($1)
+               and watermark.partition = $3"#,
+            &ids as &[&str],
+            today_start,
+            i16::try_from(partition).unwrap_or(i16::MAX),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Loaded::of(partition, rows)
+    }
+
     /// The rows of these users of one partition, made where there is none, and the partition's watermark, all from
     /// one snapshot: so that nothing that is flushed meanwhile is missed or seen twice.
     ///
@@ -103,7 +192,8 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Option<Loaded>, PostgresError> {
         let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let rows = sqlx::query!(
+        let rows = sqlx::query_as!(
+            LoadedRow,
             r#"with wanted as (
                  select user_uuid collate "C" as user_uuid
                  from unnest($1::text[]) as given (user_uuid)
@@ -159,27 +249,7 @@ impl Postgres {
         )
         .fetch_all(&self.pool)
         .await?;
-        let Some(any) = rows.first() else { return Ok(None) };
-        let watermark = watermark_of(partition, any.generation, any.last_id.as_deref(), any.last_event, any.opened_at)?;
-        let rows = rows
-            .into_iter()
-            .map(|row| {
-                RawRow {
-                    user_uuid: row.user_uuid,
-                    level_code: row.level_code,
-                    pending_code: row.pending_code,
-                    level_version: row.level_version,
-                    monthly_quota: row.monthly_quota,
-                    period: row.period,
-                    monthly_used: row.monthly_used,
-                    total_used: row.total_used,
-                    used_today: row.used_today,
-                    updated_at: row.updated_at,
-                }
-                .parse()
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Some(Loaded { watermark, rows }))
+        Loaded::of(partition, rows)
     }
 
     /// A user's row; none for a user who was never seen.

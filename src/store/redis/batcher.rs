@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use redis::aio::MultiplexedConnection;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,
@@ -24,7 +23,8 @@ use super::{
     error::RedisError,
     operation::Request,
     reply::{Answer, Reply},
-    script::{Context, Script},
+    script::{Call, Context, Script},
+    wire::Wire,
 };
 use crate::domain::{
     calendar::Calendar,
@@ -183,7 +183,7 @@ impl Batcher {
 impl Worker {
     async fn run(self) {
         let operations_max = self.options.operations_max.min(Script::REQUESTS_MAX);
-        let mut connection = None;
+        let (mut wire, mut call) = (None, Call::default());
         let mut jobs = Vec::with_capacity(operations_max);
         loop {
             if self.queue.lock().await.recv_many(&mut jobs, operations_max).await == 0 {
@@ -192,7 +192,7 @@ impl Worker {
             let generation = self.generations.get(self.partition);
             let batch: Vec<Job> = jobs.drain(..).filter_map(|job| self.still_wanted(job, generation)).collect();
             if !batch.is_empty() {
-                self.serve(&mut connection, generation, batch).await;
+                self.serve(&mut wire, &mut call, generation, batch).await;
             }
         }
     }
@@ -214,27 +214,35 @@ impl Worker {
         None
     }
 
-    async fn serve(&self, connection: &mut Option<MultiplexedConnection>, generation: u32, batch: Vec<Job>) {
-        let outcome = self.call(connection, generation, &batch).await;
-        if matches!(outcome, Err(RedisError::Indeterminate(_) | RedisError::NotExecuted(_))) {
-            // Whatever is still to come on this connection, nobody waits for it.
-            *connection = None;
-        }
+    async fn serve(&self, wire: &mut Option<Wire>, call: &mut Call, generation: u32, batch: Vec<Job>) {
+        let outcome = self.call(wire, call, generation, &batch).await;
+        let failed = matches!(outcome, Err(RedisError::Indeterminate(_) | RedisError::NotExecuted(_)));
         match outcome {
-            Ok(bytes) => deliver(&bytes, self.clock.now().timestamp_millis(), batch),
+            Ok(bytes) => deliver(bytes, self.clock.now().timestamp_millis(), batch),
             Err(error) => refuse(batch, &error),
+        }
+        if failed {
+            // Whatever is still to come on this connection, nobody waits for it.
+            *wire = None;
         }
     }
 
-    async fn call(
+    async fn call<'w>(
         &self,
-        connection: &mut Option<MultiplexedConnection>,
+        wire: &'w mut Option<Wire>,
+        call: &mut Call,
         generation: u32,
         batch: &[Job],
-    ) -> Result<Vec<u8>, RedisError> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(self.redis.own_connection().await?),
+    ) -> Result<&'w [u8], RedisError> {
+        if let Some(idle) = wire
+            && !idle.is_open().await
+        {
+            // Closed while nobody looked: a new connection, and nothing is in doubt.
+            *wire = None;
+        }
+        let wire = match wire {
+            Some(wire) => wire,
+            None => wire.insert(self.redis.wire().await?),
         };
         let levels = self.levels.read().expect("no panic under this lock").clone();
         let context = Context {
@@ -245,8 +253,7 @@ impl Worker {
             levels: &levels,
             stream_entries_max: self.options.stream_entries_max,
         };
-        let requests: Vec<&Request> = batch.iter().map(|job| &job.request).collect();
-        self.script.call(connection, &context, &requests).await
+        self.script.call(wire, call, &context, batch.iter().map(|job| &job.request)).await
     }
 }
 

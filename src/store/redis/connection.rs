@@ -1,16 +1,19 @@
-//! The connection pool, with every timeout set, and the checks that Redis is fit to keep charges.
+//! How Redis is reached, with every timeout set, and the checks that it is fit to keep charges.
 
 use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Timeouts};
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo};
 
-use super::error::RedisError;
+use super::{error::RedisError, wire::Wire};
 
 /// Redis, with a pool of connections. A cheap clone.
 #[derive(Clone)]
 pub struct Redis {
     pool: Pool,
+    server: ConnectionInfo,
+    connect_timeout: Duration,
+    response_timeout: Duration,
 }
 
 /// How to reach Redis.
@@ -18,7 +21,7 @@ pub struct Redis {
 pub struct RedisOptions {
     /// `redis://[user[:password]@]host[:port][/db]`.
     pub url: String,
-    /// Most connections of this gate. Each worker of the batcher keeps one.
+    /// Most connections of the pool. Each worker of the batcher has one of its own besides.
     pub connections_max: usize,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
@@ -35,8 +38,9 @@ impl Redis {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(options.connect_timeout))
             .set_response_timeout(Some(options.response_timeout));
-        let manager = Manager::new_with_config(options.url.as_str(), config)
-            .map_err(|error| RedisError::Unfit(format!("REDIS_URL is no Redis URL: {error}")))?;
+        let no_url = |error| RedisError::Unfit(format!("REDIS_URL is no Redis URL: {error}"));
+        let server = options.url.as_str().into_connection_info().map_err(no_url)?;
+        let manager = Manager::new_with_config(server.clone(), config).map_err(no_url)?;
         let timeouts = Timeouts {
             wait: Some(options.connect_timeout),
             create: Some(options.connect_timeout),
@@ -47,7 +51,7 @@ impl Redis {
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .map_err(RedisError::not_executed)?;
-        Ok(Self { pool })
+        Ok(Self { pool, server, connect_timeout: options.connect_timeout, response_timeout: options.response_timeout })
     }
 
     /// A connection of the pool, for one short piece of work.
@@ -55,9 +59,9 @@ impl Redis {
         self.pool.get().await.map_err(RedisError::not_executed)
     }
 
-    /// A connection to keep: it leaves the pool, so it is not pinged before each call.
-    pub(super) async fn own_connection(&self) -> Result<MultiplexedConnection, RedisError> {
-        self.connection().await.map(deadpool_redis::Connection::take)
+    /// A new connection for calls of the script.
+    pub(super) async fn wire(&self) -> Result<Wire, RedisError> {
+        Wire::connect(&self.server, self.connect_timeout, self.response_timeout).await
     }
 
     /// Is Redis there?
@@ -104,6 +108,6 @@ impl Redis {
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("pool", &self.pool.status()).finish()
+        f.debug_struct("Redis").field("pool", &self.pool.status()).finish_non_exhaustive()
     }
 }

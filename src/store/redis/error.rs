@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use redis::ServerErrorKind;
-
 /// Why Redis gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RedisError {
@@ -41,33 +39,37 @@ impl RedisError {
 
     /// Classifies the error of a command that was sent. A timeout or a broken connection proves nothing.
     pub(super) fn of_sent(error: &redis::RedisError) -> Self {
-        if proves_non_execution(error) {
-            Self::NotExecuted(error.to_string())
-        } else {
-            Self::Indeterminate(error.to_string())
-        }
+        let proof = error.is_connection_refusal() || error.code().is_some_and(proves_non_execution);
+        let constructor = if proof { Self::NotExecuted } else { Self::Indeterminate };
+        constructor(error.to_string())
+    }
+
+    /// Classifies what Redis said instead of carrying out a script.
+    pub(super) fn of_refusal(words: &str) -> Self {
+        let code = words.split(' ').next().unwrap_or_default();
+        let constructor = if proves_non_execution(code) { Self::NotExecuted } else { Self::Indeterminate };
+        constructor(words.to_owned())
     }
 }
 
-fn proves_non_execution(error: &redis::RedisError) -> bool {
-    use redis::ErrorKind::Server;
-    if error.is_connection_refusal() {
-        return true;
-    }
-    match error.kind() {
-        Server(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::NoScript
-            | ServerErrorKind::Moved
-            | ServerErrorKind::Ask
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::CrossSlot
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::NoPerm,
-        ) => true,
-        // Redis refuses these at the first write of a script, and the first write is all or nothing.
-        _ => matches!(error.code(), Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY" | "NOAUTH")),
-    }
+/// The codes with which Redis refuses a script before it runs, or at its first write: the first write is all or nothing.
+fn proves_non_execution(code: &str) -> bool {
+    const PROOFS: [&str; 15] = [
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOAUTH",
+        "NOPERM",
+        "NOREPLICAS",
+        "NOSCRIPT",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    ];
+    PROOFS.contains(&code)
 }

@@ -1,19 +1,26 @@
 //! How every key is spelled. The hash tag comes first, so nothing in a user id can change the slot.
 
-use std::fmt::Write;
-
 use uuid::Uuid;
 
 use crate::domain::{idempotency::IdempotencyKey, partition::Partition, user_id::UserId};
 
-/// `qg:{NN}:u:<user>`: the user's record, a packed string.
-pub(super) fn record(partition: Partition, user: &UserId) -> String {
-    format!("qg:{{{partition}}}:u:{user}")
+/// The user's record, a packed string: `qg:{NN}:b:<sixteen bytes>` for a user id that is a UUID, which saves Redis 32 bytes
+/// a user (decision 0010), `qg:{NN}:u:<user>` for any other.
+pub(super) fn record(partition: Partition, user: &UserId) -> Vec<u8> {
+    let mut key = format!("qg:{{{partition}}}:u:").into_bytes();
+    if let Some(uuid) = user.as_uuid() {
+        let kind = key.len() - 2;
+        key[kind] = b'b';
+        key.extend_from_slice(uuid.as_bytes());
+    } else {
+        key.extend_from_slice(user.as_str().as_bytes());
+    }
+    key
 }
 
-/// `qg:{NN}:u:*`: all records of a partition, as a pattern.
+/// All records of a partition, as a pattern.
 pub(super) fn records(partition: Partition) -> String {
-    format!("qg:{{{partition}}}:u:*")
+    format!("qg:{{{partition}}}:[bu]:*")
 }
 
 /// `qg:{NN}:gen`: the fence, the generation that is open in this Redis.
@@ -32,15 +39,14 @@ pub(super) fn stream(partition: Partition, generation: u32) -> String {
 }
 
 /// `qg:{NN}:i:<user>:<key>`: the first answer to a request that carried an Idempotency-Key.
-pub(super) fn outcome(partition: Partition, user: &UserId, key: &IdempotencyKey) -> String {
-    format!("qg:{{{partition}}}:i:{user}:{}", key.as_str())
+pub(super) fn outcome(partition: Partition, user: &UserId, key: &IdempotencyKey) -> Vec<u8> {
+    format!("qg:{{{partition}}}:i:{user}:{}", key.as_str()).into_bytes()
 }
 
-/// `qg:{NN}:s:<hold>`: how a hold was settled.
-pub(super) fn settlement(partition: Partition, hold: Uuid) -> String {
-    let mut key = format!("qg:{{{partition}}}:s:");
-    // Writing to a String cannot fail.
-    let _ = write!(key, "{}", hold.simple());
+/// `qg:{NN}:s:<sixteen bytes>`: how a hold was settled.
+pub(super) fn settlement(partition: Partition, hold: Uuid) -> Vec<u8> {
+    let mut key = format!("qg:{{{partition}}}:s:").into_bytes();
+    key.extend_from_slice(hold.as_bytes());
     key
 }
 
@@ -49,17 +55,36 @@ mod tests {
     use super::*;
     use crate::domain::partition::Partitions;
 
+    fn partition() -> Partition {
+        Partitions::new(8).unwrap().all().nth(3).unwrap()
+    }
+
     #[test]
     fn keys_are_spelled_exactly_so() {
         let user = UserId::parse("alice@example.com:1").unwrap();
-        let partition = Partitions::new(8).unwrap().all().nth(3).unwrap();
-        assert_eq!(record(partition, &user), "qg:{03}:u:alice@example.com:1");
-        assert_eq!(records(partition), "qg:{03}:u:*");
+        let partition = partition();
+        assert_eq!(record(partition, &user), b"qg:{03}:u:alice@example.com:1");
+        assert_eq!(records(partition), "qg:{03}:[bu]:*");
         assert_eq!(fence(partition), "qg:{03}:gen");
         assert_eq!(generations(partition), "qg:{03}:gens");
         assert_eq!(stream(partition, 12), "qg:{03}:ev:12");
         let key = IdempotencyKey::parse("{k}").unwrap();
-        assert_eq!(outcome(partition, &user, &key), "qg:{03}:i:alice@example.com:1:{k}");
-        assert_eq!(settlement(partition, Uuid::from_u128(0xab)), "qg:{03}:s:000000000000000000000000000000ab");
+        assert_eq!(outcome(partition, &user, &key), b"qg:{03}:i:alice@example.com:1:{k}");
+        assert_eq!(settlement(partition, Uuid::from_bytes(*b"0123456789abcdef")), b"qg:{03}:s:0123456789abcdef");
+    }
+
+    #[test]
+    fn a_uuid_takes_sixteen_bytes_and_every_other_spelling_is_another_user() {
+        let key = |id: &str| record(partition(), &UserId::parse(id).unwrap());
+        assert_eq!(key("30313233-3435-3637-3839-616263646566"), b"qg:{03}:b:0123456789abcdef");
+        for other in [
+            "0123456789abcdef",
+            "30313233343536373839616263646566",
+            "30313233-3435-3637-3839-61626364656F",
+            "30313233-3435-3637-3839-61626364656g",
+            "303132333435-3637-3839-6162-63646566",
+        ] {
+            assert_eq!(key(other), format!("qg:{{03}}:u:{other}").into_bytes());
+        }
     }
 }

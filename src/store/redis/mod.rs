@@ -6,7 +6,7 @@
 //! | `record` | the packed state of one user |
 //! | `operation`, `reply` | what goes into the script and what comes out |
 //! | `script` | the Lua source, its call and its reload |
-//! | `batcher` | turns concurrent callers into calls |
+//! | `batcher`, `wire` | turns concurrent callers into calls; the connection on which they are made |
 //! | `usage_stream` | reads the journal |
 //! | `partition` | closes, opens, trims and sweeps a partition |
 //! | `connection`, `error` | the pool, and what a failure proves |
@@ -21,6 +21,7 @@ pub mod record;
 pub mod reply;
 pub mod script;
 pub mod usage_stream;
+mod wire;
 
 pub use self::{
     batcher::{Batcher, BatcherOptions, Generations},
@@ -30,5 +31,5 @@ pub use self::{
     partition::{Drained, Swept},
     record::{Hold, Record},
     reply::{Answer, Status},
-    script::Script,
+    script::{Context, Script},
 };

@@ -263,8 +263,8 @@ pub(super) fn encode_calendar(
 fn encode_tail(id: Uuid, tokens: Tokens, user: &UserId, session: &SessionId, to: &mut Vec<u8>) {
     to.put_uuid(id);
     to.put_u32(tokens.get());
-    to.put_text(user.as_str());
-    to.put_text(session.as_str());
+    to.put_id(user.as_str(), user.as_uuid());
+    to.put_id(session.as_str(), session.as_uuid());
 }
 
 /// Unix milliseconds; instants before 1970 do not occur.

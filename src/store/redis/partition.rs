@@ -167,7 +167,7 @@ impl Redis {
     ///
     /// # Errors
     /// If Redis does not answer.
-    pub async fn scan_records(&self, partition: Partition, cursor: u64) -> Result<(u64, Vec<String>), RedisError> {
+    pub async fn scan_records(&self, partition: Partition, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(keys::records(partition)).arg("COUNT").arg(1_000);
@@ -183,13 +183,13 @@ impl Redis {
         partition: Partition,
         (generation, watermark): (u32, StreamId),
         untouched_since: DateTime<Utc>,
-        record_keys: &[String],
+        record_keys: &[Vec<u8>],
     ) -> Result<Option<Swept>, RedisError> {
         let script = redis::Script::new(include_str!("../../../lua/partition/sweep.lua"));
         let mut invocation = script.prepare_invoke();
         invocation.key(keys::fence(partition)).key(keys::stream(partition, generation));
         for key in record_keys {
-            invocation.key(key);
+            invocation.key(key.as_slice());
         }
         invocation.arg(generation).arg(watermark.to_string()).arg(untouched_since.timestamp_millis());
         let mut connection = self.connection().await?;
@@ -215,13 +215,13 @@ impl Redis {
     /// If Redis does not answer, or the bytes are no record.
     pub async fn records(&self, partition: Partition, users: &[&UserId]) -> Result<Vec<Option<Record>>, RedisError> {
         let mut connection = self.connection().await?;
-        let keys: Vec<String> = users.iter().map(|user| keys::record(partition, user)).collect();
+        let keys: Vec<Vec<u8>> = users.iter().map(|user| keys::record(partition, user)).collect();
         let values: Vec<Option<Vec<u8>>> =
             redis::cmd("MGET").arg(&keys).query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        let decode = |(key, value): (&String, Option<Vec<u8>>)| {
-            let no_record = || RedisError::Unfit(format!("the value of {key} is no record"));
+        let decode = |(user, value): (&&UserId, Option<Vec<u8>>)| {
+            let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
             value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
         };
-        keys.iter().zip(values).map(decode).collect()
+        users.iter().zip(values).map(decode).collect()
     }
 }

@@ -38,11 +38,11 @@ pub struct Answer {
     pub replayed: bool,
     /// The hold had expired before it was committed.
     pub late: bool,
-    /// The usage event or the hold.
+    /// The hold; nil for an operation on none.
     pub id: Uuid,
-    /// AP charged.
+    /// AP that a commit charged.
     pub charged: Ap,
-    /// AP that could no longer be charged.
+    /// AP that a commit could no longer charge.
     pub overage: Ap,
     /// When the hold expires.
     pub expires_at: DateTime<Utc>,
@@ -50,6 +50,20 @@ pub struct Answer {
     pub record: Record,
     /// When this was true, by Redis `TIME`.
     pub as_of: DateTime<Utc>,
+}
+
+const REPLAYED: u8 = 1;
+const LATE: u8 = 2;
+const DETAILED: u8 = 4;
+const HOLDING: u8 = 8;
+
+/// What only the answer to an operation on a hold has.
+#[derive(Default)]
+struct Details {
+    id: Uuid,
+    charged: Ap,
+    overage: Ap,
+    expiry_ms: u64,
 }
 
 /// The reply to one call.
@@ -100,8 +114,16 @@ impl Answers<'_> {
             _ => return None,
         };
         let flags = reader.u8()?;
-        let (id, charged, overage) = (reader.uuid()?, reader.u32()?, reader.u32()?);
-        let (expiry_ms, held, holds) = (reader.u48()?, reader.u32()?, reader.u8()?);
+        let mut details = Details::default();
+        if flags & DETAILED != 0 {
+            details = Details {
+                id: reader.uuid()?,
+                charged: Ap::new(reader.u32()?),
+                overage: Ap::new(reader.u32()?),
+                expiry_ms: reader.u48()?,
+            };
+        }
+        let (held, holds) = if flags & HOLDING == 0 { (0, 0) } else { (reader.u32()?, reader.u8()?) };
         let mut record = Record::decode_base(reader)?;
         record.held = Ap::new(held);
         for _ in 0..holds {
@@ -109,12 +131,12 @@ impl Answers<'_> {
         }
         Some(Some(Answer {
             status,
-            replayed: flags & 1 != 0,
-            late: flags & 2 != 0,
-            id,
-            charged: Ap::new(charged),
-            overage: Ap::new(overage),
-            expires_at: instant_of(expiry_ms),
+            replayed: flags & REPLAYED != 0,
+            late: flags & LATE != 0,
+            id: details.id,
+            charged: details.charged,
+            overage: details.overage,
+            expires_at: instant_of(details.expiry_ms),
             record,
             as_of: instant_of(as_of_ms),
         }))

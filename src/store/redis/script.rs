@@ -1,20 +1,24 @@
 //! The script that decides: its source, and how a call of it is made.
 //!
-//! One file per operation, joined at build time, so there is one SHA and one round trip for a batch of any mixture.
-//! Called by `EVALSHA`; when Redis does not know it (a restart, a failover), it is loaded and called again,
-//! for `NOSCRIPT` proves that nothing ran.
+//! One file per operation, joined at build time, so there is one round trip for a batch of any mixture. It is a Redis
+//! function, whose name has the hash of its source in it: gates of two versions each call their own (decision 0008). Where Redis
+//! does not know it (the first call, a restart), it is loaded and called again: not to be found proves that nothing ran.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use redis::{Value, aio::MultiplexedConnection};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     error::RedisError,
     keys,
     operation::{OutcomeKey, Request, encode_calendar},
+    wire::{Received, Wire, put_array, put_bulk, put_decimal},
 };
-use crate::domain::{calendar::Calendar, level::Levels, partition::Partition};
+use crate::domain::{
+    calendar::Calendar, idempotency::IdempotencyKey, level::Levels, partition::Partition, user_id::UserId,
+};
 
 /// Reads the clock of Redis.
 const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
@@ -37,19 +41,46 @@ const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/call.lua"),
 );
 
+/// How Redis says that it does not know the function.
+const NOT_LOADED: &str = "ERR Function not found";
+/// How the refusal to load a library ends that is there already.
+const LOADED_BEFORE: &str = "already exists";
+
 /// The script, with the clock that it reads.
 #[derive(Debug, Clone)]
-pub struct Script(redis::Script);
+pub struct Script {
+    name: Arc<str>,
+    library: Arc<str>,
+}
 
 /// What every call says besides its operations.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) partition: Partition,
-    pub(super) generation: u32,
-    pub(super) now: DateTime<Utc>,
-    pub(super) calendar: Calendar,
-    pub(super) levels: &'a Levels,
-    pub(super) stream_entries_max: u32,
+pub struct Context<'a> {
+    /// Whose users the operations are about.
+    pub partition: Partition,
+    /// The generation that the caller believes to be open.
+    pub generation: u32,
+    /// The caller's clock.
+    pub now: DateTime<Utc>,
+    /// Months and days.
+    pub calendar: Calendar,
+    /// The quotas of the levels.
+    pub levels: &'a Levels,
+    /// Longest usage stream.
+    pub stream_entries_max: u32,
+}
+
+/// A call in the making; its memory is used again for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    /// The keys after the fence, as they go over the wire.
+    keys: Vec<u8>,
+    /// The operations, as they go over the wire.
+    operations: Vec<u8>,
+    /// One operation.
+    operation: Vec<u8>,
+    /// The command.
+    bytes: Vec<u8>,
 }
 
 impl Default for Script {
@@ -59,94 +90,137 @@ impl Default for Script {
 }
 
 impl Script {
-    /// The same script with another first file, which has to define `now_ms`. For tests that travel in time.
+    /// Each request takes a key for its record and perhaps one for its outcome, and a slot is one byte.
+    pub const REQUESTS_MAX: usize = 120;
+
+    /// The same script with another first file, which has to define `read_clock`. For tests that travel in time.
     #[must_use]
     pub fn with_clock(clock: &str) -> Self {
-        Self(redis::Script::new(&format!("{clock}{OPERATIONS}")))
+        let source = format!("{clock}{OPERATIONS}");
+        let name = format!("quota_gate_{:016x}", xxh3_64(source.as_bytes()));
+        let library = format!("#!lua name={name}\nlocal NAME = '{name}'\n{source}");
+        Self { name: name.into(), library: library.into() }
+    }
+
+    /// What [`command`](Self::command) needs once in the life of a Redis: loads the function, as it goes over the wire.
+    #[must_use]
+    pub fn load_command(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_array(&mut bytes, 3);
+        for word in ["FUNCTION", "LOAD", &self.library] {
+            put_bulk(&mut bytes, word.as_bytes());
+        }
+        bytes
+    }
+
+    /// A call of these requests, at most [`Self::REQUESTS_MAX`], as it goes over the wire.
+    #[must_use]
+    pub fn command<'a>(&self, context: &Context<'_>, requests: impl IntoIterator<Item = &'a Request>) -> Vec<u8> {
+        let mut call = Call::default();
+        call.pack(self, context, requests);
+        call.bytes
     }
 
     /// Calls the script for these requests. The requests fit: at most [`Self::REQUESTS_MAX`].
-    pub(super) async fn call(
+    pub(super) async fn call<'a, 'w>(
         &self,
-        connection: &mut MultiplexedConnection,
+        wire: &'w mut Wire,
+        call: &mut Call,
         context: &Context<'_>,
-        requests: &[&Request],
-    ) -> Result<Vec<u8>, RedisError> {
-        let command = self.command(context, requests);
-        let reply = match command.query_async::<Value>(connection).await {
-            Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
-                self.load(connection).await?;
-                command.query_async::<Value>(connection).await
+        requests: impl IntoIterator<Item = &'a Request>,
+    ) -> Result<&'w [u8], RedisError> {
+        call.pack(self, context, requests);
+        let lost = |error| RedisError::Indeterminate(format!("{error}"));
+        // Looked at twice, as the answer is borrowed: what goes to the caller is the second look.
+        if wire.send(&call.bytes).await.map_err(lost)? == Received::Refusal(NOT_LOADED) {
+            match wire.send(&self.load_command()).await.map_err(RedisError::not_executed)? {
+                // Another worker was faster.
+                Received::Refusal(words) if words.ends_with(LOADED_BEFORE) => {}
+                Received::Refusal(words) => return Err(RedisError::NotExecuted(words.to_owned())),
+                Received::Text(_) | Received::Other => {}
             }
-            reply => reply,
-        };
-        match reply {
-            Ok(Value::BulkString(bytes)) => Ok(bytes),
-            Ok(other) => Err(RedisError::Indeterminate(format!("the script answered {other:?}"))),
-            Err(error) => Err(RedisError::of_sent(&error)),
+            wire.send(&call.bytes).await.map_err(lost)?;
+        }
+        match wire.received() {
+            Received::Text(bytes) => Ok(bytes),
+            Received::Refusal(words) => Err(RedisError::of_refusal(words)),
+            Received::Other => Err(RedisError::Indeterminate("the script answered no string".into())),
         }
     }
+}
 
-    /// Each request takes a key for its record and perhaps one for its outcome, and a slot is one byte.
-    pub(super) const REQUESTS_MAX: usize = 120;
-
-    async fn load(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        self.0.prepare_invoke().load_async(connection).await.map(|_| ()).map_err(RedisError::not_executed)
-    }
-
-    fn command(&self, context: &Context<'_>, requests: &[&Request]) -> redis::Cmd {
+impl Call {
+    fn pack<'a>(&mut self, script: &Script, context: &Context<'_>, requests: impl IntoIterator<Item = &'a Request>) {
         let Context { partition, generation, now, calendar, levels, stream_entries_max } = *context;
-        let mut slots = Slots::new(keys::fence(partition));
-        let mut operations: Vec<Vec<u8>> = Vec::with_capacity(requests.len());
+        let Self { keys, operations, operation, bytes } = self;
+        for buffer in [&mut *keys, operations, bytes] {
+            buffer.clear();
+        }
+        let mut slots = Slots { keys, by_subject: HashMap::new() };
+        let mut count = 0;
+        let mut push = |operation: &mut Vec<u8>| {
+            put_bulk(operations, operation);
+            operation.clear();
+            count += 1;
+        };
         for request in requests {
-            let slot = slots.of(keys::record(partition, &request.user));
+            let user = &request.user;
+            let slot = slots.of(Subject::User(user), || keys::record(partition, user));
             let outcome = match request.operation.outcome_key() {
                 OutcomeKey::None => 0,
-                OutcomeKey::Idempotency(key) => slots.of(keys::outcome(partition, &request.user, key)),
-                OutcomeKey::Settlement(hold) => slots.of(keys::settlement(partition, hold)),
+                OutcomeKey::Idempotency(key) => {
+                    slots.of(Subject::Request(user, key), || keys::outcome(partition, user, key))
+                }
+                OutcomeKey::Settlement(hold) => slots.of(Subject::Hold(hold), || keys::settlement(partition, hold)),
             };
             if let Some(seed) = &request.seed {
-                let mut bytes = Vec::with_capacity(48);
-                seed.encode(slot, &mut bytes);
-                operations.push(bytes);
+                seed.encode(slot, operation);
+                push(operation);
             }
-            let mut bytes = Vec::with_capacity(128);
-            request.operation.encode(&request.user, slot, outcome, &mut bytes);
-            operations.push(bytes);
+            request.operation.encode(user, slot, outcome, operation);
+            push(operation);
         }
-
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(self.0.get_hash()).arg(slots.keys.len() + 1);
-        for key in &slots.keys {
-            command.arg(key);
-        }
-        command.arg(keys::stream(partition, generation));
-        command.arg(generation).arg(encode_calendar(now, &calendar.bounds_at(now), stream_entries_max, levels));
-        for operation in &operations {
-            command.arg(operation.as_slice());
-        }
-        command
+        // The fence before the records, the stream after them.
+        let numkeys = slots.by_subject.len() + 2;
+        put_array(bytes, 3 + numkeys + 2 + count);
+        put_bulk(bytes, b"FCALL");
+        put_bulk(bytes, script.name.as_bytes());
+        put_bulk(bytes, decimal(numkeys).as_slice());
+        put_bulk(bytes, keys::fence(partition).as_bytes());
+        bytes.extend_from_slice(keys);
+        put_bulk(bytes, keys::stream(partition, generation).as_bytes());
+        put_bulk(bytes, decimal(generation as usize).as_slice());
+        put_bulk(bytes, &encode_calendar(now, &calendar.bounds_at(now), stream_entries_max, levels));
+        bytes.extend_from_slice(operations);
     }
 }
 
-/// The keys of a call, each once. A slot is a key's place, counted from 1 as Lua does.
-struct Slots {
-    keys: Vec<String>,
-    by_key: HashMap<String, u8>,
+/// What a key is about.
+#[derive(PartialEq, Eq, Hash)]
+enum Subject<'a> {
+    User(&'a UserId),
+    Request(&'a UserId, &'a IdempotencyKey),
+    Hold(Uuid),
 }
 
-impl Slots {
-    fn new(fence: String) -> Self {
-        Self { keys: vec![fence], by_key: HashMap::new() }
-    }
+/// The keys of a call, each once. A slot is a key's place, counted from 1 as Lua does; the fence has the first.
+struct Slots<'a, 'b> {
+    keys: &'b mut Vec<u8>,
+    by_subject: HashMap<Subject<'a>, u8>,
+}
 
-    fn of(&mut self, key: String) -> u8 {
-        if let Some(slot) = self.by_key.get(&key) {
-            return *slot;
-        }
-        self.keys.push(key.clone());
-        let slot = u8::try_from(self.keys.len()).unwrap_or(u8::MAX);
-        self.by_key.insert(key, slot);
-        slot
+impl<'a> Slots<'a, '_> {
+    fn of(&mut self, subject: Subject<'a>, key: impl FnOnce() -> Vec<u8>) -> u8 {
+        let next = u8::try_from(self.by_subject.len() + 2).unwrap_or(u8::MAX);
+        *self.by_subject.entry(subject).or_insert_with(|| {
+            put_bulk(self.keys, &key());
+            next
+        })
     }
+}
+
+fn decimal(number: usize) -> Vec<u8> {
+    let mut digits = Vec::with_capacity(10);
+    put_decimal(&mut digits, number);
+    digits
 }

@@ -123,8 +123,8 @@ fn decode_event(reader: &mut Reader<'_>, at_ms: u64) -> Option<UsageEvent> {
     let (ap, overage) = (Ap::new(reader.u32()?), Ap::new(reader.u32()?));
     let id: Uuid = reader.uuid()?;
     let tokens = Tokens::new(reader.u32()?.into()).ok()?;
-    let user = UserId::parse(reader.text()?).ok()?;
-    let session = SessionId::parse(reader.text()?).ok()?;
+    let user = UserId::parse(&reader.id()?).ok()?;
+    let session = SessionId::parse(&reader.id()?).ok()?;
     let at = instant(i64::try_from(at_ms).ok()?);
     Some(UsageEvent { id, user, session, level, period, ap, overage, tokens, kind, at })
 }

@@ -70,6 +70,18 @@ async fn a_killed_redis_that_comes_back_with_its_file_has_lost_nothing() {
 }
 
 #[tokio::test]
+async fn a_restart_between_two_messages_leaves_nothing_in_doubt() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 5).await);
+    world.redis.stop().await;
+    world.redis.restart().await.unwrap();
+    // The gate's connections were closed while they were idle, which it sees before it sends anything.
+    assert!(gate.charges("alice", 5).await);
+    assert_eq!(used(&gate, "alice").await, 10);
+}
+
+#[tokio::test]
 async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     let mut world = World::new().await;
     let gate = world.gate().await;

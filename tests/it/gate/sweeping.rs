@@ -29,7 +29,7 @@ async fn a_record_whose_charges_are_not_flushed_stays() {
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
     assert!(gate.charges("alice", 7).await);
-    let key = [format!("qg:{{{partition}}}:u:alice")];
+    let key = [format!("qg:{{{partition}}}:u:alice").into_bytes()];
     let later = world.clock.now() + TimeDelta::hours(1);
     let sweep = async || {
         let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_sweep_of_a_generation_that_is_over_does_nothing() {
     gate.flush_and_verify().await;
     let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
     gate.gate.leave_generation(partition, watermark.generation).await.unwrap();
-    let key = [format!("qg:{{{partition}}}:u:alice")];
+    let key = [format!("qg:{{{partition}}}:u:alice").into_bytes()];
     let open = (watermark.generation, watermark.position.unwrap().id);
     let later = world.clock.now() + TimeDelta::hours(1);
     assert_eq!(gate.redis.sweep(partition, open, later, &key).await.unwrap(), None);

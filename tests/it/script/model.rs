@@ -107,7 +107,7 @@ impl Model {
                 return user.answer(Status::Denied);
             }
             user.charge(id, user.period, cost, 0);
-            Expected { charged: cost, ..user.answer(Status::Ok) }
+            user.answer(Status::Ok)
         })
     }
 

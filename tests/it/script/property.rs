@@ -31,7 +31,7 @@ use crate::support;
 
 const CLOCK_KEY: &str = "test:now_ms";
 /// The script's first file, replaced: the clock is what the test says it is.
-const CLOCK: &str = "local now_ms = tonumber(redis.call('GET', 'test:now_ms'))\n";
+const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'test:now_ms')) end\n";
 
 /// One step of a history. Holds and keys are named by small numbers, so that steps often meet.
 #[derive(Debug, Clone)]

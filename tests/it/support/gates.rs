@@ -35,7 +35,7 @@ use super::{database, redis as redis_server};
 /// Where the test's clock stands, for the script and for the test.
 const CLOCK_KEY: &str = "test:now_ms";
 /// The script's first file, replaced: the clock is what the test says it is.
-const CLOCK: &str = "local now_ms = tonumber(redis.call('GET', 'test:now_ms'))\n";
+const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'test:now_ms')) end\n";
 
 /// Two stores, and what gates on them agree about.
 pub(crate) struct World {
@@ -163,7 +163,7 @@ impl World {
             postgres: postgres.clone(),
             calendar,
             clock: clock.clone(),
-            batch_entries_max: 100,
+            batch_events_max: 100,
         };
         let sweeper =
             Sweeper { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock: clock.clone() };

@@ -1,0 +1,153 @@
+//! Redis at full speed: calls made ready beforehand, on connections that send much and count the replies.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use quota_gate::{
+    dev::RedisServer,
+    domain::{ap::Ap, clock::Clock, usage::Tokens, user_id::UserId},
+    gate::Gate,
+    store::redis::{Context, Operation, Request, Script},
+};
+use uuid::Uuid;
+
+use super::stores::session;
+
+/// A connection that sends much and counts the replies.
+pub(crate) struct Pipe {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Pipe {
+    pub(crate) fn open(server: &RedisServer) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", server.port()))?;
+        stream.set_nodelay(true)?;
+        let mut pipe = Self { stream, buffer: vec![0; 1 << 20], filled: 0 };
+        let url = server.url();
+        let password = url.split(['@', ':']).nth(2).unwrap_or_default();
+        pipe.send(format!("AUTH {password}\r\n").as_bytes())?;
+        pipe.receive(1)?;
+        Ok(pipe)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Waits for so many replies: strings, numbers, or flat arrays of them.
+    fn receive(&mut self, replies: usize) -> anyhow::Result<()> {
+        let (mut at, mut awaited) = (0, replies);
+        while awaited > 0 {
+            if let Some(length) = reply_end(&self.buffer[at..self.filled])? {
+                at += length;
+                awaited -= 1;
+            } else {
+                let read = self.stream.read(&mut self.buffer[self.filled..])?;
+                anyhow::ensure!(read > 0, "Redis closed the connection");
+                self.filled += read;
+            }
+        }
+        anyhow::ensure!(at == self.filled, "Redis answered more than it was asked");
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+/// Keeps one block under way on each connection for a while; says how many blocks were done, and in what time.
+pub(crate) fn drive(
+    pipes: &mut [Pipe],
+    blocks: &[Vec<u8>],
+    replies: usize,
+    time: Duration,
+) -> anyhow::Result<(usize, Duration)> {
+    let (mut turn, started) = (0, Instant::now());
+    for pipe in &mut *pipes {
+        pipe.send(&blocks[turn % blocks.len()])?;
+        turn += 1;
+    }
+    while started.elapsed() < time {
+        for pipe in &mut *pipes {
+            pipe.receive(replies)?;
+            pipe.send(&blocks[turn % blocks.len()])?;
+            turn += 1;
+        }
+    }
+    for pipe in &mut *pipes {
+        pipe.receive(replies)?;
+    }
+    Ok((turn, started.elapsed()))
+}
+
+/// Consumes of so many users in each call, two calls under way, on the partitions that a gate has opened: what the script
+/// alone could do. Users a call, calls a second.
+pub(crate) fn ceiling(
+    server: &RedisServer,
+    gate: &Gate,
+    users: &[UserId],
+    size: usize,
+    time: Duration,
+) -> anyhow::Result<f64> {
+    let (script, levels) = (Script::default(), gate.levels());
+    let mut by_partition = vec![vec![]; gate.partitions().count().into()];
+    for user in users {
+        by_partition[gate.partitions().of(user).index()].push(user);
+    }
+    let mut pick = fastrand::Rng::with_seed(7);
+    let partitions: Vec<_> = gate.partitions().all().collect();
+    let blocks: Vec<Vec<u8>> = (0..256)
+        .map(|number| {
+            let partition = partitions[number % partitions.len()];
+            let users = &by_partition[partition.index()];
+            let requests: Vec<Request> = (0..size).map(|_| consume(users[pick.usize(..users.len())])).collect();
+            let context = Context {
+                partition,
+                generation: 1,
+                now: Clock::machine().now(),
+                calendar: gate.calendar(),
+                levels: &levels,
+                stream_entries_max: u32::MAX,
+            };
+            script.command(&context, &requests)
+        })
+        .collect();
+    let mut pipes = vec![Pipe::open(server)?, Pipe::open(server)?];
+    let (turns, elapsed) = drive(&mut pipes, &blocks, 1, time)?;
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
+    Ok((turns * size) as f64 / elapsed.as_secs_f64())
+}
+
+/// A message of one AP.
+pub(crate) fn consume(user: &UserId) -> Request {
+    let operation = Operation::Consume {
+        cost: Ap::ONE,
+        event: Uuid::from_u128(7),
+        session: session(),
+        tokens: Tokens::default(),
+        idempotency: None,
+    };
+    Request { user: user.clone(), operation, seed: None, generation: None }
+}
+
+fn reply_end(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+    let Some(line) = bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1) else { return Ok(None) };
+    let length = || anyhow::Ok(std::str::from_utf8(&bytes[1..line - 2])?.parse::<usize>()?);
+    let end = match bytes[0] {
+        b'$' => line + length()? + 2,
+        b'*' => {
+            let mut at = line;
+            for _ in 0..length()? {
+                let Some(item) = reply_end(&bytes[at..])? else { return Ok(None) };
+                at += item;
+            }
+            at
+        }
+        b'-' => anyhow::bail!("Redis refused: {}", String::from_utf8_lossy(&bytes[..line])),
+        _ => line,
+    };
+    Ok((end <= bytes.len()).then_some(end))
+}

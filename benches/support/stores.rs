@@ -1,0 +1,114 @@
+//! A Redis and a Postgres for one benchmark, as `dev` starts them and the operator's guide asks for them.
+
+use std::sync::Arc;
+
+use quota_gate::{
+    app::App,
+    config::{Config, Secret},
+    dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir},
+    domain::user_id::{SessionId, UserId},
+};
+use redis::aio::MultiplexedConnection;
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+use uuid::Uuid;
+
+use super::Scale;
+
+/// A quota that no benchmark uses up.
+pub(crate) const QUOTA: u32 = 2_000_000_000;
+
+/// Two stores. They end with this value.
+pub(crate) struct Stores {
+    pub(crate) redis: RedisServer,
+    pub(crate) postgres: PostgresServer,
+    pub(crate) scratch: ScratchDir,
+}
+
+impl Stores {
+    /// Starts them: Redis with its append-only file, Postgres with every commit on disk (but for a smoke).
+    pub(crate) async fn start(scale: Scale) -> anyhow::Result<Self> {
+        let scratch = ScratchDir::new()?;
+        let redis = redis_server(&scratch).await?;
+        let durability = scale.of(Durability::Memory, Durability::Disk, Durability::Disk);
+        // Several times the defaults, as anyone gives a Postgres that has a gigabyte to itself.
+        let extra = ["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=30min", "max_connections=100"];
+        let options = PostgresServerOptions {
+            durability,
+            lifetime: Lifetime::Scratch,
+            extra: extra.map(str::to_owned).to_vec(),
+            ..PostgresServerOptions::default()
+        };
+        let postgres = PostgresServer::start(&scratch.path().join("postgres"), options).await?;
+        Ok(Self { redis, postgres, scratch })
+    }
+
+    /// What a gate on these stores needs to know.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let mut config = Config::load(None)?;
+        config.redis.url = Secret::new(self.redis.url());
+        config.postgres.url = Secret::new(self.postgres.url("postgres"));
+        config.auth.reservation_secret = Secret::new("a secret of at least thirty-two bytes");
+        config.flusher.enabled = false;
+        config.resetter.enabled = false;
+        Ok(config)
+    }
+
+    /// A gate in this process.
+    pub(crate) async fn app(&self) -> anyhow::Result<App> {
+        self.app_with_levels(&[("bench", QUOTA)]).await
+    }
+
+    /// The same with levels of the benchmark's choice.
+    pub(crate) async fn app_with_levels(&self, levels: &[(&str, u32)]) -> anyhow::Result<App> {
+        let mut config = self.config()?;
+        config.levels = levels.iter().map(|&(name, quota)| (name.to_owned(), quota)).collect();
+        quota_gate::app::postgres(&config)?.migrate().await?;
+        App::build(config).await
+    }
+
+    /// A connection to Redis.
+    pub(crate) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
+        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
+    }
+
+    /// Connections to Postgres.
+    pub(crate) async fn pool(&self) -> anyhow::Result<PgPool> {
+        Ok(PgPool::connect(&self.postgres.url("postgres")).await?)
+    }
+}
+
+/// A Redis alone.
+pub(crate) async fn redis_server(scratch: &ScratchDir) -> anyhow::Result<RedisServer> {
+    let options = RedisServerOptions { lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
+    Ok(RedisServer::start(&scratch.path().join("redis"), options).await?)
+}
+
+/// Runs statements that take no parameters.
+pub(crate) async fn run_sql(pool: &PgPool, statements: &str) -> anyhow::Result<()> {
+    pool.execute(AssertSqlSafe(statements.to_owned())).await?;
+    Ok(())
+}
+
+/// Throws the journal away, for benchmarks of what stands before it.
+pub(crate) async fn forget_journal(redis: &mut MultiplexedConnection) -> anyhow::Result<()> {
+    let streams: Vec<String> = redis::cmd("KEYS").arg("qg:*:ev:*").query_async(redis).await?;
+    for stream in streams {
+        let () = redis::cmd("XTRIM").arg(stream).arg("MAXLEN").arg(1).query_async(redis).await?;
+    }
+    Ok(())
+}
+
+/// The same users in every run: UUIDs, as products have them.
+pub(crate) fn users(count: usize) -> Arc<[UserId]> {
+    (0..count).map(user).collect()
+}
+
+/// One of them.
+pub(crate) fn user(number: usize) -> UserId {
+    let uuid = Uuid::new_v8((number as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
+    UserId::parse(&uuid.to_string()).expect("a UUID is a user id")
+}
+
+pub(crate) fn session() -> SessionId {
+    SessionId::parse("chat-42").expect("a session id")
+}
