@@ -19,7 +19,7 @@ use crate::support::{
     Scale,
     report::{Axis, Line, Plot, Section, Target},
     rounds::Rounds,
-    stores::{Stores, forget_journal, user},
+    stores::{Stores, forget_journal, run_sql, user},
     talker::message,
     text::{self, count},
 };
@@ -31,7 +31,7 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         "cold",
         scale,
         "users whom Redis does not know",
-        "1,024 callers in process, each user once: users whose record Redis has (hot), whose row only Postgres has (cold), and whom \
+        "1,024 callers in process, each user once: users whose record Redis has (hot), whose row only Postgres has (cold; of those who were here today, it also sums up the day's log), and whom \
          nobody has seen (new: their row is made, and the commit is on disk before the answer). Then every record and journal entry of \
          Redis is deleted under full load: how long until it is as before.",
     );
@@ -43,7 +43,9 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let stores = Stores::start(scale).await?;
     let app = stores.app().await?;
     let mut redis = stores.redis().await?;
-    let (mut hot, mut cold, mut new) = (Rounds::default(), Rounds::default(), Rounds::default());
+    let pool = stores.pool().await?;
+    let (mut hot, mut cold, mut today, mut new) =
+        (Rounds::default(), Rounds::default(), Rounds::default(), Rounds::default());
     let each = scale.of(200, 20_000, 100_000);
     for round in 0..scale.of(1, 3, 5) {
         let users: Arc<[UserId]> = (round * each..(round + 1) * each).map(user).collect();
@@ -52,10 +54,17 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         hot.push(once_each(&app.gate, &users).await);
         app.flusher().flush_all().await?;
         forget_records(&mut redis).await?;
+        today.push(once_each(&app.gate, &users).await);
+        app.flusher().flush_all().await?;
+        forget_records(&mut redis).await?;
+        // As if nobody had come since last month.
+        run_sql(&pool, "truncate chat_usage_logs").await?;
+        run_sql(&pool, "update chat_quotas set updated_at = updated_at - interval '40 days'").await?;
+        run_sql(&pool, "vacuum analyze chat_quotas").await?;
         cold.push(once_each(&app.gate, &users).await);
         app.flusher().flush_all().await?;
     }
-    let rows = [("hot", &hot), ("cold", &cold), ("new", &new)]
+    let rows = [("hot", &hot), ("cold", &cold), ("cold, but here today", &today), ("new", &new)]
         .map(|(name, rounds)| vec![name.to_owned(), text::whole(rounds.median()), text::ratio(rounds.over(&hot))]);
     section.table(
         &format!("{} users, each once", text::whole(count(each))),
@@ -63,6 +72,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         rows.to_vec(),
     );
     section.ratio("cold ÷ hot consume", cold.over(&hot), Some(Target::AtLeast(0.25)));
+    section.ratio("cold, but here today ÷ hot consume", today.over(&hot), None);
     section.ratio("new ÷ hot consume", new.over(&hot), None);
     loss(section, scale, &stores, &app.gate, each).await?;
     forget_journal(&mut redis).await

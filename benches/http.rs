@@ -12,7 +12,7 @@ use crate::support::{
     machine,
     report::{Axis, Line, Plot, Section, Target},
     rounds::Rounds,
-    stores::{Stores, forget_journal, users},
+    stores::{Stores, compact, forget_journal, users},
     text,
 };
 
@@ -71,10 +71,11 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     send_all(gate.address, reads.to_vec()).await?;
     let resident_before = machine::resident_mib(gate.pid());
     let mut redis = stores.redis().await?;
-    let time = scale.of(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2));
+    let time = scale.of(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(1));
     let counts: &[usize] = scale.of(&[CONNECTIONS], &[CONNECTIONS], &[1, 8, CONNECTIONS, 256]);
     let mut results = vec![vec![Results::default(); SIDES.len()]; counts.len()];
     for _ in 0..scale.of(1, 5, 7) {
+        compact(&mut redis).await?;
         for (&connections, results) in counts.iter().zip(&mut results) {
             for ((_, side), results) in SIDES.iter().zip(results) {
                 let (address, requests) = match side {

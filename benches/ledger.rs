@@ -78,7 +78,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let days = scale.of(2, 60, 365);
     world.prepare(days).await?;
 
-    let time = scale.of(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(3));
+    let time = scale.of(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2));
     let mut balance = vec![[Rounds::default(), Rounds::default()]; DESIGNS.len()];
     let mut sending = vec![[Rounds::default(), Rounds::default()]; DESIGNS.len()];
     for _ in 0..scale.of(1, 3, 5) {

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use quota_gate::{
     gate::Gate,
     store::redis::{Context, Operation, Request, Script},
 };
+use redis::Cmd;
 use uuid::Uuid;
 
 use super::stores::session;
@@ -92,6 +94,15 @@ pub(crate) fn ceiling(
     size: usize,
     time: Duration,
 ) -> anyhow::Result<f64> {
+    let blocks = calls(gate, users, size, 256);
+    let mut pipes = vec![Pipe::open(server)?, Pipe::open(server)?];
+    let (turns, elapsed) = drive(&mut pipes, &blocks, 1, time)?;
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
+    Ok((turns * size) as f64 / elapsed.as_secs_f64())
+}
+
+/// Calls of so many consumes each, as they go over the wire. Good for a minute: a call names its caller's time.
+fn calls(gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8>> {
     let (script, levels) = (Script::default(), gate.levels());
     let mut by_partition = vec![vec![]; gate.partitions().count().into()];
     for user in users {
@@ -99,26 +110,43 @@ pub(crate) fn ceiling(
     }
     let mut pick = fastrand::Rng::with_seed(7);
     let partitions: Vec<_> = gate.partitions().all().collect();
-    let blocks: Vec<Vec<u8>> = (0..256)
-        .map(|number| {
-            let partition = partitions[number % partitions.len()];
-            let users = &by_partition[partition.index()];
-            let requests: Vec<Request> = (0..size).map(|_| consume(users[pick.usize(..users.len())])).collect();
-            let context = Context {
-                partition,
-                generation: 1,
-                now: Clock::machine().now(),
-                calendar: gate.calendar(),
-                levels: &levels,
-                stream_entries_max: u32::MAX,
-            };
-            script.command(&context, &requests)
-        })
-        .collect();
-    let mut pipes = vec![Pipe::open(server)?, Pipe::open(server)?];
-    let (turns, elapsed) = drive(&mut pipes, &blocks, 1, time)?;
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
-    Ok((turns * size) as f64 / elapsed.as_secs_f64())
+    let call = |number: usize| {
+        let partition = partitions[number % partitions.len()];
+        let users = &by_partition[partition.index()];
+        let requests: Vec<Request> = (0..size).map(|_| consume(users[pick.usize(..users.len())])).collect();
+        let context = Context {
+            partition,
+            generation: 1,
+            now: Clock::machine().now(),
+            calendar: gate.calendar(),
+            levels: &levels,
+            stream_entries_max: u32::MAX,
+        };
+        script.command(&context, &requests)
+    };
+    (0..count).map(call).collect()
+}
+
+/// Calls of one consume each, for the `redis` crate. Good for a minute.
+pub(crate) fn decisions(gate: &Gate, users: &[UserId]) -> Arc<[Cmd]> {
+    let words = |bytes: &[u8]| {
+        let (count, mut rest) = length(bytes);
+        let mut command = Cmd::new();
+        for _ in 0..count {
+            let (length, after) = length(rest);
+            command.arg(&after[..length]);
+            rest = &after[length + 2..];
+        }
+        command
+    };
+    calls(gate, users, 1, 4096).iter().map(|bytes| words(bytes)).collect()
+}
+
+/// `*3` or `$12`, and what follows its line.
+fn length(bytes: &[u8]) -> (usize, &[u8]) {
+    let end = bytes.windows(2).position(|two| two == b"\r\n").expect("a line");
+    let digits = std::str::from_utf8(&bytes[1..end]).expect("digits");
+    (digits.parse().expect("a length"), &bytes[end + 2..])
 }
 
 /// A message of one AP.

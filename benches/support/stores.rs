@@ -1,6 +1,6 @@
 //! A Redis and a Postgres for one benchmark, as `dev` starts them and the operator's guide asks for them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use quota_gate::{
     app::App,
@@ -79,7 +79,9 @@ impl Stores {
 
 /// A Redis alone.
 pub(crate) async fn redis_server(scratch: &ScratchDir) -> anyhow::Result<RedisServer> {
-    let options = RedisServerOptions { lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
+    // When to write the file anew is the benchmark's to say: see `compact`.
+    let extra = vec!["auto-aof-rewrite-percentage 0".to_owned()];
+    let options = RedisServerOptions { lifetime: Lifetime::Scratch, extra, ..RedisServerOptions::default() };
     Ok(RedisServer::start(&scratch.path().join("redis"), options).await?)
 }
 
@@ -87,6 +89,19 @@ pub(crate) async fn redis_server(scratch: &ScratchDir) -> anyhow::Result<RedisSe
 pub(crate) async fn run_sql(pool: &PgPool, statements: &str) -> anyhow::Result<()> {
     pool.execute(AssertSqlSafe(statements.to_owned())).await?;
     Ok(())
+}
+
+/// Lets Redis write its append-only file anew, which is too long by then. It does so by itself only when it has doubled,
+/// in the middle of somebody's round.
+pub(crate) async fn compact(redis: &mut MultiplexedConnection) -> anyhow::Result<()> {
+    redis::cmd("BGREWRITEAOF").exec_async(redis).await?;
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let info: String = redis::cmd("INFO").arg("persistence").query_async(redis).await?;
+        if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0") {
+            return Ok(());
+        }
+    }
 }
 
 /// Throws the journal away, for benchmarks of what stands before it.

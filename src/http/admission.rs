@@ -1,31 +1,88 @@
-//! Which requests are let in.
+//! The way in, the same for every route: its body is bounded, it is observed, and it is let in or not.
 //!
 //! Too much at once is refused immediately, with 503, instead of queueing: a client that waits is worse off than one that
 //! knows. Settlements have permits of their own: what was generated can be charged while new work is refused.
+//!
+//! One layer does all of it, for axum clones every layer at every request.
 
 use axum::{
-    extract::{Request, State},
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Request, State},
+    http::header,
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
 
-use super::{AppState, error::Problem, state::Limits};
+use super::{
+    AppState,
+    error::{Code, Problem},
+    observe::observe,
+};
 
-pub(super) async fn admit_request(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    admit(&state.admission().requests, state.limits(), request, next).await
+/// The way in for one group of routes.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub(super) state: AppState,
+    pub(super) permits: Permits,
 }
 
-pub(super) async fn admit_settlement(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    admit(&state.admission().settlements, state.limits(), request, next).await
+/// What a request needs to be let in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Permits {
+    /// One of those for new work.
+    Requests,
+    /// One of those for what is begun.
+    Settlements,
+    /// Nothing: whoever runs the gate has to get an answer.
+    None,
 }
 
-async fn admit(permits: &Semaphore, limits: &Limits, request: Request, next: Next) -> Response {
-    let Ok(_permit) = permits.try_acquire() else {
-        metrics::counter!("quota_gate_shed_requests_total").increment(1);
-        return Problem::unavailable("the gate has as much to do as it may; try again").into_response();
-    };
-    timeout(limits.request_timeout, next.run(request))
-        .await
-        .unwrap_or_else(|_| Problem::indeterminate("the request took too long").into_response())
+pub(super) async fn enter(State(entrance): State<Entrance>, mut request: Request, next: Next) -> Response {
+    DefaultBodyLimit::max(entrance.state.limits().body_bytes_max).apply(&mut request);
+    observe(request, async |request| entrance.admit(request, next).await).await
+}
+
+/// So much of a body that is too large is read and thrown away. A client that is still sending when the connection closes may
+/// never see the answer; one that sends more than this has to put up with that.
+const DRAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+impl Entrance {
+    async fn admit(&self, request: Request, next: Next) -> Response {
+        let admission = self.state.admission();
+        if declared_length(&request) > admission.limits.body_bytes_max {
+            let drained = drain(request.into_body());
+            // Whether all of it came makes no difference to the answer.
+            let _ = timeout(admission.limits.request_timeout, drained).await;
+            let rule = format!("a body has at most {} bytes", admission.limits.body_bytes_max);
+            return Problem::new(Code::PayloadTooLarge, rule).into_response();
+        }
+        let permits = match self.permits {
+            Permits::Requests => &admission.requests,
+            Permits::Settlements => &admission.settlements,
+            Permits::None => return next.run(request).await,
+        };
+        let Ok(_permit) = permits.try_acquire() else {
+            metrics::counter!("quota_gate_shed_requests_total").increment(1);
+            return Problem::unavailable("the gate has as much to do as it may; try again").into_response();
+        };
+        timeout(admission.limits.request_timeout, next.run(request))
+            .await
+            .unwrap_or_else(|_| Problem::indeterminate("the request took too long").into_response())
+    }
+}
+
+fn declared_length(request: &Request) -> usize {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
+}
+
+async fn drain(mut body: Body) {
+    let mut drained = 0;
+    while drained < DRAINED_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
 }

@@ -18,11 +18,11 @@ mod state;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     routing::{get, post, put},
 };
 
+use self::admission::{Entrance, Permits, enter};
 pub use self::{
     auth::{Auth, AuthOptions},
     openapi::openapi_json,
@@ -38,29 +38,28 @@ pub fn router(state: AppState) -> Router {
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
         .route("/api/chat/quota/reservations/{id}/release", post(reservations::release))
-        .route("/api/chat/quota/reservations/{id}/extend",  post(reservations::extend))
-        .layer(from_fn_with_state(state.clone(), admission::admit_settlement));
+        .route("/api/chat/quota/reservations/{id}/extend",  post(reservations::extend));
 
     let requests = Router::new()
         .route("/api/chat/quota",              get(quota::quota))
         .route("/api/chat/quota/consume",      post(consume::consume))
         .route("/api/chat/quota/reservations", post(reservations::reserve))
-        .route("/api/chat/quota/membership",   put(membership::change))
-        .layer(from_fn_with_state(state.clone(), admission::admit_request));
+        .route("/api/chat/quota/membership",   put(membership::change));
 
     let operations = Router::new()
         .route("/api/chat/quota/reset", get(reset::health).post(reset::run))
         .route("/healthz",              get(health::live))
         .route("/readyz",               get(health::ready))
         .route("/metrics",              get(health::metrics))
-        .route("/openapi.json",         get(openapi::document));
+        .route("/openapi.json",         get(openapi::document))
+        .fallback(error::no_such_route);
 
-    settlements
-        .merge(requests)
-        .merge(operations)
-        .fallback(error::no_such_route)
-        .method_not_allowed_fallback(error::no_such_method)
-        .layer(DefaultBodyLimit::max(state.limits().body_bytes_max))
-        .layer(from_fn(observe::observe))
+    let entered = |group: Router<AppState>, permits| {
+        let entrance = Entrance { state: state.clone(), permits };
+        group.method_not_allowed_fallback(error::no_such_method).layer(from_fn_with_state(entrance, enter))
+    };
+    entered(settlements, Permits::Settlements)
+        .merge(entered(requests, Permits::Requests))
+        .merge(entered(operations, Permits::None))
         .with_state(state)
 }

@@ -6,7 +6,6 @@ use std::{cell::RefCell, collections::HashMap, panic::AssertUnwindSafe, time::In
 use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderName, HeaderValue, Method, StatusCode},
-    middleware::Next,
     response::Response,
 };
 use futures_util::FutureExt;
@@ -28,7 +27,8 @@ thread_local! {
     static BY_ROUTE: RefCell<HashMap<String, RouteMetrics>> = RefCell::default();
 }
 
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+/// Has a request handled.
+pub(super) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
     let started = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("none", MatchedPath::as_str);
@@ -36,7 +36,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let id = request.headers().get(X_REQUEST_ID).cloned().unwrap_or_else(new_id);
     let span = tracing::info_span!("request", %method, route, request_id = id.to_str().unwrap_or(""));
     // Whatever a handler leaves half done by a panic is its request's own.
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let handled = AssertUnwindSafe(handle(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = handled.unwrap_or_else(|panic| span.in_scope(|| error::panicked(&*panic)));
     let (status, elapsed) = (response.status(), started.elapsed());
     span.in_scope(|| {
