@@ -40,9 +40,14 @@ local function base_after(slot, changed)
 end
 
 -- The answer to nearly every message: what happened, and the record.
+local OK_ALONE = '\0\0'
 local function answer(slot, changed, status)
   local base = base_after(slot, changed)
-  answers[answered + 1] = holds == '' and char(status, 0) or pack('>BBI4B', status, HOLDING, held, 0)
+  if holds ~= '' then
+    answers[answered + 1] = pack('>BBI4B', status, HOLDING, held, 0)
+  else
+    answers[answered + 1] = status == OK and OK_ALONE or char(status, 0)
+  end
   answers[answered + 2] = base
   answered = answered + 2
 end

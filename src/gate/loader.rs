@@ -150,7 +150,7 @@ impl Worker {
         };
         // Each row with the generation of its own snapshot.
         let seeds = |loaded: Loaded| {
-            let generation = loaded.watermark.generation;
+            let generation = loaded.generation;
             loaded.rows.into_iter().map(move |row| (row.user.clone(), LoadedUser { generation, seed: seed(&row) }))
         };
         Ok(found.into_iter().chain(created).flat_map(seeds).collect())

@@ -6,7 +6,6 @@ use super::{Postgres, PostgresError};
 use crate::domain::{
     ap::Ap,
     calendar::Period,
-    journal::{Position, Watermark},
     level::{Level, LevelCode},
     user_id::UserId,
 };
@@ -52,8 +51,8 @@ pub struct NewUser<'a> {
 /// Users, and the state of their partition in the same snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// How far the partition's events are in these rows.
-    pub watermark: Watermark,
+    /// The partition's generation.
+    pub generation: u32,
     /// One row for each user.
     pub rows: Vec<QuotaRow>,
 }
@@ -71,9 +70,6 @@ struct LoadedRow {
     used_today: i64,
     updated_at: DateTime<Utc>,
     generation: i32,
-    last_id: Option<String>,
-    last_event: uuid::Uuid,
-    opened_at: DateTime<Utc>,
 }
 
 /// A row as the queries of this file return it.
@@ -93,7 +89,8 @@ pub(super) struct RawRow {
 impl Loaded {
     fn of(partition: u16, rows: Vec<LoadedRow>) -> Result<Option<Self>, PostgresError> {
         let Some(any) = rows.first() else { return Ok(None) };
-        let watermark = watermark_of(partition, any.generation, any.last_id.as_deref(), any.last_event, any.opened_at)?;
+        let generation = u32::try_from(any.generation)
+            .map_err(|_| PostgresError::inconsistent("flush_watermarks", "generation", partition))?;
         let row = |row: LoadedRow| {
             RawRow {
                 user_uuid: row.user_uuid,
@@ -109,12 +106,12 @@ impl Loaded {
             }
             .parse()
         };
-        Ok(Some(Self { watermark, rows: rows.into_iter().map(row).collect::<Result<_, _>>()? }))
+        Ok(Some(Self { generation, rows: rows.into_iter().map(row).collect::<Result<_, _>>()? }))
     }
 }
 
 impl Postgres {
-    /// The rows of these users of one partition, as far as there are any, and the partition's watermark, all from one
+    /// The rows of these users of one partition, as far as there are any, and the partition's generation, all from one
     /// snapshot: so that nothing that is flushed meanwhile is missed or seen twice. None when there is no row at all.
     ///
     /// # Errors
@@ -143,10 +140,7 @@ impl Postgres {
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
                     ) else 0 end as "used_today!",
-                    watermark.generation,
-                    watermark.last_id,
-                    watermark.last_event,
-                    watermark.opened_at
+                    watermark.generation
              from chat_quotas as quotas
              join membership_levels as levels on levels.name = quotas.membership_level
              left join membership_levels as pending on pending.name = quotas.pending_level
@@ -229,10 +223,7 @@ impl Postgres {
                         where logs.user_uuid = found.user_uuid
                           and logs.created_at >= $7
                     ) else 0 end as "used_today!",
-                    watermark.generation,
-                    watermark.last_id,
-                    watermark.last_event,
-                    watermark.opened_at
+                    watermark.generation
              from found
              join membership_levels as levels on levels.name = found.membership_level
              left join membership_levels as pending on pending.name = found.pending_level
@@ -318,19 +309,4 @@ impl RawRow {
 
 pub(super) fn parse_period(id: i32) -> Option<Period> {
     u32::try_from(id).ok().and_then(|id| Period::from_id(id).ok())
-}
-
-pub(super) fn watermark_of(
-    partition: u16,
-    generation: i32,
-    last_id: Option<&str>,
-    last_event: uuid::Uuid,
-    opened_at: DateTime<Utc>,
-) -> Result<Watermark, PostgresError> {
-    let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, partition);
-    let position = match last_id {
-        Some(id) => Some(Position { id: id.parse().map_err(|_| wrong("last_id"))?, event: last_event }),
-        None => None,
-    };
-    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position, opened_at })
 }

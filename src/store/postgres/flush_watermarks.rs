@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres as Database, pool::PoolConnection};
 
-use super::{Postgres, PostgresError, chat_quotas::watermark_of};
+use super::{Postgres, PostgresError};
 use crate::domain::{
     journal::{Position, Watermark},
     partition::Partitions,
@@ -166,4 +166,19 @@ pub(super) fn number(partition: u16) -> i16 {
 
 pub(super) fn signed(generation: u32) -> i32 {
     i32::try_from(generation).unwrap_or(i32::MAX)
+}
+
+fn watermark_of(
+    partition: u16,
+    generation: i32,
+    last_id: Option<&str>,
+    last_event: uuid::Uuid,
+    opened_at: DateTime<Utc>,
+) -> Result<Watermark, PostgresError> {
+    let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, partition);
+    let position = match last_id {
+        Some(id) => Some(Position { id: id.parse().map_err(|_| wrong("last_id"))?, event: last_event }),
+        None => None,
+    };
+    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position, opened_at })
 }
