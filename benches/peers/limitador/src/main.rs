@@ -14,7 +14,8 @@ use limitador::{AsyncRateLimiter, limit::Limit, storage::redis::AsyncRedisStorag
 const MONTH_SECONDS: u64 = 30 * 24 * 3600;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(run());
 }
 
@@ -25,8 +26,8 @@ async fn run() {
     let (callers, users) = (number(), number());
     let storage = AsyncRedisStorage::new(&url).await.expect("Redis answers");
     let limiter = Arc::new(AsyncRateLimiter::new_with_storage(Box::new(storage)));
-    let by_user = "user_id".try_into().expect("an expression");
-    limiter.add_limit(Limit::new("chat", 2_000_000_000, MONTH_SECONDS, vec![], vec![by_user]));
+    let conditions: [&str; 0] = [];
+    limiter.add_limit(Limit::new("chat", 2_000_000_000, MONTH_SECONDS, conditions, ["user_id"]));
 
     for line in std::io::stdin().lock().lines() {
         let time = Duration::from_millis(line.expect("a line").trim().parse().expect("milliseconds"));
@@ -35,11 +36,15 @@ async fn run() {
             .map(|caller| {
                 let limiter = Arc::clone(&limiter);
                 tokio::spawn(async move {
-                    let (namespace, mut pick, mut done) = ("chat".into(), fastrand::Rng::with_seed(caller as u64), 0_u64);
+                    let (namespace, mut pick, mut done) =
+                        ("chat".into(), fastrand::Rng::with_seed(caller as u64), 0_u64);
                     while started.elapsed() < time {
                         let user = format!("00000000-0000-8000-8000-{:012}", pick.usize(..users));
-                        let context = HashMap::from([("user_id".to_owned(), user)]).into();
-                        let decision = limiter.check_rate_limited_and_update(&namespace, &context, 1).await.expect("a decision");
+                        let context = HashMap::from([("user_id".to_owned(), user)]);
+                        let decision = limiter
+                            .check_rate_limited_and_update(&namespace, &context, 1, false)
+                            .await
+                            .expect("a decision");
                         assert!(!decision.limited);
                         done += 1;
                     }
