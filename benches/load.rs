@@ -225,7 +225,8 @@ fn hand_out(due: &Semaphore, started: Instant, rate: f64, time: Duration) {
     let mut handed_out = 0;
     while started.elapsed() < time {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of messages")]
-        let by_now = (started.elapsed().as_secs_f64() * rate) as usize;
+        // The first is due at once.
+        let by_now = (started.elapsed().as_secs_f64() * rate) as usize + 1;
         due.add_permits(by_now - handed_out);
         handed_out = by_now;
         bar.set_position(started.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
