@@ -47,7 +47,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let rows = scale.of(3_000, 100_000, 1_000_000);
     let (mut resetter, mut statement, mut alone, mut alongside, mut beside_statement) =
         (Rounds::default(), Rounds::default(), Rounds::default(), Rounds::default(), Rounds::default());
-    for _ in 0..scale.of(1, 3, 3) {
+    for _ in 0..scale.of(1, 2, 3) {
         make_due(&pool, rows).await?;
         let quiet =
             talk(&app, &talking, scale.of(Duration::from_millis(50), Duration::from_secs(1), Duration::from_secs(5)))
