@@ -4,7 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use quota_gate::{
     app::App,
-    domain::{ap::Ap, decision::Decision, hold::Ttl, usage::Tokens, user_id::UserId},
+    domain::{
+        ap::Ap,
+        decision::{Decision, Settled},
+        hold::Ttl,
+        usage::Tokens,
+        user_id::UserId,
+    },
     gate::{Commit, Consume, Gate, Reserve},
 };
 use redis::aio::MultiplexedConnection;
@@ -92,7 +98,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         forget_journal(&mut bench.connection.clone()).await?;
         compact(&mut bench.connection.clone()).await?;
         for (&callers, results) in counts.iter().zip(&mut results) {
-            bench.decisions = pipe::decisions(&bench.gate, &bench.users);
+            bench.decisions = pipe::decisions(&stores.redis, &bench.gate, &bench.users)?;
             for ((_, side), results) in SIDES.iter().zip(results) {
                 let done = bench.side(*side, callers, time).await;
                 forget_journal(&mut bench.connection.clone()).await?;
@@ -202,7 +208,8 @@ impl Bench {
                 let Ok(Decision::Allowed(reserved)) = self.gate.reserve(request).await else { panic!("no hold") };
                 let id = self.gate.reservation_id(&reserved.reservation);
                 let commit = Commit { ap: None, tokens: Tokens::default() };
-                assert!(self.gate.commit(&id, commit).await.is_ok_and(|committed| committed.charged == Ap::ONE));
+                let committed = self.gate.commit(&id, commit).await.ok().and_then(Settled::now);
+                assert!(committed.is_some_and(|committed| committed.charged == Ap::ONE));
             }
             Side::Peek => {
                 assert!(self.gate.quota(&user).await.is_ok());

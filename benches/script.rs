@@ -12,13 +12,13 @@ use quota_gate::{
         partition::{Partition, Partitions},
         user_id::UserId,
     },
-    store::redis::{Context, Membership, Operation, Redis, RedisOptions, Request, Script, Seed},
+    store::redis::{Context, Membership, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId},
 };
 use redis::Connection;
 
 use crate::support::{
     Scale,
-    pipe::{Pipe, consume, drive},
+    pipe::{Pipe, consume, drive, server_id},
     report::{Axis, Line, Plot, Section, Target},
     rounds::Rounds,
     stores::{QUOTA, redis_server, user},
@@ -59,6 +59,7 @@ struct Bench {
     server: RedisServer,
     _scratch: ScratchDir,
     admin: Connection,
+    server_id: ServerId,
     script: Script,
     incrby_sha: String,
     hashes_sha: String,
@@ -179,12 +180,14 @@ impl Bench {
         let mut admin = redis::Client::open(server.url())?.get_connection()?;
         let mut load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).query::<String>(&mut admin);
         let (incrby_sha, hashes_sha) = (load(INCRBY)?, load(include_str!("hashes.lua"))?);
+        let server_id = server_id(&server)?;
         let level =
             Level { code: LevelCode::new(1).expect("a code"), name: LevelName::parse("bench")?, quota: Ap::new(QUOTA) };
         let mut bench = Self {
             server,
             _scratch: scratch,
             admin,
+            server_id,
             script: Script::default(),
             incrby_sha,
             hashes_sha,
@@ -252,6 +255,7 @@ impl Bench {
         Context {
             partition: self.partition,
             generation: 1,
+            server: &self.server_id,
             now: Clock::machine().now(),
             calendar: self.calendar,
             levels: &self.levels,

@@ -12,7 +12,7 @@ use quota_gate::{
     config::Config,
     domain::{
         ap::Ap,
-        decision::Decision,
+        decision::{Decision, Settled},
         hold::Ttl,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -40,8 +40,10 @@ async fn main() -> anyhow::Result<()> {
         Decision::Allowed(reserved) => {
             let id = app.gate.reservation_id(&reserved.reservation);
             let tokens = Tokens::new(512)?; // … generate the message here …
-            let committed = app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens }).await?;
-            println!("{} AP charged, {} remain", committed.charged, committed.quota.remaining());
+            match app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens }).await? {
+                Settled::Now(done) => println!("{} AP charged, {} remain", done.charged, done.quota.remaining()),
+                Settled::Later => println!("accepted: it is charged once Redis is back"),
+            }
         }
     }
 

@@ -14,7 +14,8 @@ use crate::{
     gate::{Gate, GateParts, ReservationSigner},
     http::{AppState, Auth, AuthOptions, Limits, Readiness, ServerOptions, router, serve},
     jobs::{
-        announcer::Announcer, flusher::Flusher, health::HealthCheck, resetter::Resetter, schedule, sweeper::Sweeper,
+        announcer::Announcer, flusher::Flusher, health::HealthCheck, resetter::Resetter, schedule, settler::Settler,
+        sweeper::Sweeper,
     },
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
@@ -73,6 +74,7 @@ impl App {
                 stream_entries_max: config.redis.stream_entries_max,
             },
             idempotency_ttl: Duration::from_secs(config.quota.idempotency_ttl_seconds),
+            on_redis_failure: config.quota.on_redis_failure,
             deadline: ms(config.quota.decision_timeout_ms),
         });
         gate.open_partitions().await.context("the partitions cannot be opened")?;
@@ -95,6 +97,7 @@ impl App {
         let options = ServerOptions {
             connections_max: config.server.connections_max,
             header_read_timeout: ms(config.server.header_read_timeout_ms),
+            stop_delay: ms(config.server.stop_delay_ms),
             drain_timeout,
         };
         if config.resetter.enabled {
@@ -102,6 +105,7 @@ impl App {
             tokio::spawn(schedule::run(self.resetter(), at, self.clock.clone(), cancelled.clone()));
         }
         tokio::spawn(self.announcer().run(cancelled.clone()));
+        tokio::spawn(self.settler().run(cancelled.clone()));
         // The flusher ends after the requests, not with them.
         let requests_ended = CancellationToken::new();
         let flushing = config
@@ -130,6 +134,7 @@ impl App {
             calendar: self.gate.calendar(),
             clock: self.clock.clone(),
             batch_events_max: self.config.flusher.batch_events_max,
+            stream_entries_alarm: u64::from(self.config.redis.stream_entries_max) / 2,
         }
     }
 
@@ -137,6 +142,12 @@ impl App {
     #[must_use]
     pub fn announcer(&self) -> Announcer {
         Announcer { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
+    }
+
+    /// Applies what Postgres accepted while Redis was away.
+    #[must_use]
+    pub fn settler(&self) -> Settler {
+        Settler { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
     }
 
     /// Brings due rows into the current period.

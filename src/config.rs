@@ -12,7 +12,9 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
-    domain::{InvalidInput, ap::Ap, daily_at::DailyAt, level::LevelName, partition::Partitions},
+    domain::{
+        InvalidInput, ap::Ap, daily_at::DailyAt, decision::OnRedisFailure, level::LevelName, partition::Partitions,
+    },
     telemetry::LogFormat,
 };
 
@@ -57,6 +59,7 @@ sections! {
         listen: SocketAddr,
         request_timeout_ms: u64,
         header_read_timeout_ms: u64,
+        stop_delay_ms: u64,
         drain_timeout_ms: u64,
         connections_max: usize,
         requests_in_flight_max: usize,
@@ -82,6 +85,7 @@ sections! {
     Quota {
         partitions: u16,
         time_zone: String,
+        on_redis_failure: OnRedisFailure,
         idempotency_ttl_seconds: u64,
         decision_timeout_ms: u64,
     }

@@ -137,6 +137,7 @@ pub(crate) async fn empty_server() -> anyhow::Result<()> {
     };
     let router = Router::new().route("/api/chat/quota/consume", post(move |request| handler(request, answer.clone())));
     let options = ServerOptions {
+        stop_delay: Duration::ZERO,
         connections_max: 10_000,
         header_read_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(1),

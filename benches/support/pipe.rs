@@ -11,7 +11,7 @@ use quota_gate::{
     dev::RedisServer,
     domain::{ap::Ap, clock::Clock, usage::Tokens, user_id::UserId},
     gate::Gate,
-    store::redis::{Context, Operation, Request, Script},
+    store::redis::{Context, Operation, Request, Script, ServerId},
 };
 use redis::Cmd;
 use uuid::Uuid;
@@ -94,7 +94,7 @@ pub(crate) fn ceiling(
     size: usize,
     time: Duration,
 ) -> anyhow::Result<f64> {
-    let blocks = calls(gate, users, size, 256);
+    let blocks = calls(&server_id(server)?, gate, users, size, 256);
     let mut pipes = vec![Pipe::open(server)?, Pipe::open(server)?];
     let (turns, elapsed) = drive(&mut pipes, &blocks, 1, time)?;
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more")]
@@ -102,7 +102,7 @@ pub(crate) fn ceiling(
 }
 
 /// Calls of so many consumes each, as they go over the wire. Good for a minute: a call names its caller's time.
-fn calls(gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8>> {
+fn calls(server: &ServerId, gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8>> {
     let (script, levels) = (Script::default(), gate.levels());
     let mut by_partition = vec![vec![]; gate.partitions().count().into()];
     for user in users {
@@ -117,6 +117,7 @@ fn calls(gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8
         let context = Context {
             partition,
             generation: 1,
+            server,
             now: Clock::machine().now(),
             calendar: gate.calendar(),
             levels: &levels,
@@ -128,7 +129,7 @@ fn calls(gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8
 }
 
 /// Calls of one consume each, for the `redis` crate. Good for a minute.
-pub(crate) fn decisions(gate: &Gate, users: &[UserId]) -> Arc<[Cmd]> {
+pub(crate) fn decisions(server: &RedisServer, gate: &Gate, users: &[UserId]) -> anyhow::Result<Arc<[Cmd]>> {
     let words = |bytes: &[u8]| {
         let (count, mut rest) = length(bytes);
         let mut command = Cmd::new();
@@ -139,7 +140,14 @@ pub(crate) fn decisions(gate: &Gate, users: &[UserId]) -> Arc<[Cmd]> {
         }
         command
     };
-    calls(gate, users, 1, 4096).iter().map(|bytes| words(bytes)).collect()
+    Ok(calls(&server_id(server)?, gate, users, 1, 4096).iter().map(|bytes| words(bytes)).collect())
+}
+
+/// What a gate asks each Redis that it connects to.
+pub(crate) fn server_id(server: &RedisServer) -> anyhow::Result<ServerId> {
+    let mut connection = redis::Client::open(server.url())?.get_connection()?;
+    let info: String = redis::cmd("INFO").arg("server").arg("replication").query(&mut connection)?;
+    Ok(ServerId::of_info(&info)?)
 }
 
 /// `*3` or `$12`, and what follows its line.

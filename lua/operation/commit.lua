@@ -4,12 +4,17 @@
 -- gave its AP back, so a late commit is charged what is free; in a later period that is no longer known, and only a
 -- hold that was alive when its period ended (`covered`) is still charged. What is not charged is overage.
 --
--- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; then the event's
---            tail
+-- A commit that Postgres accepted while Redis was away counts as of that time, and is remembered for longer: whoever
+-- applies it may be slow.
+--
+-- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; accepted in ms
+--            I6, 0 for one that is made now; then the event's tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)
-  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, tail_at = unpack('>I4I4I3I6I4BB', op, at)
+  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, accepted_ms, tail_at =
+    unpack('>I4I4I3I6I4BBI6', op, at)
+  local at_ms = accepted_ms > 0 and accepted_ms or now_ms
   local id = sub(op, tail_at, tail_at + 15)
 
   local state, settled_ap, settled_charge = settlement_of(outcome)
@@ -24,7 +29,7 @@ local function commit(op, at, slot, outcome)
   if place then
     reserved, hold_period, expiry_ms = held_ap, held_period, held_until_ms
     remove_hold(id)
-  elseif now_ms > expiry_ms + SETTLE_WINDOW_MS then
+  elseif at_ms > expiry_ms + SETTLE_WINDOW_MS then
     return answer(slot, false, EXPIRED)
   elseif may_be_settled_elsewhere(hold_generation, adopt) then
     return answer(slot, false, UNKNOWN_HOLD)
@@ -40,9 +45,10 @@ local function commit(op, at, slot, outcome)
   end
 
   local charged = ap < chargeable and ap or chargeable
-  local late = now_ms >= expiry_ms
+  local late = at_ms >= expiry_ms
   charge(charged, hold_period)
   journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at))
-  keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged, expiry_ms)
+  keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged,
+    accepted_ms > 0 and now_ms + ACCEPTED_KEPT_MS or expiry_ms)
   answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0)
 end

@@ -1,10 +1,13 @@
 -- open: begin a new generation, if nothing has happened since the old streams were drained.
 --
 -- KEYS[1] the fence    KEYS[2] the generations    KEYS[3] the new stream    KEYS[4..] the streams that were drained
--- ARGV[1] the new generation
+-- ARGV[1] the new generation; the fence names this Redis process besides, as src/store/redis/fence.rs spells it
 -- ARGV[2] how many generations were listed when the streams were read
 -- ARGV[3..] for each drained stream the id of its last entry ('' for none) and that entry's payload
 -- Returns 1 when open, 0 when something has changed: then begin again
+
+local info = redis.call('INFO', 'server', 'replication')
+local run_id, replication_id = string.match(info, 'run_id:(%x+)'), string.match(info, 'master_replid:(%x+)')
 
 if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 if redis.call('SCARD', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
@@ -21,5 +24,5 @@ redis.call('XADD', KEYS[3], '0-1', 'e', '')
 for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
 redis.call('DEL', KEYS[2])
 redis.call('SADD', KEYS[2], ARGV[1])
-redis.call('SET', KEYS[1], ARGV[1])
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. run_id .. ':' .. replication_id)
 return 1

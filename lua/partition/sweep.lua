@@ -4,12 +4,13 @@
 -- again from there. A record whose holds have all expired is written without them.
 --
 -- KEYS[1] the fence    KEYS[2] the stream    KEYS[3..] records
--- ARGV[1] the open generation    ARGV[2] the watermark's id
+-- ARGV[1] the generation that has to be open    ARGV[2] the watermark's id
 -- ARGV[3] delete what was last changed before this time, in ms
 -- Returns { deleted, freed }, or -1 when the fence is another one
 -- Layout of a record: lua/operation/record.lua
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local fence = redis.call('GET', KEYS[1])
+if not fence or string.match(fence, '^%d+') ~= ARGV[1] then return -1 end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

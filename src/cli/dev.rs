@@ -91,6 +91,8 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     secrets.configure(&mut config);
     config.redis.url = Secret::new(redis.url());
     config.postgres.url = Secret::new(postgres.url("postgres"));
+    // Nobody balances load before it.
+    config.server.stop_delay_ms = 0;
 
     let database = app::postgres(&config)?;
     database.migrate().await?;

@@ -4,6 +4,17 @@ use uuid::Uuid;
 
 use super::{ap::Ap, hold::Reservation, level::LevelCode, quota::Quota};
 
+/// What to answer to new messages while Redis is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRedisFailure {
+    /// Refuse: nobody gets more than their quota.
+    #[default]
+    Deny,
+    /// Decide by what Postgres knows, and charge later.
+    Allow,
+}
+
 /// May the user send this message? With the numbers that explain the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision<A> {
@@ -24,6 +35,8 @@ pub struct Charged {
     pub quota: Quota,
     /// This is the stored answer of an earlier request with the same Idempotency-Key.
     pub replayed: bool,
+    /// Redis is away: it was let through by what Postgres knows, and is charged later.
+    pub degraded: bool,
 }
 
 /// AP that was set aside.
@@ -35,6 +48,8 @@ pub struct Reserved {
     pub quota: Quota,
     /// This is the stored answer of an earlier request with the same Idempotency-Key.
     pub replayed: bool,
+    /// Redis is away: nothing is held, it was let through by what Postgres knows.
+    pub degraded: bool,
 }
 
 /// A message that the quota does not cover.
@@ -44,6 +59,25 @@ pub struct Denied {
     pub required: Ap,
     /// The user's quota, unchanged.
     pub quota: Quota,
+}
+
+/// A settlement: made, or accepted to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled<T> {
+    /// It is made.
+    Now(T),
+    /// Redis is away: Postgres has it, and it is made once, when Redis is back.
+    Later,
+}
+
+impl<T> Settled<T> {
+    /// What was made, if it was.
+    pub fn now(self) -> Option<T> {
+        match self {
+            Self::Now(made) => Some(made),
+            Self::Later => None,
+        }
+    }
 }
 
 /// A hold that was settled by a commit.

@@ -52,6 +52,9 @@ pub enum UsageKind {
 pub struct Tokens(u32);
 
 impl Tokens {
+    /// None, or not known.
+    pub const ZERO: Self = Self(0);
+
     /// A token count.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 // Nothing happened, so beginning again is safe.
                 Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.leave_generation(partition, generation).await?;
+                    self.meet_stale(partition, generation).await?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -1,27 +1,58 @@
 //! Commit: charge what was generated, give the rest of the hold back.
 
+use chrono::{DateTime, Utc};
+
 use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling};
 use crate::{
-    domain::decision::Committed,
-    store::redis::{Operation, Status},
+    domain::{
+        decision::{Committed, Settled},
+        hold::Reservation,
+    },
+    store::{
+        postgres::InboxKind,
+        redis::{Operation, Status},
+    },
 };
 
 impl Gate {
     /// Settles a hold by charging it. What the quota no longer covers is recorded as overage and never charged.
-    /// Repeating a commit is safe: it has the same answer, with `replayed`.
+    /// Repeating a commit is safe: it has the same answer, with `replayed`. While Redis is away Postgres accepts it.
     ///
     /// # Errors
     /// [`GateError::AlreadySettled`] after a release, [`GateError::Mismatch`] after a commit of another cost,
     /// [`GateError::ReservationExpired`] after the settle window, [`GateError::UnknownReservation`] for an id that no
     /// gate has signed.
-    pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Committed, GateError> {
+    pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Settled<Committed>, GateError> {
+        let (_, reservation) = self.0.read_reservation(reservation_id)?;
+        match self.commit_now(&reservation, commit, None).await {
+            Err(failed) if failed.did_not_get_through() => {
+                let cost = (commit.ap.unwrap_or(reservation.ap), commit.tokens);
+                self.accept_settlement(InboxKind::Commit, &reservation, cost, failed).await?;
+                Ok(Settled::Later)
+            }
+            outcome => outcome.map(Settled::Now),
+        }
+    }
+
+    /// The same, by Redis or not at all; as of when it was accepted, if it was.
+    pub(super) async fn commit_now(
+        &self,
+        reservation: &Reservation,
+        commit: Commit,
+        accepted_at: Option<DateTime<Utc>>,
+    ) -> Result<Committed, GateError> {
         let gate = &self.0;
-        let (partition, reservation) = gate.read_reservation(reservation_id)?;
         let ap = commit.ap.unwrap_or(reservation.ap);
         let covered = gate.calendar.period_end(reservation.period) <= reservation.expires_at;
-        let operation =
-            |adopt| Operation::Commit { reservation: reservation.clone(), ap, tokens: commit.tokens, covered, adopt };
-        let answer = match gate.settle(partition, &reservation, operation).await? {
+        let operation = |adopt| Operation::Commit {
+            reservation: reservation.clone(),
+            ap,
+            tokens: commit.tokens,
+            covered,
+            adopt,
+            accepted_at,
+        };
+        let answer = match gate.settle(reservation, operation).await? {
             Settling::Answered(answer) => answer,
             Settling::CommittedBefore(logged) => {
                 if logged.ap.saturating_add(logged.overage) != ap {
@@ -57,4 +88,4 @@ impl Gate {
     }
 }
 
-const OTHER_COST: &str = "this reservation was committed with another cost";
+pub(super) const OTHER_COST: &str = "this reservation was committed with another cost";

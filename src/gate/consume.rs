@@ -18,15 +18,23 @@ impl Gate {
     ///
     /// # Errors
     /// [`GateError::Mismatch`] when the Idempotency-Key was used for another request,
-    /// [`GateError::Unavailable`] when nothing was charged, [`GateError::Indeterminate`] when the answer was lost.
+    /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was charged, [`GateError::Indeterminate`] when the answer was lost.
     pub async fn consume(&self, request: Consume) -> Result<Decision<Charged>, GateError> {
+        match self.consume_now(&request).await {
+            Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, away).await,
+            decision => decision,
+        }
+    }
+
+    /// The same, by Redis or not at all.
+    pub(super) async fn consume_now(&self, request: &Consume) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
         let partition = gate.partitions.of(&request.user);
         let event = gate.id_of("consume", &request.user, request.idempotency_key.as_ref());
-        let operation = gate.consume_operation(event, &request);
+        let operation = gate.consume_operation(event, request);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {
-            let generation = match self.charged_earlier(partition, event, &request).await? {
+            let generation = match self.charged_earlier(partition, event, request).await? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
                 Earlier::NoKey => break gate.call(&request.user, operation).await?,
                 Earlier::NotBefore(generation) => generation,
@@ -34,15 +42,17 @@ impl Gate {
             match gate.call_in(Some(generation), partition, &request.user, &operation).await {
                 Ok(answer) => break answer,
                 Err(RedisError::Stale) if Instant::now() < deadline => {
-                    gate.leave_generation(partition, generation).await?;
+                    gate.meet_stale(partition, generation).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         };
-        let Consume { user, ap, .. } = request;
-        let quota = Inner::quota_of(&user, &answer);
+        let ap = request.ap;
+        let quota = Inner::quota_of(&request.user, &answer);
         match answer.status {
-            Status::Ok => Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed })),
+            Status::Ok => {
+                Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed, degraded: false }))
+            }
             Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
             Status::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
             Status::Shed => Err(GateError::shed()),

@@ -33,6 +33,12 @@ pub enum GateError {
         /// When asking again makes sense.
         retry_after: Duration,
     },
+    /// Redis is away or refuses to work. Nothing was charged; ask again after a moment.
+    #[error("the quota cannot be checked now: {reason}")]
+    RedisAway {
+        /// How that showed.
+        reason: String,
+    },
     /// The answer was lost: the operation may or may not have been carried out. Only a request with an
     /// Idempotency-Key, a commit or a release may be repeated without risk.
     #[error("the outcome is unknown: {reason}")]

@@ -24,7 +24,7 @@ impl Gate {
         match answer.status {
             Status::Ok => {
                 let reservation = Reservation { expires_at: answer.expires_at, ..reservation };
-                Ok(Reserved { reservation, quota, replayed: false })
+                Ok(Reserved { reservation, quota, replayed: false, degraded: false })
             }
             Status::Expired => Err(GateError::ReservationExpired(
                 "it holds nothing any more; what was generated can still be committed",

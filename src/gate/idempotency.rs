@@ -83,7 +83,7 @@ impl Gate {
             return Err(GateError::Mismatch(OTHER_REQUEST));
         }
         let quota = self.quota(&request.user).await?;
-        Ok(Earlier::Charged(Charged { event, ap: logged.ap, quota, replayed: true }))
+        Ok(Earlier::Charged(Charged { event, ap: logged.ap, quota, replayed: true, degraded: false }))
     }
 }
 

@@ -1,14 +1,19 @@
 //! The loader: brings users into Redis whom Redis does not know.
 //!
 //! Each partition has a queue. What waits in it is loaded by one query, each user once however many wait for them:
-//! when a million users come at once after a loss, Postgres sees thousands of queries, not millions.
+//! when a million users come at once after a loss, Postgres sees thousands of queries, not millions. While Postgres is away
+//! nobody waits: the breaker refuses, so that those who need it take no permits from those who do not.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, RwLock},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     domain::{
@@ -19,6 +24,7 @@ use crate::{
         user_id::UserId,
     },
     store::{
+        breaker::Breaker,
         postgres::{Loaded, NewUser, Postgres, QuotaRow},
         redis::{Membership, RedisError, Seed},
     },
@@ -27,6 +33,9 @@ use crate::{
 /// Most users of one query: large enough to make the round trip cheap, small enough to answer in milliseconds.
 const USERS_PER_QUERY_MAX: usize = 512;
 
+/// Longest time for one query. A server that stands still does not end it by itself.
+const LOAD_MAX: Duration = Duration::from_secs(3);
+
 /// Most requests that wait for one partition. Past it the gate is loading slower than users arrive, and says so.
 const QUEUE_LENGTH_MAX: usize = 8_192;
 
@@ -34,6 +43,7 @@ const QUEUE_LENGTH_MAX: usize = 8_192;
 #[derive(Debug, Clone)]
 pub(super) struct Loader {
     queues: Arc<[mpsc::Sender<Job>]>,
+    breaker: Breaker,
 }
 
 /// A user as Postgres has them.
@@ -51,6 +61,7 @@ struct Job {
 }
 
 struct Worker {
+    breaker: Breaker,
     partition: Partition,
     queue: mpsc::Receiver<Job>,
     postgres: Postgres,
@@ -67,11 +78,13 @@ impl Loader {
         calendar: Calendar,
         levels: &Arc<RwLock<Levels>>,
     ) -> Self {
+        let breaker = Breaker::closed("postgres");
         let queues = partitions
             .all()
             .map(|partition| {
                 let (sender, queue) = mpsc::channel(QUEUE_LENGTH_MAX);
                 let worker = Worker {
+                    breaker: breaker.clone(),
                     partition,
                     queue,
                     postgres: postgres.clone(),
@@ -83,15 +96,18 @@ impl Loader {
                 sender
             })
             .collect();
-        Self { queues }
+        Self { queues, breaker }
     }
 
     /// The user's row, made if there is none. Nothing has happened in Redis when this fails.
     pub(super) async fn load(&self, partition: Partition, user: &UserId) -> Result<LoadedUser, RedisError> {
+        if self.breaker.is_open() {
+            return Err(RedisError::NotLoaded("Postgres is away, and is being probed".into()));
+        }
         let (reply, loaded) = oneshot::channel();
         let job = Job { user: user.clone(), reply };
         self.queues[partition.index()].try_send(job).map_err(|_| RedisError::Busy(QUEUE_LENGTH_MAX))?;
-        loaded.await.unwrap_or_else(|_| Err(RedisError::NotExecuted("the loader ended".into())))
+        loaded.await.unwrap_or_else(|_| Err(RedisError::NotLoaded("the loader ended".into())))
     }
 }
 
@@ -111,19 +127,36 @@ impl Worker {
 
     async fn answer(&self, mut waiting: HashMap<UserId, Vec<Job>>) {
         let users: Vec<UserId> = waiting.keys().cloned().collect();
-        let outcome = self.load(&users).await;
-        let failure = match outcome {
-            Ok(loaded) => {
+        let failure = match timeout(LOAD_MAX, self.load(&users)).await {
+            Ok(Ok(loaded)) => {
+                self.breaker.succeeded();
                 for (user, loaded) in loaded {
                     reply_all(waiting.remove(&user), &Ok(loaded));
                 }
-                RedisError::NotExecuted("Postgres did not return the user's row".into())
+                RedisError::NotLoaded("Postgres did not return the row".into())
             }
-            Err(error) => RedisError::NotExecuted(format!("the user cannot be loaded: {error}")),
+            Ok(Err(error)) => {
+                if error.is_retryable() {
+                    self.failed();
+                }
+                RedisError::NotLoaded(error.to_string())
+            }
+            Err(_) => {
+                self.failed();
+                RedisError::NotLoaded(format!("Postgres has not answered in {LOAD_MAX:?}"))
+            }
         };
         for jobs in waiting.into_values() {
             reply_all(Some(jobs), &Err(failure.clone()));
         }
+    }
+
+    fn failed(&self) {
+        let postgres = self.postgres.clone();
+        self.breaker.failed(move || {
+            let postgres = postgres.clone();
+            async move { matches!(timeout(LOAD_MAX, postgres.ping()).await, Ok(Ok(()))) }
+        });
     }
 
     async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {

@@ -7,14 +7,17 @@
 //! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
 //! | `loader` | brings cold users from Postgres, many in one query |
 //! | `opening` | opens a partition: the first start, and the one way back after a loss |
+//! | `inbox`, `degraded` | while Redis is away: settlements are accepted by Postgres; decisions too, if the operator says so |
 //! | `reservation_id`, `idempotency` | what makes requests safe to repeat |
 
 mod call;
 mod commit;
 mod consume;
+mod degraded;
 mod error;
 mod extend;
 mod idempotency;
+mod inbox;
 mod loader;
 mod membership;
 mod opening;
@@ -32,6 +35,7 @@ use uuid::Uuid;
 
 pub use self::{
     error::GateError,
+    inbox::Applied,
     request::{ChangeLevel, Commit, Consume, Reserve},
     reservation_id::ReservationSigner,
 };
@@ -40,6 +44,7 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
+        decision::OnRedisFailure,
         hold::Reservation,
         level::Levels,
         partition::{Partition, Partitions},
@@ -79,6 +84,8 @@ pub struct GateParts {
     pub batcher: BatcherOptions,
     /// How long an Idempotency-Key is remembered.
     pub idempotency_ttl: Duration,
+    /// What to answer to new messages while Redis is away.
+    pub on_redis_failure: OnRedisFailure,
     /// Longest time that one request may take, with a cold user or an opening on its way.
     pub deadline: Duration,
 }
@@ -94,6 +101,7 @@ struct Inner {
     clock: Clock,
     signer: ReservationSigner,
     idempotency_ttl: Duration,
+    on_redis_failure: OnRedisFailure,
     deadline: Duration,
 }
 
@@ -119,6 +127,7 @@ impl Gate {
             clock,
             signer,
             idempotency_ttl: parts.idempotency_ttl,
+            on_redis_failure: parts.on_redis_failure,
             deadline: parts.deadline,
         }))
     }
@@ -157,6 +166,12 @@ impl Gate {
         self.0.calendar
     }
 
+    /// The generation of a partition, as this gate believes it to be; 0 before it has asked.
+    #[must_use]
+    pub fn generation(&self, partition: Partition) -> u32 {
+        self.0.batcher.generations().get(partition)
+    }
+
     /// The partitions of this installation.
     #[must_use]
     pub fn partitions(&self) -> Partitions {
@@ -186,6 +201,7 @@ impl From<RedisError> for GateError {
     fn from(error: RedisError) -> Self {
         match error {
             RedisError::Indeterminate(reason) => Self::Indeterminate { reason },
+            RedisError::Away(_) | RedisError::NotExecuted(_) => Self::RedisAway { reason: error.to_string() },
             error => Self::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(1) },
         }
     }

@@ -21,7 +21,13 @@ use tokio::{
 };
 
 use super::{Gate, GateError, Inner};
-use crate::domain::partition::{Partition, Partitions};
+use crate::{
+    domain::{
+        journal::Watermark,
+        partition::{Partition, Partitions},
+    },
+    store::redis::Fence,
+};
 
 /// How long to wait for another opener before taking over: many times what an opening takes.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
@@ -52,13 +58,31 @@ impl Inner {
     /// Finds the partition's generation, and opens one if there is none.
     pub(super) async fn learn_generation(&self, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
-        if watermark.position.is_some() && self.redis.fence(partition).await? == Some(watermark.generation) {
-            self.batcher.generations().learn(partition, watermark.generation);
-            return Ok(watermark.generation);
-        }
         self.batcher.generations().learn(partition, watermark.generation);
-        self.leave_generation(partition, watermark.generation).await?;
+        if !self.is_open(partition, watermark).await? {
+            self.leave_generation(partition, watermark.generation).await?;
+        }
         Ok(self.batcher.generations().get(partition))
+    }
+
+    /// After an operation was STALE in `generation`: goes on to a later one, unless only the connection was outdated.
+    pub(super) async fn meet_stale(&self, partition: Partition, generation: u32) -> Result<(), GateError> {
+        let one_at_a_time = self.openings.0[partition.index()].lock().await;
+        if self.batcher.generations().get(partition) > generation {
+            return Ok(());
+        }
+        let watermark = self.postgres.watermark(partition.number()).await?;
+        if watermark.generation == generation && self.is_open(partition, watermark).await? {
+            return Ok(());
+        }
+        drop(one_at_a_time);
+        self.leave_generation(partition, generation).await
+    }
+
+    /// Whether Postgres and this very Redis agree that the generation is open.
+    async fn is_open(&self, partition: Partition, watermark: Watermark) -> Result<bool, GateError> {
+        let open = Fence::new(watermark.generation, &self.redis.server_id().await?);
+        Ok(watermark.position.is_some() && self.redis.fence(partition).await? == Some(open))
     }
 
     /// Goes on to a later generation than `left`, in which an operation was STALE or a flusher missed its anchor:
@@ -103,10 +127,10 @@ impl Inner {
             return Ok(None);
         }
         let fence = self.redis.fence(partition).await?;
-        if !self.redis.close(partition, fence).await? {
+        if !self.redis.close(partition, fence.as_ref()).await? {
             return Ok(None);
         }
-        let also: Vec<u32> = fence.into_iter().chain([generation]).collect();
+        let also: Vec<u32> = fence.iter().map(Fence::generation).chain([generation]).collect();
         let drained = self.redis.drain(partition, &also).await?;
         let levels = self.postgres.all_levels().await?;
         let Some(report) =
@@ -122,7 +146,7 @@ impl Inner {
             return Ok(None);
         }
         metrics::counter!("quota_gate_generations_opened_total").increment(1);
-        tracing::info!(%partition, generation = opened, previous = generation, fence, events = report.events,
+        tracing::info!(%partition, generation = opened, previous = generation, events = report.events,
             inserted = report.inserted, "opened a partition");
         Ok(Some(opened))
     }

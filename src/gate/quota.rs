@@ -44,7 +44,7 @@ impl Gate {
 }
 
 impl Inner {
-    async fn quota_from_postgres(&self, user: &UserId) -> Option<Quota> {
+    pub(super) async fn quota_from_postgres(&self, user: &UserId) -> Option<Quota> {
         let now = self.now();
         let today = self.calendar.day_start(self.calendar.day_at(now));
         let row = self

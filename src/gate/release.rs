@@ -2,19 +2,40 @@
 
 use super::{Gate, GateError, Inner, error::unexpected, settle::Settling};
 use crate::{
-    domain::decision::Released,
-    store::redis::{Operation, Status},
+    domain::{
+        ap::Ap,
+        decision::{Released, Settled},
+        hold::Reservation,
+        usage::Tokens,
+    },
+    store::{
+        postgres::InboxKind,
+        redis::{Operation, Status},
+    },
 };
 
 impl Gate {
-    /// Settles a hold by giving its AP back. Releasing again, or after expiry, has no effect and succeeds.
+    /// Settles a hold by giving its AP back. Releasing again, or after expiry, has no effect and succeeds. While Redis is away
+    /// Postgres accepts it.
     ///
     /// # Errors
     /// [`GateError::AlreadySettled`] after a commit, [`GateError::UnknownReservation`] for an id that no gate has signed.
-    pub async fn release(&self, reservation_id: &str) -> Result<Released, GateError> {
-        let (partition, reservation) = self.0.read_reservation(reservation_id)?;
+    pub async fn release(&self, reservation_id: &str) -> Result<Settled<Released>, GateError> {
+        let (_, reservation) = self.0.read_reservation(reservation_id)?;
+        match self.release_now(&reservation).await {
+            Err(failed) if failed.did_not_get_through() => {
+                let nothing = (Ap::ZERO, Tokens::default());
+                self.accept_settlement(InboxKind::Release, &reservation, nothing, failed).await?;
+                Ok(Settled::Later)
+            }
+            outcome => outcome.map(Settled::Now),
+        }
+    }
+
+    /// The same, by Redis or not at all.
+    pub(super) async fn release_now(&self, reservation: &Reservation) -> Result<Released, GateError> {
         let operation = |adopt| Operation::Release { reservation: reservation.clone(), adopt };
-        let Settling::Answered(answer) = self.0.settle(partition, &reservation, operation).await? else {
+        let Settling::Answered(answer) = self.0.settle(reservation, operation).await? else {
             return Err(GateError::AlreadySettled("it was committed"));
         };
         match answer.status {

@@ -14,9 +14,16 @@ impl Gate {
     ///
     /// # Errors
     /// [`GateError::TooManyHolds`], or [`GateError::Mismatch`] when the Idempotency-Key was used for another request;
-    /// [`GateError::Unavailable`] when nothing was held, [`GateError::Indeterminate`] when the answer was lost.
+    /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was held, [`GateError::Indeterminate`] when the answer was lost.
     pub async fn reserve(&self, request: Reserve) -> Result<Decision<Reserved>, GateError> {
-        let Reserve { user, session, ap, ttl, idempotency_key } = request;
+        match self.reserve_now(&request).await {
+            Err(away) if self.may_degrade(&away) => self.reserve_degraded(&request, away).await,
+            decision => decision,
+        }
+    }
+
+    async fn reserve_now(&self, request: &Reserve) -> Result<Decision<Reserved>, GateError> {
+        let Reserve { user, session, ap, ttl, idempotency_key } = request.clone();
         let gate = &self.0;
         let idempotency = idempotency_key.map(|key| {
             let (ap, ttl) = (ap.get().to_be_bytes(), ttl.ms().to_be_bytes());
@@ -37,7 +44,7 @@ impl Gate {
                     expires_at: answer.expires_at,
                     generation: answer.record.generation,
                 };
-                Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed }))
+                Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed, degraded: false }))
             }
             Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
             Status::TooManyHolds => Err(GateError::TooManyHolds(HOLDS_PER_USER_MAX)),

@@ -30,10 +30,10 @@ impl Inner {
     /// Carries out a commit or a release; `operation` makes it, given whether Postgres has vouched for the hold.
     pub(super) async fn settle(
         &self,
-        partition: Partition,
         reservation: &Reservation,
         operation: impl Fn(bool) -> Operation,
     ) -> Result<Settling, GateError> {
+        let partition = self.partitions.of(&reservation.user);
         let answer = self.call(&reservation.user, operation(false)).await?;
         if answer.status != Status::UnknownHold {
             return Ok(Settling::Answered(answer));
@@ -47,7 +47,7 @@ impl Inner {
             match self.call_in(Some(generation), partition, &reservation.user, &operation(true)).await {
                 Ok(answer) => return Ok(Settling::Answered(answer)),
                 Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.leave_generation(partition, generation).await?;
+                    self.meet_stale(partition, generation).await?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -8,7 +8,7 @@
 use axum::{
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
-    http::header,
+    http::{HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -41,7 +41,12 @@ pub(super) enum Permits {
 
 pub(super) async fn enter(State(entrance): State<Entrance>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(entrance.state.limits().body_bytes_max).apply(&mut request);
-    observe(request, async |request| entrance.admit(request, next).await).await
+    let mut response = observe(request, async |request| entrance.admit(request, next).await).await;
+    if entrance.state.is_stopping() {
+        // A client that keeps the connection would meet its end with its next request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// So much of a body that is too large is read and thrown away. A client that is still sending when the connection closes may

@@ -155,6 +155,10 @@ impl From<GateError> for Problem {
             GateError::ReservationExpired(_) => Self::new(Code::ReservationExpired, detail),
             GateError::AlreadySettled(_) | GateError::TooManyHolds(_) => Self::new(Code::Conflict, detail),
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
+            GateError::RedisAway { .. } => {
+                tracing::warn!(error = detail, "no decision");
+                Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
+            }
             GateError::Unavailable { retry_after, .. } => {
                 tracing::warn!(error = detail, "no decision");
                 let detail = "the quota cannot be checked now; nothing was charged, try again";
@@ -203,6 +207,7 @@ mod tests {
             (GateError::TooManyHolds(64), 409, Code::Conflict),
             (GateError::Mismatch("x"), 422, Code::Mismatch),
             (unavailable, 503, Code::QuotaUnavailable),
+            (GateError::RedisAway { reason: "x".into() }, 503, Code::QuotaUnavailable),
             (GateError::Indeterminate { reason: "x".into() }, 503, Code::QuotaUnavailable),
         ];
         for (error, status, code) in cases {

@@ -9,7 +9,12 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, select, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpListener,
+    select,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -24,14 +29,21 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// A client gets this long to send its headers.
     pub header_read_timeout: Duration,
-    /// After the token is cancelled, requests get this long to end.
+    /// After the token is cancelled, connections are accepted for so long: whoever asks is told that the gate is not ready.
+    pub stop_delay: Duration,
+    /// After that, requests get this long to end.
     pub drain_timeout: Duration,
 }
 
-/// Serves until cancelled, then waits for the requests under way.
+/// Serves until cancelled and a moment longer, then waits for the requests under way.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, cancelled: CancellationToken) {
     let connections = Arc::new(Semaphore::new(options.connections_max));
     let graceful = GracefulShutdown::new();
+    let stop = async {
+        cancelled.cancelled().await;
+        sleep(options.stop_delay).await;
+    };
+    tokio::pin!(stop);
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
         let stream = select! {
@@ -40,11 +52,11 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
                 Err(error) => {
                     // Out of file handles, or the client is gone already: neither is ours to end for.
                     tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             },
-            () = cancelled.cancelled() => break,
+            () = &mut stop => break,
         };
         // An answer is one small write; waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);

@@ -89,6 +89,10 @@ impl AppState {
         &self.0.admission
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.0.readiness.stopping.is_cancelled()
+    }
+
     /// What `/metrics` shows.
     pub(super) fn metrics(&self) -> Option<&PrometheusHandle> {
         self.0.metrics.as_ref()

@@ -13,7 +13,10 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +36,9 @@ use crate::{
 
 /// Longest pause after a failed round. Postgres is asked at least this often whether it is back.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Longest time for one step. A Postgres that hangs does not end it by itself, and a step may be repeated in any case.
+const STEP_MAX: Duration = Duration::from_secs(20);
 
 /// Entries of one read: at most some 30,000 events, and hardly ever.
 const READ_ENTRIES: usize = 256;
@@ -55,6 +61,8 @@ pub struct Flusher {
     pub clock: Clock,
     /// A step takes no further entries once it has so many events.
     pub batch_events_max: usize,
+    /// A usage stream that is longer than this is an alarm: at twice the length new work is refused.
+    pub stream_entries_alarm: u64,
 }
 
 /// What a step came to.
@@ -93,6 +101,9 @@ pub enum FlushError {
     /// The rows could not be written.
     #[error("writing usage to Postgres: {0}")]
     Postgres(#[from] PostgresError),
+    /// A store hangs.
+    #[error("a step took longer than {0:?}")]
+    Slow(Duration),
     /// The partition could not be opened.
     #[error("opening the partition: {0}")]
     Opening(#[from] GateError),
@@ -116,6 +127,7 @@ impl Flusher {
         let (mut pause, mut at_once) = (interval, 1);
         while !cancelled.is_cancelled() {
             let round = self.round(at_once).await;
+            self.watch_streams().await;
             at_once = 1;
             pause = match round {
                 Ok(Round { more: true, .. }) => {
@@ -139,6 +151,21 @@ impl Flusher {
         }
     }
 
+    /// Tells how long the streams are, also when Postgres is away: that is when they grow.
+    async fn watch_streams(&self) {
+        for partition in self.gate.partitions().all() {
+            let generation = self.gate.generation(partition);
+            let Ok(entries) = self.redis.stream_length(partition, generation).await else { return };
+            let label = partition.to_string();
+            #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
+            metrics::gauge!("quota_gate_stream_entries", "partition" => label).set(entries as f64);
+            if entries > self.stream_entries_alarm {
+                tracing::error!(%partition, entries, alarm = self.stream_entries_alarm,
+                    "the usage stream is long: is Postgres away? At twice the length new messages are refused");
+            }
+        }
+    }
+
     /// Flushes until nothing is left.
     ///
     /// # Errors
@@ -153,7 +180,11 @@ impl Flusher {
     async fn round(&self, at_once: usize) -> Result<Round, FlushError> {
         let levels = self.postgres.all_levels().await?;
         let watermarks = self.postgres.watermarks().await?;
-        let step = |(partition, watermark)| self.step_from(watermark, partition, &levels);
+        let step = async |(partition, watermark)| {
+            timeout(STEP_MAX, self.step_from(watermark, partition, &levels))
+                .await
+                .unwrap_or(Err(FlushError::Slow(STEP_MAX)))
+        };
         let steps = stream::iter(self.gate.partitions().all().zip(watermarks)).map(step).buffer_unordered(at_once);
         steps
             .fold(Ok(Round::default()), async |outcome: Result<Round, FlushError>, step| match step {

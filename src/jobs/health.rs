@@ -49,6 +49,8 @@ pub struct JobHealth {
     pub lag: FlushLag,
     /// Refused events.
     pub dead_letters: u64,
+    /// Settlements that Postgres accepted while Redis was away, and that wait to be made.
+    pub inbox: u64,
     /// What is wrong, in words; empty when all is well.
     pub problems: Vec<String>,
 }
@@ -72,6 +74,7 @@ impl HealthCheck {
         let last_run = self.postgres.last_reset_run().await?;
         let due_rows = self.postgres.due_rows(now).await?;
         let dead_letters = self.postgres.dead_letter_count().await?;
+        let inbox = self.postgres.inbox_waiting().await?;
         let (lag, oldest) = self.flush_lag(now).await?;
 
         let mut problems = Vec::new();
@@ -88,7 +91,7 @@ impl HealthCheck {
         if dead_letters > 0 {
             problems.push(format!("{dead_letters} usage events were refused: see the table dead_letters"));
         }
-        Ok(JobHealth { last_run, due_rows, lag, dead_letters, problems })
+        Ok(JobHealth { last_run, due_rows, lag, dead_letters, inbox, problems })
     }
 
     /// How far Postgres is behind Redis.

@@ -5,5 +5,6 @@ pub mod flusher;
 pub mod health;
 pub mod resetter;
 pub mod schedule;
+pub mod settler;
 pub mod sweeper;
 pub mod verifier;

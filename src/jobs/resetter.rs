@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::sweeper::Sweeper;
+use super::{settler, sweeper::Sweeper};
 use crate::{
     domain::{calendar::Calendar, clock::Clock, user_id::UserId},
     store::postgres::{Postgres, PostgresError, RolledBatch},
@@ -76,6 +76,9 @@ impl Resetter {
                 tracing::warn!(%error, "records were not swept; the next run does it");
                 last_error.get_or_insert(error.to_string());
             }
+        }
+        if let Err(error) = self.postgres.forget_settled(self.clock.now() - settler::KEPT).await {
+            tracing::warn!(%error, "settled items of the inbox were not forgotten; the next run does it");
         }
         let duration = started.elapsed();
         metrics::counter!("quota_gate_resets_total").increment(reset_count);

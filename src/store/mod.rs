@@ -2,5 +2,6 @@
 //!
 //! The stores are concrete types, not traits: there is one Redis and one Postgres, and tests use both for real.
 
+pub mod breaker;
 pub mod postgres;
 pub mod redis;

@@ -54,6 +54,8 @@ pub(in crate::http) struct ConsumedBody {
     charged: u32,
     /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
+    /// Redis is away: the message was let through by what Postgres knows, and is charged later.
+    degraded: bool,
     quota: QuotaBody,
 }
 
@@ -91,6 +93,7 @@ pub(in crate::http) async fn consume(
                 usage_id: charged.event.to_string(),
                 charged: charged.ap.get(),
                 replayed: charged.replayed,
+                degraded: charged.degraded,
                 quota: QuotaBody::new(&gate, &charged.quota),
             };
             Ok((rate_limit(&charged.quota, gate.calendar()), Json(body)).into_response())

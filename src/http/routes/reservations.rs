@@ -14,7 +14,7 @@ use super::quota::{QuotaBody, QuotaExceeded};
 use crate::{
     domain::{
         ap::Ap,
-        decision::{Decision, Reserved},
+        decision::{Decision, Reserved, Settled},
         hold::Ttl,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -79,6 +79,8 @@ pub(in crate::http) struct ReservationBody {
     expires_at: String,
     /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
+    /// Redis is away: nothing is held, the message was let through by what Postgres knows.
+    degraded: bool,
     quota: QuotaBody,
 }
 
@@ -104,6 +106,13 @@ pub(in crate::http) struct ReleasedBody {
     /// It had been released before, or was over long ago.
     replayed: bool,
     quota: QuotaBody,
+}
+
+/// A settlement that is made when Redis is back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct AcceptedBody {
+    /// Always true: it will be made, once.
+    accepted: bool,
 }
 
 /// Holds AP for a message, if the user's quota covers it.
@@ -152,6 +161,7 @@ pub(in crate::http) async fn reserve(
     request_body = CommitBody,
     responses(
         (status = 200, description = "Charged", body = CommittedBody),
+        (status = 202, description = "Redis is away: it is charged later, once", body = AcceptedBody),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: it was released", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: nothing was charged", body = Problem, content_type = "application/problem+json"),
@@ -166,9 +176,9 @@ pub(in crate::http) async fn commit(
     State(gate): State<Gate>,
     ReservationId(id): ReservationId,
     Body(body): Body<CommitBody>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let commit = Commit { ap: body.ap.map(Ap::cost).transpose()?, tokens: Tokens::new(body.tokens.unwrap_or(0))? };
-    let committed = gate.commit(&id, commit).await?;
+    let Settled::Now(committed) = gate.commit(&id, commit).await? else { return Ok(accepted()) };
     let body = CommittedBody {
         charged: committed.charged.get(),
         overage: committed.overage.get(),
@@ -176,7 +186,7 @@ pub(in crate::http) async fn commit(
         replayed: committed.replayed,
         quota: QuotaBody::new(&gate, &committed.quota),
     };
-    Ok((rate_limit(&committed.quota, gate.calendar()), Json(body)))
+    Ok((rate_limit(&committed.quota, gate.calendar()), Json(body)).into_response())
 }
 
 /// Gives the AP back, because nothing was generated. Safe to repeat.
@@ -185,6 +195,7 @@ pub(in crate::http) async fn commit(
     params(("id" = String, Path, description = "The reservationId")),
     responses(
         (status = 200, description = "Given back", body = ReleasedBody),
+        (status = 202, description = "Redis is away: it is given back later", body = AcceptedBody),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: it was committed", body = Problem, content_type = "application/problem+json"),
         Refused,
@@ -195,10 +206,10 @@ pub(in crate::http) async fn release(
     _: Service,
     State(gate): State<Gate>,
     ReservationId(id): ReservationId,
-) -> Result<impl IntoResponse, Problem> {
-    let released = gate.release(&id).await?;
+) -> Result<Response, Problem> {
+    let Settled::Now(released) = gate.release(&id).await? else { return Ok(accepted()) };
     let body = ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &released.quota) };
-    Ok((rate_limit(&released.quota, gate.calendar()), Json(body)))
+    Ok((rate_limit(&released.quota, gate.calendar()), Json(body)).into_response())
 }
 
 /// Keeps AP held while its message is generated. The answer has a new reservationId: use it from now on.
@@ -233,9 +244,14 @@ impl ReservationBody {
             ap: reserved.reservation.ap.get(),
             expires_at: reserved.reservation.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             replayed: reserved.replayed,
+            degraded: reserved.degraded,
             quota: QuotaBody::new(gate, &reserved.quota),
         }
     }
+}
+
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, Json(AcceptedBody { accepted: true })).into_response()
 }
 
 fn ttl(seconds: Option<i64>) -> Result<Ttl, Problem> {

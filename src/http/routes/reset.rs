@@ -45,6 +45,8 @@ pub(in crate::http) struct ResetHealthBody {
     flush_lag: FlushLagBody,
     /// Usage events that Postgres refused.
     dead_letters: u64,
+    /// Settlements that were accepted while Redis was away and wait to be made.
+    inbox: u64,
 }
 
 /// One run of the resetter.
@@ -132,6 +134,7 @@ impl From<JobHealth> for ResetHealthBody {
             due_rows: health.due_rows,
             flush_lag: FlushLagBody { events: health.lag.events, seconds: health.lag.seconds },
             dead_letters: health.dead_letters,
+            inbox: health.inbox,
         }
     }
 }
@@ -145,6 +148,7 @@ impl ResetHealthBody {
             due_rows: 0,
             flush_lag: FlushLagBody { events: 0, seconds: 0 },
             dead_letters: 0,
+            inbox: 0,
         }
     }
 }

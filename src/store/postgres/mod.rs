@@ -7,6 +7,7 @@
 //! | `announcements` | whose change of level Redis has not heard of yet |
 //! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
+//! | `inbox` | what was accepted while Redis was away |
 //! | `resets`, `dead_letters`, `audit` | the resetter's side, what was refused, and the proof that it adds up |
 
 mod announcements;
@@ -21,6 +22,7 @@ mod flush;
 mod flush_watermarks;
 mod gate_settings;
 mod import;
+mod inbox;
 mod membership_levels;
 mod migrate;
 mod resets;
@@ -43,6 +45,7 @@ pub use self::{
     flush_watermarks::PartitionLock,
     gate_settings::Settings,
     import::{ImportReport, ImportRow},
+    inbox::{Acceptance, InboxItem, InboxKind},
     resets::{ResetRun, RolledBatch},
 };
 
@@ -51,6 +54,9 @@ pub use self::{
 pub struct Postgres {
     pool: PgPool,
 }
+
+/// Many times what any transaction of ours pauses between two statements.
+const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(5);
 
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
@@ -78,6 +84,8 @@ impl Postgres {
                 ("statement_timeout", options.statement_timeout.as_millis().to_string()),
                 // A trim follows the commit of a flush: the rows have to be on disk by then.
                 ("synchronous_commit", "on".to_owned()),
+                // A gate that stands still in the middle of a transaction must not keep its locks.
+                ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MAX.as_millis().to_string()),
                 ("timezone", "UTC".to_owned()),
             ]);
         let pool = PgPoolOptions::new()

@@ -3,7 +3,8 @@
 //! Each partition has a queue and a few workers. A worker takes what is waiting, makes one script call of it and
 //! answers each caller. It never waits for company: a lone caller is served at once, and batches grow only with load.
 //!
-//! A caller that goes away before its request was sent costs nothing; once sent, the call runs to its end.
+//! A caller that goes away before its request was sent costs nothing; once sent, the call runs to its end. While Redis is away
+//! nobody waits: the breaker refuses.
 
 use std::{
     sync::{
@@ -21,16 +22,20 @@ use tokio::{
 use super::{
     connection::Redis,
     error::RedisError,
+    fence::ServerId,
     operation::Request,
     reply::{Answer, Reply},
     script::{Call, Context, Script},
     wire::Wire,
 };
-use crate::domain::{
-    calendar::Calendar,
-    clock::Clock,
-    level::Levels,
-    partition::{Partition, Partitions},
+use crate::{
+    domain::{
+        calendar::Calendar,
+        clock::Clock,
+        level::Levels,
+        partition::{Partition, Partitions},
+    },
+    store::breaker::Breaker,
 };
 
 /// The generation of each partition, as this gate believes it to be; 0 before it has asked.
@@ -59,6 +64,7 @@ pub struct Batcher {
     queue_length_max: usize,
     generations: Generations,
     levels: Arc<RwLock<Levels>>,
+    breaker: Breaker,
 }
 
 #[derive(Debug)]
@@ -68,11 +74,15 @@ struct Job {
     reply: oneshot::Sender<Result<Option<Answer>, RedisError>>,
 }
 
+/// A connection, and which Redis it leads to.
+type Wired = (Wire, ServerId);
+
 struct Worker {
     partition: Partition,
     queue: Arc<Mutex<mpsc::Receiver<Job>>>,
     redis: Redis,
     script: Script,
+    breaker: Breaker,
     generations: Generations,
     levels: Arc<RwLock<Levels>>,
     clock: Clock,
@@ -111,6 +121,7 @@ impl Batcher {
     ) -> Self {
         let generations = Generations::unknown(partitions);
         let levels = Arc::new(RwLock::new(levels));
+        let breaker = Breaker::closed("redis");
         let queues = partitions
             .all()
             .map(|partition| {
@@ -122,6 +133,7 @@ impl Batcher {
                         queue: Arc::clone(&queue),
                         redis: redis.clone(),
                         script: script.clone(),
+                        breaker: breaker.clone(),
                         generations: generations.clone(),
                         levels: Arc::clone(&levels),
                         clock: clock.clone(),
@@ -133,7 +145,7 @@ impl Batcher {
                 sender
             })
             .collect();
-        Self { queues, queue_length_max: options.queue_length_max, generations, levels }
+        Self { queues, queue_length_max: options.queue_length_max, generations, levels, breaker }
     }
 
     /// Carries out one request; none when Redis does not have the user's record.
@@ -141,6 +153,9 @@ impl Batcher {
     /// # Errors
     /// See [`RedisError`]: only [`RedisError::Indeterminate`] leaves open whether it happened.
     pub async fn call(&self, partition: Partition, request: Request) -> Result<Option<Answer>, RedisError> {
+        if self.breaker.is_open() {
+            return Err(away());
+        }
         let (reply, answer) = oneshot::channel();
         let job = Job { request, enqueued: Instant::now(), reply };
         self.queues[partition.index()].try_send(job).map_err(|error| match error {
@@ -202,6 +217,8 @@ impl Worker {
         let waited = job.enqueued.elapsed();
         let refusal = if job.reply.is_closed() {
             return None;
+        } else if self.breaker.is_open() {
+            away()
         } else if waited > self.options.queue_timeout {
             RedisError::Waited(waited)
         } else if job.request.generation.is_some_and(|needed| needed != generation) {
@@ -214,40 +231,54 @@ impl Worker {
         None
     }
 
-    async fn serve(&self, wire: &mut Option<Wire>, call: &mut Call, generation: u32, batch: Vec<Job>) {
-        let outcome = self.call(wire, call, generation, &batch).await;
-        let failed = matches!(outcome, Err(RedisError::Indeterminate(_) | RedisError::NotExecuted(_)));
-        match outcome {
-            Ok(bytes) => deliver(bytes, self.clock.now().timestamp_millis(), batch),
-            Err(error) => refuse(batch, &error),
+    async fn serve(&self, wire: &mut Option<Wired>, call: &mut Call, generation: u32, batch: Vec<Job>) {
+        let error = match self.call(wire, call, generation, &batch).await {
+            Ok(bytes) => {
+                self.breaker.succeeded();
+                let outcome = deliver(bytes, self.clock.now().timestamp_millis(), batch);
+                if outcome == Delivered::Stale {
+                    // Perhaps the connection leads to another Redis than it did: asked again with the next call.
+                    *wire = None;
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        // Whatever is still to come on this connection, nobody waits for it.
+        *wire = None;
+        // A refusal proves that Redis is there.
+        if matches!(error, RedisError::Away(_) | RedisError::Indeterminate(_)) {
+            let redis = self.redis.clone();
+            self.breaker.failed(move || {
+                let redis = redis.clone();
+                async move { redis.serves().await }
+            });
         }
-        if failed {
-            // Whatever is still to come on this connection, nobody waits for it.
-            *wire = None;
-        }
+        refuse(batch, &error);
     }
 
     async fn call<'w>(
         &self,
-        wire: &'w mut Option<Wire>,
+        wire: &'w mut Option<Wired>,
         call: &mut Call,
         generation: u32,
         batch: &[Job],
     ) -> Result<&'w [u8], RedisError> {
-        if let Some(idle) = wire
+        if let Some((idle, _)) = wire
             && !idle.is_open().await
         {
             // Closed while nobody looked: a new connection, and nothing is in doubt.
             *wire = None;
         }
-        let wire = match wire {
-            Some(wire) => wire,
+        let (wire, server) = match wire {
+            Some(wired) => wired,
             None => wire.insert(self.redis.wire().await?),
         };
         let levels = self.levels.read().expect("no panic under this lock").clone();
         let context = Context {
             partition: self.partition,
             generation,
+            server,
             now: self.clock.now(),
             calendar: self.calendar,
             levels: &levels,
@@ -257,15 +288,33 @@ impl Worker {
     }
 }
 
-fn deliver(bytes: &[u8], now_ms: i64, batch: Vec<Job>) {
+fn away() -> RedisError {
+    RedisError::Away("it has not answered, and is being probed".into())
+}
+
+/// What a reply was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivered {
+    Answers,
+    Stale,
+}
+
+fn deliver(bytes: &[u8], now_ms: i64, batch: Vec<Job>) -> Delivered {
     let (as_of_ms, mut answers) = match Reply::decode(bytes) {
         Some(Reply::Answered { as_of_ms, answers }) => (as_of_ms, answers),
-        Some(Reply::Stale) => return refuse(batch, &RedisError::Stale),
+        Some(Reply::Stale) => {
+            refuse(batch, &RedisError::Stale);
+            return Delivered::Stale;
+        }
         Some(Reply::Skew { redis_ms }) => {
             let difference_ms = i64::try_from(redis_ms).unwrap_or(i64::MAX).saturating_sub(now_ms);
-            return refuse(batch, &RedisError::Skew { difference_ms });
+            refuse(batch, &RedisError::Skew { difference_ms });
+            return Delivered::Answers;
         }
-        None => return refuse(batch, &RedisError::Indeterminate("the script's reply is garbled".into())),
+        None => {
+            refuse(batch, &RedisError::Indeterminate("the script's reply is garbled".into()));
+            return Delivered::Answers;
+        }
     };
     for job in batch {
         let seeded = job.request.seed.is_none() || answers.seeded().is_some();
@@ -273,6 +322,7 @@ fn deliver(bytes: &[u8], now_ms: i64, batch: Vec<Job>) {
         let garbled = || RedisError::Indeterminate("the script's reply is garbled".into());
         let _ = job.reply.send(answer.ok_or_else(garbled));
     }
+    Delivered::Answers
 }
 
 fn refuse(batch: Vec<Job>, error: &RedisError) {

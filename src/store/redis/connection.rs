@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use deadpool_redis::{Manager, Pool, PoolConfig, Timeouts};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo};
 
-use super::{error::RedisError, wire::Wire};
+use super::{error::RedisError, fence::ServerId, wire::Wire};
 
 /// Redis, with a pool of connections. A cheap clone.
 #[derive(Clone)]
@@ -56,12 +56,25 @@ impl Redis {
 
     /// A connection of the pool, for one short piece of work.
     pub(super) async fn connection(&self) -> Result<deadpool_redis::Connection, RedisError> {
-        self.pool.get().await.map_err(RedisError::not_executed)
+        self.pool.get().await.map_err(RedisError::away)
     }
 
-    /// A new connection for calls of the script.
-    pub(super) async fn wire(&self) -> Result<Wire, RedisError> {
+    /// A new connection for calls of the script, and which Redis it leads to.
+    pub(super) async fn wire(&self) -> Result<(Wire, ServerId), RedisError> {
         Wire::connect(&self.server, self.connect_timeout, self.response_timeout).await
+    }
+
+    /// Which Redis this is now.
+    ///
+    /// # Errors
+    /// If it does not answer, or is a replica.
+    pub async fn server_id(&self) -> Result<ServerId, RedisError> {
+        Ok(self.wire().await?.1)
+    }
+
+    /// Does it serve?
+    pub(super) async fn serves(&self) -> bool {
+        self.wire().await.is_ok()
     }
 
     /// Is Redis there?

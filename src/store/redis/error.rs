@@ -20,6 +20,12 @@ pub enum RedisError {
         /// Redis `TIME` minus this gate's clock.
         difference_ms: i64,
     },
+    /// Redis cannot be reached, or does not serve: nothing was sent, or it proved that nothing happened.
+    #[error("Redis is away: {0}")]
+    Away(String),
+    /// The user's row, without which Redis cannot be asked, did not come from Postgres. Nothing happened.
+    #[error("the user cannot be loaded: {0}")]
+    NotLoaded(String),
     /// Redis refused, in a way that proves that nothing happened.
     #[error("Redis did not carry out the call: {0}")]
     NotExecuted(String),
@@ -37,39 +43,39 @@ impl RedisError {
         Self::NotExecuted(error.to_string())
     }
 
+    /// There is no connection.
+    pub(super) fn away(error: impl std::fmt::Display) -> Self {
+        Self::Away(error.to_string())
+    }
+
+    /// Redis is at fault, not this request: another one would fare no better.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Away(_) | Self::NotExecuted(_))
+    }
+
     /// Classifies the error of a command that was sent. A timeout or a broken connection proves nothing.
     pub(super) fn of_sent(error: &redis::RedisError) -> Self {
-        let proof = error.is_connection_refusal() || error.code().is_some_and(proves_non_execution);
-        let constructor = if proof { Self::NotExecuted } else { Self::Indeterminate };
-        constructor(error.to_string())
+        if error.is_connection_refusal() {
+            return Self::away(error);
+        }
+        error.code().map_or(Self::Indeterminate as fn(String) -> Self, kind_of)(error.to_string())
     }
 
     /// Classifies what Redis said instead of carrying out a script.
     pub(super) fn of_refusal(words: &str) -> Self {
-        let code = words.split(' ').next().unwrap_or_default();
-        let constructor = if proves_non_execution(code) { Self::NotExecuted } else { Self::Indeterminate };
-        constructor(words.to_owned())
+        kind_of(words.split(' ').next().unwrap_or_default())(words.to_owned())
     }
 }
 
-/// The codes with which Redis refuses a script before it runs, or at its first write: the first write is all or nothing.
-fn proves_non_execution(code: &str) -> bool {
-    const PROOFS: [&str; 15] = [
-        "ASK",
-        "BUSY",
-        "CLUSTERDOWN",
-        "CROSSSLOT",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "MOVED",
-        "NOAUTH",
-        "NOPERM",
-        "NOREPLICAS",
-        "NOSCRIPT",
-        "OOM",
-        "READONLY",
-        "TRYAGAIN",
-    ];
-    PROOFS.contains(&code)
+/// What the code of a refusal proves. Redis refuses a script before it runs, or at its first write, which is all or nothing.
+fn kind_of(code: &str) -> fn(String) -> RedisError {
+    match code {
+        // It serves nobody, whatever the command.
+        "BUSY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "READONLY" => RedisError::Away,
+        "ASK" | "CROSSSLOT" | "MISCONF" | "MOVED" | "NOPERM" | "NOREPLICAS" | "NOSCRIPT" | "OOM" | "TRYAGAIN" => {
+            RedisError::NotExecuted
+        }
+        _ => RedisError::Indeterminate,
+    }
 }

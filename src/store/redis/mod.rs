@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `keys` | how every key is spelled |
+//! | `fence` | which generation is open, and in which Redis |
 //! | `record` | the packed state of one user |
 //! | `operation`, `reply` | what goes into the script and what comes out |
 //! | `script` | the Lua source, its call and its reload |
@@ -14,6 +15,7 @@
 pub mod batcher;
 pub mod connection;
 pub mod error;
+pub mod fence;
 pub mod keys;
 pub mod operation;
 pub mod partition;
@@ -27,6 +29,7 @@ pub use self::{
     batcher::{Batcher, BatcherOptions, Generations},
     connection::{Redis, RedisOptions},
     error::RedisError,
+    fence::{Fence, ServerId},
     operation::{Idempotency, Membership, Operation, Request, Seed},
     partition::{Drained, Swept},
     record::{Hold, Record},

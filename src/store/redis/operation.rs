@@ -1,5 +1,6 @@
 //! What goes into the script: operations and their packed arguments. Twins: the files of `lua/operation/`.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::packed::PutBytes;
@@ -72,6 +73,8 @@ pub enum Operation {
         covered: bool,
         /// Postgres knows no settlement of this hold, read in the generation that the request names.
         adopt: bool,
+        /// When Postgres accepted the commit, if Redis was away then: that time counts, not the present.
+        accepted_at: Option<DateTime<Utc>>,
     },
     /// Give the AP of a hold back.
     Release {
@@ -183,7 +186,7 @@ impl Operation {
                 to.put_uuid(*hold);
                 to.put_u32(ttl.ms());
             }
-            Self::Commit { reservation, ap, tokens, covered, adopt } => {
+            Self::Commit { reservation, ap, tokens, covered, adopt, accepted_at } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
                 to.put_u24(reservation.period.id());
@@ -191,6 +194,7 @@ impl Operation {
                 to.put_u32(reservation.generation);
                 to.put_u8((*covered).into());
                 to.put_u8((*adopt).into());
+                to.put_u48(accepted_at.map_or(0, unix_ms));
                 encode_tail(reservation.hold, *tokens, user, &reservation.session, to);
             }
             Self::Release { reservation, adopt } => {
@@ -235,14 +239,16 @@ impl Seed {
     }
 }
 
-/// The second argument of every call: what the script cannot know of the calendar and the levels.
+/// The second argument of every call: what the script cannot know of the generation, the calendar and the levels.
 pub(super) fn encode_calendar(
-    now: chrono::DateTime<chrono::Utc>,
+    generation: u32,
+    now: DateTime<Utc>,
     bounds: &Bounds,
     stream_entries_max: u32,
     levels: &Levels,
 ) -> Vec<u8> {
-    let mut to = Vec::with_capacity(32 + 5 * Levels::COUNT_MAX);
+    let mut to = Vec::with_capacity(40 + 5 * Levels::COUNT_MAX);
+    to.put_u32(generation);
     to.put_u48(unix_ms(now));
     to.put_u24(bounds.period.id());
     to.put_u48(unix_ms(bounds.period_end));
@@ -268,7 +274,7 @@ fn encode_tail(id: Uuid, tokens: Tokens, user: &UserId, session: &SessionId, to:
 }
 
 /// Unix milliseconds; instants before 1970 do not occur.
-fn unix_ms(at: chrono::DateTime<chrono::Utc>) -> u64 {
+fn unix_ms(at: DateTime<Utc>) -> u64 {
     u64::try_from(at.timestamp_millis()).unwrap_or_default()
 }
 

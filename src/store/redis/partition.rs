@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use super::{connection::Redis, error::RedisError, keys, record::Record, usage_stream::RawEntry};
+use super::{connection::Redis, error::RedisError, fence::Fence, keys, record::Record, usage_stream::RawEntry};
 use crate::domain::{
     journal::{Entry, Position, StreamId},
     partition::Partition,
@@ -37,27 +37,26 @@ pub struct Swept {
 }
 
 impl Redis {
-    /// The generation that is open in this Redis.
+    /// What is open in this Redis.
     ///
     /// # Errors
-    /// If Redis does not answer, or the fence is no number.
-    pub async fn fence(&self, partition: Partition) -> Result<Option<u32>, RedisError> {
+    /// If Redis does not answer.
+    pub async fn fence(&self, partition: Partition) -> Result<Option<Fence>, RedisError> {
         let mut connection = self.connection().await?;
-        redis::cmd("GET")
-            .arg(keys::fence(partition))
-            .query_async(&mut connection)
-            .await
-            .map_err(RedisError::not_executed)
+        let mut command = redis::cmd("GET");
+        command.arg(keys::fence(partition));
+        let found: Option<String> = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        Ok(found.map(Fence::found))
     }
 
     /// Takes the fence away, if it is still the one that was `seen`. False when it is another.
     ///
     /// # Errors
     /// If Redis does not answer. Closing again is harmless.
-    pub async fn close(&self, partition: Partition, seen: Option<u32>) -> Result<bool, RedisError> {
+    pub async fn close(&self, partition: Partition, seen: Option<&Fence>) -> Result<bool, RedisError> {
         let script = redis::Script::new(include_str!("../../../lua/partition/close.lua"));
         let mut connection = self.connection().await?;
-        let seen = seen.map_or_else(String::new, |generation| generation.to_string());
+        let seen = seen.map_or_else(String::new, Fence::to_string);
         script
             .key(keys::fence(partition))
             .arg(seen)

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     error::RedisError,
+    fence::{Fence, ServerId},
     keys,
     operation::{OutcomeKey, Request, encode_calendar},
     wire::{Received, Wire, put_array, put_bulk, put_decimal},
@@ -60,6 +61,8 @@ pub struct Context<'a> {
     pub partition: Partition,
     /// The generation that the caller believes to be open.
     pub generation: u32,
+    /// The Redis that the connection leads to.
+    pub server: &'a ServerId,
     /// The caller's clock.
     pub now: DateTime<Utc>,
     /// Months and days.
@@ -151,7 +154,7 @@ impl Script {
 
 impl Call {
     fn pack<'a>(&mut self, script: &Script, context: &Context<'_>, requests: impl IntoIterator<Item = &'a Request>) {
-        let Context { partition, generation, now, calendar, levels, stream_entries_max } = *context;
+        let Context { partition, generation, server, now, calendar, levels, stream_entries_max } = *context;
         let Self { keys, operations, operation, bytes } = self;
         for buffer in [&mut *keys, operations, bytes] {
             buffer.clear();
@@ -189,8 +192,8 @@ impl Call {
         put_bulk(bytes, keys::fence(partition).as_bytes());
         bytes.extend_from_slice(keys);
         put_bulk(bytes, keys::stream(partition, generation).as_bytes());
-        put_bulk(bytes, decimal(generation as usize).as_slice());
-        put_bulk(bytes, &encode_calendar(now, &calendar.bounds_at(now), stream_entries_max, levels));
+        put_bulk(bytes, Fence::new(generation, server).to_string().as_bytes());
+        put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_entries_max, levels));
         bytes.extend_from_slice(operations);
     }
 }

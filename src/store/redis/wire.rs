@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::error::RedisError;
+use super::{error::RedisError, fence::ServerId};
 
 /// A reply of the script is at most some 120 answers; this is what a first read asks for.
 const RECEIVE_BYTES: usize = 16 * 1024;
@@ -41,21 +41,22 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Wire {
-    /// Connects, logs in and chooses the database. When this fails, nothing has happened.
+    /// Connects, logs in, chooses the database and asks which Redis this is. When this fails, nothing has happened.
     pub(super) async fn connect(
         server: &ConnectionInfo,
         connect_timeout: Duration,
         response_timeout: Duration,
-    ) -> Result<Self, RedisError> {
+    ) -> Result<(Self, ServerId), RedisError> {
         let connecting = async {
-            let stream = reach(server.addr()).await.map_err(RedisError::not_executed)?;
+            let stream = reach(server.addr()).await.map_err(RedisError::away)?;
             let mut wire = Self { stream, received: Vec::with_capacity(RECEIVE_BYTES), response_timeout };
             wire.log_in(server).await?;
-            Ok(wire)
+            let server = wire.ask_server().await?;
+            Ok((wire, server))
         };
         timeout(connect_timeout, connecting)
             .await
-            .unwrap_or_else(|_| Err(RedisError::NotExecuted(format!("no connection to Redis in {connect_timeout:?}"))))
+            .unwrap_or_else(|_| Err(RedisError::Away(format!("no connection in {connect_timeout:?}"))))
     }
 
     async fn log_in(&mut self, server: &ConnectionInfo) -> Result<(), RedisError> {
@@ -70,19 +71,29 @@ impl Wire {
         Ok(())
     }
 
+    async fn ask_server(&mut self) -> Result<ServerId, RedisError> {
+        match self.ask(&["INFO", "server", "replication"]).await? {
+            Received::Text(info) => ServerId::of_info(&String::from_utf8_lossy(info)),
+            Received::Refusal(words) => Err(RedisError::Away(words.to_owned())),
+            Received::Other => Err(RedisError::away("odd answer to INFO")),
+        }
+    }
+
     async fn expect_ok(&mut self, command: &[&str]) -> Result<(), RedisError> {
+        match self.ask(command).await? {
+            Received::Text(b"OK") => Ok(()),
+            Received::Refusal(words) => Err(RedisError::Away(words.to_owned())),
+            Received::Text(_) | Received::Other => Err(RedisError::away(format!("odd answer to {}", command[0]))),
+        }
+    }
+
+    async fn ask(&mut self, command: &[&str]) -> Result<Received<'_>, RedisError> {
         let mut bytes = Vec::new();
         put_array(&mut bytes, command.len());
         for word in command {
             put_bulk(&mut bytes, word.as_bytes());
         }
-        match self.send(&bytes).await.map_err(RedisError::not_executed)? {
-            Received::Text(b"OK") => Ok(()),
-            Received::Refusal(words) => Err(RedisError::NotExecuted(words.to_owned())),
-            Received::Text(_) | Received::Other => {
-                Err(RedisError::not_executed(format!("odd answer to {}", command[0])))
-            }
-        }
+        self.send(&bytes).await.map_err(RedisError::away)
     }
 
     /// Whether the other side has not closed the connection while nobody looked. Asks the socket, not Redis.

@@ -173,6 +173,7 @@ impl Serve {
                 .env("DATABASE_URL", dev.text("databaseUrl"))
                 .env("REDIS_URL", dev.text("redisUrl"))
                 .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
+                .env("QUOTA_GATE__SERVER__STOP_DELAY_MS", "0")
                 .env("QUOTA_GATE__AUTH__JWT_SECRET", dev.text("jwtSecret"))
                 .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
                 .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap())

@@ -53,7 +53,7 @@ async fn a_denied_call_changes_nothing_not_even_the_stream() {
 async fn two_operations_on_one_user_in_one_call_see_each_other() {
     let world = World::new().await;
     // One call at a time: what waits meanwhile travels together.
-    let gate = world.gate_with(|options| options.calls_in_flight_max = 1).await;
+    let gate = world.gate_with(|tuning| tuning.batcher.calls_in_flight_max = 1).await;
     let admitted = join_all((0..60).map(|_| gate.charges("alice", 2))).await;
     assert_eq!(admitted.into_iter().filter(|charged| *charged).count(), 50);
     gate.flush_and_verify().await;
@@ -84,7 +84,7 @@ async fn cold_users_of_one_moment_are_loaded_together_each_once() {
 #[tokio::test]
 async fn a_full_journal_sheds_new_work_and_still_settles_what_was_begun() {
     let world = World::new().await;
-    let gate = world.gate_with(|options| options.stream_entries_max = 3).await;
+    let gate = world.gate_with(|tuning| tuning.batcher.stream_entries_max = 3).await;
     let held = match gate.gate.reserve(crate::support::reserve("alice", 5, 60)).await.unwrap() {
         Decision::Allowed(held) => gate.gate.reservation_id(&held.reservation),
         denied @ Decision::Denied(_) => panic!("{denied:?}"),
@@ -93,7 +93,10 @@ async fn a_full_journal_sheds_new_work_and_still_settles_what_was_begun() {
     assert!(gate.charges("alice", 1).await && gate.charges("alice", 1).await);
     let refused = gate.consume("alice", 1).await.unwrap_err().to_string();
     assert!(refused.contains("wait for Postgres"), "{refused}");
-    assert_eq!(gate.gate.commit(&held, quota_gate::gate::Commit::default()).await.unwrap().charged.get(), 5);
+    assert_eq!(
+        gate.gate.commit(&held, quota_gate::gate::Commit::default()).await.unwrap().now().unwrap().charged.get(),
+        5
+    );
     gate.flush_and_verify().await;
     assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 7);
 }

@@ -20,7 +20,8 @@ async fn hold(gate: &GateUnderTest, ap: i64, ttl_seconds: i64) -> String {
 }
 
 async fn commit(gate: &GateUnderTest, id: &str, ap: u32) -> Result<Committed, GateError> {
-    gate.gate.commit(id, Commit { ap: Some(Ap::new(ap)), tokens: Tokens::new(7).unwrap() }).await
+    let commit = Commit { ap: Some(Ap::new(ap)), tokens: Tokens::new(7).unwrap() };
+    gate.gate.commit(id, commit).await.map(|settled| settled.now().expect("Redis is there"))
 }
 
 async fn numbers(gate: &GateUnderTest) -> (u32, u32, u32) {
@@ -141,11 +142,11 @@ async fn a_late_commit_in_a_later_period_charges_only_a_hold_that_outlived_its_o
 async fn a_release_gives_everything_back_and_may_be_repeated() {
     let (world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
-    assert!(!one.gate.release(&id).await.unwrap().replayed);
-    assert!(two.gate.release(&id).await.unwrap().replayed);
+    assert!(!one.gate.release(&id).await.unwrap().now().unwrap().replayed);
+    assert!(two.gate.release(&id).await.unwrap().now().unwrap().replayed);
     let late = hold(&one, 10, 60).await;
     world.set_time("2026-11-20T12:05:00Z").await;
-    assert_eq!(two.gate.release(&late).await.unwrap().quota.held.get(), 0);
+    assert_eq!(two.gate.release(&late).await.unwrap().now().unwrap().quota.held.get(), 0);
     assert_eq!(numbers(&two).await, (0, 0, 100));
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
 }

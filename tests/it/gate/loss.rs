@@ -105,7 +105,50 @@ async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     crate::support::eventually("the flusher finds out", async || gate.flusher.flush_all().await.is_ok()).await;
     assert_eq!(used(&gate, "alice").await, 60);
     gate.flush_and_verify().await;
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 3);
+}
+
+#[tokio::test]
+async fn an_older_copy_of_redis_decides_nothing_because_it_is_another_process() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 10).await);
+    world.redis.stop().await;
+    let (data, copy) = (world.redis.dir().join("appendonlydir"), world.redis.dir().join("copy"));
+    copy_dir(&data, &copy);
+    world.redis.restart().await.unwrap();
+    assert!(gate.charges("alice", 50).await);
+    gate.flush_and_verify().await;
+
+    world.redis.stop().await;
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_dir(&copy, &data);
+    world.redis.restart().await.unwrap();
+    // By its own record she has used 10 of 100, and its fence and stream look right.
+    assert!(!gate.charges("alice", 41).await, "no message is admitted by an older copy");
+    assert!(gate.charges("alice", 40).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_was_a_replica_for_a_while_is_another_one_for_whoever_connects() {
+    let world = World::new().await;
+    let one = world.gate().await;
+    assert!(one.charges("alice", 5).await);
+    let replicaof = async |host: &str, port: &str| {
+        let mut command = redis::cmd("REPLICAOF");
+        command.arg(host).arg(port);
+        let _: () = command.query_async(&mut world.redis_connection().await).await.unwrap();
+    };
+    replicaof("127.0.0.1", "1").await;
+    replicaof("NO", "ONE").await;
+    // A gate that connects now opens a generation; one whose connections are older meets STALE and asks again.
+    let two = world.gate().await;
+    assert!(two.charges("alice", 5).await);
+    assert!(one.charges("alice", 5).await);
+    assert_eq!((used(&one, "alice").await, used(&two, "alice").await), (15, 15));
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
+    one.flush_and_verify().await;
 }
 
 fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
@@ -143,7 +186,8 @@ async fn a_hold_that_redis_lost_can_be_committed_once_by_its_id() {
     let answers =
         join_all((0..20).map(|n| if n % 2 == 0 { one.gate.commit(&id, commit) } else { two.gate.commit(&id, commit) }))
             .await;
-    let first: Vec<bool> = answers.into_iter().map(|answer| !answer.unwrap().replayed).filter(|first| *first).collect();
+    let first: Vec<bool> =
+        answers.into_iter().map(|answer| !answer.unwrap().now().unwrap().replayed).filter(|first| *first).collect();
     assert_eq!(first.len(), 1);
     assert_eq!(used(&two, "alice").await, 8);
     assert!(matches!(one.gate.release(&id).await, Err(GateError::AlreadySettled(_))));
@@ -160,7 +204,7 @@ async fn a_commit_that_was_flushed_before_the_loss_is_not_charged_again() {
     gate.gate.commit(&id, commit).await.unwrap();
     gate.flush_and_verify().await;
     flushall(&world).await;
-    let again = gate.gate.commit(&id, commit).await.unwrap();
+    let again = gate.gate.commit(&id, commit).await.unwrap().now().unwrap();
     assert_eq!((again.charged.get(), again.replayed, again.quota.used.get()), (8, true, 8));
     let other = Commit { ap: Some(Ap::new(9)), ..commit };
     assert!(matches!(gate.gate.commit(&id, other).await, Err(GateError::Mismatch(_))));

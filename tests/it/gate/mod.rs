@@ -1,6 +1,8 @@
 //! The gate as a library: exactness, holds, idempotency, membership, resets, flushing and loss.
 
 mod admission;
+mod away;
+mod breaker;
 mod flushing;
 mod holds;
 mod idempotency;

@@ -37,14 +37,14 @@ async fn an_opener_that_slept_changes_nothing_once_another_has_opened() {
     // The sleeper takes the first three steps and falls asleep.
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     let fence = gate.redis.fence(place).await.unwrap();
-    assert!(gate.redis.close(place, fence).await.unwrap());
+    assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
     let asleep = gate.redis.drain(place, &[1]).await.unwrap();
     // The gate meets STALE, takes over, opens generation 2, and goes on.
     assert!(gate.charges("alice", 7).await);
     gate.flush_and_verify().await;
     assert!(gate.charges("alice", 11).await);
     // The sleeper wakes: none of its steps does anything any more.
-    assert!(!gate.redis.close(place, fence).await.unwrap(), "the fence is another one");
+    assert!(!gate.redis.close(place, fence.as_ref()).await.unwrap(), "the fence is another one");
     assert_eq!(drain_to_postgres(&gate, 1, &asleep).await, None, "the generation is another one");
     assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence is there");
     assert!(!gate.postgres.finish_opening(place.number(), 1, 2, now()).await.unwrap());
@@ -63,7 +63,8 @@ async fn a_charge_that_comes_after_the_drain_keeps_the_partition_from_opening() 
     let drained = gate.redis.drain(place, &[1]).await.unwrap();
     // The fence was not closed yet, and a charge slips in; then the fence goes.
     assert!(gate.charges("alice", 7).await);
-    assert!(gate.redis.close(place, Some(1)).await.unwrap());
+    let fence = gate.redis.fence(place).await.unwrap();
+    assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
     assert_eq!(drain_to_postgres(&gate, 1, &drained).await, Some(1));
     assert!(!gate.redis.open(place, 2, &drained).await.unwrap(), "the stream does not end where it was drained");
     assert!(gate.charges("alice", 1).await);

@@ -248,6 +248,7 @@ impl History<'_> {
                     tokens: Tokens::default(),
                     covered: self.harness.calendar.period_end(reservation.period) <= reservation.expires_at,
                     adopt: false,
+                    accepted_at: None,
                 };
                 (operation, self.model.commit(now, reservation, ap))
             }

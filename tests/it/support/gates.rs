@@ -9,7 +9,7 @@ use quota_gate::{
         ap::Ap,
         calendar::Calendar,
         clock::Clock,
-        decision::{Charged, Decision},
+        decision::{Charged, Decision, OnRedisFailure},
         idempotency::IdempotencyKey,
         level::LevelName,
         partition::Partitions,
@@ -20,6 +20,7 @@ use quota_gate::{
     jobs::{
         flusher::Flusher,
         resetter::Resetter,
+        settler::Settler,
         sweeper::Sweeper,
         verifier::{Verdict, Verifier},
     },
@@ -48,6 +49,26 @@ pub(crate) struct World {
     manual: bool,
 }
 
+/// In what a gate may differ from others.
+pub(crate) struct Tuning {
+    pub(crate) batcher: BatcherOptions,
+    pub(crate) response_timeout: Duration,
+    pub(crate) on_redis_failure: OnRedisFailure,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        let batcher = BatcherOptions {
+            operations_max: 64,
+            calls_in_flight_max: 2,
+            queue_length_max: 4096,
+            queue_timeout: Duration::from_secs(5),
+            stream_entries_max: 1_000_000,
+        };
+        Self { batcher, response_timeout: Duration::from_secs(5), on_redis_failure: OnRedisFailure::Deny }
+    }
+}
+
 /// A gate, and the jobs beside it.
 #[derive(Clone)]
 pub(crate) struct GateUnderTest {
@@ -55,6 +76,7 @@ pub(crate) struct GateUnderTest {
     pub(crate) flusher: Flusher,
     pub(crate) resetter: Resetter,
     pub(crate) verifier: Verifier,
+    pub(crate) settler: Settler,
     pub(crate) redis: Redis,
     pub(crate) postgres: Postgres,
 }
@@ -90,6 +112,17 @@ impl World {
         self.set_redis_time(now).await;
     }
 
+    /// The same, if Redis answers.
+    pub(crate) async fn try_set_time(&self, now: &str) -> bool {
+        let now: DateTime<Utc> = now.parse().expect("an instant");
+        self.clock.set(now);
+        let Ok(client) = redis::Client::open(self.redis.url()) else { return false };
+        let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
+        let mut set = redis::cmd("SET");
+        set.arg(CLOCK_KEY).arg(now.timestamp_millis());
+        set.query_async::<()>(&mut connection).await.is_ok()
+    }
+
     /// Moves the clock of Redis alone.
     pub(crate) async fn set_redis_time(&self, now: DateTime<Utc>) {
         let _: () = redis::cmd("SET")
@@ -110,8 +143,15 @@ impl World {
         self.gate_with(|_| {}).await
     }
 
+    /// Starts a gate that gives up on Redis after so long.
+    pub(crate) async fn impatient_gate(&self, response_timeout: Duration) -> GateUnderTest {
+        self.gate_with(|tuning| tuning.response_timeout = response_timeout).await
+    }
+
     /// Starts a gate that differs.
-    pub(crate) async fn gate_with(&self, change: impl FnOnce(&mut BatcherOptions)) -> GateUnderTest {
+    pub(crate) async fn gate_with(&self, change: impl FnOnce(&mut Tuning)) -> GateUnderTest {
+        let mut tuning = Tuning::default();
+        change(&mut tuning);
         let postgres = Postgres::new(&PostgresOptions {
             url: self.database.clone(),
             connections_max: 8,
@@ -132,17 +172,9 @@ impl World {
             url: self.redis.url(),
             connections_max: 16,
             connect_timeout: Duration::from_secs(2),
-            response_timeout: Duration::from_secs(5),
+            response_timeout: tuning.response_timeout,
         })
         .expect("the URL is one");
-        let mut batcher = BatcherOptions {
-            operations_max: 64,
-            calls_in_flight_max: 2,
-            queue_length_max: 4096,
-            queue_timeout: Duration::from_secs(5),
-            stream_entries_max: 1_000_000,
-        };
-        change(&mut batcher);
         let gate = Gate::start(GateParts {
             redis: redis.clone(),
             script: if self.manual { Script::with_clock(CLOCK) } else { Script::default() },
@@ -152,8 +184,9 @@ impl World {
             clock: self.clock.clone(),
             levels,
             signer: ReservationSigner::new(&[7; 32]).expect("a secret"),
-            batcher,
+            batcher: tuning.batcher,
             idempotency_ttl: Duration::from_hours(24),
+            on_redis_failure: tuning.on_redis_failure,
             deadline: Duration::from_secs(15),
         });
         let clock = self.clock.clone();
@@ -164,13 +197,15 @@ impl World {
             calendar,
             clock: clock.clone(),
             batch_events_max: 100,
+            stream_entries_alarm: 1_000_000,
         };
         let sweeper =
             Sweeper { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock: clock.clone() };
         let resetter = Resetter { postgres: postgres.clone(), calendar, clock: clock.clone(), sweeper };
+        let settler = Settler { gate: gate.clone(), postgres: postgres.clone(), clock: clock.clone() };
         let verifier = Verifier { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock };
         gate.open_partitions().await.expect("the partitions open");
-        GateUnderTest { gate, flusher, resetter, verifier, redis, postgres }
+        GateUnderTest { gate, flusher, resetter, verifier, settler, redis, postgres }
     }
 
     /// One number from Postgres; the text is the test's own.

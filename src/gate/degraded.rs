@@ -1,0 +1,119 @@
+//! Decisions without Redis, where the operator chose them: by what Postgres knows, and marked `degraded`.
+//!
+//! They are not exact: Postgres is behind by what is not flushed, and two gates may decide at once. But they are never free of
+//! charge: each message goes into the inbox and is charged when Redis is back, what the quota then does not cover as overage. A
+//! user whose quota is exhausted by what Postgres knows is denied, for Postgres never knows too much.
+
+use super::{Consume, Gate, GateError, Inner, Reserve};
+use crate::{
+    domain::{
+        ap::Ap,
+        decision::{Charged, Decision, Denied, OnRedisFailure, Reserved},
+        hold::{Reservation, Ttl},
+        quota::Quota,
+        user_id::{SessionId, UserId},
+    },
+    store::postgres::{InboxItem, InboxKind},
+};
+
+/// No hold of Redis is ever of this generation: its commit is checked against Postgres, and covers nothing by itself.
+const NO_GENERATION: u32 = 0;
+
+impl Gate {
+    pub(super) fn may_degrade(&self, error: &GateError) -> bool {
+        self.0.on_redis_failure == OnRedisFailure::Allow && matches!(error, GateError::RedisAway { .. })
+    }
+
+    pub(super) async fn consume_degraded(
+        &self,
+        request: &Consume,
+        away: GateError,
+    ) -> Result<Decision<Charged>, GateError> {
+        let gate = &self.0;
+        let quota = match self.quota_without_redis(&request.user, request.ap).await? {
+            Some(Ok(quota)) => quota,
+            Some(Err(denied)) => return Ok(Decision::Denied(denied)),
+            None => return Err(away),
+        };
+        // The id that an ordinary consume of this message has, so that it is charged once whichever way it goes.
+        let event = match &request.idempotency_key {
+            Some(key) => gate.id_of("consume", &request.user, Some(key)),
+            None => gate.new_id(),
+        };
+        let reservation = gate.unheld(event, &quota, (&request.user, &request.session), request.ap, Ttl::DEFAULT);
+        let item = InboxItem {
+            id: event,
+            user: request.user.clone(),
+            kind: InboxKind::Consume,
+            reservation_id: gate.signer.sign(&reservation),
+            ap: request.ap,
+            tokens: request.tokens,
+            idempotency_key: request.idempotency_key.clone(),
+            accepted_at: gate.now(),
+        };
+        self.accept(&item).await?.ok_or(away)?;
+        count("consume");
+        Ok(Decision::Allowed(Charged { event, ap: request.ap, quota, replayed: false, degraded: true }))
+    }
+
+    pub(super) async fn reserve_degraded(
+        &self,
+        request: &Reserve,
+        away: GateError,
+    ) -> Result<Decision<Reserved>, GateError> {
+        let gate = &self.0;
+        match self.quota_without_redis(&request.user, request.ap).await? {
+            Some(Ok(quota)) => {
+                let who = (&request.user, &request.session);
+                let reservation = gate.unheld(gate.new_id(), &quota, who, request.ap, request.ttl);
+                count("reserve");
+                Ok(Decision::Allowed(Reserved { reservation, quota, replayed: false, degraded: true }))
+            }
+            Some(Err(denied)) => Ok(Decision::Denied(denied)),
+            None => Err(away),
+        }
+    }
+
+    /// What Postgres and the inbox know of a user, if it covers the message. None where Postgres is away as well.
+    async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Result<Option<Result<Quota, Denied>>, GateError> {
+        let gate = &self.0;
+        // Makes the row of a user who is seen for the first time.
+        if gate.loader.load(gate.partitions.of(user), user).await.is_err() {
+            return Ok(None);
+        }
+        let Some(mut quota) = gate.quota_from_postgres(user).await else { return Ok(None) };
+        let Ok(waiting) = gate.postgres.ap_in_inbox(user).await else { return Ok(None) };
+        quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
+        if quota.remaining() < ap {
+            count("denied");
+            return Ok(Some(Err(Denied { required: ap, quota })));
+        }
+        Ok(Some(Ok(quota)))
+    }
+}
+
+impl Inner {
+    /// A reservation that nobody holds.
+    fn unheld(
+        &self,
+        hold: uuid::Uuid,
+        quota: &Quota,
+        (user, session): (&UserId, &SessionId),
+        ap: Ap,
+        ttl: Ttl,
+    ) -> Reservation {
+        Reservation {
+            hold,
+            user: user.clone(),
+            session: session.clone(),
+            ap,
+            period: quota.period,
+            expires_at: self.now() + chrono::TimeDelta::seconds(ttl.seconds().into()),
+            generation: NO_GENERATION,
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("quota_gate_degraded_decisions_total", "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,118 @@
+//! The inbox: what is settled while Redis is away is accepted into Postgres, and applied once Redis is back.
+//!
+//! Applying may be repeated, by any gate, after any crash. A settlement is remembered by its hold in Redis, and a charge in
+//! the log; a message that was let through carries an Idempotency-Key, its client's or one made of its own id.
+
+use super::{Commit, Consume, Gate, GateError, commit::OTHER_COST};
+use crate::{
+    domain::{
+        ap::Ap,
+        decision::Decision,
+        hold::{Reservation, SETTLE_WINDOW},
+        idempotency::IdempotencyKey,
+        usage::Tokens,
+    },
+    store::postgres::{Acceptance, InboxItem, InboxKind},
+};
+
+/// What came of an item of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// It is done; in words.
+    Done(String),
+    /// The quota does not cover the message any more: what can be charged has to be committed.
+    Denied,
+}
+
+impl GateError {
+    /// Whether a settlement that failed so can be accepted into Postgres: it was not refused, it just did not get through.
+    pub(super) const fn did_not_get_through(&self) -> bool {
+        matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })
+    }
+}
+
+impl Gate {
+    /// Accepts a settlement that could not be made now; the error of the attempt, `failed`, where that is impossible too.
+    pub(super) async fn accept_settlement(
+        &self,
+        kind: InboxKind,
+        reservation: &Reservation,
+        (ap, tokens): (Ap, Tokens),
+        failed: GateError,
+    ) -> Result<(), GateError> {
+        let gate = &self.0;
+        let now = gate.now();
+        if kind == InboxKind::Commit && now > reservation.expires_at + SETTLE_WINDOW {
+            return Err(failed);
+        }
+        self.accept(&InboxItem {
+            id: reservation.hold,
+            user: reservation.user.clone(),
+            kind,
+            reservation_id: gate.signer.sign(reservation),
+            ap,
+            tokens,
+            idempotency_key: None,
+            accepted_at: now,
+        })
+        .await?
+        .ok_or(failed)
+    }
+
+    /// Puts an item into the inbox; none where Postgres is away as well.
+    pub(super) async fn accept(&self, item: &InboxItem) -> Result<Option<()>, GateError> {
+        match self.0.postgres.accept(item).await {
+            Ok(Acceptance::Accepted) => {
+                metrics::counter!("quota_gate_inbox_accepted_total", "kind" => item.kind.as_str()).increment(1);
+                Ok(Some(()))
+            }
+            Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
+            Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
+            Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),
+            Err(error) => {
+                tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept it either");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Applies an item of the inbox. Doing it again is harmless.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away.
+    pub async fn apply(&self, item: &InboxItem) -> Result<Applied, GateError> {
+        let (_, reservation) = self.0.read_reservation(&item.reservation_id)?;
+        let outcome = match item.kind {
+            InboxKind::Consume => return self.apply_consume(item, reservation).await,
+            InboxKind::Commit => {
+                let commit = Commit { ap: Some(item.ap), tokens: item.tokens };
+                let committed = self.commit_now(&reservation, commit, Some(item.accepted_at)).await;
+                committed.map(|done| format!("charged {}, overage {}", done.charged.get(), done.overage.get()))
+            }
+            InboxKind::Release => self.release_now(&reservation).await.map(|_| "released".to_owned()),
+        };
+        match outcome {
+            Err(error) if error.did_not_get_through() => Err(error),
+            Ok(done) => Ok(Applied::Done(done)),
+            // It was settled otherwise before this was accepted, or in between: the first settlement stands.
+            Err(refused) => Ok(Applied::Done(refused.to_string())),
+        }
+    }
+
+    async fn apply_consume(&self, item: &InboxItem, reservation: Reservation) -> Result<Applied, GateError> {
+        let key = item.idempotency_key.clone().map_or_else(|| IdempotencyKey::parse(&item.id.to_string()), Ok)?;
+        let message = Consume {
+            user: item.user.clone(),
+            session: reservation.session,
+            ap: item.ap,
+            tokens: item.tokens,
+            idempotency_key: Some(key),
+        };
+        match self.consume_now(&message).await {
+            Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
+            Ok(Decision::Denied(_)) => Ok(Applied::Denied),
+            Err(error) if error.did_not_get_through() => Err(error),
+            Err(refused) => Ok(Applied::Done(refused.to_string())),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The fence: which generation of a partition is open, and in which Redis.
+//!
+//! It names the Redis process that the generation was opened in. Every call says which process its connection goes to, and the
+//! script compares: so whatever comes back after a crash, a failover or a restore answers STALE until the partition
+//! was opened anew, however plausible its data looks (decision 0011).
+
+use std::{fmt, sync::Arc};
+
+use super::error::RedisError;
+
+/// One Redis process and one line of its data: `<run_id>:<master_replid>`. A restart changes the first half, a promotion or a
+/// full synchronisation the second, <https://redis.io/docs/latest/operate/oss_and_stack/management/replication/>.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerId(Arc<str>);
+
+/// What stands at the fence's key: `<generation> <server>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence(String);
+
+impl ServerId {
+    /// Reads `INFO server replication`.
+    ///
+    /// # Errors
+    /// [`RedisError::Away`] if it is a replica, or no Redis at all.
+    pub fn of_info(info: &str) -> Result<Self, RedisError> {
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .ok_or_else(|| RedisError::Away(format!("INFO names no {name}")))
+        };
+        if field("role")? != "master" {
+            return Err(RedisError::Away("this Redis is a replica: point redis.url to the primary".into()));
+        }
+        Ok(Self(format!("{}:{}", field("run_id")?, field("master_replid")?).into()))
+    }
+}
+
+impl Fence {
+    /// The fence of a generation that was opened in this Redis.
+    #[must_use]
+    pub fn new(generation: u32, server: &ServerId) -> Self {
+        Self(format!("{generation} {server}"))
+    }
+
+    /// What Redis has at the fence's key.
+    pub(super) const fn found(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The generation; 0 for a fence that nobody of ours has written.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.0.split(' ').next().and_then(|generation| generation.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_names_the_generation_and_the_process() {
+        let info = "# Server\r\nrun_id:aa\r\n# Replication\r\nrole:master\r\nmaster_replid:bb\r\nmaster_replid2:00\r\n";
+        let fence = Fence::new(7, &ServerId::of_info(info).unwrap());
+        assert_eq!(fence.to_string(), "7 aa:bb");
+        assert_eq!(Fence::found(fence.to_string()).generation(), 7);
+        assert_eq!(Fence::found("12".into()).generation(), 12, "as it was written before it named the process");
+        assert_eq!(Fence::found("somebody else's".into()).generation(), 0);
+    }
+
+    #[test]
+    fn a_replica_is_no_place_for_charges() {
+        let replica = "run_id:aa\r\nrole:slave\r\nmaster_replid:bb\r\n";
+        assert!(matches!(ServerId::of_info(replica), Err(RedisError::Away(_))));
+        assert!(matches!(ServerId::of_info("no info"), Err(RedisError::Away(_))));
+    }
+}

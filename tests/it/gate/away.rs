@@ -1,0 +1,177 @@
+//! While Redis is away: settlements are accepted and made once, later; messages are refused, or let through and charged later.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use quota_gate::{
+    domain::{
+        ap::Ap,
+        decision::{Decision, OnRedisFailure, Settled},
+        hold::Reservation,
+        usage::Tokens,
+    },
+    gate::{Commit, Consume, GateError},
+};
+
+use crate::support::{GateUnderTest, World, consume, eventually, key, reserve, user};
+
+async fn hold(gate: &GateUnderTest, who: &str, ap: i64) -> Reservation {
+    match gate.gate.reserve(reserve(who, ap, 60)).await.unwrap() {
+        Decision::Allowed(reserved) => reserved.reservation,
+        Decision::Denied(denied) => panic!("{denied:?}"),
+    }
+}
+
+/// Until nothing waits any more.
+async fn settle(world: &World, gate: &GateUnderTest) {
+    eventually("the inbox is empty", async || {
+        // A settler that failed keeps its claim for a moment.
+        let _ = gate.settler.step().await;
+        world.number("select count(*) from inbox where settled_at is null").await == 0
+    })
+    .await;
+}
+
+async fn away(gate: &GateUnderTest) {
+    eventually("Redis counts as away", async || {
+        matches!(gate.gate.quota_and_holds(&user("nobody")).await, Err(GateError::RedisAway { .. }))
+    })
+    .await;
+}
+
+const COST_3: Commit = Commit { ap: Some(Ap::new(3)), tokens: Tokens::ZERO };
+
+#[tokio::test]
+async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_back() {
+    let mut world = World::new().await;
+    let (one, two) = (
+        world.impatient_gate(Duration::from_millis(200)).await,
+        world.impatient_gate(Duration::from_millis(200)).await,
+    );
+    let (charged, given_back) = (hold(&one, "alice", 5).await, hold(&one, "alice", 7).await);
+    let (charged, given_back) = (one.gate.reservation_id(&charged), one.gate.reservation_id(&given_back));
+    world.redis.pause();
+    // The first attempts may have reached Redis all the same: their answers were lost, which is no matter.
+    for gate in [&one, &two, &one] {
+        assert_eq!(gate.gate.commit(&charged, COST_3).await.unwrap(), Settled::Later);
+        assert_eq!(gate.gate.release(&given_back).await.unwrap(), Settled::Later);
+    }
+    let other = Commit { ap: Some(Ap::new(4)), tokens: Tokens::ZERO };
+    assert!(matches!(one.gate.commit(&charged, other).await, Err(GateError::Mismatch(_))));
+    assert!(matches!(one.gate.release(&charged).await, Err(GateError::AlreadySettled(_))));
+    assert_eq!(world.number("select count(*) from inbox").await, 2);
+    world.redis.resume();
+    tokio::join!(settle(&world, &one), settle(&world, &two));
+    let quota = one.gate.quota(&user("alice")).await.unwrap();
+    assert_eq!((quota.used.get(), quota.held.get()), (3, 0));
+    eventually("the other gate knows that Redis is back", async || {
+        two.gate.commit(&charged, COST_3).await.unwrap().now().is_some_and(|again| again.replayed)
+    })
+    .await;
+    one.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1);
+}
+
+#[tokio::test]
+async fn a_commit_that_was_accepted_in_time_is_charged_however_late_redis_returns() {
+    let mut world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = world.impatient_gate(Duration::from_millis(200)).await;
+    let held = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
+    let too_late = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
+    world.redis.pause();
+    assert_eq!(gate.gate.commit(&held, COST_3).await.unwrap(), Settled::Later);
+    world.clock.set("2026-11-10T13:00:00Z".parse().unwrap());
+    assert!(gate.gate.commit(&too_late, COST_3).await.is_err(), "its settle window is over");
+    world.redis.resume();
+    eventually("Redis answers", async || world.try_set_time("2026-11-10T13:00:00Z").await).await;
+    settle(&world, &gate).await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
+    // Applied again, as by a settler that died before it could say so: nothing changes.
+    sqlx::query("update inbox set settled_at = null, claimed_until = null").execute(&world.pool).await.unwrap();
+    settle(&world, &gate).await;
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 3);
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_the_loss_of_redis() {
+    let mut world = World::new().await;
+    let gate = world.impatient_gate(Duration::from_millis(200)).await;
+    let held = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
+    world.redis.pause();
+    assert_eq!(gate.gate.commit(&held, COST_3).await.unwrap(), Settled::Later);
+    world.redis.resume();
+    eventually("Redis is wiped", async || {
+        let mut connection = world.redis_connection().await;
+        redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.is_ok()
+    })
+    .await;
+    settle(&world, &gate).await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn where_the_operator_says_so_messages_are_let_through_and_charged_later() {
+    let mut world = World::new().await;
+    let gate = world
+        .gate_with(|tuning| {
+            tuning.response_timeout = Duration::from_millis(200);
+            tuning.on_redis_failure = OnRedisFailure::Allow;
+        })
+        .await;
+    assert!(gate.charges("alice", 60).await);
+    gate.flush_and_verify().await;
+    world.redis.pause();
+    away(&gate).await;
+    let with_key = Consume { idempotency_key: Some(key("k")), ..consume("alice", 10) };
+    for _ in 0..3 {
+        let Decision::Allowed(charged) = gate.gate.consume(with_key.clone()).await.unwrap() else { panic!("denied") };
+        assert!(charged.degraded);
+    }
+    let Decision::Allowed(reserved) = gate.gate.reserve(reserve("alice", 10, 60)).await.unwrap() else {
+        panic!("denied")
+    };
+    assert!(reserved.degraded);
+    let id = gate.gate.reservation_id(&reserved.reservation);
+    assert_eq!(gate.gate.commit(&id, COST_3).await.unwrap(), Settled::Later);
+    let Decision::Allowed(new) = gate.consume("new", 1).await.unwrap() else { panic!("denied") };
+    assert!(new.degraded, "a user whom nobody knew");
+    // 60 + 10 + 3 are known: 28 more are too many, 27 are not.
+    assert!(matches!(gate.consume("alice", 28).await.unwrap(), Decision::Denied(_)));
+    assert!(gate.charges("alice", 27).await);
+    world.redis.resume();
+    eventually("Redis is back", async || gate.gate.quota_and_holds(&user("alice")).await.is_ok()).await;
+    // The client repeats its request before the inbox is applied: still the same message.
+    let Decision::Allowed(again) = gate.gate.consume(with_key).await.unwrap() else { panic!("denied") };
+    assert!(!again.degraded);
+    settle(&world, &gate).await;
+    gate.flush_and_verify().await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 100);
+    assert_eq!(world.number("select count(*) from chat_usage_logs where user_uuid = 'alice'").await, 4);
+}
+
+#[tokio::test]
+async fn what_exceeds_the_quota_after_all_is_overage() {
+    let mut world = World::new().await;
+    let gates = join_all((0..2).map(|_| {
+        world.gate_with(|tuning| {
+            tuning.response_timeout = Duration::from_millis(200);
+            tuning.on_redis_failure = OnRedisFailure::Allow;
+        })
+    }))
+    .await;
+    // Postgres has not heard of the 95 yet, so it lets through more than there is.
+    assert!(gates[0].charges("alice", 95).await);
+    world.redis.pause();
+    for gate in &gates {
+        away(gate).await;
+        assert!(gate.charges("alice", 4).await);
+    }
+    world.redis.resume();
+    settle(&world, &gates[1]).await;
+    gates[0].flush_and_verify().await;
+    let quota = gates[0].gate.quota(&user("alice")).await.unwrap();
+    assert_eq!(quota.used.get(), 100, "never more than the quota");
+    assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 3, "and the rest is on record");
+}
