@@ -1,13 +1,15 @@
 # What a developer and CI do. `make` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build check test bench bench-quick fmt clean
+.PHONY: help setup run build check test test-faults soak bench bench-quick fmt clean
 
 # Passed on to `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
 ARGS ?=
+# How long `make soak` goes on.
+MINUTES ?= 30
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: redis-server, Postgres, luacheck, shellcheck, curl, a C compiler
 	@scripts/setup
@@ -23,6 +25,13 @@ check: setup ## all that can be said without running it; exactly what CI runs
 
 test: setup ## run every test
 	cargo test
+
+test-faults: setup ## every fault of docs/reliability.md, some ten minutes; as root, for full disks
+	cargo test --test faults -- --all
+	cargo test --test model -- --include-ignored
+
+soak: setup ## random faults for MINUTES=30
+	cargo test --test faults -- --soak $(MINUTES)
 
 bench: setup ## measure everything, some twenty minutes; the report is in target/bench-report/
 	cargo bench

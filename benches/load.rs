@@ -260,13 +260,8 @@ async fn add_users(pool: &PgPool, users: &[UserId]) -> anyhow::Result<()> {
 async fn audit(section: &mut Section, stores: &Stores, pool: &PgPool, answers: &Answers) -> anyhow::Result<()> {
     let app = stores.app_with_levels(&[("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)]).await?;
     app.flusher().flush_all().await?;
-    let verifier = Verifier {
-        redis: app.redis.clone(),
-        postgres: app.postgres.clone(),
-        partitions: app.gate.partitions(),
-        calendar: app.gate.calendar(),
-        clock: quota_gate::domain::clock::Clock::machine(),
-    };
+    let verifier =
+        Verifier { redis: app.redis.clone(), postgres: app.postgres.clone(), partitions: app.gate.partitions() };
     let verdict = verifier.verify().await?;
     anyhow::ensure!(verdict.agrees(), "log, totals and Redis disagree: {verdict:?}");
     let rows: i64 = sqlx::query_scalar("select count(*) from chat_usage_logs").fetch_one(pool).await?;

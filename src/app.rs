@@ -14,8 +14,8 @@ use crate::{
     gate::{Gate, GateParts, ReservationSigner},
     http::{AppState, Auth, AuthOptions, Limits, Readiness, ServerOptions, router, serve},
     jobs::{
-        announcer::Announcer, flusher::Flusher, health::HealthCheck, resetter::Resetter, schedule, settler::Settler,
-        sweeper::Sweeper,
+        announcer::Announcer, flusher::Flusher, health::HealthCheck, repairer::Repairer, resetter::Resetter, schedule,
+        settler::Settler, sweeper::Sweeper, verifier::Verifier,
     },
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
@@ -148,6 +148,20 @@ impl App {
     #[must_use]
     pub fn settler(&self) -> Settler {
         Settler { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
+    }
+
+    /// Makes the stores agree after what no gate has done.
+    #[must_use]
+    pub fn repairer(&self) -> Repairer {
+        let verifier =
+            Verifier { redis: self.redis.clone(), postgres: self.postgres.clone(), partitions: self.gate.partitions() };
+        Repairer {
+            verifier,
+            gate: self.gate.clone(),
+            postgres: self.postgres.clone(),
+            calendar: self.gate.calendar(),
+            clock: self.clock.clone(),
+        }
     }
 
     /// Brings due rows into the current period.

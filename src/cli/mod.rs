@@ -1,6 +1,7 @@
 //! The command line: one file per sub-command, each of which prints, and returns an exit code.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod dead_letters;
 mod dev;
 mod import;
 mod inspect;
@@ -45,8 +46,11 @@ enum Command {
     /// Membership levels.
     #[command(subcommand)]
     Levels(levels::Action),
-    /// Prove that log, totals and Redis agree; exits with 1 where they do not.
-    Verify,
+    /// Prove that log, totals and Redis agree; exits with 1 where they do not. Traffic may go on.
+    Verify(verify::Arguments),
+    /// Usage events that Postgres refused.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Action),
     /// Print a user's JWT.
     Token(token::Arguments),
 }
@@ -82,7 +86,8 @@ impl Cli {
             Command::Reset => reset::run(config?).await,
             Command::Inspect(arguments) => inspect::run(arguments, config?).await,
             Command::Levels(action) => levels::run(&action, config?).await,
-            Command::Verify => verify::run(config?).await,
+            Command::Verify(arguments) => verify::run(arguments, config?).await,
+            Command::DeadLetters(action) => dead_letters::run(&action, config?).await,
             Command::Token(arguments) => token::run(&arguments, &config?),
         }
     }

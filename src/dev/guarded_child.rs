@@ -52,6 +52,8 @@ pub(super) struct Server<'a> {
     pub(super) dir: &'a Path,
     /// As whom it runs.
     pub(super) account: &'a Account,
+    /// Variables besides those of this process.
+    pub(super) environment: &'a [(String, String)],
     /// The signals of a [`stop`](GuardedChild::stop), each sent if the one before did not help; then SIGKILL.
     pub(super) stop_signals: &'static str,
     /// The same, for when the owner has gone or dropped the child.
@@ -80,6 +82,7 @@ impl GuardedChild {
             .args(server.arguments)
             .current_dir(server.dir)
             .env("LC_ALL", "C")
+            .envs(server.environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -186,6 +186,7 @@ async fn spawn(
         arguments: arguments(options, port),
         dir: cluster.dir(),
         account: cluster.account(),
+        environment: &[],
         // INT closes the connections and ends in good order; QUIT leaves the rest to recovery at the next start.
         stop_signals: "INT QUIT",
         drop_signals: match options.lifetime {

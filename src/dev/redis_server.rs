@@ -52,6 +52,8 @@ pub struct RedisServerOptions {
     pub lifetime: Lifetime,
     /// The port; any free one unless named.
     pub port: Option<u16>,
+    /// Variables of the server's environment, for example those of libfaketime.
+    pub environment: Vec<(String, String)>,
     /// Further lines of `redis.conf`, for example `maxmemory 64mb`. They win over the lines before them.
     pub extra: Vec<String>,
 }
@@ -166,6 +168,7 @@ async fn spawn(
         arguments: vec!["redis.conf".into()],
         dir,
         account,
+        environment: &options.environment,
         // With `save ""`, TERM completes the append-only file and writes no snapshot.
         stop_signals: "TERM",
         drop_signals: match options.lifetime {

@@ -45,6 +45,8 @@ pub enum UsageKind {
     Commit,
     /// A hold was settled after its expiry.
     LateCommit,
+    /// A repair: a charge that Postgres had missed. Never journalled.
+    Adjustment,
 }
 
 /// Tokens of one message, as the model counted them.
@@ -80,10 +82,11 @@ impl UsageKind {
             Self::Consume => 1,
             Self::Commit => 2,
             Self::LateCommit => 3,
+            Self::Adjustment => 4,
         }
     }
 
-    /// The kind with this byte.
+    /// The kind with this byte, of those that Redis journals.
     #[must_use]
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
@@ -94,6 +97,13 @@ impl UsageKind {
         }
     }
 
+    /// The kind with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Consume, Self::Commit, Self::LateCommit, Self::Adjustment];
+        all.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// The word for it in the usage log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -101,6 +111,7 @@ impl UsageKind {
             Self::Consume => "consume",
             Self::Commit => "commit",
             Self::LateCommit => "late_commit",
+            Self::Adjustment => "adjustment",
         }
     }
 }

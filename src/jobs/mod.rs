@@ -3,6 +3,8 @@
 pub mod announcer;
 pub mod flusher;
 pub mod health;
+pub mod repairer;
+pub mod replayer;
 pub mod resetter;
 pub mod schedule;
 pub mod settler;

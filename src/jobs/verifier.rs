@@ -1,8 +1,8 @@
-//! The verifier: proves that Σ log = totals = Redis, user by user.
+//! The verifier: proves that Σ log = totals = Redis, user by user, while traffic goes on.
 //!
-//! Postgres against itself in one snapshot. Redis against Postgres by the identity that the whole design stands on:
-//! a record is what its row says, plus the events after the watermark. Traffic may go on: a user who seems to
-//! differ is looked at again, for the two stores cannot be read at one moment.
+//! Postgres against itself in one snapshot. Redis against Postgres by the identity that the whole design stands on: a record
+//! is what its row says, plus the events after the watermark. Rows and watermarks come from one snapshot of Postgres, records and
+//! events from one transaction of Redis, so both sides are exact, and a difference is one.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,9 +10,8 @@ use tokio::time::sleep;
 
 use crate::{
     domain::{
-        calendar::{Calendar, Period},
-        clock::Clock,
-        journal::{Entry, StreamId, Watermark},
+        calendar::Period,
+        journal::{Entry, Watermark},
         partition::{Partition, Partitions},
         user_id::UserId,
     },
@@ -26,11 +25,9 @@ use super::flusher::FlushError;
 
 /// Rows that are compared at a time.
 const PAGE_ROWS: u32 = 1_000;
-/// Entries that are read at a time.
-const PAGE_ENTRIES: usize = 1_000;
-/// How often a user who seems to differ is looked at again before that counts.
-const LOOKS: u32 = 10;
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How often a partition is looked at again that was flushed or opened between the two looks, before that is an error.
+const LOOKS: u32 = 100;
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Compares the stores.
 #[derive(Debug, Clone)]
@@ -41,10 +38,6 @@ pub struct Verifier {
     pub postgres: Postgres,
     /// All of them are compared.
     pub partitions: Partitions,
-    /// Tells the current day.
-    pub calendar: Calendar,
-    /// The present.
-    pub clock: Clock,
 }
 
 /// What was found.
@@ -58,6 +51,8 @@ pub struct Verdict {
     pub unflushed: u64,
     /// Events that Postgres refused.
     pub dead_letters: u64,
+    /// Settlements that Postgres accepted and that are not made yet.
+    pub inbox: u64,
     /// Totals that are not the sum of the log.
     pub drift: Vec<Drift>,
     /// Records that are not their row plus the events after the watermark.
@@ -69,21 +64,14 @@ pub struct Verdict {
 pub struct Difference {
     /// Whose.
     pub user: UserId,
-    /// What differs.
-    pub what: &'static str,
-    /// What the record says.
-    pub redis: u64,
-    /// What the row and the events after the watermark add up to.
-    pub expected: u64,
-}
-
-/// What a partition's stream holds beyond Postgres.
-#[derive(Debug, Clone)]
-struct Tail {
-    watermark: Watermark,
-    /// AP per user and period.
-    ap: HashMap<(UserId, Period), u64>,
-    events: u64,
+    /// The period of the record.
+    pub period: Period,
+    /// AP used in that period, by the record and by Postgres with what is not flushed. Equal where the row is ahead.
+    pub used: (u64, u64),
+    /// AP used ever, in the same order.
+    pub total_used: (u64, u64),
+    /// AP of this user that Postgres refused.
+    pub dead_letters: u64,
 }
 
 impl Verdict {
@@ -94,118 +82,134 @@ impl Verdict {
     }
 }
 
-impl Verifier {
-    /// Compares every user.
-    ///
-    /// # Errors
-    /// If Redis or Postgres is away.
-    pub async fn verify(&self) -> Result<Verdict, FlushError> {
-        let mut verdict = Verdict { dead_letters: self.postgres.dead_letter_count().await?, ..Verdict::default() };
-        verdict.drift = self.postgres.drift().await?;
-        let mut tails = HashMap::new();
-        for partition in self.partitions.all() {
-            let tail = self.tail(partition).await?;
-            verdict.unflushed += tail.events;
-            tails.insert(partition, tail);
+impl Difference {
+    /// What probably happened.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let (redis, postgres) = if self.used.0 == self.used.1 { self.total_used } else { self.used };
+        if redis > postgres && redis - postgres == self.dead_letters {
+            return format!("{} AP are in dead letters: replay them", self.dead_letters);
         }
-        let mut after: Option<UserId> = None;
-        loop {
-            let rows = self.postgres.rows_after(after.as_ref(), PAGE_ROWS).await?;
-            let Some(last) = rows.last() else { return Ok(verdict) };
-            after = Some(last.user.clone());
-            verdict.users += rows.len() as u64;
-            let mut by_partition: HashMap<Partition, Vec<QuotaRow>> = HashMap::new();
-            for row in rows {
-                by_partition.entry(self.partitions.of(&row.user)).or_default().push(row);
-            }
-            for (partition, rows) in by_partition {
-                self.compare(partition, &tails[&partition], rows, &mut verdict).await?;
-            }
-        }
-    }
-
-    async fn compare(
-        &self,
-        partition: Partition,
-        tail: &Tail,
-        rows: Vec<QuotaRow>,
-        verdict: &mut Verdict,
-    ) -> Result<(), FlushError> {
-        let users: Vec<&UserId> = rows.iter().map(|row| &row.user).collect();
-        let records = self.redis.records(partition, &users).await?;
-        for (row, record) in rows.iter().zip(records) {
-            let Some(record) = record else { continue };
-            verdict.records += 1;
-            if difference(row, &record, tail).is_some()
-                && let Some(difference) = self.look_again(partition, &row.user).await?
-            {
-                verdict.differences.push(difference);
-            }
-        }
-        Ok(())
-    }
-
-    /// Between two looks, traffic may have moved one store and not yet the other.
-    async fn look_again(&self, partition: Partition, user: &UserId) -> Result<Option<Difference>, FlushError> {
-        let today = self.calendar.day_start(self.calendar.day_at(self.clock.now()));
-        let mut found = None;
-        for _ in 0..LOOKS {
-            let tail = self.tail(partition).await?;
-            let record = self.redis.record(partition, user).await?;
-            let row = self.postgres.find(user, today).await?;
-            let unmoved = self.tail(partition).await?.watermark == tail.watermark;
-            let (Some(record), Some(row)) = (record, row) else { return Ok(None) };
-            found = difference(&row, &record, &tail);
-            if found.is_none() {
-                return Ok(None);
-            }
-            if unmoved {
-                sleep(LOOK_PAUSE).await;
-            }
-        }
-        Ok(found)
-    }
-
-    async fn tail(&self, partition: Partition) -> Result<Tail, FlushError> {
-        let watermark = self.postgres.watermark(partition.number()).await?;
-        let mut tail = Tail { watermark, ap: HashMap::new(), events: 0 };
-        let Some(position) = watermark.position else { return Ok(tail) };
-        let mut from = position.id;
-        loop {
-            let page = self.redis.read_stream(partition, watermark.generation, from, PAGE_ENTRIES).await?;
-            for event in page.iter().filter(|entry| entry.id > position.id).flat_map(Entry::events) {
-                *tail.ap.entry((event.user.clone(), event.period)).or_default() += u64::from(event.ap.get());
-                tail.events += 1;
-            }
-            match page.last() {
-                Some(last) if page.len() == PAGE_ENTRIES => from = StreamId { ms: last.id.ms, seq: last.id.seq + 1 },
-                _ => return Ok(tail),
-            }
+        if redis > postgres {
+            "Postgres misses charges: was it restored from an older copy?".to_owned()
+        } else {
+            "the record misses charges: was it changed by hand?".to_owned()
         }
     }
 }
 
-fn difference(row: &QuotaRow, record: &Record, tail: &Tail) -> Option<Difference> {
+impl Verifier {
+    /// Compares every user.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away, or a partition is not open.
+    pub async fn verify(&self) -> Result<Verdict, FlushError> {
+        let mut verdict = Verdict {
+            dead_letters: self.postgres.dead_letter_count().await?,
+            inbox: self.postgres.inbox_waiting().await?,
+            drift: self.postgres.drift().await?,
+            ..Verdict::default()
+        };
+        for partition in self.partitions.all() {
+            verdict.unflushed += self.unflushed(partition).await?;
+        }
+        let mut after: Option<UserId> = None;
+        loop {
+            let page = self.postgres.rows_after(after.as_ref(), PAGE_ROWS).await?;
+            let Some(last) = page.rows.last() else { return Ok(verdict) };
+            after = Some(last.user.clone());
+            verdict.users += page.rows.len() as u64;
+            let mut by_partition: HashMap<Partition, Vec<QuotaRow>> = HashMap::new();
+            for row in page.rows {
+                by_partition.entry(self.partitions.of(&row.user)).or_default().push(row);
+            }
+            for (partition, rows) in by_partition {
+                self.compare(partition, page.watermarks[partition.index()], rows, &mut verdict).await?;
+            }
+        }
+    }
+
+    /// Compares the rows of a partition with Redis; reads them again for as long as they are overtaken.
+    async fn compare(
+        &self,
+        partition: Partition,
+        mut watermark: Watermark,
+        mut rows: Vec<QuotaRow>,
+        verdict: &mut Verdict,
+    ) -> Result<(), FlushError> {
+        for _ in 0..LOOKS {
+            let users: Vec<&UserId> = rows.iter().map(|row| &row.user).collect();
+            let view = match watermark.position {
+                Some(from) => self.redis.view(partition, (watermark.generation, from), &users).await?,
+                None => None,
+            };
+            if let Some(view) = view {
+                let tail = Tail::of(&view.tail);
+                for (row, record) in rows.iter().zip(view.records) {
+                    let Some(record) = record else { continue };
+                    verdict.records += 1;
+                    if let Some(found) = difference(row, &record, watermark.generation, &tail) {
+                        let dead_letters = self.postgres.ap_in_dead_letters(&found.user).await?;
+                        verdict.differences.push(Difference { dead_letters, ..found });
+                    }
+                }
+                return Ok(());
+            }
+            sleep(LOOK_PAUSE).await;
+            let page = self.postgres.rows_of(&users).await?;
+            (watermark, rows) = (page.watermarks[partition.index()], page.rows);
+        }
+        Err(FlushError::Closed(partition))
+    }
+
+    async fn unflushed(&self, partition: Partition) -> Result<u64, FlushError> {
+        for _ in 0..LOOKS {
+            let watermark = self.postgres.watermark(partition.number()).await?;
+            if let Some(from) = watermark.position
+                && let Some(view) = self.redis.view(partition, (watermark.generation, from), &[]).await?
+            {
+                return Ok(view.tail.iter().map(|entry| entry.events().len() as u64).sum());
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+        Err(FlushError::Closed(partition))
+    }
+}
+
+/// AP that is journalled beyond the watermark, per user and period.
+struct Tail<'a>(HashMap<&'a UserId, HashMap<Period, u64>>);
+
+impl<'a> Tail<'a> {
+    fn of(entries: &'a [Entry]) -> Self {
+        let mut tail: HashMap<&UserId, HashMap<Period, u64>> = HashMap::new();
+        for event in entries.iter().flat_map(Entry::events) {
+            *tail.entry(&event.user).or_default().entry(event.period).or_default() += u64::from(event.ap.get());
+        }
+        Self(tail)
+    }
+
+    fn in_period(&self, user: &UserId, period: Period) -> u64 {
+        self.0.get(user).and_then(|periods| periods.get(&period)).copied().unwrap_or(0)
+    }
+
+    fn ever(&self, user: &UserId) -> u64 {
+        self.0.get(user).map_or(0, |periods| periods.values().sum())
+    }
+}
+
+fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>) -> Option<Difference> {
     // A record of an older generation is not used any more: the next touch replaces it from Postgres.
-    if record.generation != tail.watermark.generation {
+    if record.generation != generation {
         return None;
     }
-    let differ = |what, redis: u64, expected: u64| {
-        (redis != expected).then(|| Difference { user: row.user.clone(), what, redis, expected })
-    };
-    let in_tail = |period: Option<Period>| -> u64 {
-        tail.ap
-            .iter()
-            .filter(|((user, of), _)| *user == row.user && period.is_none_or(|period| period == *of))
-            .map(|(_, ap)| ap)
-            .sum()
-    };
-    let used_so_far = if row.period == record.period { u64::from(row.used.get()) } else { 0 };
-    differ("total used", record.total_used, row.total_used + in_tail(None)).or_else(|| {
+    let recorded = u64::from(record.used.get());
+    let used = match row.period.cmp(&record.period) {
         // A row that is ahead was rolled for a user who has not come since.
-        if row.period > record.period {
-            return None;
-        }
-        differ("used", record.used.get().into(), used_so_far + in_tail(Some(record.period)))
-    })
+        std::cmp::Ordering::Greater => (recorded, recorded),
+        std::cmp::Ordering::Equal => (recorded, u64::from(row.used.get()) + tail.in_period(&row.user, record.period)),
+        std::cmp::Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
+    };
+    let total_used = (record.total_used, row.total_used + tail.ever(&row.user));
+    let differs = used.0 != used.1 || total_used.0 != total_used.1;
+    differs.then(|| Difference { user: row.user.clone(), period: record.period, used, total_used, dead_letters: 0 })
 }

@@ -1,7 +1,9 @@
 //! The audit: the proof that the totals are the sum of the log, from one snapshot.
 
-use super::{Postgres, PostgresError, chat_quotas::RawRow};
-use crate::domain::user_id::UserId;
+use sqlx::{PgConnection, Postgres as Database, Transaction};
+
+use super::{Postgres, PostgresError, QuotaRow, chat_quotas::RawRow, flush_watermarks::watermarks};
+use crate::domain::{journal::Watermark, user_id::UserId};
 
 /// A user whose totals are not the sum of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,15 @@ pub struct Drift {
     pub logged: i64,
     /// What the totals say.
     pub total: i64,
+}
+
+/// Rows, and how far each partition was flushed at that very moment.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In the order of their users.
+    pub rows: Vec<QuotaRow>,
+    /// In the order of partitions.
+    pub watermarks: Vec<Watermark>,
 }
 
 impl Postgres {
@@ -59,11 +70,12 @@ impl Postgres {
         Ok(drift)
     }
 
-    /// Up to `limit` users' rows after `after`, in user order.
+    /// Up to `limit` users' rows after `after`, in user order, and the watermarks of the same snapshot.
     ///
     /// # Errors
     /// If Postgres is away.
-    pub async fn rows_after(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<super::QuotaRow>, PostgresError> {
+    pub async fn rows_after(&self, after: Option<&UserId>, limit: u32) -> Result<Page, PostgresError> {
+        let mut snapshot = self.snapshot().await?;
         let rows = sqlx::query_as!(
             RawRow,
             r#"select quotas.user_uuid,
@@ -85,8 +97,50 @@ impl Postgres {
             after.map_or("", UserId::as_str),
             i64::from(limit),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *snapshot)
         .await?;
-        rows.into_iter().map(RawRow::parse).collect()
+        Page::read(rows, &mut snapshot).await
+    }
+
+    /// The rows of these users again, in the order of their ids, and the watermarks of the same snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
+        let ids: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+        let mut snapshot = self.snapshot().await?;
+        let rows = sqlx::query_as!(
+            RawRow,
+            r#"select quotas.user_uuid,
+                    levels.code as level_code,
+                    pending.code as "pending_code?",
+                    quotas.level_version,
+                    quotas.monthly_quota,
+                    quotas.period,
+                    quotas.monthly_used,
+                    quotas.total_used,
+                    quotas.updated_at,
+                    0::bigint as "used_today!"
+             from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             where quotas.user_uuid = any ($1)
+             order by quotas.user_uuid"#,
+            &ids as &[&str],
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        Page::read(rows, &mut snapshot).await
+    }
+
+    async fn snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {
+        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
+    }
+}
+
+impl Page {
+    async fn read(rows: Vec<RawRow>, snapshot: &mut PgConnection) -> Result<Self, PostgresError> {
+        let rows = rows.into_iter().map(RawRow::parse).collect::<Result<_, _>>()?;
+        Ok(Self { rows, watermarks: watermarks(snapshot).await? })
     }
 }

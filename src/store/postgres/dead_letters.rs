@@ -1,15 +1,24 @@
 //! `dead_letters`: what Postgres refused, whole.
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     Postgres, PostgresError,
+    chat_usage_logs::{self, Mode},
     flush_watermarks::{number, signed},
+    totals,
 };
 use crate::domain::{
+    InvalidInput,
+    ap::Ap,
+    calendar::{Calendar, Period},
     journal::{Content, Entry},
-    usage::UsageEvent,
+    level::{LevelCode, Levels},
+    usage::{Tokens, UsageEvent, UsageKind},
+    user_id::{SessionId, UserId},
 };
 
 /// One refused event, or one stream entry that nobody can read.
@@ -86,22 +95,79 @@ impl Origin {
     }
 }
 
-/// Everything that the event says, for whoever mends it by hand.
+/// Everything that an event says, for whoever mends it by hand, and for a replay.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredEvent {
+    uuid: Uuid,
+    user_uuid: String,
+    session_id: String,
+    level_code: u8,
+    period: u32,
+    ap_used: u32,
+    overage: u32,
+    tokens_used: i64,
+    kind: String,
+    created_at: DateTime<Utc>,
+}
+
+impl StoredEvent {
+    fn of(event: &UsageEvent) -> Self {
+        Self {
+            uuid: event.id,
+            user_uuid: event.user.to_string(),
+            session_id: event.session.as_str().to_owned(),
+            level_code: event.level.get(),
+            period: event.period.id(),
+            ap_used: event.ap.get(),
+            overage: event.overage.get(),
+            tokens_used: event.tokens.get().into(),
+            kind: event.kind.as_str().to_owned(),
+            created_at: event.at,
+        }
+    }
+
+    fn event(self) -> Result<UsageEvent, InvalidInput> {
+        let no_code = |field| InvalidInput { field, rule: "is no known code".into() };
+        Ok(UsageEvent {
+            id: self.uuid,
+            user: UserId::parse(&self.user_uuid)?,
+            session: SessionId::parse(&self.session_id)?,
+            level: LevelCode::new(self.level_code).ok_or_else(|| no_code("levelCode"))?,
+            period: Period::from_id(self.period)?,
+            ap: Ap::new(self.ap_used),
+            overage: Ap::new(self.overage),
+            tokens: Tokens::new(self.tokens_used)?,
+            kind: UsageKind::parse(&self.kind).ok_or_else(|| no_code("kind"))?,
+            at: self.created_at,
+        })
+    }
+}
+
 fn payload(event: &UsageEvent) -> Vec<u8> {
-    serde_json::json!({
-        "uuid": event.id.to_string(),
-        "userUuid": event.user.as_str(),
-        "sessionId": event.session.as_str(),
-        "levelCode": event.level.get(),
-        "period": event.period.id(),
-        "apUsed": event.ap.get(),
-        "overage": event.overage.get(),
-        "tokensUsed": event.tokens.get(),
-        "kind": event.kind.as_str(),
-        "createdAt": event.at.to_rfc3339(),
-    })
-    .to_string()
-    .into_bytes()
+    serde_json::to_vec(&StoredEvent::of(event)).unwrap_or_default()
+}
+
+/// What a letter holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LetterContent {
+    /// An event that Postgres refused.
+    Event(UsageEvent),
+    /// The payload of a stream entry that nobody could read.
+    Entry(Vec<u8>),
+    /// An event that was changed by hand and is none any more; and why.
+    Unreadable(String),
+    /// Somebody else has replayed it.
+    Gone,
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replay {
+    /// The letter's events are counted, and the letter is gone.
+    Done,
+    /// Postgres refuses again; the letter stays.
+    Refused(String),
 }
 
 impl Postgres {
@@ -131,5 +197,66 @@ impl Postgres {
         .fetch_all(&self.pool)
         .await?;
         Ok(letters)
+    }
+
+    /// AP of a user that was refused.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn ap_in_dead_letters(&self, user: &UserId) -> Result<u64, PostgresError> {
+        let ap = sqlx::query_scalar!(
+            r#"select coalesce(sum(ap_used), 0) as "ap!" from dead_letters where user_uuid = $1"#,
+            user.as_str(),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(u64::try_from(ap).unwrap_or_default())
+    }
+
+    /// What a letter holds.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn letter_content(&self, id: i64) -> Result<LetterContent, PostgresError> {
+        let row = sqlx::query!("select event, payload from dead_letters where id = $1", id)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(LetterContent::Gone) };
+        if row.event.is_none() {
+            return Ok(LetterContent::Entry(row.payload));
+        }
+        let stored: Result<StoredEvent, _> = serde_json::from_slice(&row.payload);
+        Ok(match stored.map(StoredEvent::event) {
+            Ok(Ok(event)) => LetterContent::Event(event),
+            Ok(Err(error)) => LetterContent::Unreadable(error.to_string()),
+            Err(error) => LetterContent::Unreadable(error.to_string()),
+        })
+    }
+
+    /// Counts the events of a letter that are not counted yet, and deletes it; all in one transaction.
+    ///
+    /// # Errors
+    /// If Postgres is away; then nothing is changed.
+    pub async fn replay(
+        &self,
+        id: i64,
+        events: &[UsageEvent],
+        levels: &Levels,
+        calendar: Calendar,
+        now: DateTime<Utc>,
+    ) -> Result<Replay, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        let deleted = sqlx::query!("delete from dead_letters where id = $1", id).execute(&mut *transaction).await?;
+        if deleted.rows_affected() == 0 {
+            return Ok(Replay::Done);
+        }
+        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        if let Some((_, reason)) = written.refused.into_iter().next() {
+            transaction.rollback().await?;
+            return Ok(Replay::Refused(reason));
+        }
+        totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+        transaction.commit().await?;
+        Ok(Replay::Done)
     }
 }

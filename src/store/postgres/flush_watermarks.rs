@@ -1,7 +1,7 @@
 //! `flush_watermarks`: how far each partition's events are in Postgres.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Postgres as Database, pool::PoolConnection};
+use sqlx::{PgConnection, Postgres as Database, pool::PoolConnection};
 
 use super::{Postgres, PostgresError};
 use crate::domain::{
@@ -60,19 +60,8 @@ impl Postgres {
     /// # Errors
     /// If Postgres is away.
     pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
-        let rows = sqlx::query!(
-            "select partition, generation, last_id, last_event, opened_at
-             from flush_watermarks
-             order by partition"
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                let partition = u16::try_from(row.partition).unwrap_or_default();
-                watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
-            })
-            .collect()
+        let mut connection = self.pool.acquire().await?;
+        watermarks(&mut connection).await
     }
 
     /// Marks a partition as being opened, if it still is in this generation. From here on no flush commits.
@@ -158,6 +147,22 @@ impl Drop for PartitionLock {
             drop(connection.detach());
         }
     }
+}
+
+pub(super) async fn watermarks(connection: &mut PgConnection) -> Result<Vec<Watermark>, PostgresError> {
+    let rows = sqlx::query!(
+        "select partition, generation, last_id, last_event, opened_at
+         from flush_watermarks
+         order by partition"
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let partition = u16::try_from(row.partition).unwrap_or_default();
+            watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+        })
+        .collect()
 }
 
 pub(super) fn number(partition: u16) -> i16 {

@@ -8,8 +8,10 @@
 //! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
 //! | `inbox` | what was accepted while Redis was away |
-//! | `resets`, `dead_letters`, `audit` | the resetter's side, what was refused, and the proof that it adds up |
+//! | `resets`, `dead_letters` | the resetter's side, and what was refused |
+//! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
 
+mod adjustments;
 mod announcements;
 mod audit;
 mod change_level;
@@ -34,11 +36,11 @@ use std::{str::FromStr, time::Duration};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use self::{
-    audit::Drift,
+    audit::{Drift, Page},
     change_level::LevelChange,
     chat_quotas::{Loaded, NewUser, QuotaRow},
     chat_usage_logs::LoggedUsage,
-    dead_letters::DeadLetter,
+    dead_letters::{DeadLetter, LetterContent, Replay},
     drain::DrainReport,
     error::PostgresError,
     flush::{Flush, FlushOutcome, FlushReport},

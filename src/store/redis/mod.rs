@@ -8,7 +8,7 @@
 //! | `operation`, `reply` | what goes into the script and what comes out |
 //! | `script` | the Lua source, its call and its reload |
 //! | `batcher`, `wire` | turns concurrent callers into calls; the connection on which they are made |
-//! | `usage_stream` | reads the journal |
+//! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
 //! | `connection`, `error` | the pool, and what a failure proves |
 
@@ -23,6 +23,7 @@ pub mod record;
 pub mod reply;
 pub mod script;
 pub mod usage_stream;
+mod view;
 mod wire;
 
 pub use self::{
@@ -35,4 +36,6 @@ pub use self::{
     record::{Hold, Record},
     reply::{Answer, Status},
     script::{Context, Script},
+    usage_stream::decode_entry,
+    view::View,
 };

@@ -205,22 +205,11 @@ impl Redis {
     /// # Errors
     /// If Redis does not answer, or the bytes are no record.
     pub async fn record(&self, partition: Partition, user: &UserId) -> Result<Option<Record>, RedisError> {
-        Ok(self.records(partition, &[user]).await?.pop().flatten())
-    }
-
-    /// The records of users of one partition, as they stand.
-    ///
-    /// # Errors
-    /// If Redis does not answer, or the bytes are no record.
-    pub async fn records(&self, partition: Partition, users: &[&UserId]) -> Result<Vec<Option<Record>>, RedisError> {
         let mut connection = self.connection().await?;
-        let keys: Vec<Vec<u8>> = users.iter().map(|user| keys::record(partition, user)).collect();
-        let values: Vec<Option<Vec<u8>>> =
-            redis::cmd("MGET").arg(&keys).query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        let decode = |(user, value): (&&UserId, Option<Vec<u8>>)| {
-            let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
-            value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
-        };
-        users.iter().zip(values).map(decode).collect()
+        let mut command = redis::cmd("GET");
+        command.arg(keys::record(partition, user));
+        let value: Option<Vec<u8>> = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
+        value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
     }
 }

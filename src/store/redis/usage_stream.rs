@@ -63,6 +63,20 @@ impl Redis {
     }
 }
 
+/// The content of an entry with this payload.
+#[must_use]
+pub fn decode_entry(payload: Vec<u8>) -> Content {
+    match decode_payload(&payload) {
+        Ok(content) => content,
+        Err(reason) => Content::Unreadable { bytes: payload, reason },
+    }
+}
+
+/// The entries of an answer to `XRANGE`.
+pub(super) fn entries(reply: Value) -> Option<Vec<Entry>> {
+    Some(parse_range(reply)?.into_iter().map(RawEntry::decode).collect())
+}
+
 /// `[[id, [field, payload]], …]`
 fn parse_range(reply: Value) -> Option<Vec<RawEntry>> {
     let Value::Array(entries) = reply else { return None };
@@ -86,12 +100,7 @@ fn parse_range(reply: Value) -> Option<Vec<RawEntry>> {
 
 impl RawEntry {
     pub(super) fn decode(self) -> Entry {
-        let Self { id, payload } = self;
-        let content = match decode_payload(&payload) {
-            Ok(content) => content,
-            Err(reason) => Content::Unreadable { bytes: payload, reason },
-        };
-        Entry { id, content }
+        Entry { id: self.id, content: decode_entry(self.payload) }
     }
 }
 

@@ -10,6 +10,8 @@ use quota_gate::{
     store::postgres::{Flush, FlushOutcome},
 };
 
+use quota_gate::jobs::replayer::Replayed;
+
 use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, user};
 
 /// Flushes that wait for a row.
@@ -162,6 +164,19 @@ async fn refused_rows_become_dead_letters_and_all_others_are_counted() {
     let verdict = gate.verifier.verify().await.unwrap();
     assert!(verdict.drift.is_empty(), "{:?}", verdict.drift);
     assert_eq!((verdict.dead_letters, verdict.differences.len()), (3, 1), "Redis still has mallory's charges");
+    assert!(verdict.differences[0].reason().contains("6 AP are in dead letters"), "{:?}", verdict.differences);
+    // Refused again, for nothing is mended.
+    let refused = gate.replayer.replay(&[]).await.unwrap();
+    assert!(refused.iter().all(|(_, outcome)| matches!(outcome, Replayed::Refused(_))), "{refused:?}");
+    execute(&world.database, "alter table chat_usage_logs drop constraint no_mallory").await;
+    let newest = gate.postgres.dead_letters(1).await.unwrap()[0].id;
+    assert_eq!(gate.replayer.replay(&[newest]).await.unwrap().len(), 1);
+    assert_eq!(world.number("select count(*) from dead_letters").await, 2);
+    // Two operators at once count each letter once.
+    let (one, two) = tokio::join!(gate.replayer.replay(&[]), gate.replayer.replay(&[]));
+    assert!(one.unwrap().iter().chain(&two.unwrap()).all(|(_, outcome)| *outcome == Replayed::Done));
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select monthly_used from chat_quotas where user_uuid = 'mallory'").await, 6);
 }
 
 #[tokio::test]

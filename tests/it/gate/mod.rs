@@ -11,3 +11,4 @@ mod membership;
 mod opening;
 mod resets;
 mod sweeping;
+mod verifying;

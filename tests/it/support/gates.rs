@@ -19,6 +19,8 @@ use quota_gate::{
     gate::{Consume, Gate, GateError, GateParts, ReservationSigner, Reserve},
     jobs::{
         flusher::Flusher,
+        repairer::Repairer,
+        replayer::Replayer,
         resetter::Resetter,
         settler::Settler,
         sweeper::Sweeper,
@@ -77,6 +79,8 @@ pub(crate) struct GateUnderTest {
     pub(crate) resetter: Resetter,
     pub(crate) verifier: Verifier,
     pub(crate) settler: Settler,
+    pub(crate) repairer: Repairer,
+    pub(crate) replayer: Replayer,
     pub(crate) redis: Redis,
     pub(crate) postgres: Postgres,
 }
@@ -203,9 +207,17 @@ impl World {
             Sweeper { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock: clock.clone() };
         let resetter = Resetter { postgres: postgres.clone(), calendar, clock: clock.clone(), sweeper };
         let settler = Settler { gate: gate.clone(), postgres: postgres.clone(), clock: clock.clone() };
-        let verifier = Verifier { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock };
+        let verifier = Verifier { redis: redis.clone(), postgres: postgres.clone(), partitions };
+        let repairer = Repairer {
+            verifier: verifier.clone(),
+            gate: gate.clone(),
+            postgres: postgres.clone(),
+            calendar,
+            clock: clock.clone(),
+        };
+        let replayer = Replayer { postgres: postgres.clone(), calendar, clock };
         gate.open_partitions().await.expect("the partitions open");
-        GateUnderTest { gate, flusher, resetter, verifier, settler, redis, postgres }
+        GateUnderTest { gate, flusher, resetter, verifier, settler, repairer, replayer, redis, postgres }
     }
 
     /// One number from Postgres; the text is the test's own.

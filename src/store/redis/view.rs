@@ -1,0 +1,75 @@
+//! A view of a partition at one moment: records, and the journal after a watermark, read in one transaction.
+
+use redis::Value;
+
+use super::{connection::Redis, error::RedisError, fence::Fence, keys, record::Record, usage_stream};
+use crate::domain::{
+    journal::{Entry, Position},
+    partition::Partition,
+    user_id::UserId,
+};
+
+/// Entries of one view: what gathers while Postgres is away for a minute. More than that is to be flushed first.
+const ENTRIES_MAX: usize = 100_000;
+
+/// Some users' records, and what their partition has journalled beyond a watermark, at one moment.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// One for each user, in order; none for a user whom Redis does not know.
+    pub records: Vec<Option<Record>>,
+    /// The entries after the watermark.
+    pub tail: Vec<Entry>,
+}
+
+impl Redis {
+    /// Looks at some users of a partition. None when `generation` is not open, or the entry at the watermark is trimmed:
+    /// then the watermark is old, and Postgres has to be asked again.
+    ///
+    /// # Errors
+    /// If Redis does not answer, what it has is no record, or the journal after the watermark is very long.
+    pub async fn view(
+        &self,
+        partition: Partition,
+        (generation, from): (u32, Position),
+        users: &[&UserId],
+    ) -> Result<Option<View>, RedisError> {
+        let records = users.iter().map(|user| keys::record(partition, user));
+        let fence_and_records: Vec<Vec<u8>> =
+            std::iter::once(keys::fence(partition).into_bytes()).chain(records).collect();
+        let mut transaction = redis::pipe();
+        transaction
+            .atomic()
+            .cmd("XRANGE")
+            .arg(keys::stream(partition, generation))
+            .arg(from.id.to_string())
+            .arg("+")
+            .arg("COUNT")
+            .arg(ENTRIES_MAX + 1)
+            .cmd("MGET")
+            .arg(&fence_and_records);
+        let mut connection = self.connection().await?;
+        let (range, values): (Value, Vec<Option<Vec<u8>>>) =
+            transaction.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        let mut values = values.into_iter();
+        let fence = values.next().flatten().and_then(|text| String::from_utf8(text).ok()).map(Fence::found);
+        if fence.is_none_or(|fence| fence.generation() != generation) {
+            return Ok(None);
+        }
+        let mut entries = usage_stream::entries(range)
+            .ok_or_else(|| RedisError::NotExecuted(format!("partition {partition} has no usage stream")))?;
+        if entries.first().map(Entry::position) != Some(from) {
+            return Ok(None);
+        }
+        if entries.len() > ENTRIES_MAX {
+            return Err(RedisError::NotExecuted(format!(
+                "more than {ENTRIES_MAX} entries wait for Postgres in partition {partition}: let a flusher catch up first"
+            )));
+        }
+        let decode = |(user, value): (&&UserId, Option<Vec<u8>>)| {
+            let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
+            value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
+        };
+        let records = users.iter().zip(values).map(decode).collect::<Result<_, _>>()?;
+        Ok(Some(View { records, tail: entries.split_off(1) }))
+    }
+}

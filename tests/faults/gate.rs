@@ -1,0 +1,173 @@
+//! A gate process, with proxies of its own before Redis and Postgres.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    installation::{SERVICE_TOKEN, shared_settings},
+    proxy::Proxy,
+};
+
+/// A debug build on a loaded machine, with partitions to open.
+const START_MAX: Duration = Duration::from_mins(1);
+
+/// One gate. Killed when dropped.
+pub(crate) struct Gate {
+    pub(crate) redis: Proxy,
+    pub(crate) postgres: Proxy,
+    pub(crate) url: String,
+    settings: Vec<(String, String)>,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Gate {
+    /// Starts it, and waits until it is open. `redis_url` and `postgres_url` have `{port}` where the proxy's goes.
+    pub(crate) async fn start(
+        log: PathBuf,
+        (redis, redis_url): (Proxy, &str),
+        (postgres, postgres_url): (Proxy, &str),
+        settings: &[(String, String)],
+    ) -> anyhow::Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut all = vec![
+            ("REDIS_URL".to_owned(), redis_url.replace("{port}", &redis.port().to_string())),
+            ("DATABASE_URL".to_owned(), postgres_url.replace("{port}", &postgres.port().to_string())),
+            ("QUOTA_GATE__SERVER__LISTEN".to_owned(), format!("127.0.0.1:{port}")),
+            ("QUOTA_GATE__SERVER__STOP_DELAY_MS".to_owned(), "300".to_owned()),
+        ];
+        all.extend(shared_settings());
+        all.extend_from_slice(settings);
+        let mut gate =
+            Self { redis, postgres, url: format!("http://127.0.0.1:{port}"), settings: all, log, process: None };
+        gate.restart().await?;
+        Ok(gate)
+    }
+
+    /// Starts the process again, on the same port, and waits until it answers.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        let deadline = Instant::now() + START_MAX;
+        while !self.is_ready().await {
+            if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().ok()?) {
+                anyhow::bail!("the gate ended with {status}: {}", fs::read_to_string(&self.log)?);
+            }
+            ensure!(Instant::now() < deadline, "the gate is not open: {}", fs::read_to_string(&self.log)?);
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the process and does not wait.
+    pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let process = Command::new(env!("CARGO_BIN_EXE_quota-gate"))
+            .arg("serve")
+            .envs(self.settings.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("the gate does not start")?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub(crate) async fn is_ready(&self) -> bool {
+        let request = reqwest::Client::new().get(format!("{}/readyz", self.url)).timeout(Duration::from_secs(1));
+        request.send().await.is_ok_and(|response| response.status().is_success())
+    }
+
+    /// SIGKILL, and the process is gone.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            let _ = kill(Pid::from_raw(i32::try_from(process.id()).unwrap_or(i32::MAX)), signal);
+        }
+    }
+
+    /// SIGTERM, and waits for a good end.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + START_MAX;
+        while let Some(process) = &mut self.process {
+            if let Some(status) = process.try_wait()? {
+                ensure!(status.success(), "the gate ended with {status}: {}", fs::read_to_string(&self.log)?);
+                self.process = None;
+            }
+            ensure!(Instant::now() < deadline, "the gate does not stop");
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Log lines with this text in them.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        fs::read_to_string(&self.log).unwrap_or_default().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// One metric, all its labels added up.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = match reqwest::get(format!("{}/metrics", self.url)).await {
+            Ok(response) => response.text().await.unwrap_or_default(),
+            Err(_) => return 0.0,
+        };
+        text.lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// `GET /api/chat/quota/reset`: what waits for Postgres and for Redis.
+    pub(crate) async fn backlog(&self) -> Option<u64> {
+        let health = reqwest::Client::new()
+            .get(format!("{}/api/chat/quota/reset", self.url))
+            .timeout(Duration::from_secs(2))
+            .send()
+            .await
+            .ok()?;
+        let health: serde_json::Value = health.json().await.ok()?;
+        if health["problems"].as_array()?.iter().any(|problem| problem == "Redis or Postgres does not answer") {
+            return None;
+        }
+        Some(health["flushLag"]["events"].as_u64()? + health["inbox"].as_u64()?)
+    }
+
+    /// Charges one AP to this user: was the request decided by Redis, one way or the other?
+    pub(crate) async fn decides(&self, user: &str) -> bool {
+        let request = reqwest::Client::new()
+            .post(format!("{}/api/chat/quota/consume", self.url))
+            .bearer_auth(SERVICE_TOKEN)
+            .json(&serde_json::json!({"userUuid": user, "sessionId": "probe"}))
+            .timeout(Duration::from_secs(2));
+        match request.send().await {
+            Ok(response) => matches!(response.status().as_u16(), 200 | 429),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
+        self.kill();
+    }
+}

@@ -1,0 +1,208 @@
+//! What a fault happens to: a redis-server, a Postgres, and gate processes behind proxies.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use quota_gate::{
+    dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir},
+    domain::partition::Partitions,
+    gate::ReservationSigner,
+    jobs::verifier::Verifier,
+    store::{
+        postgres::{Postgres, PostgresOptions},
+        redis::{Redis, RedisOptions},
+    },
+};
+use sha2::{Digest, Sha256};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{gate::Gate, proxy::Proxy};
+
+pub(crate) const SERVICE_TOKEN: &str = "the token of a chat service";
+pub(crate) const ADMIN_TOKEN: &str = "the token of an administrator";
+pub(crate) const CRON_TOKEN: &str = "the token of the reset job";
+const RESERVATION_SECRET: &str = "signs reservations, at least 32 bytes";
+pub(crate) const PARTITIONS: u16 = 4;
+/// AP per month of new users in a run: some users reach it, most do not.
+pub(crate) const QUOTA: u32 = 400;
+
+/// Everything of one run. All of it ends when this is dropped.
+pub(crate) struct Installation {
+    pub(crate) gates: Vec<Gate>,
+    pub(crate) redis: RedisServer,
+    pub(crate) postgres: PostgresServer,
+    pub(crate) pool: PgPool,
+    pub(crate) scratch: ScratchDir,
+}
+
+/// How an installation differs from an ordinary one.
+pub(crate) struct Options {
+    pub(crate) gates: usize,
+    pub(crate) redis: RedisServerOptions,
+    pub(crate) postgres: PostgresServerOptions,
+    /// Folders of the servers, if not the run's own.
+    pub(crate) redis_dir: Option<PathBuf>,
+    pub(crate) postgres_dir: Option<PathBuf>,
+    /// Clients ask the gates whether they are ready.
+    pub(crate) balanced: bool,
+    /// Further settings of the gates, as environment variables.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let lifetime = Lifetime::Scratch;
+        Self {
+            gates: 2,
+            redis: RedisServerOptions { lifetime, ..RedisServerOptions::default() },
+            postgres: PostgresServerOptions { lifetime, durability: Durability::Memory, ..Default::default() },
+            redis_dir: None,
+            postgres_dir: None,
+            balanced: false,
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// With one more setting of the gates.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
+/// What the gates and their clients share.
+pub(crate) fn shared_settings() -> Vec<(String, String)> {
+    let hash = |token: &str| {
+        format!("[\"{}\"]", Sha256::digest(token).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}")))
+    };
+    let setting = |name: &str, value: String| (format!("QUOTA_GATE__{name}"), value);
+    vec![
+        setting("LEVELS__FREE", QUOTA.to_string()),
+        setting("LEVELS__BASIC", (QUOTA + 100).to_string()),
+        setting("QUOTA__PARTITIONS", PARTITIONS.to_string()),
+        setting("AUTH__JWT_SECRET", "signs the tokens of users, at least 32 bytes".to_owned()),
+        setting("AUTH__JWT_ISSUER", "test".to_owned()),
+        setting("AUTH__RESERVATION_SECRET", RESERVATION_SECRET.to_owned()),
+        setting("AUTH__SERVICE_TOKENS_SHA256", hash(SERVICE_TOKEN)),
+        setting("AUTH__ADMIN_TOKENS_SHA256", hash(ADMIN_TOKEN)),
+        setting("AUTH__CRON_TOKENS_SHA256", hash(CRON_TOKEN)),
+    ]
+}
+
+/// Reads reservation ids as the gates do.
+pub(crate) fn signer() -> ReservationSigner {
+    ReservationSigner::new(RESERVATION_SECRET.as_bytes()).expect("a good secret")
+}
+
+impl Installation {
+    pub(crate) async fn start(options: Options) -> anyhow::Result<Self> {
+        let scratch = ScratchDir::new()?;
+        let dir = |given: Option<PathBuf>, name: &str| given.unwrap_or_else(|| scratch.path().join(name));
+        let redis_dir = dir(options.redis_dir, "redis");
+        let postgres_dir = dir(options.postgres_dir, "postgres");
+        let (redis, postgres) = tokio::try_join!(
+            RedisServer::start(&redis_dir, options.redis),
+            PostgresServer::start(&postgres_dir, options.postgres),
+        )?;
+        let store = postgres_store(&postgres.url("postgres"))?;
+        store.migrate().await?;
+        store.close().await;
+        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&postgres.url("postgres"))?;
+        let mut this = Self { gates: Vec::new(), redis, postgres, pool, scratch };
+        for _ in 0..options.gates {
+            this.add_gate(&options.settings).await?;
+        }
+        Ok(this)
+    }
+
+    async fn add_gate(&mut self, settings: &[(String, String)]) -> anyhow::Result<()> {
+        let (redis, postgres) = (Proxy::before(self.redis.port()).await, Proxy::before(self.postgres.port()).await);
+        let redis_url = self.redis.url().replace(&self.redis.port().to_string(), "{port}");
+        let postgres_url = self.postgres.url("postgres").replace(&self.postgres.port().to_string(), "{port}");
+        let log = self.scratch.path().join(format!("gate-{}.log", self.gates.len()));
+        let gate = Gate::start(log, (redis, &redis_url), (postgres, &postgres_url), settings);
+        self.gates.push(gate.await?);
+        Ok(())
+    }
+
+    /// Stops or wakes all of Postgres.
+    pub(crate) fn signal_postgres(&self, signal: Signal) {
+        signal_below(&self.postgres.data(), signal);
+    }
+
+    /// A command to Redis itself, past every proxy.
+    pub(crate) async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> anyhow::Result<T> {
+        ask(&self.redis, command).await
+    }
+
+    /// One number from Postgres.
+    pub(crate) async fn number(&self, query: &'static str) -> anyhow::Result<i64> {
+        let number: Option<i64> = sqlx::query_scalar(query).fetch_one(&self.pool).await?;
+        Ok(number.unwrap_or_default())
+    }
+
+    /// Compares the stores, past every proxy.
+    pub(crate) fn verifier(&self) -> anyhow::Result<Verifier> {
+        let redis = Redis::new(&RedisOptions {
+            url: self.redis.url(),
+            connections_max: 4,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5),
+        })?;
+        Ok(Verifier {
+            redis,
+            postgres: postgres_store(&self.postgres.url("postgres"))?,
+            partitions: Partitions::new(PARTITIONS)?,
+        })
+    }
+
+    /// How often a partition was opened beyond its first time.
+    pub(crate) async fn reopened(&self) -> anyhow::Result<i64> {
+        self.number("select sum(generation - 1)::bigint from flush_watermarks").await
+    }
+}
+
+/// A command to any redis-server.
+pub(crate) async fn ask<T: redis::FromRedisValue>(server: &RedisServer, command: &[&str]) -> anyhow::Result<T> {
+    let client = redis::Client::open(server.url())?;
+    let mut connection = client.get_multiplexed_async_connection().await.context("Redis does not answer")?;
+    let (name, arguments) = command.split_first().context("no command")?;
+    Ok(redis::cmd(name).arg(arguments).query_async(&mut connection).await?)
+}
+
+fn postgres_store(url: &str) -> anyhow::Result<Postgres> {
+    Ok(Postgres::new(&PostgresOptions {
+        url: url.to_owned(),
+        connections_max: 2,
+        acquire_timeout: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(30),
+    })?)
+}
+
+/// Sends a signal to every process that works in this folder.
+fn signal_below(dir: &Path, signal: Signal) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+/// Copies a server's folder, owners and all.
+pub(crate) fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let _ = fs::remove_dir_all(to);
+    let status = std::process::Command::new("cp").arg("-rp").arg(from).arg(to).status()?;
+    anyhow::ensure!(status.success(), "cp {} {}", from.display(), to.display());
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! The load: clients who consume, reserve, commit and release, on any gate, and note every answer.
+//!
+//! A client does what the API allows: it repeats a request only where that is safe, which is one with an Idempotency-Key, a
+//! commit or a release.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use quota_gate::gate::ReservationSigner;
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+use crate::{
+    history::{Event, History, Kind, Outcome},
+    installation::{SERVICE_TOKEN, signer},
+};
+
+/// Users of a run. Half of the messages come from the first twentieth, so that some reach their quota.
+pub(crate) const USERS: usize = 400;
+const CLIENTS: u64 = 12;
+/// A client's pause between two messages, at most: some thousand messages a second are more than two cores can test.
+const PAUSE_MAX_MS: u64 = 12;
+const AP_MAX: u32 = 7;
+/// A request without an answer by then counts as unknown.
+const REQUEST_MAX: Duration = Duration::from_secs(12);
+/// How long a client repeats what it may repeat.
+const REPEAT_MAX: Duration = Duration::from_secs(40);
+/// What an abandoned reservation holds on to for so long.
+const TTL_SECONDS: u64 = 4;
+
+/// Clients at work. They stop when told to, or when this is dropped.
+pub(crate) struct Load {
+    pub(crate) began: Instant,
+    stop: watch::Sender<bool>,
+    clients: Vec<JoinHandle<Vec<Event>>>,
+}
+
+/// A gate, and whether it said lately that it may be sent requests.
+struct Target {
+    url: String,
+    ready: AtomicBool,
+}
+
+struct Worker {
+    client: Client,
+    gates: Arc<[Target]>,
+    balanced: bool,
+    signer: ReservationSigner,
+    random: fastrand::Rng,
+    began: Instant,
+    stop: watch::Receiver<bool>,
+    events: Vec<Event>,
+}
+
+pub(crate) fn user(number: usize) -> String {
+    format!("user-{number}")
+}
+
+impl Load {
+    /// Clients choose any gate; where `balanced`, one of those that say they are ready, as behind a load balancer.
+    pub(crate) fn start(gates: Vec<String>, balanced: bool, seed: u64) -> Self {
+        let (stop, began) = (watch::Sender::new(false), Instant::now());
+        let gates: Arc<[Target]> = gates.into_iter().map(|url| Target { url, ready: AtomicBool::new(true) }).collect();
+        if balanced {
+            tokio::spawn(watch_readiness(Arc::clone(&gates), stop.subscribe()));
+        }
+        let clients = (0..CLIENTS)
+            .map(|number| {
+                let worker = Worker {
+                    client: Client::builder().timeout(REQUEST_MAX).build().expect("a client"),
+                    gates: Arc::clone(&gates),
+                    balanced,
+                    signer: signer(),
+                    random: fastrand::Rng::with_seed(seed ^ (number + 1)),
+                    began,
+                    stop: stop.subscribe(),
+                    events: Vec::new(),
+                };
+                tokio::spawn(worker.run())
+            })
+            .collect();
+        Self { began, stop, clients }
+    }
+
+    /// Lets clients finish what they began; all that they saw.
+    pub(crate) async fn finish(self) -> History {
+        self.stop.send_replace(true);
+        let mut events = Vec::new();
+        for client in self.clients {
+            events.extend(client.await.expect("a client does not panic"));
+        }
+        events.sort_by_key(|event| event.answered);
+        History(events)
+    }
+}
+
+/// What a load balancer does.
+async fn watch_readiness(gates: Arc<[Target]>, mut stop: watch::Receiver<bool>) {
+    let client = Client::new();
+    let look = async || {
+        for gate in &*gates {
+            let request = client.get(format!("{}/readyz", gate.url)).timeout(Duration::from_millis(200)).send();
+            gate.ready.store(request.await.is_ok_and(|answer| answer.status().is_success()), Ordering::Relaxed);
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    loop {
+        tokio::select! {
+            () = look() => {}
+            _ = stop.changed() => return,
+        }
+    }
+}
+
+impl Worker {
+    async fn run(mut self) -> Vec<Event> {
+        while !*self.stop.borrow() {
+            let user = if self.random.bool() { self.random.usize(..USERS / 20) } else { self.random.usize(..USERS) };
+            let ap = self.random.u32(1..=AP_MAX);
+            let refused = match self.random.u8(..10) {
+                0..=4 => self.consume(user, ap, None).await,
+                5 => {
+                    let key = Uuid::from_u128(self.random.u128(..)).to_string();
+                    self.consume_until_known(user, ap, &key).await
+                }
+                _ => self.reserve_and_settle(user, ap).await,
+            };
+            let pause = if refused { 30 } else { self.random.u64(0..=PAUSE_MAX_MS) };
+            sleep(Duration::from_millis(pause)).await;
+        }
+        self.events
+    }
+
+    /// Whether the gate could not decide.
+    async fn consume(&mut self, user: usize, ap: u32, key: Option<&str>) -> bool {
+        let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "tokens": ap * 100});
+        let (outcome, _) = self.ask(user, Kind::Consume, ap, "/api/chat/quota/consume", &body, key).await;
+        matches!(outcome, Outcome::Refused | Outcome::Unknown)
+    }
+
+    async fn consume_until_known(&mut self, user: usize, ap: u32, key: &str) -> bool {
+        let deadline = Instant::now() + REPEAT_MAX;
+        let from = self.events.len();
+        while self.consume(user, ap, Some(key)).await && Instant::now() < deadline {
+            sleep(Duration::from_millis(50)).await;
+        }
+        // All attempts were one request. What the last one was answered is what came of it.
+        let known = !matches!(self.events.last().map(|event| event.outcome), Some(Outcome::Refused | Outcome::Unknown));
+        if known {
+            let sent = self.events[from].sent;
+            let last = self.events.len() - 1;
+            self.events[from..last].iter_mut().for_each(|attempt| attempt.kind = Kind::Attempt);
+            self.events[last].sent = sent;
+        }
+        !known
+    }
+
+    async fn reserve_and_settle(&mut self, user: usize, ap: u32) -> bool {
+        let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "ttlSeconds": TTL_SECONDS});
+        let (outcome, answer) = self.ask(user, Kind::Reserve, ap, "/api/chat/quota/reservations", &body, None).await;
+        let Outcome::Held { hold, .. } = outcome else {
+            return matches!(outcome, Outcome::Refused | Outcome::Unknown);
+        };
+        let id = answer["reservationId"].as_str().unwrap_or_default().to_owned();
+        sleep(Duration::from_millis(self.random.u64(..60))).await;
+        match self.random.u8(..10) {
+            0 => {}
+            1..=3 => self.settle(user, Kind::Release(hold), ap, &id).await,
+            _ => {
+                let cost = self.random.u32(1..=ap + 2);
+                self.settle(user, Kind::Commit(hold), cost, &id).await;
+            }
+        }
+        false
+    }
+
+    /// Repeats the settlement until its outcome is known.
+    async fn settle(&mut self, user: usize, kind: Kind, ap: u32, id: &str) {
+        let (verb, body) = match kind {
+            Kind::Commit(_) => ("commit", json!({"ap": ap, "tokens": 10})),
+            _ => ("release", json!({})),
+        };
+        let path = format!("/api/chat/quota/reservations/{id}/{verb}");
+        let deadline = Instant::now() + REPEAT_MAX;
+        while Instant::now() < deadline {
+            let (outcome, _) = self.ask(user, kind, ap, &path, &body, None).await;
+            if !matches!(outcome, Outcome::Refused | Outcome::Unknown) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn choose(&mut self) -> usize {
+        let any = self.random.usize(..self.gates.len());
+        let ready = |gate: &usize| self.gates[*gate].ready.load(Ordering::Relaxed);
+        let others = (0..self.gates.len()).map(|after| (any + after) % self.gates.len());
+        if self.balanced { others.into_iter().find(ready).unwrap_or(any) } else { any }
+    }
+
+    async fn ask(
+        &mut self,
+        user: usize,
+        kind: Kind,
+        ap: u32,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> (Outcome, Value) {
+        let gate = self.choose();
+        let mut request =
+            self.client.post(format!("{}{path}", self.gates[gate].url)).bearer_auth(SERVICE_TOKEN).json(body);
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let sent = self.began.elapsed();
+        let (outcome, answer) = match request.send().await {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                match response.json::<Value>().await {
+                    Ok(answer) => (self.outcome(kind, status, &answer), answer),
+                    Err(_) => (Outcome::Unknown, Value::Null),
+                }
+            }
+            Err(error) if error.is_connect() => (Outcome::Refused, Value::Null),
+            Err(_) => (Outcome::Unknown, Value::Null),
+        };
+        self.events.push(Event { user, kind, ap, sent, answered: self.began.elapsed(), gate, outcome });
+        (outcome, answer)
+    }
+
+    fn outcome(&self, kind: Kind, status: u16, answer: &Value) -> Outcome {
+        let number = |member: &str| answer[member].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+        let degraded = answer["degraded"] == true;
+        match (status, kind) {
+            (200, Kind::Consume) => {
+                let event = answer["usageId"].as_str().and_then(|id| id.parse().ok()).unwrap_or_default();
+                Outcome::Charged { event, ap: number("charged"), overage: 0, degraded }
+            }
+            (200, Kind::Commit(hold)) => {
+                Outcome::Charged { event: hold, ap: number("charged"), overage: number("overage"), degraded: false }
+            }
+            (200, _) => Outcome::Released,
+            (201, _) => {
+                let id = answer["reservationId"].as_str().unwrap_or_default();
+                let hold = self.signer.read(id).map(|reservation| reservation.hold).unwrap_or_default();
+                Outcome::Held { hold, degraded }
+            }
+            (202, _) => Outcome::Accepted,
+            (429, _) => Outcome::Denied { remaining: number("remaining") },
+            (503, _) if answer["indeterminate"] == true => Outcome::Unknown,
+            (503, _) => Outcome::Refused,
+            (status, _) => Outcome::Rejected(status),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The fault harness: real servers, gate processes, clients, a fault, and an auditor who holds the outcome against I1 to I10.
+//!
+//! ```text
+//! cargo test --test faults                     a short selection, as part of `make test`
+//! cargo test --test faults -- --all            every row; `make test-faults`; the table is in target/fault-report/
+//! cargo test --test faults -- --row 12         one row, or several
+//! cargo test --test faults -- --soak 30        random faults for so many minutes; `make soak MINUTES=30`
+//! cargo test --test faults -- --soak 5 --seed 7
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `rows/` | the faults: one function each |
+//! | `soak` | random faults, by a seed |
+//! | `run`, `audit` | one run; the invariants |
+//! | `load`, `history` | clients, and what they saw |
+//! | `installation`, `gate`, `proxy` | what the fault happens to |
+#![expect(clippy::print_stdout, reason = "the report is what it is run for")]
+
+mod audit;
+mod gate;
+mod history;
+mod installation;
+mod load;
+mod proxy;
+mod report;
+mod rows;
+mod run;
+mod soak;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{report::Report, rows::ROWS};
+
+/// Proves that nothing is lost, doubled or wrongly refused, whatever fails.
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are bools")]
+struct Arguments {
+    /// Every row.
+    #[arg(long)]
+    all: bool,
+    /// These rows.
+    #[arg(long)]
+    row: Vec<u32>,
+    /// Random faults for so many minutes.
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
+    /// Where randomness begins.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What `cargo test FILTER` passes to every test program: rows whose name has it in it.
+    filter: Option<String>,
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, hide = true)]
+    nocapture: bool,
+    #[arg(long, hide = true)]
+    ignored: bool,
+    #[arg(long, hide = true)]
+    include_ignored: bool,
+    #[arg(long, hide = true)]
+    exact: bool,
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
+}
+
+impl Arguments {
+    fn wants(&self, row: &rows::Row) -> bool {
+        if let Some(filter) = &self.filter {
+            return row.name.contains(filter.as_str());
+        }
+        if self.row.is_empty() { self.all || row.is_short } else { self.row.contains(&row.number) }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list || arguments.ignored {
+        return ExitCode::SUCCESS;
+    }
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if let Some(minutes) = arguments.soak {
+        println!("soak: {minutes} minutes, seed {seed}; again with --soak {minutes} --seed {seed}");
+        return match runtime.block_on(soak::soak(minutes, seed)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("soak FAILED (seed {seed}): {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut report = Report::new(seed);
+    for row in ROWS.iter().filter(|row| arguments.wants(row)) {
+        report.add(row, runtime.block_on((row.run)(seed)));
+    }
+    report.finish()
+}

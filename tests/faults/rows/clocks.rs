@@ -1,0 +1,148 @@
+//! Clocks that jump, and the end of a month under load: Redis and the gates run on a clock that the row sets.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use chrono::{DateTime, Datelike, TimeZone, Utc};
+use quota_gate::{dev::ScratchDir, domain::clock::Clock};
+use reqwest::Client;
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    audit::Allowed,
+    history::Outcome,
+    installation::{CRON_TOKEN, Options, QUOTA, SERVICE_TOKEN},
+    proxy::Mode,
+    run::{Run, Verdict},
+};
+
+const HOUR: i64 = 3_600;
+
+/// How far the clocks of processes are from the machine's: a file that they look at whenever they ask for the time.
+struct Offset {
+    dir: ScratchDir,
+    file: PathBuf,
+}
+
+impl Offset {
+    fn new() -> anyhow::Result<Self> {
+        let dir = ScratchDir::new()?;
+        let file = dir.path().join("offset");
+        fs::write(&file, 0_i64.to_ne_bytes())?;
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/clock.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(dir.path().join("clock.so"))
+            .arg(source)
+            .status()
+            .context("the clock needs a C compiler")?;
+        ensure!(built.success(), "the clock does not compile");
+        // The servers run as an account of their own.
+        for path in [dir.path(), &file, &dir.path().join("clock.so")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(Self { dir, file })
+    }
+
+    fn set(&self, seconds: i64) -> anyhow::Result<()> {
+        // In place: the processes have the file mapped.
+        let mut file = fs::OpenOptions::new().write(true).open(&self.file)?;
+        Ok(file.write_all(&seconds.to_ne_bytes())?)
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let set = |name: &str, path: &Path| (name.to_owned(), path.display().to_string());
+        vec![set("LD_PRELOAD", &self.dir.path().join("clock.so")), set("CLOCK_OFFSET_FILE", &self.file)]
+    }
+}
+
+pub(crate) async fn jump(seed: u64) -> anyhow::Result<Verdict> {
+    let (redis, gates) = (Offset::new()?, Offset::new()?);
+    let mut options = Options::default();
+    options.redis.environment = redis.environment();
+    options.settings = gates.environment();
+    let run = Run::begin(options, seed).await?;
+    for jump in [HOUR, -HOUR, 31 * 24 * HOUR, -31 * 24 * HOUR] {
+        redis.set(jump)?;
+        sleep(Duration::from_millis(700)).await;
+        redis.set(0)?;
+        sleep(Duration::from_millis(300)).await;
+        gates.set(jump)?;
+        sleep(Duration::from_millis(700)).await;
+        gates.set(0)?;
+        sleep(Duration::from_millis(300)).await;
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    let refused = ended.history.refused();
+    ended.proves("messages were refused while the clocks disagreed", refused > 50);
+    let periods = ended.installation.number("select count(distinct period) from chat_usage_logs").await?;
+    if periods != 1 {
+        ended.violated(format!("I5: a clock that jumped opened {} more months", periods - 1));
+    }
+    Ok(ended.verdict())
+}
+
+pub(crate) async fn month_ends(seed: u64) -> anyhow::Result<Verdict> {
+    let clock = Offset::new()?;
+    let mut options = Options::default().with("QUOTA_GATE__RESETTER__ENABLED", "false");
+    options.redis.environment = clock.environment();
+    options.settings.extend(clock.environment());
+    // So that the load's two seconds, and a while, are still November's; whatever month it is.
+    let machine = Clock::machine();
+    let now = machine.now();
+    let (year, month) = if now.month() == 12 { (now.year() + 1, 1) } else { (now.year(), now.month() + 1) };
+    let end: DateTime<Utc> = Utc.with_ymd_and_hms(year, month, 1, 0, 0, 0).single().context("a month begins")?;
+    clock.set((end - now).num_seconds() - 25)?;
+    let run = Run::begin(options, seed).await?;
+    // The flushers see nothing while the month ends: what was charged in the old one arrives late.
+    for gate in &run.installation.gates {
+        gate.postgres.set(Mode::Silent);
+    }
+    while machine.now() < now + chrono::TimeDelta::seconds(27) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    for gate in &run.installation.gates {
+        gate.postgres.set(Mode::Pass);
+    }
+    let client = Client::new();
+    let resets = (0..99).map(|number| {
+        let gate = &run.installation.gates[number % 2];
+        client.post(format!("{}/api/chat/quota/reset", gate.url)).bearer_auth(CRON_TOKEN).send()
+    });
+    let mut done = 0;
+    for reset in futures_util::future::join_all(resets).await {
+        done += usize::from(reset.is_ok_and(|answer| answer.status().is_success()));
+    }
+    // A user who had used up the old month has the whole new one, once.
+    let gate = &run.installation.gates[0];
+    let mut admitted = 0;
+    for _ in 0..QUOTA + 5 {
+        let request = client
+            .post(format!("{}/api/chat/quota/consume", gate.url))
+            .bearer_auth(SERVICE_TOKEN)
+            .json(&json!({"userUuid": "newcomer", "sessionId": "s"}));
+        admitted += u32::from(request.send().await?.status() == 200);
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    ended.figure("reset runs", done);
+    ended.proves("the resetter ran", done > 0);
+    if admitted != QUOTA {
+        ended.violated(format!("I5: {admitted} of {QUOTA} AP were granted in the new month"));
+    }
+    let periods = ended.installation.number("select count(distinct period) from chat_usage_logs").await?;
+    ended.figure("months", periods);
+    ended.proves("both months were charged", periods == 2);
+    let late = ended.installation.number("select count(*) from chat_quota_months where used > 0").await?;
+    ended.proves("closed months were charged", late > 0);
+    let denied = ended.history.count(|event| matches!(event.outcome, Outcome::Denied { .. }));
+    ended.figure("denied in either month", denied);
+    Ok(ended.verdict())
+}

@@ -1,0 +1,60 @@
+//! Faults of a gate process.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+
+use crate::{
+    audit::Allowed,
+    history::Outcome,
+    installation::Options,
+    run::{Run, Verdict},
+};
+
+pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(Options::default(), seed).await?;
+    run.installation.gates[0].kill();
+    sleep(Duration::from_secs(1)).await;
+    run.installation.gates[0].restart().await?;
+    let mut ended = run.end(Allowed::default()).await?;
+    let (fault, healed) = (ended.fault, ended.healed);
+    let cut = ended.history.count(|event| {
+        event.gate == 0 && event.sent >= fault && matches!(event.outcome, Outcome::Unknown | Outcome::Refused)
+    });
+    ended.proves("clients met the dead gate", cut > 0);
+    let served = ended.history.admitted(|event| event.gate == 1 && event.sent > fault && event.answered < healed);
+    ended.proves("the other gate went on", served > 100);
+    Ok(ended.verdict())
+}
+
+pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
+    let run = Run::begin(Options::default(), seed).await?;
+    run.installation.gates[0].signal(Signal::SIGSTOP);
+    sleep(Duration::from_secs(15)).await;
+    run.installation.gates[0].signal(Signal::SIGCONT);
+    let mut ended = run.end(Allowed::default()).await?;
+    let fault = ended.fault;
+    let waited = ended.history.count(|event| event.gate == 0 && event.took() > Duration::from_secs(5));
+    ended.proves("clients waited for it", waited > 0);
+    let served = ended.history.admitted(|event| event.gate == 1 && event.sent > fault);
+    ended.proves("the other gate went on", served > 100);
+    Ok(ended.verdict())
+}
+
+/// Behind a load balancer, a restart is none of the clients' business.
+pub(crate) async fn restarted_in_turn(seed: u64) -> anyhow::Result<Verdict> {
+    let options = Options { balanced: true, ..Options::default() };
+    let mut run = Run::begin(options, seed).await?;
+    for gate in [0, 1, 0, 1] {
+        run.installation.gates[gate].stop().await?;
+        run.installation.gates[gate].restart().await?;
+        sleep(Duration::from_millis(200)).await;
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    let disturbed = ended.history.refused() + ended.history.unknown();
+    if disturbed > 0 {
+        ended.violated(format!("{disturbed} requests were refused or lost their answer"));
+    }
+    Ok(ended.verdict())
+}

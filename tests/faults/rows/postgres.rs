@@ -1,0 +1,103 @@
+//! Faults of Postgres: it dies, hangs, loses a connection at the wrong moment, comes back as it was before.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+
+use crate::{
+    audit::Allowed,
+    history::Outcome,
+    installation::{Options, copy_dir},
+    load::USERS,
+    proxy::{Mode, Trap},
+    run::{Run, Verdict},
+};
+
+pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(Options::default(), seed).await?;
+    for _ in 0..2 {
+        let caught = run.installation.gates[0].postgres.trap(b"copy chat_usage_logs", Trap::Hold);
+        let _ = tokio::time::timeout(Duration::from_secs(5), caught).await;
+        run.installation.postgres.kill().await;
+        sleep(Duration::from_millis(700)).await;
+        run.installation.postgres.restart().await?;
+        sleep(Duration::from_millis(700)).await;
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    let (fault, healed) = (ended.fault, ended.healed);
+    let hot = ended.history.admitted(|event| event.sent > fault && event.answered < healed && event.user < USERS / 20);
+    ended.proves("users whom Redis knows were served", hot > 50);
+    let failures: usize = ended.installation.gates.iter().map(|gate| gate.logged("a flush failed")).sum();
+    ended.figure("flushes that failed", failures);
+    ended.proves("flushes failed", failures > 0);
+    Ok(ended.verdict())
+}
+
+pub(crate) async fn cut_at_commit(seed: u64) -> anyhow::Result<Verdict> {
+    let run = Run::begin(Options::default(), seed).await?;
+    let mut cut = 0;
+    for round in 0..8 {
+        let gate = &run.installation.gates[round % 2];
+        let caught = gate.postgres.trap(b"COMMIT", Trap::CutAnswer);
+        cut += usize::from(matches!(tokio::time::timeout(Duration::from_secs(3), caught).await, Ok(Ok(()))));
+        sleep(Duration::from_millis(150)).await;
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    ended.figure("commits without an answer", cut);
+    ended.proves("connections ended at COMMIT", cut >= 4);
+    Ok(ended.verdict())
+}
+
+pub(crate) async fn slow(seed: u64) -> anyhow::Result<Verdict> {
+    let run = Run::begin(Options::default(), seed).await?;
+    // Each way of each round trip takes a fifth of a second, so that a flush takes two.
+    for gate in &run.installation.gates {
+        gate.postgres.set(Mode::Delay(Duration::from_millis(100)));
+    }
+    sleep(Duration::from_secs(5)).await;
+    for gate in &run.installation.gates {
+        gate.postgres.set(Mode::Pass);
+    }
+    run.installation.signal_postgres(Signal::SIGSTOP);
+    sleep(Duration::from_secs(15)).await;
+    let grown = run.installation.gates[0].metric("quota_gate_stream_entries").await;
+    run.installation.signal_postgres(Signal::SIGCONT);
+    let mut ended = run.end(Allowed::default()).await?;
+    let (fault, healed) = (ended.fault, ended.healed);
+    let during = |event: &crate::history::Event| event.sent > fault && event.answered < healed;
+    let hot = ended.history.count(|event| during(event) && event.user < USERS / 20);
+    let disturbed = ended.history.count(|event| {
+        during(event) && event.user < USERS / 20 && matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
+    });
+    ended.figure("messages of users whom Redis knows", format!("{hot}, of them refused or unknown {disturbed}"));
+    ended.figure("entries in the stream at its longest", grown);
+    ended.proves("users whom Redis knows were served", hot > 500);
+    ended.proves("usage waited", grown > 100.0);
+    if disturbed > 0 {
+        ended.violated(format!("{disturbed} messages of users whom Redis knows were disturbed"));
+    }
+    Ok(ended.verdict())
+}
+
+pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(Options::default(), seed).await?;
+    let (data, copy) = (run.installation.postgres.data(), run.installation.scratch.path().join("older"));
+    run.installation.postgres.stop().await;
+    copy_dir(&data, &copy)?;
+    run.installation.postgres.restart().await?;
+    sleep(Duration::from_secs(3)).await;
+    run.fault_begins();
+    run.installation.postgres.kill().await;
+    std::fs::remove_dir_all(&data)?;
+    copy_dir(&copy, &data)?;
+    run.installation.postgres.restart().await?;
+    // What was flushed after the copy was made is gone from Postgres; Redis still counts it, so nothing is granted twice.
+    let allowed = Allowed { lost_since: Some(Duration::ZERO), postgres_restored: true, ..Allowed::default() };
+    let mut ended = run.end(allowed).await?;
+    let differences = ended.installation.verifier()?.verify().await?.differences.len();
+    ended.figure("records ahead of Postgres, for verify --repair", differences);
+    let generations = ended.installation.reopened().await?;
+    ended.proves("partitions were opened anew", generations > 0);
+    Ok(ended.verdict())
+}

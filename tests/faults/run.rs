@@ -1,0 +1,158 @@
+//! One run: an installation under load, a fault, the way back, and the audit.
+
+use std::{fmt::Display, time::Duration};
+
+use anyhow::ensure;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    audit::{Allowed, Audit},
+    history::History,
+    installation::{Installation, Options},
+    load::Load,
+};
+
+/// Load before the fault.
+const WARM: Duration = Duration::from_millis(1_200);
+/// Load after the fault: it, too, has to go well.
+const AFTER: Duration = Duration::from_millis(1_500);
+/// I8.
+pub(crate) const BACK_TO_NORMAL_MAX: Duration = Duration::from_secs(10);
+/// When a run gives up on that.
+const GIVE_UP: Duration = Duration::from_mins(1);
+
+/// An installation under load.
+pub(crate) struct Run {
+    pub(crate) installation: Installation,
+    load: Load,
+    fault: Duration,
+}
+
+/// How a run went.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) violations: Vec<String>,
+    /// Figures, in words, for the report.
+    pub(crate) figures: Vec<(String, String)>,
+    /// Acknowledged charges that were lost, where that is allowed.
+    pub(crate) lost: usize,
+    pub(crate) recovery: Option<Duration>,
+}
+
+/// A run that is over, for a row to look at.
+pub(crate) struct Ended {
+    pub(crate) history: History,
+    /// When the fault began and was over, since the load began.
+    pub(crate) fault: Duration,
+    pub(crate) healed: Duration,
+    pub(crate) installation: Installation,
+    verdict: Verdict,
+}
+
+impl Run {
+    pub(crate) async fn begin(options: Options, seed: u64) -> anyhow::Result<Self> {
+        let balanced = options.balanced;
+        let installation = Installation::start(options).await?;
+        let gates = installation.gates.iter().map(|gate| gate.url.clone()).collect();
+        let load = Load::start(gates, balanced, seed);
+        sleep(WARM).await;
+        let fault = load.began.elapsed();
+        Ok(Self { installation, load, fault })
+    }
+
+    /// The fault begins now, if not right after the warming up.
+    pub(crate) fn fault_begins(&mut self) {
+        self.fault = self.load.began.elapsed();
+    }
+
+    /// Since the load began.
+    pub(crate) fn now(&self) -> Duration {
+        self.load.began.elapsed()
+    }
+
+    /// The fault is over: measures the way back to normal, goes on for a moment, and audits.
+    pub(crate) async fn end(self, allowed: Allowed) -> anyhow::Result<Ended> {
+        let Self { installation, load, fault } = self;
+        let (healed, began) = (load.began.elapsed(), Instant::now());
+        let recovery = normal(&installation, began).await?;
+        sleep(AFTER).await;
+        let history = load.finish().await;
+        quiet(&installation).await?;
+        let allowed = Allowed { lost_since: allowed.lost_since.map(|since| since.min(fault)), ..allowed };
+        let audit = Audit::of(&installation, &history, allowed).await?;
+        let mut verdict = Verdict { violations: audit.violations, lost: audit.lost, ..Verdict::default() };
+        verdict.recovery = Some(recovery);
+        if recovery > BACK_TO_NORMAL_MAX {
+            verdict.violations.push(format!("I8: back to normal only after {recovery:.1?}"));
+        }
+        let mut figure = |name: &str, value: String| verdict.figures.push((name.to_owned(), value));
+        figure("requests", history.0.len().to_string());
+        figure("charges in the log", audit.rows.to_string());
+        figure("denied", history.denied().to_string());
+        figure("refused", history.refused().to_string());
+        figure("unknown", history.unknown().to_string());
+        if allowed.lost_since.is_some() {
+            figure("lost", format!("{} charges, {} AP", audit.lost, audit.lost_ap));
+        }
+        figure("back to normal", format!("{:.1} s", recovery.as_secs_f64()));
+        let mut ended = Ended { history, fault, healed, installation, verdict };
+        let admitted = ended.history.admitted(|_| true);
+        ended.proves("the load was served", admitted > 500);
+        Ok(ended)
+    }
+}
+
+impl Ended {
+    /// What has to be true for the run to mean anything: that the fault happened.
+    pub(crate) fn proves(&mut self, what: &str, holds: bool) {
+        if !holds {
+            self.verdict.violations.push(format!("the run proves nothing: not so that {what}"));
+        }
+    }
+
+    pub(crate) fn figure(&mut self, name: &str, value: impl Display) {
+        self.verdict.figures.push((name.to_owned(), value.to_string()));
+    }
+
+    pub(crate) fn violated(&mut self, what: impl Into<String>) {
+        self.verdict.violations.push(what.into());
+    }
+
+    pub(crate) fn verdict(self) -> Verdict {
+        self.verdict
+    }
+}
+
+/// Waits until every gate decides for users of every partition, and usage arrives in Postgres as it comes.
+async fn normal(installation: &Installation, began: Instant) -> anyhow::Result<Duration> {
+    for gate in &installation.gates {
+        for user in 0..16 {
+            while !gate.decides(&format!("probe-{user}")).await {
+                ensure!(began.elapsed() < GIVE_UP, "a gate has not recovered in {GIVE_UP:?}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        // Under load something always waits; a second's worth of it is normal.
+        while gate.backlog().await.is_none_or(|events| events > 3_000) {
+            ensure!(began.elapsed() < GIVE_UP, "the backlog is not gone in {GIVE_UP:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(began.elapsed())
+}
+
+/// Waits until nothing is under way: all is flushed, the inbox is empty, every hold is over.
+pub(crate) async fn quiet(installation: &Installation) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut waiting = 0;
+        for gate in &installation.gates {
+            waiting += gate.backlog().await.unwrap_or(1);
+        }
+        if waiting == 0 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < GIVE_UP, "the stores are not quiet after {GIVE_UP:?}: {waiting} wait");
+        sleep(Duration::from_millis(50)).await;
+    }
+}

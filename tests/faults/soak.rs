@@ -1,0 +1,182 @@
+//! Random faults, by a seed: an installation at a time, a handful of faults on it, an audit, and the next one.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    audit::Allowed,
+    installation::{Installation, Options},
+    proxy::{Mode, Trap},
+    run::Run,
+};
+
+/// Faults on one installation: its users have used up their quotas not long after.
+const FAULTS: usize = 7;
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    KillGate,
+    StopGate,
+    KillRedis,
+    StopRedis,
+    FlushRedis,
+    KillPostgres,
+    StopPostgres,
+    CutConnections,
+    SilentRedis,
+    SilentPostgres,
+    SlowPostgres,
+    CutAtCommit,
+    ForgetFunctions,
+}
+
+impl Fault {
+    const ALL: [Self; 13] = [
+        Self::KillGate,
+        Self::StopGate,
+        Self::KillRedis,
+        Self::StopRedis,
+        Self::FlushRedis,
+        Self::KillPostgres,
+        Self::StopPostgres,
+        Self::CutConnections,
+        Self::SilentRedis,
+        Self::SilentPostgres,
+        Self::SlowPostgres,
+        Self::CutAtCommit,
+        Self::ForgetFunctions,
+    ];
+
+    /// It may cost what is not flushed.
+    const fn loses(self) -> bool {
+        matches!(self, Self::KillRedis | Self::FlushRedis)
+    }
+
+    /// It keeps usage from being flushed.
+    const fn delays(self) -> bool {
+        matches!(self, Self::KillPostgres | Self::StopPostgres | Self::SilentPostgres | Self::SlowPostgres)
+    }
+}
+
+/// Runs for so many minutes.
+pub(crate) async fn soak(minutes: u64, seed: u64) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60 * minutes);
+    let (mut episodes, mut requests, mut charges, mut lost) = (0, 0, 0, 0);
+    while Instant::now() < deadline {
+        let episode = seed + episodes;
+        let (faults, ended) = episode_of(episode).await?;
+        let verdict_lost = ended.lost;
+        println!("episode {episode}: {faults:?}, {:?}", ended.figures);
+        ensure!(
+            ended.violations.is_empty(),
+            "episode {episode}, again with --soak 1 --seed {episode}: {:#?}",
+            ended.violations
+        );
+        let figure = |name: &str| {
+            ended
+                .figures
+                .iter()
+                .find(|(of, _)| of == name)
+                .and_then(|(_, value)| value.parse::<usize>().ok())
+                .unwrap_or(0)
+        };
+        requests += figure("requests");
+        charges += figure("charges in the log");
+        lost += verdict_lost;
+        episodes += 1;
+    }
+    println!(
+        "soak: {minutes} minutes, {episodes} installations, {} faults, {requests} requests, {charges} charges, {lost} \
+         acknowledged charges lost with Redis, I1 to I10 hold",
+        episodes * FAULTS as u64
+    );
+    Ok(())
+}
+
+async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdict)> {
+    let mut random = Rng::with_seed(seed);
+    let mut run = Run::begin(Options::default(), seed).await?;
+    let faults: Vec<Fault> = (0..FAULTS).filter_map(|_| random.choice(Fault::ALL)).collect();
+    let (mut lost_since, mut delayed_since): (Option<Duration>, Option<Duration>) = (None, None);
+    for fault in &faults {
+        let now = run.now();
+        if fault.delays() {
+            delayed_since = delayed_since.or(Some(now));
+        }
+        if fault.loses() {
+            let since = delayed_since.unwrap_or(now).saturating_sub(Duration::from_secs(3));
+            lost_since = Some(lost_since.map_or(since, |before| before.min(since)));
+        }
+        strike(*fault, &mut run.installation, &mut random).await?;
+        sleep(Duration::from_millis(random.u64(100..2_500))).await;
+    }
+    run.fault_begins();
+    let allowed = Allowed { lost_since, ..Allowed::default() };
+    Ok((faults, run.end(allowed).await?.verdict()))
+}
+
+async fn strike(fault: Fault, installation: &mut Installation, random: &mut Rng) -> anyhow::Result<()> {
+    let which = random.usize(..installation.gates.len());
+    let moment = Duration::from_millis(random.u64(50..3_000));
+    match fault {
+        Fault::KillGate => {
+            installation.gates[which].kill();
+            sleep(moment).await;
+            installation.gates[which].restart().await?;
+        }
+        Fault::StopGate => {
+            installation.gates[which].signal(Signal::SIGSTOP);
+            sleep(moment * 3).await;
+            installation.gates[which].signal(Signal::SIGCONT);
+        }
+        Fault::KillRedis => {
+            installation.redis.kill().await;
+            sleep(moment).await;
+            installation.redis.restart().await?;
+        }
+        Fault::StopRedis => {
+            installation.redis.pause();
+            sleep(moment).await;
+            installation.redis.resume();
+        }
+        Fault::FlushRedis => installation.redis::<()>(&["FLUSHALL"]).await?,
+        Fault::KillPostgres => {
+            installation.postgres.kill().await;
+            sleep(moment).await;
+            installation.postgres.restart().await?;
+        }
+        Fault::StopPostgres => {
+            installation.signal_postgres(Signal::SIGSTOP);
+            sleep(moment).await;
+            installation.signal_postgres(Signal::SIGCONT);
+        }
+        Fault::CutConnections => {
+            for gate in &installation.gates {
+                gate.redis.cut();
+                gate.postgres.cut();
+            }
+        }
+        Fault::SilentRedis | Fault::SilentPostgres | Fault::SlowPostgres => {
+            let gate = &installation.gates[which];
+            let proxy = if matches!(fault, Fault::SilentRedis) { &gate.redis } else { &gate.postgres };
+            let mode = if matches!(fault, Fault::SlowPostgres) {
+                Mode::Delay(Duration::from_millis(100))
+            } else {
+                Mode::Silent
+            };
+            proxy.set(mode);
+            sleep(moment).await;
+            proxy.set(Mode::Pass);
+        }
+        Fault::CutAtCommit => {
+            let caught = installation.gates[which].postgres.trap(b"COMMIT", Trap::CutAnswer);
+            let _ = tokio::time::timeout(moment, caught).await;
+        }
+        Fault::ForgetFunctions => installation.redis::<()>(&["FUNCTION", "FLUSH"]).await?,
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The protocol of opening, flushing and losing, explored state by state (stateright).
+//!
+//! One partition; gates that charge, flushers, openers that may sleep or die at any step; a Redis that may be wiped or come back as
+//! an older copy at any moment, with ids used again; a Postgres that never loses. Each action is one step of the code, and names it.
+//! Broken rules (`Rule`) must be found, or the model proves nothing.
+
+mod protocol;
+mod state;
+
+use std::time::Duration;
+
+use protocol::{Protocol, Rule};
+use stateright::{Checker, HasDiscoveries, Model};
+
+/// Enough for every interleaving of a loss with a flush and an opening; some seconds in a debug build.
+const STATES: usize = 400_000;
+
+fn search(protocol: Protocol, states: usize) -> Vec<(&'static str, Vec<String>)> {
+    let checker = protocol
+        .checker()
+        .threads(2)
+        .target_state_count(states)
+        .timeout(Duration::from_mins(4))
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let found = checker.discoveries().into_iter();
+    found
+        .map(|(property, path)| (property, path.into_actions().iter().map(|action| format!("{action:?}")).collect()))
+        .collect()
+}
+
+#[track_caller]
+fn assert_holds(protocol: Protocol, states: usize) {
+    let found = search(protocol, states);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[track_caller]
+fn assert_found(rule: Rule, protocol: Protocol) {
+    let found = search(Protocol { broken: Some(rule), ..protocol }, 20 * STATES);
+    assert!(!found.is_empty(), "{rule:?} is broken, and nothing was found");
+}
+
+#[test]
+fn nothing_is_lost_or_counted_twice() {
+    assert_holds(Protocol { charges: 2, losses: 1, ..Protocol::SMALL }, STATES);
+}
+
+#[test]
+fn nor_with_two_losses_and_two_openers() {
+    assert_holds(Protocol { charges: 2, losses: 2, openers: 2, ..Protocol::SMALL }, STATES);
+}
+
+#[test]
+#[ignore = "minutes: part of `make test-faults`"]
+fn nor_in_millions_of_states() {
+    assert_holds(Protocol { charges: 3, losses: 2, openers: 2, flushers: 2, ..Protocol::SMALL }, 10 * STATES);
+}
+
+#[test]
+fn random_histories_end_well() {
+    for protocol in [
+        Protocol { charges: 6, losses: 3, openers: 2, flushers: 2, generations: 20, ..Protocol::SMALL },
+        Protocol { charges: 4, losses: 2, openers: 3, flushers: 1, generations: 20, ..Protocol::SMALL },
+    ] {
+        for seed in 0..400 {
+            if let Err((what, trail)) = protocol.walk(seed) {
+                panic!("{what} (seed {seed}): {trail:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flusher_without_an_anchor_is_found() {
+    assert_found(Rule::Anchor, Protocol { charges: 2, losses: 1, ..Protocol::SMALL });
+}
+
+#[test]
+fn a_generation_that_does_not_rise_is_found() {
+    assert_found(Rule::Generation, Protocol { charges: 2, losses: 1, ..Protocol::SMALL });
+}
+
+#[test]
+fn a_trim_before_the_commit_is_found() {
+    assert_found(Rule::TrimAfterCommit, Protocol { charges: 2, losses: 0, ..Protocol::SMALL });
+}
+
+#[test]
+fn an_opening_that_does_not_compare_streams_is_found() {
+    assert_found(Rule::CompareStreams, Protocol { charges: 1, losses: 2, openers: 2, ..Protocol::SMALL });
+}
+
+#[test]
+fn a_drain_that_counts_what_is_there_already_is_found() {
+    assert_found(Rule::CountOnlyInserted, Protocol { charges: 1, losses: 1, ..Protocol::SMALL });
+}
+
+#[test]
+fn a_fence_that_does_not_name_the_process_is_found() {
+    assert_found(Rule::FenceNamesProcess, Protocol { charges: 2, losses: 1, ..Protocol::SMALL });
+}
