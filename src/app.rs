@@ -9,10 +9,13 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, ms},
+    config::{self, Config, ms},
     domain::{calendar::Calendar, clock::Clock},
     gate::{Gate, GateParts, ReservationSigner},
-    http::{AppState, Auth, AuthOptions, Limits, Readiness, ServerOptions, router, serve},
+    http::{
+        AppState, Auth, JwtOptions, Limits, RateLimitOptions, RateLimits, Readiness, ServerOptions, TokenOptions,
+        router, serve,
+    },
     jobs::{
         announcer::Announcer, flusher::Flusher, health::HealthCheck, repairer::Repairer, resetter::Resetter, schedule,
         settler::Settler, sweeper::Sweeper, verifier::Verifier,
@@ -93,7 +96,7 @@ impl App {
     ) -> anyhow::Result<()> {
         let config = &self.config;
         let drain_timeout = ms(config.server.drain_timeout_ms);
-        let state = self.state(metrics, cancelled.clone())?;
+        let state = self.state(metrics, cancelled.clone()).await?;
         let options = ServerOptions {
             connections_max: config.server.connections_max,
             header_read_timeout: ms(config.server.header_read_timeout_ms),
@@ -181,17 +184,25 @@ impl App {
         }
     }
 
-    fn state(&self, metrics: Option<PrometheusHandle>, stopping: CancellationToken) -> anyhow::Result<AppState> {
+    async fn state(&self, metrics: Option<PrometheusHandle>, stopping: CancellationToken) -> anyhow::Result<AppState> {
         let auth = &self.config.auth;
-        let auth = Auth::new(&AuthOptions {
-            jwt_secret: auth.jwt_secret.required("auth.jwt_secret", "`openssl rand -hex 32` makes one")?,
-            jwt_issuer: &auth.jwt_issuer,
-            jwt_audience: &auth.jwt_audience,
-            jwt_leeway_seconds: auth.jwt_leeway_seconds,
-            service_tokens_sha256: &auth.service_tokens_sha256,
-            admin_tokens_sha256: &auth.admin_tokens_sha256,
-            cron_tokens_sha256: &auth.cron_tokens_sha256,
-        })?;
+        let jwt = JwtOptions {
+            secret: auth.jwt_secret.expose(),
+            jwks: &auth.jwks,
+            issuer: &auth.jwt_issuer,
+            audience: &auth.jwt_audience,
+            leeway_seconds: auth.jwt_leeway_seconds,
+        };
+        let token = |(id, token): (&String, &config::Token)| TokenOptions {
+            id: id.clone(),
+            sha256: token.sha256.clone(),
+            scopes: token.scopes.clone(),
+        };
+        let tokens: Vec<TokenOptions> = auth.tokens.iter().map(token).collect();
+        let config::RateLimits { per_address, unauthenticated_per_address, per_token } = self.config.rate_limits;
+        let rate_limits =
+            Arc::new(RateLimits::new(&RateLimitOptions { per_address, unauthenticated_per_address, per_token }));
+        let auth = Auth::new(&jwt, &tokens, Arc::clone(&rate_limits)).await?;
         let health = HealthCheck {
             redis: self.redis.clone(),
             postgres: self.postgres.clone(),
@@ -207,7 +218,14 @@ impl App {
             request_timeout: ms(self.config.server.request_timeout_ms),
             body_bytes_max: self.config.server.body_bytes_max,
         };
-        Ok(AppState::new(self.gate.clone(), auth, (self.resetter(), health), Readiness { stopping }, metrics, limits))
+        Ok(AppState::new(
+            self.gate.clone(),
+            (auth, rate_limits),
+            (self.resetter(), health),
+            Readiness { stopping },
+            metrics,
+            limits,
+        ))
     }
 }
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::{
     domain::{
         InvalidInput, ap::Ap, daily_at::DailyAt, decision::OnRedisFailure, level::LevelName, partition::Partitions,
+        scope::Scope,
     },
     telemetry::LogFormat,
 };
@@ -34,12 +35,14 @@ pub struct Config {
     pub flusher: Flusher,
     pub resetter: Resetter,
     pub auth: Auth,
+    pub rate_limits: RateLimits,
     pub telemetry: Telemetry,
 }
 
 /// A text that no log and no error shows.
+/// `file:/path` stands for the contents of that file, without a line end.
 #[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String")]
 pub struct Secret(String);
 
 macro_rules! sections {
@@ -102,13 +105,21 @@ sections! {
     }
     Auth {
         jwt_secret: Secret,
+        jwks: String,
         jwt_issuer: String,
         jwt_audience: String,
         jwt_leeway_seconds: u64,
-        service_tokens_sha256: Vec<String>,
-        admin_tokens_sha256: Vec<String>,
-        cron_tokens_sha256: Vec<String>,
+        tokens: BTreeMap<String, Token>,
         reservation_secret: Secret,
+    }
+    Token {
+        sha256: Vec<String>,
+        scopes: Vec<Scope>,
+    }
+    RateLimits {
+        per_address: u32,
+        unauthenticated_per_address: u32,
+        per_token: u32,
     }
     Telemetry {
         log_format: LogFormat,
@@ -206,6 +217,18 @@ fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
     move |error| ConfigError::Invalid { setting, problem: error.rule }
 }
 
+impl TryFrom<String> for Secret {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix("file:") else { return Ok(Self(text)) };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) => Err(format!("the file {path} of a secret cannot be read: {error}")),
+        }
+    }
+}
+
 impl Secret {
     /// A secret from elsewhere than the configuration.
     #[must_use]
@@ -299,6 +322,12 @@ mod tests {
     fn a_secret_never_shows() {
         let config = from_toml("[auth]\njwt_secret = \"swordfish\"").unwrap();
         assert!(!format!("{config:?}").contains("swordfish"));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "swordfish\n").unwrap();
+        let config = from_toml(&format!("[auth]\njwt_secret = \"file:{}\"", file.display())).unwrap();
+        assert_eq!(config.auth.jwt_secret.expose(), "swordfish");
+        assert!(from_toml("[auth]\njwt_secret = \"file:/nowhere\"").unwrap_err().to_string().contains("/nowhere"));
         let error = Secret::default().required("auth.jwt_secret", "make one").unwrap_err().to_string();
         assert_eq!(error, "configuration: auth.jwt_secret is not set: make one");
     }

@@ -1,6 +1,7 @@
 //! `quota-gate dev`: everything that it takes to try the gate, with a Redis and a Postgres of its own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -15,9 +16,9 @@ use tokio::net::TcpListener;
 
 use crate::{
     app::{self, App},
-    config::{Config, Secret},
+    config::{Config, Secret, Token},
     dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions},
-    domain::{clock::Clock, level::LevelName, membership::Effective, user_id::UserId},
+    domain::{clock::Clock, level::LevelName, membership::Effective, scope::Scope, user_id::UserId},
     gate::ChangeLevel,
     shutdown,
     telemetry::{self, LogFormat},
@@ -197,9 +198,12 @@ impl Secrets {
         auth.jwt_secret = Secret::new(&self.jwt_secret);
         auth.reservation_secret = Secret::new(&self.reservation_secret);
         JWT_ISSUER.clone_into(&mut auth.jwt_issuer);
-        auth.service_tokens_sha256 = vec![sha256(&self.service_token)];
-        auth.admin_tokens_sha256 = vec![sha256(&self.admin_token)];
-        auth.cron_tokens_sha256 = vec![sha256(&self.cron_token)];
+        let token = |secret: &str, scopes: &[Scope]| Token { sha256: vec![sha256(secret)], scopes: scopes.to_vec() };
+        auth.tokens = BTreeMap::from([
+            ("service".to_owned(), token(&self.service_token, &[Scope::Consume, Scope::Read])),
+            ("admin".to_owned(), token(&self.admin_token, &[Scope::Admin])),
+            ("cron".to_owned(), token(&self.cron_token, &[Scope::Reset])),
+        ]);
     }
 }
 

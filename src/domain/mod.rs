@@ -16,6 +16,7 @@ pub mod membership;
 pub(crate) mod packed;
 pub mod partition;
 pub mod quota;
+pub mod scope;
 pub mod usage;
 pub mod user_id;
 

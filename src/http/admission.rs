@@ -17,8 +17,9 @@ use tokio::time::timeout;
 
 use super::{
     AppState,
-    error::{Code, Problem},
+    error::{Code, Problem, is_unauthenticated},
     observe::observe,
+    server::ClientAddress,
 };
 
 /// The way in for one group of routes.
@@ -41,7 +42,20 @@ pub(super) enum Permits {
 
 pub(super) async fn enter(State(entrance): State<Entrance>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(entrance.state.limits().body_bytes_max).apply(&mut request);
-    let mut response = observe(request, async |request| entrance.admit(request, next).await).await;
+    let address = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
+    let limits = entrance.state.rate_limits();
+    let mut response = observe(request, async |request| {
+        if let Some(Err(refused)) = address.map(|address| limits.address(address)) {
+            return refused.into_response();
+        }
+        let response = entrance.admit(request, next).await;
+        // Whoever tries credentials is told nothing more once that was too often.
+        match address.filter(|_| is_unauthenticated(&response)).map(|address| limits.unauthenticated(address)) {
+            Some(Err(refused)) => refused.into_response(),
+            _ => response,
+        }
+    })
+    .await;
     if entrance.state.is_stopping() {
         // A client that keeps the connection would meet its end with its next request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

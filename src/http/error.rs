@@ -28,6 +28,7 @@ pub(super) enum Code {
     UnsupportedMediaType,
     Mismatch,
     QuotaExceeded,
+    RateLimited,
     InternalError,
     QuotaUnavailable,
 }
@@ -73,7 +74,7 @@ impl Code {
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::QuotaExceeded | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
             Self::QuotaUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -92,6 +93,7 @@ impl Code {
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::Mismatch => "Same key, other request",
             Self::QuotaExceeded => "Chat quota exceeded",
+            Self::RateLimited => "Too many requests",
             Self::InternalError => "Internal error",
             Self::QuotaUnavailable => "Quota unavailable",
         }
@@ -124,6 +126,11 @@ impl Problem {
         Self { indeterminate: true, ..Self::unavailable(detail) }
     }
 
+    /// This client asks too often; nothing was done.
+    pub(super) fn rate_limited(wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..Self::new(Code::RateLimited, "too many requests; try again after a moment") }
+    }
+
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(Code::QuotaUnavailable, detail) }
     }
@@ -142,6 +149,11 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// The credentials of the request named nobody.
+pub(super) fn is_unauthenticated(response: &Response) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
 }
 
 pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");

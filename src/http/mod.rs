@@ -12,6 +12,7 @@ mod extract;
 mod headers;
 mod observe;
 mod openapi;
+mod rate_limit;
 mod refusals;
 mod routes;
 mod state;
@@ -24,8 +25,9 @@ use axum::{
 
 use self::admission::{Entrance, Permits, enter};
 pub use self::{
-    auth::{Auth, AuthOptions},
+    auth::{Auth, JwtOptions, TokenOptions},
     openapi::openapi_json,
+    rate_limit::{RateLimitOptions, RateLimits},
     server::{ServerOptions, serve},
     state::{AppState, Limits, Readiness},
 };

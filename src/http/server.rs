@@ -1,6 +1,6 @@
 //! The server loop: bounded connections, bounded headers, and an end that waits for what is under way.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{body::Incoming, server::conn::http1};
@@ -21,6 +21,10 @@ use tower::ServiceExt;
 /// Most header bytes of a request, and most headers: several times what a browser sends.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
+
+/// Who is at the other end of the connection. Behind a proxy, that is the proxy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// How the server behaves.
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +50,9 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     tokio::pin!(stop);
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
-        let stream = select! {
+        let (stream, peer) = select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file handles, or the client is gone already: neither is ours to end for.
                     tracing::warn!(%error, "a connection was not accepted");
@@ -60,7 +64,11 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
         };
         // An answer is one small write; waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone().map_request(|request: hyper::Request<Incoming>| request));
+        let service = router.clone().map_request(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(ClientAddress(peer.ip()));
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(options.header_read_timeout)

@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::Auth;
+use super::{Auth, RateLimits};
 use crate::{
     gate::Gate,
     jobs::{health::HealthCheck, resetter::Resetter},
@@ -20,6 +20,7 @@ pub struct AppState(Arc<Parts>);
 struct Parts {
     gate: Gate,
     auth: Arc<Auth>,
+    rate_limits: Arc<RateLimits>,
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
     readiness: Arc<Readiness>,
@@ -60,7 +61,7 @@ impl AppState {
     #[must_use]
     pub fn new(
         gate: Gate,
-        auth: Auth,
+        (auth, rate_limits): (Auth, Arc<RateLimits>),
         (resetter, health): (Resetter, HealthCheck),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
@@ -69,6 +70,7 @@ impl AppState {
         Self(Arc::new(Parts {
             gate,
             auth: Arc::new(auth),
+            rate_limits,
             resetter: Arc::new(resetter),
             health: Arc::new(health),
             readiness: Arc::new(readiness),
@@ -87,6 +89,10 @@ impl AppState {
 
     pub(super) fn admission(&self) -> &Admission {
         &self.0.admission
+    }
+
+    pub(super) fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -93,9 +93,12 @@ pub(crate) fn shared_settings() -> Vec<(String, String)> {
         setting("AUTH__JWT_SECRET", "signs the tokens of users, at least 32 bytes".to_owned()),
         setting("AUTH__JWT_ISSUER", "test".to_owned()),
         setting("AUTH__RESERVATION_SECRET", RESERVATION_SECRET.to_owned()),
-        setting("AUTH__SERVICE_TOKENS_SHA256", hash(SERVICE_TOKEN)),
-        setting("AUTH__ADMIN_TOKENS_SHA256", hash(ADMIN_TOKEN)),
-        setting("AUTH__CRON_TOKENS_SHA256", hash(CRON_TOKEN)),
+        setting("AUTH__TOKENS__SERVICE__SHA256", hash(SERVICE_TOKEN)),
+        setting("AUTH__TOKENS__SERVICE__SCOPES", "[consume, read]".to_owned()),
+        setting("AUTH__TOKENS__ADMIN__SHA256", hash(ADMIN_TOKEN)),
+        setting("AUTH__TOKENS__ADMIN__SCOPES", "[admin]".to_owned()),
+        setting("AUTH__TOKENS__CRON__SHA256", hash(CRON_TOKEN)),
+        setting("AUTH__TOKENS__CRON__SCOPES", "[reset]".to_owned()),
     ]
 }
 

@@ -7,7 +7,7 @@
 //! | `record` | the packed state of one user |
 //! | `operation`, `reply` | what goes into the script and what comes out |
 //! | `script` | the Lua source, its call and its reload |
-//! | `batcher`, `wire` | turns concurrent callers into calls; the connection on which they are made |
+//! | `batcher`, `wire`, `tls` | turns concurrent callers into calls; the connection on which they are made |
 //! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
 //! | `connection`, `error` | the pool, and what a failure proves |
@@ -22,6 +22,7 @@ pub mod partition;
 pub mod record;
 pub mod reply;
 pub mod script;
+mod tls;
 pub mod usage_stream;
 mod view;
 mod wire;

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{error::RedisError, fence::ServerId};
+use super::{error::RedisError, fence::ServerId, tls};
 
 /// A reply of the script is at most some 120 answers; this is what a first read asks for.
 const RECEIVE_BYTES: usize = 16 * 1024;
@@ -146,6 +146,12 @@ async fn reach(address: &ConnectionAddr) -> io::Result<Box<dyn Stream>> {
             // A call is one small write; waiting to fill a packet would only delay it.
             stream.set_nodelay(true)?;
             Ok(Box::new(stream))
+        }
+        // `insecure` would trust whoever answers.
+        ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(tls::shake_hands(stream, host).await?))
         }
         ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other} is not reachable by this gate"))),

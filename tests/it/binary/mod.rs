@@ -5,5 +5,8 @@ mod bad_input;
 mod commands;
 mod dev;
 mod outage;
+mod overload;
 mod process;
+mod secrets;
+mod tls;
 mod traffic;

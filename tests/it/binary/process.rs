@@ -16,6 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{eventually, scratch};
 
+/// Of a gate that is no `dev`'s.
+pub(super) const SERVICE_TOKEN: &str = "the token of a chat service";
 const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
 
 /// A process that does not outlive its test, also when the test fails before it is ready.
@@ -151,7 +153,8 @@ pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
 /// Another gate process on the stores of a `dev`. Killed when dropped.
 pub(super) struct Serve {
     process: Running,
-    url: String,
+    pub(super) url: String,
+    log: PathBuf,
     service_token: String,
     client: Client,
 }
@@ -163,25 +166,50 @@ impl Serve {
 
     /// With settings of its own.
     pub(super) async fn start_with(dev: &Dev, settings: &[(&str, &str)]) -> Self {
-        let log = scratch("serve.log");
         let secrets: Value = serde_json::from_str(&fs::read_to_string(dev.dir.join("secrets.json")).unwrap()).unwrap();
-        let service_hash =
-            Sha256::digest(dev.text("serviceToken")).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
-        let mut process = Running::start(
-            Command::new(BINARY)
-                .arg("serve")
-                .env("DATABASE_URL", dev.text("databaseUrl"))
-                .env("REDIS_URL", dev.text("redisUrl"))
-                .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
-                .env("QUOTA_GATE__SERVER__STOP_DELAY_MS", "0")
-                .env("QUOTA_GATE__AUTH__JWT_SECRET", dev.text("jwtSecret"))
-                .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
-                .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap())
-                .env("QUOTA_GATE__AUTH__SERVICE_TOKENS_SHA256", format!("[\"{service_hash}\"]"))
-                .envs(settings.iter().copied())
-                .stdout(Stdio::null())
-                .stderr(fs::File::create(&log).unwrap()),
-        );
+        let mut all = vec![
+            ("QUOTA_GATE__AUTH__JWT_SECRET", dev.text("jwtSecret")),
+            ("QUOTA_GATE__AUTH__RESERVATION_SECRET", secrets["reservation_secret"].as_str().unwrap()),
+        ];
+        all.extend_from_slice(settings);
+        let command = Self::command(dev.text("databaseUrl"), dev.text("redisUrl"), dev.text("serviceToken"), &all);
+        Self::of(command, dev.text("serviceToken")).await
+    }
+
+    /// On any stores.
+    pub(super) async fn on(database_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::of(Self::command(database_url, redis_url, SERVICE_TOKEN, settings), SERVICE_TOKEN).await
+    }
+
+    /// What a gate says that does not start.
+    pub(super) fn refused(database_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> String {
+        let output = Self::command(database_url, redis_url, SERVICE_TOKEN, settings).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn command(database_url: &str, redis_url: &str, service_token: &str, settings: &[(&str, &str)]) -> Command {
+        let hash = Sha256::digest(service_token).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+        let mut command = Command::new(BINARY);
+        command
+            .arg("serve")
+            .env("DATABASE_URL", database_url)
+            .env("REDIS_URL", redis_url)
+            .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
+            .env("QUOTA_GATE__SERVER__STOP_DELAY_MS", "0")
+            .env("QUOTA_GATE__AUTH__JWT_SECRET", "a secret of at least thirty-two bytes")
+            .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
+            .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", "a secret of at least thirty-two bytes")
+            .env("QUOTA_GATE__AUTH__TOKENS__CHAT__SHA256", format!("[\"{hash}\"]"))
+            .env("QUOTA_GATE__AUTH__TOKENS__CHAT__SCOPES", "[consume, read]")
+            .envs(settings.iter().copied());
+        command
+    }
+
+    async fn of(mut command: Command, service_token: &str) -> Self {
+        let log = scratch("serve.log");
+        command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        let mut process = Running::start(&mut command);
         let mut address = None;
         eventually("the gate is open", async || {
             let text = fs::read_to_string(&log).unwrap();
@@ -194,7 +222,7 @@ impl Serve {
         })
         .await;
         let url = format!("http://{}", address.unwrap());
-        Self { process, url, service_token: dev.text("serviceToken").to_owned(), client: Client::new() }
+        Self { process, url, log, service_token: service_token.to_owned(), client: Client::new() }
     }
 
     /// A request of a chat service.
@@ -209,6 +237,11 @@ impl Serve {
 
     pub(super) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// All that it has logged.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     pub(super) fn wait(&mut self) -> ExitStatus {

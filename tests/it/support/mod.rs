@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
     gates::{GateUnderTest, World, consume, key, reserve, user},
-    postgres::{database, execute, migrated_copy, postgres},
+    postgres::{database, execute, migrate, migrated_copy, postgres},
     redis::redis,
 };
 

@@ -63,8 +63,13 @@ async fn copy(server: &PostgresServer) -> String {
 
 async fn migrate_template(server: &PostgresServer) {
     server.create_database(TEMPLATE).await.expect("a database can be made");
+    migrate(&server.url(TEMPLATE)).await;
+}
+
+/// Makes the tables.
+pub(crate) async fn migrate(url: &str) {
     let postgres = Postgres::new(&PostgresOptions {
-        url: server.url(TEMPLATE),
+        url: url.to_owned(),
         connections_max: 1,
         acquire_timeout: Duration::from_secs(20),
         statement_timeout: Duration::from_mins(1),

@@ -1,0 +1,28 @@
+//! What the token of a service may be used for.
+
+/// One thing that a token may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Charge messages of any user: consume, reserve, commit, release, extend.
+    Consume,
+    /// Read any user's quota.
+    Read,
+    /// Change membership levels.
+    Admin,
+    /// Run the resetter.
+    Reset,
+}
+
+impl Scope {
+    /// The word in the configuration and in refusals.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consume => "consume",
+            Self::Read => "read",
+            Self::Admin => "admin",
+            Self::Reset => "reset",
+        }
+    }
+}
