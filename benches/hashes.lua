@@ -1,7 +1,7 @@
 -- The same decision without packed records and without batches: one user a call, the state in a hash.
 -- A baseline for benches/script.rs; the gate does not use it.
 --
--- KEYS: the fence, the user's hash, the stream   ARGV: generation, period, day, cost, event (packed)
+-- KEYS: the fence, the user's hash, the stream   ARGV: the fence, period, day, cost, event (packed)
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('STALE') end
 local time = redis.call('TIME')

@@ -12,7 +12,7 @@ use quota_gate::{
         partition::{Partition, Partitions},
         user_id::UserId,
     },
-    store::redis::{Context, Membership, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId},
+    store::redis::{Context, Fence, Membership, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId},
 };
 use redis::Connection;
 
@@ -315,6 +315,7 @@ impl Bench {
                 .collect(),
             Side::Hashes => (0..OPERATIONS_IN_FLIGHT)
                 .flat_map(|_| {
+                    let fence = Fence::new(1, &self.server_id).to_string();
                     let user = some();
                     let event = [[7; 40].as_slice(), user.as_str().as_bytes()].concat();
                     let hash = format!("hash:{user}");
@@ -325,7 +326,7 @@ impl Bench {
                         b"qg:{00}:gen",
                         hash.as_bytes(),
                         b"qg:{00}:ev:1",
-                        b"1",
+                        fence.as_bytes(),
                         b"202601",
                         b"20000",
                         b"1",
