@@ -29,6 +29,11 @@ pub(super) const DATA_DIR: &str = ".quota-gate";
 /// Who issues the JWTs of `quota-gate token`.
 pub(super) const JWT_ISSUER: &str = "quota-gate-dev";
 
+/// The gate's user at Redis and its role at Postgres, in the files that operators use.
+const STORE_USER: &str = "quota_gate";
+const REDIS_USERS: &str = include_str!("../../deploy/redis/users.acl");
+const ROLES: &str = include_str!("../../deploy/postgres/roles.sql");
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Where to listen on 127.0.0.1; 0 for any free port.
@@ -63,6 +68,8 @@ struct Secrets {
     cron_token: String,
     jwt_secret: String,
     reservation_secret: String,
+    /// Of the gate's user at Redis and its role at Postgres.
+    store_password: String,
 }
 
 pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
@@ -83,14 +90,16 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     })?;
     let url = format!("http://{}", listener.local_addr()?);
 
+    let secrets = Secrets::of(&dir.file("secrets.json"))?;
     let (redis_dir, postgres_dir) = (dir.redis(), dir.postgres());
+    let redis_options =
+        RedisServerOptions { extra: vec![redis_user(&secrets.store_password)?], ..RedisServerOptions::default() };
     let (mut redis, mut postgres) = tokio::try_join!(
-        RedisServer::start(&redis_dir, RedisServerOptions::default()),
+        RedisServer::start(&redis_dir, redis_options),
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
-    let secrets = Secrets::of(&dir.file("secrets.json"))?;
     secrets.configure(&mut config);
-    config.redis.url = Secret::new(redis.url());
+    config.redis.url = Secret::new(redis.url_of(STORE_USER, &secrets.store_password));
     config.postgres.url = Secret::new(postgres.url("postgres"));
     // Nobody balances load before it.
     config.server.stop_delay_ms = 0;
@@ -99,13 +108,17 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     database.migrate().await?;
     database.ensure_log_partitions(Clock::machine().now(), 3).await?;
     database.close().await;
+    // From here on with no more rights than in production.
+    postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
+    config.postgres.url = Secret::new(postgres.url_of(STORE_USER, &secrets.store_password, "postgres"));
+    let (redis_url, database_url) = (config.redis.url.expose().to_owned(), config.postgres.url.expose().to_owned());
     let app = App::build(config).await?;
     let samples = seed_sample_users(&app).await?;
 
     let file = DevFile {
         url,
-        redis_url: redis.url(),
-        database_url: postgres.url("postgres"),
+        redis_url,
+        database_url,
         service_token: secrets.service_token,
         admin_token: secrets.admin_token,
         cron_token: secrets.cron_token,
@@ -120,6 +133,12 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     tokio::join!(redis.stop(), postgres.stop());
     drop(dir);
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// The gate's line of the ACL file, as a line of redis.conf. The default user stays: it is how `dev` controls its server.
+fn redis_user(password: &str) -> anyhow::Result<String> {
+    let line = REDIS_USERS.lines().find(|line| line.starts_with(&format!("user {STORE_USER} ")));
+    Ok(line.context("deploy/redis/users.acl has no line for the gate")?.replace("PASSWORD", password))
 }
 
 /// A user of every level, named after it, unless they are there already.
@@ -180,7 +199,7 @@ impl Secrets {
     fn of(path: &Path) -> anyhow::Result<Self> {
         if let Ok(text) = fs::read_to_string(path) {
             return serde_json::from_str(&text)
-                .with_context(|| format!("{} is damaged; --fresh starts over", path.display()));
+                .with_context(|| format!("{} is damaged, or of another version; --fresh starts over", path.display()));
         }
         let secrets = Self {
             service_token: random_hex()?,
@@ -188,6 +207,7 @@ impl Secrets {
             cron_token: random_hex()?,
             jwt_secret: random_hex()?,
             reservation_secret: random_hex()?,
+            store_password: random_hex()?,
         };
         write_private(path, &serde_json::to_string_pretty(&secrets)?)?;
         Ok(secrets)

@@ -128,6 +128,22 @@ impl PostgresServer {
         .await
     }
 
+    /// Runs a script of psql's in the database `postgres`, as the superuser. Values go to it as variables by its own input, for
+    /// everybody can read a command line.
+    ///
+    /// # Errors
+    /// If a statement fails: the message is psql's.
+    pub async fn run_script(&self, script: &str, values: &[(&str, &str)]) -> Result<(), DevError> {
+        let set = values.iter().fold(String::new(), |set, (name, value)| set + &format!("\\set {name} '{value}'\n"));
+        self.psql(&(set + script), &[]).await
+    }
+
+    /// The URL of a database for another role.
+    #[must_use]
+    pub fn url_of(&self, role: &str, password: &str, database: &str) -> String {
+        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
     /// Ends it in good order: connections are closed, all is on disk.
     pub async fn stop(&mut self) {
         self.child.stop().await;

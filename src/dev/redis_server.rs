@@ -94,6 +94,12 @@ impl RedisServer {
         format!("redis://:{}@127.0.0.1:{}", self.password, self.port)
     }
 
+    /// Where it answers another user than the default one.
+    #[must_use]
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
     /// The folder of its data.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -3,6 +3,7 @@
 mod binary;
 mod contract;
 mod dev_servers;
+mod fuzz;
 mod gate;
 mod layers;
 mod script;

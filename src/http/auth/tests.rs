@@ -246,3 +246,26 @@ async fn a_document_is_fetched_from_a_url_and_not_if_it_is_huge() {
     let huge = web_server(json!({"keys": [public("one")], "padding": "x".repeat(70_000)}).to_string()).await;
     assert!(auth_with(&options("", &huge)).await.is_err());
 }
+
+#[tokio::test]
+async fn no_mangled_jwt_and_no_guess_names_anybody() {
+    let auth = auth().await;
+    let good = jwt(Algorithm::HS256, SECRET, &claims());
+    let mut random = fastrand::Rng::with_seed(20_261_123);
+    for _ in 0..200_000 {
+        let mut bytes = good.clone().into_bytes();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..bytes.len());
+            match random.u8(..3) {
+                0 => bytes[at] = random.alphanumeric() as u8,
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, b".-_A0"[random.usize(..5)]),
+            }
+        }
+        let bad = String::from_utf8(bytes).unwrap();
+        // The last character of base64 has bits that say nothing.
+        if bad != good && bad[..bad.len() - 1] != good[..good.len() - 1] {
+            assert!(auth.identify(&headers(&bad)).await.is_err(), "{bad}");
+        }
+    }
+}

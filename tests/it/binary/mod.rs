@@ -6,6 +6,7 @@ mod commands;
 mod dev;
 mod outage;
 mod overload;
+mod privileges;
 mod process;
 mod secrets;
 mod tls;

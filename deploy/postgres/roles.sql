@@ -1,0 +1,25 @@
+-- The gate's own role, with what it needs and no more: it may not make or drop tables, not change or delete rows of the log, not
+-- delete users. Run by the owner of the tables after each `quota-gate migrate`, which the owner runs too; running it again is
+-- harmless. The password does not belong on a command line:
+--
+--   (printf "\\set password '%s'\n" "$(cat password-file)"; cat deploy/postgres/roles.sql) | psql "$OWNER_URL"
+--
+-- `quota-gate dev` runs under this very file.
+
+select 'create role quota_gate login' where not exists (select from pg_roles where rolname = 'quota_gate') \gexec
+alter role quota_gate login nosuperuser nocreatedb nocreaterole noinherit password :'password';
+
+revoke create on schema public from public;
+grant usage on schema public to quota_gate;
+revoke all on all tables in schema public from quota_gate;
+
+-- The log only ever grows.
+grant select, insert on chat_usage_logs to quota_gate;
+grant select on chat_usage_logs_default, _sqlx_migrations to quota_gate;
+grant select, insert, update on
+    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs
+    to quota_gate;
+grant select, insert, update, delete on inbox, dead_letters to quota_gate;
+grant execute on function
+    roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date)
+    to quota_gate;

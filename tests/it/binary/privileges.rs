@@ -1,0 +1,61 @@
+//! The gate's own accounts at Redis and Postgres: what they may do besides their work is nothing.
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use super::process::Dev;
+
+#[tokio::test]
+async fn the_gates_user_of_redis_can_neither_destroy_nor_look_elsewhere() {
+    let dev = Dev::start().await;
+    let client = redis::Client::open(dev.text("redisUrl")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for command in [
+        "FLUSHALL",
+        "FLUSHDB",
+        "KEYS *",
+        "CONFIG GET *",
+        "CONFIG SET maxmemory-policy allkeys-lru",
+        "SHUTDOWN",
+        "REPLICAOF NO ONE",
+        "ACL LIST",
+        "MONITOR",
+        "EVAL return 0",
+        "FUNCTION DELETE x",
+        "SCRIPT FLUSH",
+        "GET elsewhere",
+        "SET elsewhere x",
+        "HSET qg:{00}:x y z",
+        "RESTORE qg:{00}:x 0 x",
+        "RENAME qg:{00}:gen qg:{00}:x",
+    ] {
+        let mut words = command.split(' ');
+        let mut command_line = redis::cmd(words.next().unwrap());
+        words.for_each(|word| drop(command_line.arg(word)));
+        let refused = command_line.exec_async(&mut connection).await.unwrap_err();
+        assert_eq!(refused.code(), Some("NOPERM"), "{command}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_gates_role_of_postgres_cannot_change_the_log_or_the_tables() {
+    let dev = Dev::start().await;
+    let mut connection = PgConnection::connect(dev.text("databaseUrl")).await.unwrap();
+    for statement in [
+        "delete from chat_usage_logs",
+        "update chat_usage_logs set ap_used = 0",
+        "truncate chat_usage_logs",
+        "drop table chat_usage_logs",
+        "delete from chat_quotas",
+        "alter table chat_quotas add column x int",
+        "create table mine (x int)",
+        "create role mallory",
+        "alter role quota_gate superuser",
+        "copy chat_quotas to program 'cat'",
+        "update _sqlx_migrations set success = false",
+        "delete from flush_watermarks",
+    ] {
+        let refused = connection.execute(AssertSqlSafe(statement)).await.unwrap_err();
+        let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+        assert!(code == "42501", "{statement}: {refused}");
+    }
+}

@@ -1,0 +1,137 @@
+//! What comes from outside, mangled: more than a million inputs, none of which may panic or pass for what it is not.
+//!
+//! Each input is random, or a good one with something changed. The oracle is written here a second time, in the plainest way.
+
+use chrono::DateTime;
+use quota_gate::{
+    domain::{
+        ap::Ap,
+        calendar::Period,
+        hold::Reservation,
+        idempotency::IdempotencyKey,
+        journal::Content,
+        user_id::{SessionId, UserId},
+    },
+    gate::ReservationSigner,
+    store::redis::{Record, decode_entry},
+};
+use uuid::Uuid;
+
+struct Mangler(fastrand::Rng);
+
+impl Mangler {
+    fn new() -> Self {
+        Self(fastrand::Rng::with_seed(20_261_123))
+    }
+
+    /// Random bytes, or `good` with a few bytes changed, taken out, put in, cut off or doubled.
+    fn mangle(&mut self, good: &[u8]) -> Vec<u8> {
+        let random = &mut self.0;
+        if random.u8(..8) == 0 {
+            return (0..random.usize(..200)).map(|_| random.u8(..)).collect();
+        }
+        let mut bytes = good.to_vec();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..=bytes.len());
+            match random.u8(..6) {
+                0 | 1 if at < bytes.len() => bytes[at] ^= 1 << random.u8(..8),
+                2 if at < bytes.len() => drop(bytes.remove(at)),
+                3 => bytes.truncate(at),
+                4 => bytes.extend_from_within(at..),
+                _ => bytes.insert(at, random.u8(..)),
+            }
+        }
+        bytes
+    }
+
+    fn mangle_text(&mut self, good: &str) -> String {
+        String::from_utf8_lossy(&self.mangle(good.as_bytes())).into_owned()
+    }
+}
+
+#[test]
+fn user_ids_session_ids_and_keys_are_what_their_rules_say_and_nothing_else() {
+    let mut mangler = Mangler::new();
+    for round in 0..250_000 {
+        let good = ["alice@example.com:1", "0f8fad5b-d9cb-469f-a165-70867728950e", "会话", "", "{a}"][round % 5];
+        let text = mangler.mangle_text(good);
+        let fits = |length: usize| (1..=128).contains(&length);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._:@-".contains(c);
+        assert_eq!(UserId::parse(&text).is_ok(), fits(text.len()) && text.chars().all(plain), "{text:?}");
+        let printable = |c: char| ('!'..='~').contains(&c);
+        assert_eq!(IdempotencyKey::parse(&text).is_ok(), fits(text.len()) && text.chars().all(printable), "{text:?}");
+        let speakable = fits(text.len()) && !text.chars().any(char::is_control);
+        assert_eq!(SessionId::parse(&text).is_ok(), speakable, "{text:?}");
+    }
+}
+
+#[test]
+fn no_reservation_id_is_good_that_this_gate_has_not_signed() {
+    let mut mangler = Mangler::new();
+    let signer = ReservationSigner::new(&[1; 32]).unwrap();
+    let stranger = ReservationSigner::new(&[2; 32]).unwrap();
+    let mut reservation = Reservation {
+        hold: Uuid::from_u128(7),
+        user: UserId::parse("alice").unwrap(),
+        session: SessionId::parse("chat-1").unwrap(),
+        ap: Ap::new(5),
+        period: Period::from_id(202_611).unwrap(),
+        expires_at: DateTime::from_timestamp_millis(1_795_000_000_000).unwrap(),
+        generation: 3,
+    };
+    for round in 0..250_000_u32 {
+        reservation.ap = Ap::new(round % 1_000 + 1);
+        let good = signer.sign(&reservation);
+        let bad = mangler.mangle_text(&good);
+        if bad != good {
+            assert_eq!(signer.read(&bad), None, "{bad}");
+        }
+        assert_eq!(stranger.read(&good), None);
+    }
+}
+
+#[test]
+fn whatever_stands_at_a_users_key_is_a_record_or_is_not_but_never_a_panic() {
+    let mut mangler = Mangler::new();
+    let mut good = vec![1, 0, 0, 0, 3];
+    good.extend(202_611_u32.to_be_bytes()[1..].iter().chain(&[1, 0, 0, 1, 44, 0]));
+    good.resize(40, 7);
+    good.extend([0, 0, 0, 5, 0, 0, 0, 0, 0, 9]);
+    good.extend([9; 29]);
+    let mut read = 0;
+    for _ in 0..300_000 {
+        let bytes = mangler.mangle(&good);
+        if let Some(record) = Record::decode(&bytes) {
+            read += 1;
+            let length = if bytes.len() == 40 { 0 } else { bytes.len() - 50 };
+            assert!(bytes[0] == 1 && record.holds.len() * 29 == length, "{bytes:?}");
+        }
+    }
+    assert!(read > 1_000, "some changes leave a record a record");
+}
+
+#[test]
+fn whatever_stands_in_the_stream_is_events_or_is_kept_whole() {
+    let mut mangler = Mangler::new();
+    let mut good = vec![1, 0, 0, 1, 2, 3, 4];
+    good.extend([7; 16]);
+    good.extend([1, 1]);
+    good.extend(&202_611_u32.to_be_bytes()[1..]);
+    good.extend([0, 0, 0, 5, 0, 0, 0, 0]);
+    good.extend([7; 16]);
+    good.extend([0, 0, 0, 9, 5]);
+    good.extend(b"alice\x01s");
+    assert!(matches!(decode_entry(good.clone()), Content::Events(events) if events.len() == 1));
+    for _ in 0..300_000 {
+        let bytes = mangler.mangle(&good);
+        match decode_entry(bytes.clone()) {
+            Content::Genesis => assert!(bytes.is_empty()),
+            Content::Events(events) => {
+                assert_eq!(bytes[0], 1);
+                // Without the header's proof a shortened entry would pass for a whole one.
+                assert_eq!(events.last().map(|event| event.id.as_bytes().as_slice()), Some(&bytes[7..23]));
+            }
+            Content::Unreadable { bytes: kept, .. } => assert_eq!(kept, bytes),
+        }
+    }
+}
