@@ -1,7 +1,7 @@
 # What a developer and CI do. `make` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build check test test-faults soak bench bench-quick fmt clean
+.PHONY: help setup run build check test test-faults plant-bugs soak bench bench-quick fmt clean
 
 # Passed on to `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -29,6 +29,9 @@ test: setup ## run every test
 test-faults: setup ## every fault of docs/reliability.md, some ten minutes; as root, for full disks
 	cargo test --test faults -- --all
 	cargo test --test model -- --include-ignored
+
+plant-bugs: setup ## prove that test-faults finds bugs: plants three, each has to be found
+	scripts/plant-bugs
 
 soak: setup ## random faults for MINUTES=30
 	cargo test --test faults -- --soak $(MINUTES)
