@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
+use quota_gate::domain::{calendar::Calendar, clock::Clock};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     audit::Allowed,
     installation::{Options, PARTITIONS},
-    proxy::Trap,
+    proxy::{Mode, Trap},
     run::{Run, Verdict},
 };
 
@@ -70,5 +71,70 @@ pub(crate) async fn poison(seed: u64) -> anyhow::Result<Verdict> {
     let letters = ended.installation.number("select count(*) from dead_letters").await?;
     ended.figure("dead letters", letters);
     ended.proves("the poison was kept as dead letters", letters >= i64::from(PARTITIONS) * 3);
+    Ok(ended.verdict())
+}
+
+/// Events that wait in each partition.
+const BACKLOG: usize = 25_000;
+const EVENTS_PER_ENTRY: usize = 250;
+
+/// One stream entry of charges of one AP, as lua/operation/journal.lua packs them.
+fn entry(partition: u16, number: usize) -> Vec<u8> {
+    let mut events = Vec::new();
+    let mut last = [0; 16];
+    for event in 0..EVENTS_PER_ENTRY {
+        last = uuid::Uuid::new_v4().into_bytes();
+        let (user, session) = (format!("backlog-{partition}-{}", (number + event) % 500), b"backlog");
+        events.extend([1, 1]);
+        events.extend(&period().to_be_bytes()[1..]);
+        events.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+        events.extend(last);
+        events.extend([0, 0, 0, 0]);
+        events.push(u8::try_from(user.len()).unwrap_or_default());
+        events.extend(user.as_bytes());
+        events.push(u8::try_from(session.len()).unwrap_or_default());
+        events.extend(session);
+    }
+    let mut entry = vec![1];
+    let now_ms = u64::try_from(Clock::machine().now().timestamp_millis()).unwrap_or_default();
+    entry.extend(&now_ms.to_be_bytes()[2..]);
+    entry.extend(last);
+    entry.extend(events);
+    entry
+}
+
+fn period() -> u32 {
+    Calendar::new(chrono_tz::Tz::UTC).period_at(Clock::machine().now()).id()
+}
+
+pub(crate) async fn backlog(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(Options::default(), seed).await?;
+    for gate in &run.installation.gates {
+        gate.postgres.set(Mode::Silent);
+    }
+    let client = redis::Client::open(run.installation.redis.url())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    for partition in 0..PARTITIONS {
+        let stream = format!("qg:{{{partition:02}}}:ev:1");
+        for number in 0..BACKLOG / EVENTS_PER_ENTRY {
+            let mut add = redis::cmd("XADD");
+            add.arg(&stream).arg("NOMKSTREAM").arg("*").arg("e").arg(entry(partition, number));
+            add.exec_async(&mut connection).await?;
+        }
+    }
+    for partition in 0..PARTITIONS {
+        run.installation.redis::<()>(&["DEL", &format!("qg:{{{partition:02}}}:gen")]).await?;
+    }
+    run.fault_begins();
+    for gate in &run.installation.gates {
+        gate.postgres.set(Mode::Pass);
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    let drained =
+        ended.installation.number("select count(*) from chat_usage_logs where session_id = 'backlog'").await?;
+    ended.figure("events of the backlog in the log", drained);
+    ended.proves("the backlog arrived", usize::try_from(drained)? == BACKLOG * usize::from(PARTITIONS));
+    let generations = ended.installation.reopened().await?;
+    ended.proves("partitions were opened anew", generations > 0);
     Ok(ended.verdict())
 }

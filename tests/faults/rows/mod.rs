@@ -62,4 +62,5 @@ rows! {
     25 "clients vanish in the middle" clients::vanish;
     26 "functions and permissions are taken away" redis::forgets_functions;
     27 "gates are restarted one after the other" gates::restarted_in_turn, short;
+    28 "100,000 events wait when a partition is lost" flushing::backlog;
 }

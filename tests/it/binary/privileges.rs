@@ -28,9 +28,8 @@ async fn the_gates_user_of_redis_can_neither_destroy_nor_look_elsewhere() {
         "RESTORE qg:{00}:x 0 x",
         "RENAME qg:{00}:gen qg:{00}:x",
     ] {
-        let mut words = command.split(' ');
-        let mut command_line = redis::cmd(words.next().unwrap());
-        words.for_each(|word| drop(command_line.arg(word)));
+        let words: Vec<&str> = command.split(' ').collect();
+        let command_line = redis::cmd(words[0]).arg(&words[1..]).to_owned();
         let refused = command_line.exec_async(&mut connection).await.unwrap_err();
         assert_eq!(refused.code(), Some("NOPERM"), "{command}: {refused}");
     }
@@ -55,7 +54,7 @@ async fn the_gates_role_of_postgres_cannot_change_the_log_or_the_tables() {
         "delete from flush_watermarks",
     ] {
         let refused = connection.execute(AssertSqlSafe(statement)).await.unwrap_err();
-        let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+        let code = refused.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
         assert!(code == "42501", "{statement}: {refused}");
     }
 }
