@@ -32,7 +32,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{report::Report, rows::ROWS};
+use crate::{
+    report::Report,
+    rows::{Class, ROWS},
+};
 
 /// Proves that nothing is lost, doubled or wrongly refused, whatever fails.
 #[derive(Debug, Parser)]
@@ -69,9 +72,14 @@ struct Arguments {
 impl Arguments {
     fn wants(&self, row: &rows::Row) -> bool {
         if let Some(filter) = &self.filter {
-            return row.name.contains(filter.as_str());
+            return row.class != Class::Long && row.name.contains(filter.as_str());
         }
-        if self.row.is_empty() { self.all || row.is_short } else { self.row.contains(&row.number) }
+        match row.class {
+            _ if !self.row.is_empty() => self.row.contains(&row.number),
+            Class::Short => true,
+            Class::Ordinary => self.all,
+            Class::Long => false,
+        }
     }
 }
 

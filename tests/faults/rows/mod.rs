@@ -18,20 +18,32 @@ type Outcome = Pin<Box<dyn Future<Output = anyhow::Result<Verdict>>>>;
 pub(crate) struct Row {
     pub(crate) number: u32,
     pub(crate) name: &'static str,
-    /// Part of `make test`.
-    pub(crate) is_short: bool,
+    /// When it is run.
+    pub(crate) class: Class,
     pub(crate) run: fn(u64) -> Outcome,
 }
 
+/// When a row is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Always, as part of `make test`.
+    Short,
+    /// With `--all`.
+    Ordinary,
+    /// When it is asked for by its number: it takes many minutes.
+    Long,
+}
+
 macro_rules! rows {
-    ($($number:literal $name:literal $run:path $(, $short:ident)?;)*) => {
+    ($($number:literal $name:literal $run:path $(, $class:ident)?;)*) => {
         /// Every fault, in the order of the reliability table.
         pub(crate) const ROWS: &[Row] = &[$(
-            Row { number: $number, name: $name, is_short: rows!(@ $($short)?), run: |seed| Box::pin($run(seed)) },
+            Row { number: $number, name: $name, class: rows!(@ $($class)?), run: |seed| Box::pin($run(seed)) },
         )*];
     };
-    (@ short) => { true };
-    (@) => { false };
+    (@ short) => { Class::Short };
+    (@ long) => { Class::Long };
+    (@) => { Class::Ordinary };
 }
 
 rows! {
@@ -63,4 +75,5 @@ rows! {
     26 "functions and permissions are taken away" redis::forgets_functions;
     27 "gates are restarted one after the other" gates::restarted_in_turn, short;
     28 "100,000 events wait when a partition is lost" flushing::backlog;
+    29 "Postgres is away for ten minutes" postgres::away_for_long, long;
 }

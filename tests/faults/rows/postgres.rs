@@ -11,7 +11,7 @@ use crate::{
     installation::{Options, copy_dir},
     load::USERS,
     proxy::{Mode, Trap},
-    run::{Run, Verdict},
+    run::{Ended, Run, Verdict},
 };
 
 pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
@@ -63,7 +63,11 @@ pub(crate) async fn slow(seed: u64) -> anyhow::Result<Verdict> {
     sleep(Duration::from_secs(15)).await;
     let grown = run.installation.gates[0].metric("quota_gate_stream_entries").await;
     run.installation.signal_postgres(Signal::SIGCONT);
-    let mut ended = run.end(Allowed::default()).await?;
+    Ok(served(run.end(Allowed::default()).await?, grown))
+}
+
+/// Users whom Redis knows have noticed nothing.
+fn served(mut ended: Ended, grown: f64) -> Verdict {
     let (fault, healed) = (ended.fault, ended.healed);
     let during = |event: &crate::history::Event| event.sent > fault && event.answered < healed;
     let hot = ended.history.count(|event| during(event) && event.user < USERS / 20);
@@ -77,7 +81,19 @@ pub(crate) async fn slow(seed: u64) -> anyhow::Result<Verdict> {
     if disturbed > 0 {
         ended.violated(format!("{disturbed} messages of users whom Redis knows were disturbed"));
     }
-    Ok(ended.verdict())
+    ended.verdict()
+}
+
+/// Ten minutes are no more to users whom Redis knows than ten seconds.
+pub(crate) async fn away_for_long(seed: u64) -> anyhow::Result<Verdict> {
+    // So much that nobody reaches it.
+    let options = Options::default().with("QUOTA_GATE__LEVELS__FREE", "1000000");
+    let run = Run::begin(options, seed).await?;
+    run.installation.signal_postgres(Signal::SIGSTOP);
+    sleep(Duration::from_mins(10)).await;
+    let grown = run.installation.gates[0].metric("quota_gate_stream_entries").await;
+    run.installation.signal_postgres(Signal::SIGCONT);
+    Ok(served(run.end(Allowed { quota_max: Some(1_000_000), ..Allowed::default() }).await?, grown))
 }
 
 pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
