@@ -76,4 +76,5 @@ rows! {
     27 "gates are restarted one after the other" gates::restarted_in_turn, short;
     28 "100,000 events wait when a partition is lost" flushing::backlog;
     29 "Postgres is away for ten minutes" postgres::away_for_long, long;
+    30 "answers of Redis are lost" redis::answers_lost, short;
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use quota_gate::dev::{AppendOnly, Lifetime, RedisServer, RedisServerOptions};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     audit::Allowed,
     history::Outcome,
     installation::{Options, ask, copy_dir},
-    proxy::{Mode, Proxy},
+    proxy::{Mode, Proxy, Trap},
     run::{Ended, Run, Verdict},
 };
 
@@ -78,6 +78,21 @@ pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
         // A breaker that does not open makes each of them wait for Redis.
         ended.proves("hardly anybody waited for Redis", slow * 20 < refusals.len());
     }
+    Ok(ended.verdict())
+}
+
+/// Redis has carried the call out, and nobody hears of it.
+pub(crate) async fn answers_lost(seed: u64) -> anyhow::Result<Verdict> {
+    let run = Run::begin(Options::default(), seed).await?;
+    let mut lost = 0;
+    for round in 0..20 {
+        let caught = run.installation.gates[round % 2].redis.trap(b"FCALL", Trap::CutAnswer);
+        lost += usize::from(matches!(timeout(Duration::from_secs(3), caught).await, Ok(Ok(()))));
+        sleep(Duration::from_millis(100)).await;
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    ended.figure("calls without an answer", lost);
+    ended.proves("answers were lost", lost >= 10 && ended.history.unknown() > 0);
     Ok(ended.verdict())
 }
 
