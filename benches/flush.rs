@@ -23,7 +23,7 @@ use crate::support::{
     callers::{AsyncCall, work_with_pauses},
     report::{Axis, Line, Plot, Section, Target},
     rounds::Rounds,
-    stores::{Stores, run_sql, users},
+    stores::{Stores, run_sql, users, warm},
     talker::{Talker, zipf},
     text::{self, count},
 };
@@ -60,9 +60,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let stores = Stores::start(scale).await?;
     let (app, pool) = (stores.app().await?, stores.pool().await?);
     let users = users(scale.of(100, 20_000, 100_000));
-    for chunk in users.chunks(1_000) {
-        futures_util::future::try_join_all(chunk.iter().map(|user| app.gate.quota(user))).await?;
-    }
+    warm(&app.gate, &users).await?;
     let skewed = zipf(users.len(), 1 << 16);
     let bench = Bench { stores, app, pool, users, skewed };
     throughput(&bench, section, scale).await?;

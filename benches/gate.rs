@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use quota_gate::{
-    app::App,
     domain::{
         ap::Ap,
         decision::{Decision, Settled},
@@ -19,10 +18,10 @@ use crate::support::{
     Scale,
     callers::{Act, Work, work},
     pipe,
-    report::{Axis, Line, Plot, Section, Target},
+    report::{Axis, Plot, Section, Target},
     rounds::Rounds,
-    stores::{Stores, compact, forget_journal, session, users},
-    text,
+    stores::{Stores, compact, forget_journal, session, users, warm},
+    timings::{Timings, line},
 };
 
 const INCRBY: &str = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
@@ -58,14 +57,6 @@ struct Bench {
     decisions: Arc<[redis::Cmd]>,
 }
 
-/// What the rounds of one side at one number of callers came to.
-#[derive(Clone, Default)]
-struct Results {
-    rate: Rounds,
-    p50_us: Rounds,
-    p99_us: Rounds,
-}
-
 pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
         "gate",
@@ -87,11 +78,11 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let connection = stores.redis().await?;
     let incrby = redis::Script::new(INCRBY);
     let mut bench = Bench { gate: app.gate.clone(), users, connection, incrby, decisions: [].into() };
-    bench.warm(&app).await?;
+    warm(&app.gate, &bench.users).await?;
 
     let counts: &[usize] = scale.of(&[4], &[1, 32, 256, 1024], &[1, 32, 256, 1024]);
     let time = scale.of(Duration::from_millis(20), Duration::from_millis(250), Duration::from_secs(1));
-    let mut results = vec![vec![Results::default(); SIDES.len()]; counts.len()];
+    let mut results = vec![vec![Timings::default(); SIDES.len()]; counts.len()];
     let mut ceilings = Rounds::default();
     for _ in 0..scale.of(1, 3, 7) {
         ceilings.push(pipe::ceiling(&stores.redis, &bench.gate, &bench.users, 64, time)?);
@@ -102,9 +93,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
             for ((_, side), results) in SIDES.iter().zip(results) {
                 let done = bench.side(*side, callers, time).await;
                 forget_journal(&mut bench.connection.clone()).await?;
-                results.rate.push(done.rate);
-                results.p50_us.push(done.percentile(50.0).as_secs_f64() * 1e6);
-                results.p99_us.push(done.percentile(99.0).as_secs_f64() * 1e6);
+                results.push(&done);
             }
         }
     }
@@ -112,19 +101,10 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(section: &mut Section, counts: &[usize], results: &[Vec<Results>], ceilings: &Rounds) {
+fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>], ceilings: &Rounds) {
     let index = |side: Side| SIDES.iter().position(|(_, known)| *known == side).expect("it is a side");
     let rows = counts.iter().zip(results).flat_map(|(callers, results)| {
-        SIDES.iter().zip(results).map(move |((name, _), done)| {
-            let us = |us: f64| text::time(Duration::from_secs_f64(us / 1e6));
-            vec![
-                format!("{callers}: {name}"),
-                text::whole(done.rate.median()),
-                text::ratio(done.rate.over(&results[0].rate)),
-                us(done.p50_us.median()),
-                us(done.p99_us.median()),
-            ]
-        })
+        SIDES.iter().zip(results).map(move |((name, _), done)| done.row(format!("{callers}: {name}"), &results[0]))
     });
     let columns = ["callers: what", "times/s", "÷ INCRBY", "p50", "p99"];
     section.table("Throughput and latency by number of callers", &columns, rows.collect());
@@ -145,32 +125,21 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Results>], cei
     let pairs = at(256, Side::ReserveAndCommit).rate.over(&consume.rate);
     section.ratio("reserve + commit ÷ consume, pairs a second, 256 callers", pairs, Some(Target::AtLeast(0.5)));
 
-    let line = |name: &str, side: Side, of: fn(&Results) -> &Rounds| Line {
-        name: name.to_owned(),
-        points: results.iter().map(|all| (all[index(side)].rate.median(), of(&all[index(side)]).median())).collect(),
-    };
+    let of = |side: Side| results.iter().map(move |all| &all[index(side)]);
     section.plot(Plot {
         title: "Throughput against latency, 1 to 1,024 callers".into(),
         x: Axis { label: "times a second".into(), logarithmic: false },
         y: Axis { label: "microseconds".into(), logarithmic: true },
         lines: vec![
-            line("consume, p50", Side::Consume, |results| &results.p50_us),
-            line("consume, p99", Side::Consume, |results| &results.p99_us),
-            line("INCRBY, p50", Side::Incrby, |results| &results.p50_us),
-            line("INCRBY, p99", Side::Incrby, |results| &results.p99_us),
+            line("consume, p50", of(Side::Consume), |timings| &timings.p50_us),
+            line("consume, p99", of(Side::Consume), |timings| &timings.p99_us),
+            line("INCRBY, p50", of(Side::Incrby), |timings| &timings.p50_us),
+            line("INCRBY, p99", of(Side::Incrby), |timings| &timings.p99_us),
         ],
     });
 }
 
 impl Bench {
-    /// Brings the users into Redis, so that what is measured is the hot path.
-    async fn warm(&self, app: &App) -> anyhow::Result<()> {
-        for chunk in self.users.chunks(1_000) {
-            futures_util::future::try_join_all(chunk.iter().map(|user| app.gate.quota(user))).await?;
-        }
-        Ok(())
-    }
-
     async fn side(&self, side: Side, callers: usize, time: Duration) -> Work {
         work(callers, time, |number| {
             let this = self.clone();

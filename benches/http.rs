@@ -10,10 +10,9 @@ use crate::support::{
     gate_process::Process,
     http_client::{HttpClient, consume, quota, request, send_all},
     machine,
-    report::{Axis, Line, Plot, Section, Target},
-    rounds::Rounds,
+    report::{Axis, Plot, Section, Target},
     stores::{Stores, compact, forget_journal, users},
-    text,
+    timings::{Timings, line},
 };
 
 const CONNECTIONS: usize = 64;
@@ -32,13 +31,6 @@ const SIDES: [(&str, Side); 4] = [
     ("reserve + commit", Side::ReserveAndCommit),
     ("GET quota", Side::Quota),
 ];
-
-#[derive(Clone, Default)]
-struct Results {
-    rate: Rounds,
-    p50_us: Rounds,
-    p99_us: Rounds,
-}
 
 pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
@@ -73,7 +65,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let mut redis = stores.redis().await?;
     let time = scale.of(Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(1));
     let counts: &[usize] = scale.of(&[CONNECTIONS], &[CONNECTIONS], &[1, 8, CONNECTIONS, 256]);
-    let mut results = vec![vec![Results::default(); SIDES.len()]; counts.len()];
+    let mut results = vec![vec![Timings::default(); SIDES.len()]; counts.len()];
     for _ in 0..scale.of(1, 5, 7) {
         compact(&mut redis).await?;
         for (&connections, results) in counts.iter().zip(&mut results) {
@@ -85,9 +77,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
                     Side::Quota => (gate.address, &reads),
                 };
                 let done = load(address, connections, time, requests, *side == Side::ReserveAndCommit).await?;
-                results.rate.push(done.rate);
-                results.p50_us.push(done.percentile(50.0).as_secs_f64() * 1e6);
-                results.p99_us.push(done.percentile(99.0).as_secs_f64() * 1e6);
+                results.push(&done);
                 forget_journal(&mut redis).await?;
             }
         }
@@ -105,18 +95,9 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(section: &mut Section, counts: &[usize], results: &[Vec<Results>]) {
+fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>]) {
     let rows = counts.iter().zip(results).flat_map(|(connections, results)| {
-        SIDES.iter().zip(results).map(move |((name, _), done)| {
-            let us = |rounds: &Rounds| text::time(Duration::from_secs_f64(rounds.median() / 1e6));
-            vec![
-                format!("{connections}: {name}"),
-                text::whole(done.rate.median()),
-                text::ratio(done.rate.over(&results[0].rate)),
-                us(&done.p50_us),
-                us(&done.p99_us),
-            ]
-        })
+        SIDES.iter().zip(results).map(move |((name, _), done)| done.row(format!("{connections}: {name}"), &results[0]))
     });
     section.table(
         "By number of connections",
@@ -132,19 +113,16 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Results>]) {
     );
     section.ratio("HTTP consume, p99 ÷ empty handler's", consume.p99_us.over(&empty.p99_us), Some(Target::AtMost(2.5)));
     section.ratio("HTTP reserve + commit ÷ consume, pairs a second", pair.rate.over(&consume.rate), None);
-    let line = |name: &str, side: usize, of: fn(&Results) -> &Rounds| Line {
-        name: name.to_owned(),
-        points: results.iter().map(|all| (all[side].rate.median(), of(&all[side]).median())).collect(),
-    };
+    let of = |side: usize| results.iter().map(move |all| &all[side]);
     section.plot(Plot {
         title: format!("Throughput against latency, {counts:?} connections"),
         x: Axis { label: "times a second".into(), logarithmic: false },
         y: Axis { label: "microseconds".into(), logarithmic: true },
         lines: vec![
-            line("consume, p50", 1, |results| &results.p50_us),
-            line("consume, p99", 1, |results| &results.p99_us),
-            line("empty handler, p50", 0, |results| &results.p50_us),
-            line("empty handler, p99", 0, |results| &results.p99_us),
+            line("consume, p50", of(1), |timings| &timings.p50_us),
+            line("consume, p99", of(1), |timings| &timings.p99_us),
+            line("empty handler, p50", of(0), |timings| &timings.p50_us),
+            line("empty handler, p99", of(0), |timings| &timings.p99_us),
         ],
     });
 }

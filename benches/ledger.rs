@@ -16,7 +16,7 @@ use crate::support::{
     callers::{Act, Work, work},
     report::{Section, Target},
     rounds::Rounds,
-    stores::{Stores, forget_journal, run_sql, session, users},
+    stores::{Stores, forget_journal, run_sql, session, users, warm},
     text::{self, count},
 };
 
@@ -159,9 +159,7 @@ impl World {
         for statement in statements {
             run_sql(&self.pool, &statement).await?;
         }
-        for chunk in self.users.chunks(1_000) {
-            futures_util::future::try_join_all(chunk.iter().map(|user| self.gate.quota(user))).await?;
-        }
+        warm(&self.gate, &self.users).await?;
         tracing::debug!(elapsed = ?started.elapsed(), "the ledger is filled");
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::{
         http_client::{consume, quota, send_all},
         report::{Section, Target},
         rounds::Rounds,
-        stores::{Stores, forget_journal, users},
+        stores::{Stores, forget_journal, users, warm},
         talker::Talker,
         text,
     },
@@ -108,9 +108,7 @@ async fn in_process(
 ) -> anyhow::Result<()> {
     let app = stores.app().await?;
     let users = users(Limitador::USERS);
-    for chunk in users.chunks(1_000) {
-        futures_util::future::try_join_all(chunk.iter().map(|user| app.gate.quota(user))).await?;
-    }
+    warm(&app.gate, &users).await?;
     let mut rates = [Rounds::default(), Rounds::default()];
     for _ in 0..rounds {
         let done = work(CALLERS, time, |number| Talker::new(&app.gate, &users, None, number)).await;

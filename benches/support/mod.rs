@@ -11,6 +11,7 @@ pub(crate) mod rounds;
 pub(crate) mod stores;
 pub(crate) mod talker;
 pub(crate) mod text;
+pub(crate) mod timings;
 
 /// How much to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -7,6 +7,7 @@ use quota_gate::{
     config::{Config, Secret},
     dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir},
     domain::user_id::{SessionId, UserId},
+    gate::Gate,
 };
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -126,4 +127,12 @@ pub(crate) fn user(number: usize) -> UserId {
 
 pub(crate) fn session() -> SessionId {
     SessionId::parse("chat-42").expect("a session id")
+}
+
+/// Brings users into Redis, so that what is measured is the hot path.
+pub(crate) async fn warm(gate: &Gate, users: &[UserId]) -> anyhow::Result<()> {
+    for chunk in users.chunks(1_000) {
+        futures_util::future::try_join_all(chunk.iter().map(|user| gate.quota(user))).await?;
+    }
+    Ok(())
 }
