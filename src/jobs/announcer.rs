@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +22,8 @@ use crate::{
 const USERS_PER_STEP: u32 = 500;
 /// Pause after a step that found nobody.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Longest time for one step. A store that hangs does not end it by itself, and telling twice is harmless.
+const STEP_MAX: Duration = Duration::from_secs(20);
 /// Whoever changed the level gets this long to tell Redis by itself.
 const GRACE: TimeDelta = TimeDelta::seconds(5);
 
@@ -37,13 +42,13 @@ impl Announcer {
     /// Runs until cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
         while !cancelled.is_cancelled() {
-            let pause = match self.step(GRACE).await {
-                Ok(0) => PAUSE,
-                Ok(told) => {
+            let pause = match timeout(STEP_MAX, self.step(GRACE)).await {
+                Ok(Ok(0)) | Err(_) => PAUSE,
+                Ok(Ok(told)) => {
                     tracing::info!(told, "told Redis of changed levels");
                     continue;
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::warn!(%error, "Redis could not be told of changed levels; trying again");
                     PAUSE
                 }

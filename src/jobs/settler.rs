@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,6 +26,8 @@ const ITEMS_PER_STEP: u32 = 500;
 const ITEMS_AT_ONCE: usize = 64;
 /// Pause after a step that found nothing, or failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Longest time for one step. A Postgres that hangs does not end it by itself, and a step may be repeated in any case.
+const STEP_MAX: Duration = Duration::from_secs(20);
 /// How long a settler that died keeps others from its items.
 const CLAIM: TimeDelta = TimeDelta::seconds(5);
 /// How long settled items are kept for people to look at.
@@ -43,13 +48,14 @@ impl Settler {
     /// Runs until cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
         while !cancelled.is_cancelled() {
-            match self.step().await {
-                Ok(0) => {}
-                Ok(settled) => {
+            match timeout(STEP_MAX, self.step()).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(settled)) => {
                     tracing::info!(settled, "settled what was accepted while Redis was away");
                     continue;
                 }
-                Err(error) => tracing::debug!(%error, "the inbox waits"),
+                Ok(Err(error)) => tracing::debug!(%error, "the inbox waits"),
+                Err(_) => tracing::warn!("the inbox waits: Postgres does not answer"),
             }
             select! {
                 () = sleep(PAUSE) => {}
