@@ -6,7 +6,7 @@
 //!
 //! The map of the house, in the only direction in which one part may use another:
 //!
-//! [`domain`] → [`store`] → [`gate`] → {[`jobs`], [`http`]} → [`app`] → [`cli`]
+//! [`domain`] → [`store`] → [`gate`] → {[`jobs`], [`middleware`], [`http`]} → [`app`] → [`cli`]
 //!
 //! | part | what |
 //! | --- | --- |
@@ -14,6 +14,7 @@
 //! | [`store`] | the two servers: `store::redis` and `store::postgres` |
 //! | [`gate`] | the use cases; [`gate::Gate`] is what an application embeds |
 //! | [`jobs`] | flusher, resetter, sweeper, announcer, verifier |
+//! | [`middleware`] | the gate before any axum service: reserve, answer, settle |
 //! | [`http`] | routes, authentication, problems |
 //! | [`app`], [`config`], [`telemetry`], [`shutdown`] | put it together |
 //! | [`cli`], [`dev`] | the commands, and the private servers of `dev` and of the tests |
@@ -26,6 +27,7 @@ pub mod domain;
 pub mod gate;
 pub mod http;
 pub mod jobs;
+pub mod middleware;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

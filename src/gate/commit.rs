@@ -25,7 +25,7 @@ impl Gate {
     pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Settled<Committed>, GateError> {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
         match self.commit_now(&reservation, commit, None).await {
-            Err(failed) if failed.did_not_get_through() => {
+            Err(failed) if failed.is_transient() => {
                 let cost = (commit.ap.unwrap_or(reservation.ap), commit.tokens);
                 self.accept_settlement(InboxKind::Commit, &reservation, cost, failed).await?;
                 Ok(Settled::Later)

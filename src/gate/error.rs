@@ -49,6 +49,12 @@ pub enum GateError {
 }
 
 impl GateError {
+    /// The request was not refused, it just did not get through: trying again, where that is safe, may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })
+    }
+
     /// Postgres has been away for so long that Redis keeps as many charges as it may.
     pub(super) fn shed() -> Self {
         Self::Unavailable { reason: "too many charges wait for Postgres".into(), retry_after: Duration::from_secs(5) }

@@ -24,13 +24,6 @@ pub enum Applied {
     Denied,
 }
 
-impl GateError {
-    /// Whether a settlement that failed so can be accepted into Postgres: it was not refused, it just did not get through.
-    pub(super) const fn did_not_get_through(&self) -> bool {
-        matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })
-    }
-}
-
 impl Gate {
     /// Accepts a settlement that could not be made now; the error of the attempt, `failed`, where that is impossible too.
     pub(super) async fn accept_settlement(
@@ -92,7 +85,7 @@ impl Gate {
             InboxKind::Release => self.release_now(&reservation).await.map(|_| "released".to_owned()),
         };
         match outcome {
-            Err(error) if error.did_not_get_through() => Err(error),
+            Err(error) if error.is_transient() => Err(error),
             Ok(done) => Ok(Applied::Done(done)),
             // It was settled otherwise before this was accepted, or in between: the first settlement stands.
             Err(refused) => Ok(Applied::Done(refused.to_string())),
@@ -111,7 +104,7 @@ impl Gate {
         match self.consume_now(&message).await {
             Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
             Ok(Decision::Denied(_)) => Ok(Applied::Denied),
-            Err(error) if error.did_not_get_through() => Err(error),
+            Err(error) if error.is_transient() => Err(error),
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }
     }

@@ -23,7 +23,7 @@ impl Gate {
     pub async fn release(&self, reservation_id: &str) -> Result<Settled<Released>, GateError> {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
         match self.release_now(&reservation).await {
-            Err(failed) if failed.did_not_get_through() => {
+            Err(failed) if failed.is_transient() => {
                 let nothing = (Ap::ZERO, Tokens::default());
                 self.accept_settlement(InboxKind::Release, &reservation, nothing, failed).await?;
                 Ok(Settled::Later)

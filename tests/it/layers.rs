@@ -9,12 +9,13 @@ use std::{
 };
 
 /// A top-level module, and the ones that it may name.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("gate", &["domain", "store"]),
     ("jobs", &["domain", "store", "gate"]),
-    ("http", &["domain", "store", "gate", "jobs"]),
+    ("middleware", &["domain", "gate"]),
+    ("http", &["domain", "store", "gate", "jobs", "middleware"]),
     ("config", &["domain", "telemetry"]),
     ("telemetry", &[]),
     ("shutdown", &[]),

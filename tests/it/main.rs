@@ -6,6 +6,7 @@ mod dev_servers;
 mod fuzz;
 mod gate;
 mod layers;
+mod middleware;
 mod script;
 mod support;
 mod tidy;
