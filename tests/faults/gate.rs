@@ -69,6 +69,17 @@ impl Gate {
         Ok(())
     }
 
+    /// Another command with this gate's settings; what it printed, and whether it succeeded.
+    pub(crate) fn command(&self, arguments: &[&str]) -> anyhow::Result<(String, bool)> {
+        let output = Command::new(env!("CARGO_BIN_EXE_quota-gate"))
+            .args(arguments)
+            .envs(self.settings.iter().cloned())
+            .stdin(Stdio::null())
+            .output()?;
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Ok((printed, output.status.success()))
+    }
+
     /// Starts the process and does not wait.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.kill();

@@ -112,7 +112,14 @@ pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     let allowed = Allowed { lost_since: Some(Duration::ZERO), postgres_restored: true, ..Allowed::default() };
     let mut ended = run.end(allowed).await?;
     let differences = ended.installation.verifier()?.verify().await?.differences.len();
-    ended.figure("records ahead of Postgres, for verify --repair", differences);
+    ended.figure("records ahead of Postgres", differences);
+    ended.proves("Redis knows of charges that Postgres has lost", differences > 0);
+    let (printed, agrees) = ended.installation.gates[0].command(&["verify", "--repair"])?;
+    let adjusted = "select count(*) from chat_usage_logs where kind = 'adjustment'";
+    ended.figure("adjustments by verify --repair", ended.installation.number(adjusted).await?);
+    if !agrees {
+        ended.violated(format!("verify --repair leaves the stores apart: {printed}"));
+    }
     let generations = ended.installation.reopened().await?;
     ended.proves("partitions were opened anew", generations > 0);
     Ok(ended.verdict())
