@@ -110,7 +110,7 @@ async fn watch_readiness(gates: Arc<[Target]>, mut stop: watch::Receiver<bool>) 
     let client = Client::new();
     let look = async || {
         for gate in &*gates {
-            let request = client.get(format!("{}/readyz", gate.url)).timeout(Duration::from_millis(200)).send();
+            let request = client.get(format!("{}/readyz", gate.url)).timeout(Duration::from_secs(1)).send();
             gate.ready.store(request.await.is_ok_and(|answer| answer.status().is_success()), Ordering::Relaxed);
         }
         sleep(Duration::from_millis(20)).await;

@@ -24,7 +24,7 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     });
     ended.proves("clients met the dead gate", cut > 0);
     let served = ended.history.admitted(|event| event.gate == 1 && event.sent > fault && event.answered < healed);
-    ended.proves("the other gate went on", served > 100);
+    ended.proves("the other gate went on", served > 30);
     Ok(ended.verdict())
 }
 
@@ -38,13 +38,14 @@ pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
     let waited = ended.history.count(|event| event.gate == 0 && event.took() > Duration::from_secs(5));
     ended.proves("clients waited for it", waited > 0);
     let served = ended.history.admitted(|event| event.gate == 1 && event.sent > fault);
-    ended.proves("the other gate went on", served > 100);
+    ended.proves("the other gate went on", served > 30);
     Ok(ended.verdict())
 }
 
 /// Behind a load balancer, a restart is none of the clients' business.
 pub(crate) async fn restarted_in_turn(seed: u64) -> anyhow::Result<Verdict> {
-    let options = Options { balanced: true, ..Options::default() };
+    // Long enough for the load balancer to notice, however busy the machine is.
+    let options = Options { balanced: true, ..Options::default() }.with("QUOTA_GATE__SERVER__STOP_DELAY_MS", "2000");
     let mut run = Run::begin(options, seed).await?;
     for gate in [0, 1, 0, 1] {
         run.installation.gates[gate].stop().await?;
