@@ -88,6 +88,10 @@ impl HealthCheck {
         if oldest > self.flush_lag_max {
             problems.push(format!("usage waits for Postgres for {} seconds", lag.seconds));
         }
+        if self.postgres.inbox_oldest().await?.is_some_and(|oldest| now - oldest > self.flush_lag_max) {
+            problems
+                .push(format!("{inbox} settlements were accepted while Redis was away and still wait: is it back?"));
+        }
         if dead_letters > 0 {
             problems.push(format!("{dead_letters} usage events were refused: see the table dead_letters"));
         }

@@ -247,6 +247,17 @@ impl Postgres {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
+    /// When the item that waits longest was accepted.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn inbox_oldest(&self) -> Result<Option<DateTime<Utc>>, PostgresError> {
+        let oldest = sqlx::query_scalar!("select min(accepted_at) from inbox where settled_at is null")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(oldest)
+    }
+
     /// Forgets items that were settled before `before`.
     ///
     /// # Errors
