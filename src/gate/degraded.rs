@@ -30,16 +30,13 @@ impl Gate {
         away: GateError,
     ) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
-        let quota = match self.quota_without_redis(&request.user, request.ap).await? {
-            Some(Ok(quota)) => quota,
-            Some(Err(denied)) => return Ok(Decision::Denied(denied)),
+        let quota = match self.quota_without_redis(&request.user, request.ap).await {
+            Some(Decision::Allowed(quota)) => quota,
+            Some(Decision::Denied(denied)) => return Ok(Decision::Denied(denied)),
             None => return Err(away),
         };
         // The id that an ordinary consume of this message has, so that it is charged once whichever way it goes.
-        let event = match &request.idempotency_key {
-            Some(key) => gate.id_of("consume", &request.user, Some(key)),
-            None => gate.new_id(),
-        };
+        let event = gate.id_of("consume", &request.user, request.idempotency_key.as_ref());
         let reservation = gate.unheld(event, &quota, (&request.user, &request.session), request.ap, Ttl::DEFAULT);
         let item = InboxItem {
             id: event,
@@ -51,7 +48,7 @@ impl Gate {
             idempotency_key: request.idempotency_key.clone(),
             accepted_at: gate.now(),
         };
-        self.accept(&item).await?.ok_or(away)?;
+        self.accept(&item, away).await?;
         count("consume");
         Ok(Decision::Allowed(Charged { event, ap: request.ap, quota, replayed: false, degraded: true }))
     }
@@ -62,33 +59,31 @@ impl Gate {
         away: GateError,
     ) -> Result<Decision<Reserved>, GateError> {
         let gate = &self.0;
-        match self.quota_without_redis(&request.user, request.ap).await? {
-            Some(Ok(quota)) => {
+        match self.quota_without_redis(&request.user, request.ap).await {
+            Some(Decision::Allowed(quota)) => {
                 let who = (&request.user, &request.session);
                 let reservation = gate.unheld(gate.new_id(), &quota, who, request.ap, request.ttl);
                 count("reserve");
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: false, degraded: true }))
             }
-            Some(Err(denied)) => Ok(Decision::Denied(denied)),
+            Some(Decision::Denied(denied)) => Ok(Decision::Denied(denied)),
             None => Err(away),
         }
     }
 
     /// What Postgres and the inbox know of a user, if it covers the message. None where Postgres is away as well.
-    async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Result<Option<Result<Quota, Denied>>, GateError> {
+    async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Decision<Quota>> {
         let gate = &self.0;
         // Makes the row of a user who is seen for the first time.
-        if gate.loader.load(gate.partitions.of(user), user).await.is_err() {
-            return Ok(None);
-        }
-        let Some(mut quota) = gate.quota_from_postgres(user).await else { return Ok(None) };
-        let Ok(waiting) = gate.postgres.ap_in_inbox(user).await else { return Ok(None) };
+        gate.loader.load(gate.partitions.of(user), user).await.ok()?;
+        let mut quota = gate.quota_from_postgres(user).await?;
+        let waiting = gate.postgres.ap_in_inbox(user).await.ok()?;
         quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
         if quota.remaining() < ap {
             count("denied");
-            return Ok(Some(Err(Denied { required: ap, quota })));
+            return Some(Decision::Denied(Denied { required: ap, quota }));
         }
-        Ok(Some(Ok(quota)))
+        Some(Decision::Allowed(quota))
     }
 }
 

@@ -38,7 +38,7 @@ impl Gate {
         if kind == InboxKind::Commit && now > reservation.expires_at + SETTLE_WINDOW {
             return Err(failed);
         }
-        self.accept(&InboxItem {
+        let item = InboxItem {
             id: reservation.hold,
             user: reservation.user.clone(),
             kind,
@@ -47,24 +47,23 @@ impl Gate {
             tokens,
             idempotency_key: None,
             accepted_at: now,
-        })
-        .await?
-        .ok_or(failed)
+        };
+        self.accept(&item, failed).await
     }
 
-    /// Puts an item into the inbox; none where Postgres is away as well.
-    pub(super) async fn accept(&self, item: &InboxItem) -> Result<Option<()>, GateError> {
+    /// Puts an item into the inbox; `failed`, the error of what was tried before, where Postgres is away as well.
+    pub(super) async fn accept(&self, item: &InboxItem, failed: GateError) -> Result<(), GateError> {
         match self.0.postgres.accept(item).await {
             Ok(Acceptance::Accepted) => {
                 metrics::counter!("quota_gate_inbox_accepted_total", "kind" => item.kind.as_str()).increment(1);
-                Ok(Some(()))
+                Ok(())
             }
             Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
             Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
             Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),
             Err(error) => {
                 tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept it either");
-                Ok(None)
+                Err(failed)
             }
         }
     }

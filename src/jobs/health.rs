@@ -74,7 +74,7 @@ impl HealthCheck {
         let last_run = self.postgres.last_reset_run().await?;
         let due_rows = self.postgres.due_rows(now).await?;
         let dead_letters = self.postgres.dead_letter_count().await?;
-        let inbox = self.postgres.inbox_waiting().await?;
+        let (inbox, accepted) = self.postgres.inbox_waiting().await?;
         let (lag, oldest) = self.flush_lag(now).await?;
 
         let mut problems = Vec::new();
@@ -88,7 +88,7 @@ impl HealthCheck {
         if oldest > self.flush_lag_max {
             problems.push(format!("usage waits for Postgres for {} seconds", lag.seconds));
         }
-        if self.postgres.inbox_oldest().await?.is_some_and(|oldest| now - oldest > self.flush_lag_max) {
+        if accepted.is_some_and(|oldest| now - oldest > self.flush_lag_max) {
             problems
                 .push(format!("{inbox} settlements were accepted while Redis was away and still wait: is it back?"));
         }

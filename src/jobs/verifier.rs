@@ -106,7 +106,7 @@ impl Verifier {
     pub async fn verify(&self) -> Result<Verdict, FlushError> {
         let mut verdict = Verdict {
             dead_letters: self.postgres.dead_letter_count().await?,
-            inbox: self.postgres.inbox_waiting().await?,
+            inbox: self.postgres.inbox_waiting().await?.0,
             drift: self.postgres.drift().await?,
             ..Verdict::default()
         };

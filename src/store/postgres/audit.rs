@@ -76,30 +76,18 @@ impl Postgres {
     /// If Postgres is away.
     pub async fn rows_after(&self, after: Option<&UserId>, limit: u32) -> Result<Page, PostgresError> {
         let mut snapshot = self.snapshot().await?;
-        let rows = sqlx::query_as!(
-            RawRow,
-            r#"select quotas.user_uuid,
-                    levels.code as level_code,
-                    pending.code as "pending_code?",
-                    quotas.level_version,
-                    quotas.monthly_quota,
-                    quotas.period,
-                    quotas.monthly_used,
-                    quotas.total_used,
-                    quotas.updated_at,
-                    0::bigint as "used_today!"
-             from chat_quotas as quotas
-             join membership_levels as levels on levels.name = quotas.membership_level
-             left join membership_levels as pending on pending.name = quotas.pending_level
-             where quotas.user_uuid > $1
-             order by quotas.user_uuid
-             limit $2"#,
+        let ids = sqlx::query_scalar!(
+            "select user_uuid
+             from chat_quotas
+             where user_uuid > $1
+             order by user_uuid
+             limit $2",
             after.map_or("", UserId::as_str),
             i64::from(limit),
         )
         .fetch_all(&mut *snapshot)
         .await?;
-        Page::read(rows, &mut snapshot).await
+        Page::read(&ids, &mut snapshot).await
     }
 
     /// The rows of these users again, in the order of their ids, and the watermarks of the same snapshot.
@@ -107,8 +95,17 @@ impl Postgres {
     /// # Errors
     /// If Postgres is away.
     pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
-        let ids: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
-        let mut snapshot = self.snapshot().await?;
+        let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
+        Page::read(&ids, &mut *self.snapshot().await?).await
+    }
+
+    async fn snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {
+        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
+    }
+}
+
+impl Page {
+    async fn read(ids: &[String], snapshot: &mut PgConnection) -> Result<Self, PostgresError> {
         let rows = sqlx::query_as!(
             RawRow,
             r#"select quotas.user_uuid,
@@ -126,20 +123,10 @@ impl Postgres {
              left join membership_levels as pending on pending.name = quotas.pending_level
              where quotas.user_uuid = any ($1)
              order by quotas.user_uuid"#,
-            &ids as &[&str],
+            ids,
         )
         .fetch_all(&mut *snapshot)
         .await?;
-        Page::read(rows, &mut snapshot).await
-    }
-
-    async fn snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {
-        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
-    }
-}
-
-impl Page {
-    async fn read(rows: Vec<RawRow>, snapshot: &mut PgConnection) -> Result<Self, PostgresError> {
         let rows = rows.into_iter().map(RawRow::parse).collect::<Result<_, _>>()?;
         Ok(Self { rows, watermarks: watermarks(snapshot).await? })
     }

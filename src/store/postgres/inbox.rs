@@ -236,26 +236,19 @@ impl Postgres {
         Ok(u64::try_from(ap).unwrap_or_default())
     }
 
-    /// How many items wait.
+    /// How many items wait, and when the first of them was accepted.
     ///
     /// # Errors
     /// If Postgres is away.
-    pub async fn inbox_waiting(&self) -> Result<u64, PostgresError> {
-        let count = sqlx::query_scalar!(r#"select count(*) as "count!" from inbox where settled_at is null"#)
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(u64::try_from(count).unwrap_or_default())
-    }
-
-    /// When the item that waits longest was accepted.
-    ///
-    /// # Errors
-    /// If Postgres is away.
-    pub async fn inbox_oldest(&self) -> Result<Option<DateTime<Utc>>, PostgresError> {
-        let oldest = sqlx::query_scalar!("select min(accepted_at) from inbox where settled_at is null")
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(oldest)
+    pub async fn inbox_waiting(&self) -> Result<(u64, Option<DateTime<Utc>>), PostgresError> {
+        let row = sqlx::query!(
+            r#"select count(*) as "count!", min(accepted_at) as oldest
+             from inbox
+             where settled_at is null"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok((u64::try_from(row.count).unwrap_or_default(), row.oldest))
     }
 
     /// Forgets items that were settled before `before`.

@@ -47,6 +47,10 @@ impl Fence {
         Self(text)
     }
 
+    pub(super) const fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The generation; 0 for a fence that nobody of ours has written.
     #[must_use]
     pub fn generation(&self) -> u32 {

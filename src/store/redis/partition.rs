@@ -209,7 +209,6 @@ impl Redis {
         let mut command = redis::cmd("GET");
         command.arg(keys::record(partition, user));
         let value: Option<Vec<u8>> = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
-        value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
+        Record::of(user, value)
     }
 }

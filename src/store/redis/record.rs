@@ -2,11 +2,13 @@
 
 use uuid::Uuid;
 
+use super::error::RedisError;
 use crate::domain::packed::Reader;
 use crate::domain::{
     ap::Ap,
     calendar::{Day, Period},
     level::LevelCode,
+    user_id::UserId,
 };
 
 /// The first byte of every record.
@@ -70,6 +72,12 @@ impl Record {
             }
         }
         Some(record)
+    }
+
+    /// The record of this user, where there is one.
+    pub(super) fn of(user: &UserId, bytes: Option<Vec<u8>>) -> Result<Option<Self>, RedisError> {
+        let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
+        bytes.map(|bytes| Self::decode(&bytes).ok_or_else(no_record)).transpose()
     }
 
     pub(super) fn decode_base(reader: &mut Reader<'_>) -> Option<Self> {

@@ -192,7 +192,7 @@ impl Call {
         put_bulk(bytes, keys::fence(partition).as_bytes());
         bytes.extend_from_slice(keys);
         put_bulk(bytes, keys::stream(partition, generation).as_bytes());
-        put_bulk(bytes, Fence::new(generation, server).to_string().as_bytes());
+        put_bulk(bytes, Fence::new(generation, server).as_bytes());
         put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_entries_max, levels));
         bytes.extend_from_slice(operations);
     }

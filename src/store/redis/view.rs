@@ -65,11 +65,8 @@ impl Redis {
                 "more than {ENTRIES_MAX} entries wait for Postgres in partition {partition}: let a flusher catch up first"
             )));
         }
-        let decode = |(user, value): (&&UserId, Option<Vec<u8>>)| {
-            let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
-            value.map(|bytes| Record::decode(&bytes).ok_or_else(no_record)).transpose()
-        };
-        let records = users.iter().zip(values).map(decode).collect::<Result<_, _>>()?;
+        let records =
+            users.iter().zip(values).map(|(user, value)| Record::of(user, value)).collect::<Result<_, _>>()?;
         Ok(Some(View { records, tail: entries.split_off(1) }))
     }
 }

@@ -60,10 +60,10 @@ async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_b
     assert!(matches!(one.gate.commit(&charged, other).await, Err(GateError::Mismatch(_))));
     assert!(matches!(one.gate.release(&charged).await, Err(GateError::AlreadySettled(_))));
     assert_eq!(world.number("select count(*) from inbox").await, 2);
-    assert!(one.postgres.inbox_oldest().await.unwrap().is_some());
+    assert!(one.postgres.inbox_waiting().await.unwrap().1.is_some());
     world.redis.resume();
     tokio::join!(settle(&world, &one), settle(&world, &two));
-    assert!(one.postgres.inbox_oldest().await.unwrap().is_none());
+    assert!(one.postgres.inbox_waiting().await.unwrap().1.is_none());
     let quota = one.gate.quota(&user("alice")).await.unwrap();
     assert_eq!((quota.used.get(), quota.held.get()), (3, 0));
     eventually("the other gate knows that Redis is back", async || {

@@ -86,10 +86,7 @@ async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
-    world.redis.stop().await;
-    let (data, copy) = (world.redis.dir().join("appendonlydir"), world.redis.dir().join("copy"));
-    copy_dir(&data, &copy);
-    world.redis.restart().await.unwrap();
+    keep_copy(&mut world).await;
     crate::support::eventually("the gate answers again", async || {
         gate.gate.quota_and_holds(&user("alice")).await.is_ok()
     })
@@ -98,10 +95,7 @@ async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     gate.flush_and_verify().await;
 
     // The older copy comes back: same generation, a counter that is too low, a stream without the anchor.
-    world.redis.stop().await;
-    std::fs::remove_dir_all(&data).unwrap();
-    copy_dir(&copy, &data);
-    world.redis.restart().await.unwrap();
+    bring_copy_back(&mut world).await;
     crate::support::eventually("the flusher finds out", async || gate.flusher.flush_all().await.is_ok()).await;
     assert_eq!(used(&gate, "alice").await, 60);
     gate.flush_and_verify().await;
@@ -113,17 +107,11 @@ async fn an_older_copy_of_redis_decides_nothing_because_it_is_another_process() 
     let mut world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
-    world.redis.stop().await;
-    let (data, copy) = (world.redis.dir().join("appendonlydir"), world.redis.dir().join("copy"));
-    copy_dir(&data, &copy);
-    world.redis.restart().await.unwrap();
+    keep_copy(&mut world).await;
     assert!(gate.charges("alice", 50).await);
     gate.flush_and_verify().await;
 
-    world.redis.stop().await;
-    std::fs::remove_dir_all(&data).unwrap();
-    copy_dir(&copy, &data);
-    world.redis.restart().await.unwrap();
+    bring_copy_back(&mut world).await;
     // By its own record she has used 10 of 100, and its fence and stream look right.
     assert!(!gate.charges("alice", 41).await, "no message is admitted by an older copy");
     assert!(gate.charges("alice", 40).await);
@@ -149,6 +137,22 @@ async fn a_redis_that_was_a_replica_for_a_while_is_another_one_for_whoever_conne
     assert_eq!((used(&one, "alice").await, used(&two, "alice").await), (15, 15));
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
     one.flush_and_verify().await;
+}
+
+/// Keeps a copy of what Redis has now.
+async fn keep_copy(world: &mut World) {
+    world.redis.stop().await;
+    copy_dir(&world.redis.dir().join("appendonlydir"), &world.redis.dir().join("copy"));
+    world.redis.restart().await.unwrap();
+}
+
+/// Redis is as it was when the copy was kept.
+async fn bring_copy_back(world: &mut World) {
+    world.redis.stop().await;
+    let data = world.redis.dir().join("appendonlydir");
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_dir(&world.redis.dir().join("copy"), &data);
+    world.redis.restart().await.unwrap();
 }
 
 fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
