@@ -8,10 +8,14 @@ use std::{
 use axum::{body::Body, extract::Request, http::request::Parts, response::Response};
 use futures_util::{FutureExt, future::BoxFuture};
 use http_body::Body as _;
+use tokio::sync::oneshot;
 use tower::Service;
 
-use super::{Ask, MeteredBody, QuotaLayer, Refusal, Spent, hold::Hold};
-use crate::{domain::decision::Decision, gate::Reserve};
+use super::{Ask, MeteredBody, QuotaLayer, Refusal, Settlements, Spent, hold::Hold};
+use crate::{
+    domain::{decision::Decision, hold::Ttl},
+    gate::{Gate, Reserve},
+};
 
 /// A service behind the gate. See the [module](super).
 #[derive(Debug, Clone)]
@@ -66,13 +70,21 @@ where
     A: Fn(&Parts) -> Result<Ask, Response>,
     R: Fn(Refusal) -> Response,
 {
-    let Ask { user, session, ap } = (layer.ask)(parts)?;
-    let request = Reserve { user, session, ap, ttl: layer.ttl, idempotency_key: None };
-    match layer.gate.reserve(request).await {
+    let ask = (layer.ask)(parts)?;
+    let (gate, ttl, settlements) = (layer.gate.clone(), layer.ttl, layer.settlements.clone());
+    // A task, so that a client that goes now leaves no hold behind: the hold finds nobody who takes it, and is released.
+    let (made, taken) = oneshot::channel();
+    layer.settlements.0.spawn(async move { drop(made.send(hold(&gate, ask, ttl, &settlements).await)) });
+    taken.await.expect("the task that reserves ends with an answer").map_err(|refusal| (layer.refuse)(refusal))
+}
+
+async fn hold(gate: &Gate, ask: Ask, ttl: Ttl, settlements: &Settlements) -> Result<Hold, Refusal> {
+    let Ask { user, session, ap } = ask;
+    match gate.reserve(Reserve { user, session, ap, ttl, idempotency_key: None }).await {
         Ok(Decision::Allowed(reserved)) => {
-            Ok(Hold::new(&layer.gate, &reserved.reservation, layer.ttl, &layer.settlements, Spent::default()))
+            Ok(Hold::new(gate, &reserved.reservation, ttl, settlements, Spent::default()))
         }
-        Ok(Decision::Denied(denied)) => Err((layer.refuse)(Refusal::Denied(denied))),
-        Err(error) => Err((layer.refuse)(Refusal::Failed(error))),
+        Ok(Decision::Denied(denied)) => Err(Refusal::Denied(denied)),
+        Err(error) => Err(Refusal::Failed(error)),
     }
 }

@@ -158,6 +158,25 @@ async fn what_failed_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_while_the_hold_is_made_leaves_none_behind() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let (chat, settlements) = chat(&gate, |layer| layer);
+    assert!(gate.charges("alice", 1).await);
+    // It goes before the hold is asked for, while Redis makes it, and after.
+    for moment in 0..15 {
+        let mut waiting = chat.clone();
+        let mut answer = Box::pin(Service::call(&mut waiting, request("/never", "alice")));
+        assert!(futures_util::poll!(&mut answer).is_pending());
+        for _ in 0..moment {
+            tokio::task::yield_now().await;
+        }
+        drop(answer);
+    }
+    assert_eq!(settled(&gate, &settlements, "alice").await, (1, 0));
+}
+
+#[tokio::test]
 async fn a_client_that_goes_in_the_middle_is_charged_as_the_operator_says() {
     let world = World::new().await;
     let gate = world.gate().await;
