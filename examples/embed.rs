@@ -37,6 +37,7 @@ async fn main() -> anyhow::Result<()> {
     };
     match app.gate.reserve(request).await? {
         Decision::Denied(denied) => println!("{} AP are missing", denied.shortfall()),
+        Decision::Passed(_) => println!("let through: the gate does not decide for this user yet"),
         Decision::Allowed(reserved) => {
             let id = app.gate.reservation_id(&reserved.reservation);
             let tokens = Tokens::new(512)?; // … generate the message here …

@@ -13,8 +13,8 @@ use crate::{
     domain::{calendar::Calendar, clock::Clock},
     gate::{Gate, GateParts, ReservationSigner},
     http::{
-        AppState, Auth, JwtOptions, Limits, RateLimitOptions, RateLimits, Readiness, ServerOptions, TokenOptions,
-        router, serve,
+        AppState, Auth, JwtOptions, Limits, ModelCosts, Proxy, ProxyLimits, RateLimitOptions, RateLimits, Readiness,
+        ServerOptions, TokenOptions, Upstream, UpstreamOptions, router, serve,
     },
     jobs::{
         announcer::Announcer, flusher::Flusher, health::HealthCheck, repairer::Repairer, resetter::Resetter, schedule,
@@ -116,7 +116,14 @@ impl App {
             .enabled
             .then(|| tokio::spawn(self.flusher().run(ms(config.flusher.interval_ms), requests_ended.clone())));
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
+        let settlements = state.settlements();
         serve(listener, router(state), options, cancelled).await;
+        // What streams were cut off is settled all the same.
+        if let Some(settlements) = settlements
+            && timeout(drain_timeout, settlements.finished()).await.is_err()
+        {
+            tracing::warn!("some settlements took too long; their holds expire");
+        }
         requests_ended.cancel();
         if let Some(flushing) = flushing
             && timeout(drain_timeout, flushing).await.is_err()
@@ -184,6 +191,28 @@ impl App {
         }
     }
 
+    /// The proxy, if an upstream is configured.
+    fn proxy(&self) -> anyhow::Result<Option<Proxy>> {
+        let config = &self.config.upstream;
+        if config.url.is_empty() {
+            return Ok(None);
+        }
+        let upstream = Upstream::new(&UpstreamOptions {
+            url: &config.url,
+            key: config.key.required("upstream.key", "it is the API key of the upstream")?,
+            connect_timeout: ms(config.connect_timeout_ms),
+            head_timeout: ms(config.head_timeout_ms),
+            idle_timeout: ms(config.idle_timeout_ms),
+        })?;
+        let limits = ProxyLimits {
+            requests_in_flight_max: config.requests_in_flight_max,
+            body_bytes_max: config.body_bytes_max,
+            body_timeout: ms(self.config.server.request_timeout_ms),
+        };
+        let costs = ModelCosts::new(&self.config.models)?;
+        Ok(Some(Proxy::new(&self.gate, upstream, costs, config.client_gone, limits)))
+    }
+
     async fn state(&self, metrics: Option<PrometheusHandle>, stopping: CancellationToken) -> anyhow::Result<AppState> {
         let auth = &self.config.auth;
         let jwt = JwtOptions {
@@ -224,6 +253,7 @@ impl App {
             (self.resetter(), health),
             Readiness { stopping },
             metrics,
+            self.proxy()?,
             limits,
         ))
     }

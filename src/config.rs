@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use crate::{
     domain::{
-        InvalidInput, ap::Ap, daily_at::DailyAt, decision::OnRedisFailure, level::LevelName, partition::Partitions,
-        scope::Scope,
+        InvalidInput, ap::Ap, client_gone::ClientGone, daily_at::DailyAt, decision::OnRedisFailure, level::LevelName,
+        partition::Partitions, scope::Scope,
     },
     telemetry::LogFormat,
 };
@@ -32,6 +32,8 @@ pub struct Config {
     pub postgres: Postgres,
     pub quota: Quota,
     pub levels: BTreeMap<String, u32>,
+    pub models: BTreeMap<String, u32>,
+    pub upstream: Upstream,
     pub flusher: Flusher,
     pub resetter: Resetter,
     pub auth: Auth,
@@ -120,6 +122,16 @@ sections! {
         per_address: u32,
         unauthenticated_per_address: u32,
         per_token: u32,
+    }
+    Upstream {
+        url: String,
+        key: Secret,
+        connect_timeout_ms: u64,
+        head_timeout_ms: u64,
+        idle_timeout_ms: u64,
+        client_gone: ClientGone,
+        requests_in_flight_max: usize,
+        body_bytes_max: usize,
     }
     Telemetry {
         log_format: LogFormat,

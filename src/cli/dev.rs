@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
-    dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions},
+    dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, Upstream},
     domain::{clock::Clock, level::LevelName, membership::Effective, scope::Scope, user_id::UserId},
     gate::ChangeLevel,
     shutdown,
@@ -99,6 +99,11 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
     secrets.configure(&mut config);
+    // Without a model of the operator's there is a local one.
+    let _upstream = match config.upstream.url.as_str() {
+        "" => Some(start_upstream(&mut config).await?),
+        _ => None,
+    };
     config.redis.url = Secret::new(redis.url_of(STORE_USER, &secrets.store_password));
     config.postgres.url = Secret::new(postgres.url("postgres"));
     // Nobody balances load before it.
@@ -135,6 +140,14 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
+async fn start_upstream(config: &mut Config) -> anyhow::Result<Upstream> {
+    let key = random_hex()?;
+    let upstream = Upstream::start(&key).await.context("the local model server cannot listen")?;
+    config.upstream.url = upstream.url();
+    config.upstream.key = Secret::new(key);
+    Ok(upstream)
+}
+
 /// The gate's line of the ACL file, as a line of redis.conf. The default user stays: it is how `dev` controls its server.
 fn redis_user(password: &str) -> anyhow::Result<String> {
     let line = REDIS_USERS.lines().find(|line| line.starts_with(&format!("user {STORE_USER} ")));
@@ -165,6 +178,13 @@ fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
     println!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
     println!(
         "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"sessionId\":\"chat-1\",\"ap\":5}}'\n"
+    );
+    println!("Chat (as the user does, with any client of OpenAI's API: base URL {url}/v1, the JWT as the key):");
+    println!(
+        "  curl -sN {url}/v1/chat/completions -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\" \\"
+    );
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"model\":\"local\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
     );
     println!("See what is left (as the user does):");
     println!(

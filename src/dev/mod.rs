@@ -1,4 +1,4 @@
-//! Private servers: a redis-server and a Postgres of one's own, as child processes.
+//! Private servers: a redis-server and a Postgres of one's own, as child processes, and a model server in this process.
 //!
 //! `quota-gate dev` and every integration test decide against the real servers, so both start them here: on free
 //! ports of 127.0.0.1, with a random password, in a directory of their own. Any number of copies runs side by side,
@@ -32,12 +32,14 @@ mod program;
 mod redis_server;
 mod scratch_dir;
 mod server_log;
+mod upstream;
 
 pub use data_dir::DataDir;
 pub use error::DevError;
 pub use postgres_server::{Durability, PostgresServer, PostgresServerOptions};
 pub use redis_server::{AppendOnly, RedisServer, RedisServerOptions};
 pub use scratch_dir::ScratchDir;
+pub use upstream::{LOCAL_MODEL, Upstream};
 
 /// What is to become of a server's data when its owner is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

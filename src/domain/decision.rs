@@ -22,6 +22,19 @@ pub enum Decision<A> {
     Allowed(A),
     /// No: nothing was changed.
     Denied(Denied),
+    /// The rollout lets it through: nothing was charged or held, and there is nothing to settle.
+    Passed(Passed),
+}
+
+/// Why a message passes without a charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Passed {
+    /// The rollout is off, or not for this user.
+    Out,
+    /// It would have been denied, but the rollout is in shadow mode.
+    WouldBeDenied(Denied),
+    /// There is no decision, but the rollout is in shadow mode.
+    Undecided,
 }
 
 /// A message that was charged.
@@ -115,6 +128,17 @@ pub struct LevelChanged {
     pub level_version: u32,
     /// The user's quota now.
     pub quota: Quota,
+}
+
+impl Passed {
+    /// The user's quota, where it is known.
+    #[must_use]
+    pub const fn quota(&self) -> Option<&Quota> {
+        match self {
+            Self::WouldBeDenied(denied) => Some(&denied.quota),
+            Self::Out | Self::Undecided => None,
+        }
+    }
 }
 
 impl Denied {

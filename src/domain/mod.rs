@@ -5,6 +5,7 @@
 
 pub mod ap;
 pub mod calendar;
+pub mod client_gone;
 pub mod clock;
 pub mod daily_at;
 pub mod decision;
@@ -16,6 +17,7 @@ pub mod membership;
 pub(crate) mod packed;
 pub mod partition;
 pub mod quota;
+pub mod rollout;
 pub mod scope;
 pub mod usage;
 pub mod user_id;

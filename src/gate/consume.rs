@@ -9,7 +9,10 @@ use super::{
     idempotency::{Earlier, OTHER_REQUEST},
 };
 use crate::{
-    domain::decision::{Charged, Decision, Denied},
+    domain::{
+        decision::{Charged, Decision, Denied},
+        rollout::Mode,
+    },
     store::redis::{Operation, RedisError, Status},
 };
 
@@ -20,10 +23,15 @@ impl Gate {
     /// [`GateError::Mismatch`] when the Idempotency-Key was used for another request,
     /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was charged, [`GateError::Indeterminate`] when the answer was lost.
     pub async fn consume(&self, request: Consume) -> Result<Decision<Charged>, GateError> {
-        match self.consume_now(&request).await {
+        let mode = self.rollout().mode_for(&request.user);
+        if mode == Mode::Off {
+            return Ok(self.let_out());
+        }
+        let decision = match self.consume_now(&request).await {
             Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, away).await,
             decision => decision,
-        }
+        };
+        self.under(mode, decision)
     }
 
     /// The same, by Redis or not at all.

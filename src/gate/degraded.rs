@@ -31,8 +31,8 @@ impl Gate {
     ) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
         let quota = match self.quota_without_redis(&request.user, request.ap).await {
-            Some(Decision::Allowed(quota)) => quota,
-            Some(Decision::Denied(denied)) => return Ok(Decision::Denied(denied)),
+            Some(Ok(quota)) => quota,
+            Some(Err(denied)) => return Ok(Decision::Denied(denied)),
             None => return Err(away),
         };
         // The id that an ordinary consume of this message has, so that it is charged once whichever way it goes.
@@ -60,19 +60,19 @@ impl Gate {
     ) -> Result<Decision<Reserved>, GateError> {
         let gate = &self.0;
         match self.quota_without_redis(&request.user, request.ap).await {
-            Some(Decision::Allowed(quota)) => {
+            Some(Ok(quota)) => {
                 let who = (&request.user, &request.session);
                 let reservation = gate.unheld(gate.new_id(), &quota, who, request.ap, request.ttl);
                 count("reserve");
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: false, degraded: true }))
             }
-            Some(Decision::Denied(denied)) => Ok(Decision::Denied(denied)),
+            Some(Err(denied)) => Ok(Decision::Denied(denied)),
             None => Err(away),
         }
     }
 
     /// What Postgres and the inbox know of a user, if it covers the message. None where Postgres is away as well.
-    async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Decision<Quota>> {
+    async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
         let gate = &self.0;
         // Makes the row of a user who is seen for the first time.
         gate.loader.load(gate.partitions.of(user), user).await.ok()?;
@@ -81,9 +81,9 @@ impl Gate {
         quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
         if quota.remaining() < ap {
             count("denied");
-            return Some(Decision::Denied(Denied { required: ap, quota }));
+            return Some(Err(Denied { required: ap, quota }));
         }
-        Some(Decision::Allowed(quota))
+        Some(Ok(quota))
     }
 }
 

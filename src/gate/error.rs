@@ -55,6 +55,11 @@ impl GateError {
         matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })
     }
 
+    /// It is wrong in any mode of the rollout.
+    pub(super) const fn is_callers_fault(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::Mismatch(_))
+    }
+
     /// Postgres has been away for so long that Redis keeps as many charges as it may.
     pub(super) fn shed() -> Self {
         Self::Unavailable { reason: "too many charges wait for Postgres".into(), retry_after: Duration::from_secs(5) }

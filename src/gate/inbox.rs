@@ -102,7 +102,7 @@ impl Gate {
         };
         match self.consume_now(&message).await {
             Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
-            Ok(Decision::Denied(_)) => Ok(Applied::Denied),
+            Ok(Decision::Denied(_) | Decision::Passed(_)) => Ok(Applied::Denied),
             Err(error) if error.is_transient() => Err(error),
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }

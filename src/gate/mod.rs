@@ -5,6 +5,7 @@
 //! | `consume`, `reserve`, `extend`, `commit`, `release` | a message, in one step or in two |
 //! | `quota`, `membership` | read a quota, change a level |
 //! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
+//! | `rollout` | for whom the gate decides, while a product switches over |
 //! | `loader` | brings cold users from Postgres, many in one query |
 //! | `opening` | opens a partition: the first start, and the one way back after a loss |
 //! | `inbox`, `degraded` | while Redis is away: settlements are accepted by Postgres; decisions too, if the operator says so |
@@ -26,6 +27,7 @@ mod release;
 mod request;
 mod reservation_id;
 mod reserve;
+mod rollout;
 mod settle;
 
 use std::{sync::Arc, time::Duration};
@@ -39,7 +41,7 @@ pub use self::{
     request::{ChangeLevel, Commit, Consume, Reserve},
     reservation_id::ReservationSigner,
 };
-use self::{loader::Loader, opening::Openings};
+use self::{loader::Loader, opening::Openings, rollout::Switch};
 use crate::{
     domain::{
         calendar::Calendar,
@@ -96,6 +98,7 @@ struct Inner {
     batcher: Batcher,
     loader: Loader,
     openings: Openings,
+    switch: Switch,
     partitions: Partitions,
     calendar: Calendar,
     clock: Clock,
@@ -118,6 +121,7 @@ impl Gate {
         let loader = Loader::start(&postgres, partitions, &clock, calendar, batcher.levels_cell());
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
+            switch: Switch::default(),
             redis,
             postgres,
             batcher,

@@ -5,6 +5,7 @@ use crate::{
     domain::{
         decision::{Decision, Denied, Reserved},
         hold::{HOLDS_PER_USER_MAX, Reservation},
+        rollout::Mode,
     },
     store::redis::{Operation, Status},
 };
@@ -16,10 +17,15 @@ impl Gate {
     /// [`GateError::TooManyHolds`], or [`GateError::Mismatch`] when the Idempotency-Key was used for another request;
     /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was held, [`GateError::Indeterminate`] when the answer was lost.
     pub async fn reserve(&self, request: Reserve) -> Result<Decision<Reserved>, GateError> {
-        match self.reserve_now(&request).await {
+        let mode = self.rollout().mode_for(&request.user);
+        if mode == Mode::Off {
+            return Ok(self.let_out());
+        }
+        let decision = match self.reserve_now(&request).await {
             Err(away) if self.may_degrade(&away) => self.reserve_degraded(&request, away).await,
             decision => decision,
-        }
+        };
+        self.under(mode, decision)
     }
 
     async fn reserve_now(&self, request: &Reserve) -> Result<Decision<Reserved>, GateError> {

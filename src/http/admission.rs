@@ -10,7 +10,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderValue, header},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use http_body_util::BodyExt;
 use tokio::time::timeout;
@@ -27,6 +27,9 @@ use super::{
 pub(super) struct Entrance {
     pub(super) state: AppState,
     pub(super) permits: Permits,
+    pub(super) body_bytes_max: usize,
+    /// How its clients are told what is wrong.
+    pub(super) tell: fn(Problem) -> Response,
 }
 
 /// What a request needs to be let in.
@@ -36,22 +39,22 @@ pub(super) enum Permits {
     Requests,
     /// One of those for what is begun.
     Settlements,
-    /// Nothing: whoever runs the gate has to get an answer.
+    /// Nothing: whoever runs the gate has to get an answer; and whoever asks a model holds a permit of the proxy's.
     None,
 }
 
 pub(super) async fn enter(State(entrance): State<Entrance>, mut request: Request, next: Next) -> Response {
-    DefaultBodyLimit::max(entrance.state.limits().body_bytes_max).apply(&mut request);
+    DefaultBodyLimit::max(entrance.body_bytes_max).apply(&mut request);
     let address = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
     let limits = entrance.state.rate_limits();
     let mut response = observe(request, async |request| {
         if let Some(Err(refused)) = address.map(|address| limits.address(address)) {
-            return refused.into_response();
+            return (entrance.tell)(refused);
         }
         let response = entrance.admit(request, next).await;
         // Whoever tries credentials is told nothing more once that was too often.
         match address.filter(|_| is_unauthenticated(&response)).map(|address| limits.unauthenticated(address)) {
-            Some(Err(refused)) => refused.into_response(),
+            Some(Err(refused)) => (entrance.tell)(refused),
             _ => response,
         }
     })
@@ -70,12 +73,12 @@ const DRAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
 impl Entrance {
     async fn admit(&self, request: Request, next: Next) -> Response {
         let admission = self.state.admission();
-        if declared_length(&request) > admission.limits.body_bytes_max {
+        if declared_length(&request) > self.body_bytes_max {
             let drained = drain(request.into_body());
             // Whether all of it came makes no difference to the answer.
             let _ = timeout(admission.limits.request_timeout, drained).await;
-            let rule = format!("a body has at most {} bytes", admission.limits.body_bytes_max);
-            return Problem::new(Code::PayloadTooLarge, rule).into_response();
+            let rule = format!("a body has at most {} bytes", self.body_bytes_max);
+            return (self.tell)(Problem::new(Code::PayloadTooLarge, rule));
         }
         let permits = match self.permits {
             Permits::Requests => &admission.requests,
@@ -84,11 +87,11 @@ impl Entrance {
         };
         let Ok(_permit) = permits.try_acquire() else {
             metrics::counter!("quota_gate_shed_requests_total").increment(1);
-            return Problem::unavailable("the gate has as much to do as it may; try again").into_response();
+            return (self.tell)(Problem::unavailable("the gate has as much to do as it may; try again"));
         };
         timeout(admission.limits.request_timeout, next.run(request))
             .await
-            .unwrap_or_else(|_| Problem::indeterminate("the request took too long").into_response())
+            .unwrap_or_else(|_| (self.tell)(Problem::indeterminate("the request took too long")))
     }
 }
 

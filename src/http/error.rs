@@ -30,7 +30,9 @@ pub(super) enum Code {
     QuotaExceeded,
     RateLimited,
     InternalError,
+    UpstreamFailed,
     QuotaUnavailable,
+    UpstreamTimeout,
 }
 
 /// A problem, as clients see it.
@@ -42,16 +44,16 @@ pub(super) struct Problem {
     #[schema(example = "urn:quota-gate:problem:invalid-request")]
     kind: String,
     /// The kind of problem in words.
-    title: &'static str,
+    pub(super) title: &'static str,
     /// The status code again.
     status: u16,
-    code: Code,
+    pub(super) code: Code,
     /// What is wrong with this request, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    pub(super) detail: Option<String>,
     /// The request may or may not have been carried out: repeat it only if it is a commit, a release, or has an Idempotency-Key.
     #[serde(skip_serializing_if = "is_false")]
-    indeterminate: bool,
+    pub(super) indeterminate: bool,
     #[serde(skip)]
     retry_after: Option<Duration>,
 }
@@ -76,7 +78,9 @@ impl Code {
             Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QuotaExceeded | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::QuotaUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -95,7 +99,9 @@ impl Code {
             Self::QuotaExceeded => "Chat quota exceeded",
             Self::RateLimited => "Too many requests",
             Self::InternalError => "Internal error",
+            Self::UpstreamFailed => "Upstream failed",
             Self::QuotaUnavailable => "Quota unavailable",
+            Self::UpstreamTimeout => "Upstream timed out",
         }
     }
 

@@ -11,6 +11,7 @@ mod error;
 mod extract;
 mod headers;
 mod observe;
+mod openai;
 mod openapi;
 mod rate_limit;
 mod refusals;
@@ -20,12 +21,18 @@ mod state;
 use axum::{
     Router,
     middleware::from_fn_with_state,
+    response::IntoResponse,
     routing::{get, post, put},
 };
 
-use self::admission::{Entrance, Permits, enter};
+use self::{
+    admission::{Entrance, Permits, enter},
+    error::Problem,
+    openai::OpenAiError,
+};
 pub use self::{
     auth::{Auth, JwtOptions, TokenOptions},
+    openai::{ModelCosts, Proxy, ProxyLimits, Upstream, UpstreamOptions},
     openapi::openapi_json,
     rate_limit::{RateLimitOptions, RateLimits},
     server::{ServerOptions, serve},
@@ -56,12 +63,27 @@ pub fn router(state: AppState) -> Router {
         .route("/openapi.json",         get(openapi::document))
         .fallback(error::no_such_route);
 
+    // The API that the proxy speaks.
+    let models = Router::new()
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/responses",        post(openai::responses))
+        .route("/v1/models",           get(openai::models))
+        .route("/v1/models/{model}",   get(openai::models));
+
     let entered = |group: Router<AppState>, permits| {
-        let entrance = Entrance { state: state.clone(), permits };
+        let body_bytes_max = state.limits().body_bytes_max;
+        let entrance = Entrance { state: state.clone(), permits, body_bytes_max, tell: Problem::into_response };
+        group.method_not_allowed_fallback(error::no_such_method).layer(from_fn_with_state(entrance, enter))
+    };
+    let proxied = |group: Router<AppState>| {
+        let body_bytes_max = state.proxy().map_or(0, Proxy::body_bytes_max);
+        let tell = OpenAiError::response;
+        let entrance = Entrance { state: state.clone(), permits: Permits::None, body_bytes_max, tell };
         group.method_not_allowed_fallback(error::no_such_method).layer(from_fn_with_state(entrance, enter))
     };
     entered(settlements, Permits::Settlements)
         .merge(entered(requests, Permits::Requests))
         .merge(entered(operations, Permits::None))
+        .merge(proxied(models))
         .with_state(state)
 }

@@ -6,7 +6,10 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::routes::{consume, health, membership, quota, reservations, reset};
+use super::{
+    openai::proxy,
+    routes::{consume, health, membership, quota, reservations, reset},
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +27,9 @@ use super::routes::{consume, health, membership, quota, reservations, reset};
         membership::change,
         reset::run,
         reset::health,
+        proxy::chat_completions,
+        proxy::responses,
+        proxy::models,
         health::live,
         health::ready,
         health::metrics,

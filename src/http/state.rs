@@ -7,10 +7,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{Auth, RateLimits};
+use super::{
+    Auth, Proxy, RateLimits,
+    error::{Code, Problem},
+};
 use crate::{
     gate::Gate,
     jobs::{health::HealthCheck, resetter::Resetter},
+    middleware::Settlements,
 };
 
 /// What every handler can reach. One pointer: a request clones it several times, on every core.
@@ -25,6 +29,7 @@ struct Parts {
     health: Arc<HealthCheck>,
     readiness: Arc<Readiness>,
     metrics: Option<PrometheusHandle>,
+    proxy: Option<Proxy>,
     admission: Admission,
 }
 
@@ -65,6 +70,7 @@ impl AppState {
         (resetter, health): (Resetter, HealthCheck),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
+        proxy: Option<Proxy>,
         limits: Limits,
     ) -> Self {
         Self(Arc::new(Parts {
@@ -75,12 +81,19 @@ impl AppState {
             health: Arc::new(health),
             readiness: Arc::new(readiness),
             metrics,
+            proxy,
             admission: Admission {
                 requests: Semaphore::new(limits.requests_in_flight_max),
                 settlements: Semaphore::new(limits.settlements_in_flight_max),
                 limits,
             },
         }))
+    }
+
+    /// What the proxy settles, if there is one; to be awaited after the last request.
+    #[must_use]
+    pub fn settlements(&self) -> Option<Settlements> {
+        self.0.proxy.as_ref().map(Proxy::settlements)
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -97,6 +110,11 @@ impl AppState {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.0.readiness.stopping.is_cancelled()
+    }
+
+    /// The proxy, if there is one.
+    pub(super) fn proxy(&self) -> Result<&Proxy, Problem> {
+        self.0.proxy.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
     }
 
     /// What `/metrics` shows.

@@ -32,7 +32,9 @@ impl MeteredBody {
 
     /// All of it was delivered.
     fn complete(&mut self) {
-        if let Some(hold) = self.hold.take() {
+        if self.hold.as_ref().is_some_and(Hold::has_broken_off) {
+            self.break_off();
+        } else if let Some(hold) = self.hold.take() {
             hold.commit(None);
         }
     }
@@ -42,7 +44,7 @@ impl MeteredBody {
         let Some(hold) = self.hold.take() else { return };
         match self.client_gone {
             // Nothing came: as if it had not been generated. A hold that is dropped is released.
-            _ if self.delivered == 0 => drop(hold),
+            _ if self.delivered == 0 || hold.is_preamble() => drop(hold),
             ClientGone::Release => drop(hold),
             ClientGone::Charge => hold.commit(None),
             ClientGone::Proportion => {

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, task::AbortHandle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 use super::{Settlements, Spent};
 use crate::{
@@ -44,18 +48,26 @@ impl Hold {
     pub(super) fn new(
         gate: &Gate,
         reservation: &Reservation,
-        ttl: Ttl,
+        (ttl, lifetime_max): (Ttl, Duration),
         settlements: &Settlements,
-        spent: Spent,
     ) -> Self {
         let id = Arc::new(Mutex::new(gate.reservation_id(reservation)));
-        let heartbeat = tokio::spawn(keep_alive(gate.clone(), Arc::clone(&id), ttl)).abort_handle();
-        let (gate, settlements) = (gate.clone(), settlements.clone());
+        let heartbeat = timeout(lifetime_max, keep_alive(gate.clone(), Arc::clone(&id), ttl));
+        let heartbeat = tokio::spawn(heartbeat).abort_handle();
+        let (gate, settlements, spent) = (gate.clone(), settlements.clone(), Spent::default());
         Self { gate, id, ap: reservation.ap, spent, settlements, heartbeat, is_settled: false }
     }
 
     pub(super) fn spent(&self) -> Spent {
         self.spent.clone()
+    }
+
+    pub(super) fn is_preamble(&self) -> bool {
+        self.spent.is_preamble()
+    }
+
+    pub(super) fn has_broken_off(&self) -> bool {
+        self.spent.has_broken_off()
     }
 
     /// Charges what was spent, or a share of it.

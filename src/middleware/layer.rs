@@ -1,22 +1,18 @@
 //! The layer: what all requests share.
 
+use std::time::Duration;
+
 use axum::{http::request::Parts, response::Response};
 use tower::Layer;
 
 use super::{Ask, Refusal, Settlements, service::QuotaService};
-use crate::{domain::hold::Ttl, gate::Gate};
+use crate::{
+    domain::{client_gone::ClientGone, hold::Ttl},
+    gate::Gate,
+};
 
-/// What a message costs whose client has gone, or whose answer has broken off, after content was delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ClientGone {
-    /// What it would have cost: it was generated.
-    #[default]
-    Charge,
-    /// Nothing.
-    Release,
-    /// The part that was delivered, by the length that the answer declared; all of it where none was declared.
-    Proportion,
-}
+/// Longer than any answer.
+const LIFETIME_MAX: Duration = Duration::from_hours(1);
 
 /// Puts the gate before a service. See the [module](super).
 #[derive(Debug, Clone)]
@@ -25,6 +21,7 @@ pub struct QuotaLayer<A, R> {
     pub(super) ask: A,
     pub(super) refuse: R,
     pub(super) ttl: Ttl,
+    pub(super) lifetime_max: Duration,
     pub(super) client_gone: ClientGone,
     pub(super) settlements: Settlements,
 }
@@ -41,6 +38,7 @@ where
             ask,
             refuse,
             ttl: Ttl::DEFAULT,
+            lifetime_max: LIFETIME_MAX,
             client_gone: ClientGone::default(),
             settlements: Settlements::default(),
         }
@@ -50,6 +48,12 @@ where
     #[must_use]
     pub fn ttl(self, ttl: Ttl) -> Self {
         Self { ttl, ..self }
+    }
+
+    /// A hold is extended no longer than this, whatever its answer does; by default an hour. After that it expires.
+    #[must_use]
+    pub fn lifetime_max(self, lifetime_max: Duration) -> Self {
+        Self { lifetime_max, ..self }
     }
 
     /// What a message costs whose client has gone.

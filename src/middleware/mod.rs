@@ -7,8 +7,9 @@
 //! | --- | --- |
 //! | 2xx, body complete | commit, with what [`Spent`] says |
 //! | error status, error, panic, dropped before its head, body broken before any content | release: nothing is charged |
-//! | client gone, or body broken, after content was delivered | by [`ClientGone`]: charge, release, or in proportion |
-//! | a long answer | the hold is extended while it lives |
+//! | client gone, body broken, or [`Spent::broke_off`], after content was delivered | by [`ClientGone`]: charge, release, or in proportion |
+//! | a long answer | the hold is extended while it lives, up to [`QuotaLayer::lifetime_max`] |
+//! | the rollout is not for this user | passes: nothing is held or charged |
 //! | process killed | the hold expires |
 //!
 //! Settling is a task of its own: a client's disconnect does not cancel it, and [`Settlements::finished`] waits for all of them
@@ -38,19 +39,18 @@ mod hold;
 mod layer;
 mod service;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::task::TaskTracker;
 
-pub use self::{
-    body::MeteredBody,
-    layer::{ClientGone, QuotaLayer},
-    service::QuotaService,
-};
+pub use crate::domain::client_gone::ClientGone;
+
+pub use self::{body::MeteredBody, layer::QuotaLayer, service::QuotaService};
 use crate::{
     domain::{
         ap::Ap,
         decision::Denied,
+        quota::Quota,
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
@@ -79,7 +79,20 @@ pub enum Refusal {
 
 /// What a message did cost: an extension of the request, for the handler to say so. Said more than once, the last one counts.
 #[derive(Debug, Clone, Default)]
-pub struct Spent(Arc<Mutex<Commit>>);
+pub struct Spent(Arc<Mutex<Account>>);
+
+/// The user's quota with this request's hold in it: an extension of the request, for handlers that show it.
+#[derive(Debug, Clone)]
+pub struct Admitted(pub Quota);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    commit: Commit,
+    /// Nothing of what was delivered is worth anything yet.
+    is_preamble: bool,
+    /// The body ended, the answer did not.
+    broke_off: bool,
+}
 
 /// The settlements that are under way. A cheap clone.
 #[derive(Debug, Clone, Default)]
@@ -88,16 +101,43 @@ pub struct Settlements(TaskTracker);
 impl Spent {
     /// The message did cost this, by this many tokens.
     pub fn set(&self, ap: Ap, tokens: Tokens) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Commit { ap: Some(ap), tokens };
+        self.account().commit = Commit { ap: Some(ap), tokens };
     }
 
     /// It did cost what was held, by this many tokens.
     pub fn set_tokens(&self, tokens: Tokens) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).tokens = tokens;
+        self.account().commit.tokens = tokens;
+    }
+
+    /// What was delivered so far is worth nothing: if no more comes, nothing is charged.
+    pub fn preamble(&self) {
+        self.account().is_preamble = true;
+    }
+
+    /// What is delivered is the answer, as it is by default.
+    pub fn content_begins(&self) {
+        self.account().is_preamble = false;
+    }
+
+    /// However well the body ends, the answer broke off, as if the body had.
+    pub fn broke_off(&self) {
+        self.account().broke_off = true;
     }
 
     pub(self) fn get(&self) -> Commit {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account().commit
+    }
+
+    pub(self) fn is_preamble(&self) -> bool {
+        self.account().is_preamble
+    }
+
+    pub(self) fn has_broken_off(&self) -> bool {
+        self.account().broke_off
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

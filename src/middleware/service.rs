@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{body::Body, extract::Request, http::request::Parts, response::Response};
@@ -11,9 +12,9 @@ use http_body::Body as _;
 use tokio::sync::oneshot;
 use tower::Service;
 
-use super::{Ask, MeteredBody, QuotaLayer, Refusal, Settlements, Spent, hold::Hold};
+use super::{Admitted, Ask, MeteredBody, QuotaLayer, Refusal, Settlements, Spent, hold::Hold};
 use crate::{
-    domain::{decision::Decision, hold::Ttl},
+    domain::{decision::Decision, hold::Ttl, quota::Quota},
     gate::{Gate, Reserve},
 };
 
@@ -46,11 +47,16 @@ where
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let hold = match reserve(&layer, &parts).await {
-                Ok(hold) => hold,
+            let admission = match reserve(&layer, &parts).await {
+                Ok(admission) => admission,
                 Err(answer) => return Ok(answer),
             };
+            let Admission::Held(hold, quota) = admission else {
+                parts.extensions.insert(Spent::default());
+                return inner.call(Request::from_parts(parts, body)).await;
+            };
             parts.extensions.insert(hold.spent());
+            parts.extensions.insert(Admitted(*quota));
             // Whatever a handler leaves half done by a panic is its request's own.
             let answer = AssertUnwindSafe(inner.call(Request::from_parts(parts, body))).catch_unwind().await;
             // A hold that is dropped is released: with a panic, an error, or the whole request.
@@ -64,27 +70,36 @@ where
     }
 }
 
-/// A hold for this request, or the answer to it.
-async fn reserve<A, R>(layer: &QuotaLayer<A, R>, parts: &Parts) -> Result<Hold, Response>
+/// A message that may go on.
+enum Admission {
+    Held(Hold, Box<Quota>),
+    /// The rollout lets it through: there is nothing to settle.
+    Passed,
+}
+
+/// The admission of this request, or the answer to it.
+async fn reserve<A, R>(layer: &QuotaLayer<A, R>, parts: &Parts) -> Result<Admission, Response>
 where
     A: Fn(&Parts) -> Result<Ask, Response>,
     R: Fn(Refusal) -> Response,
 {
     let ask = (layer.ask)(parts)?;
-    let (gate, ttl, settlements) = (layer.gate.clone(), layer.ttl, layer.settlements.clone());
+    let (gate, times, settlements) = (layer.gate.clone(), (layer.ttl, layer.lifetime_max), layer.settlements.clone());
     // A task, so that a client that goes now leaves no hold behind: the hold finds nobody who takes it, and is released.
     let (made, taken) = oneshot::channel();
-    layer.settlements.0.spawn(async move { drop(made.send(hold(&gate, ask, ttl, &settlements).await)) });
+    layer.settlements.0.spawn(async move { drop(made.send(admit(&gate, ask, times, &settlements).await)) });
     taken.await.expect("the task that reserves ends with an answer").map_err(|refusal| (layer.refuse)(refusal))
 }
 
-async fn hold(gate: &Gate, ask: Ask, ttl: Ttl, settlements: &Settlements) -> Result<Hold, Refusal> {
+async fn admit(gate: &Gate, ask: Ask, times: (Ttl, Duration), settlements: &Settlements) -> Result<Admission, Refusal> {
     let Ask { user, session, ap } = ask;
-    match gate.reserve(Reserve { user, session, ap, ttl, idempotency_key: None }).await {
+    match gate.reserve(Reserve { user, session, ap, ttl: times.0, idempotency_key: None }).await {
         Ok(Decision::Allowed(reserved)) => {
-            Ok(Hold::new(gate, &reserved.reservation, ttl, settlements, Spent::default()))
+            let hold = Hold::new(gate, &reserved.reservation, times, settlements);
+            Ok(Admission::Held(hold, Box::new(reserved.quota)))
         }
         Ok(Decision::Denied(denied)) => Err(Refusal::Denied(denied)),
+        Ok(Decision::Passed(_)) => Ok(Admission::Passed),
         Err(error) => Err(Refusal::Failed(error)),
     }
 }

@@ -51,6 +51,9 @@ pub(super) struct Cron;
 /// The user whose quota is asked for: by JWT, or named by a service that may read.
 pub(super) struct Caller(pub(super) UserId);
 
+/// The user who sends a message: by JWT, or named by a service that may charge.
+pub(super) struct Sender(pub(super) UserId);
+
 enum Identity<'a> {
     User(UserId),
     Token(&'a Token),
@@ -83,6 +86,22 @@ impl Auth {
         match self.identify(headers).await? {
             Identity::Token(token) if token.may(scope) => Ok(()),
             _ => Err(forbidden(scope)),
+        }
+    }
+
+    /// The user of the JWT, or the one whom a token names that may be used for this.
+    async fn user_for(&self, headers: &HeaderMap, scope: Scope) -> Result<UserId, Problem> {
+        let identity = self.identify(headers).await?;
+        let named = named_user(headers)?;
+        match (identity, named) {
+            (Identity::User(user), Some(named)) if named != user => {
+                Err(Problem::new(Code::Forbidden, "only a chat service may name another user"))
+            }
+            (Identity::Token(token), _) if !token.may(scope) => Err(forbidden(scope)),
+            (Identity::User(user), _) | (Identity::Token(_), Some(user)) => Ok(user),
+            (Identity::Token(_), None) => {
+                Err(Problem::new(Code::InvalidRequest, "a service has to name the user in X-User-Id"))
+            }
         }
     }
 }
@@ -144,28 +163,23 @@ extract_role!(Service, Scope::Consume);
 extract_role!(Admin, Scope::Admin);
 extract_role!(Cron, Scope::Reset);
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller
-where
-    Arc<Auth>: FromRef<S>,
-{
-    type Rejection = Problem;
+macro_rules! extract_user {
+    ($user:ident, $scope:expr) => {
+        impl<S: Send + Sync> FromRequestParts<S> for $user
+        where
+            Arc<Auth>: FromRef<S>,
+        {
+            type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let auth = Arc::<Auth>::from_ref(state);
-        let identity = auth.identify(&parts.headers).await?;
-        let named = named_user(&parts.headers)?;
-        match (identity, named) {
-            (Identity::User(user), Some(named)) if named != user => {
-                Err(Problem::new(Code::Forbidden, "only a chat service may name another user"))
-            }
-            (Identity::Token(token), _) if !token.may(Scope::Read) => Err(forbidden(Scope::Read)),
-            (Identity::User(user), _) | (Identity::Token(_), Some(user)) => Ok(Self(user)),
-            (Identity::Token(_), None) => {
-                Err(Problem::new(Code::InvalidRequest, "a service has to name the user in X-User-Id"))
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+                Arc::<Auth>::from_ref(state).user_for(&parts.headers, $scope).await.map(Self)
             }
         }
-    }
+    };
 }
+
+extract_user!(Caller, Scope::Read);
+extract_user!(Sender, Scope::Consume);
 
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -8,10 +8,10 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::quota::{QuotaBody, QuotaExceeded};
+use super::quota::{PassedWord, QuotaBody, QuotaExceeded};
 use crate::{
     domain::{
-        decision::Decision,
+        decision::{Decision, Passed},
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
@@ -48,15 +48,18 @@ pub(in crate::http) struct ConsumeBody {
 pub(in crate::http) struct ConsumedBody {
     /// Always true: a denial is a 429.
     allowed: bool,
-    /// The id of the usage event.
-    usage_id: String,
+    /// The id of the usage event; null when the rollout let it through.
+    usage_id: Option<String>,
     /// What was charged.
     charged: u32,
     /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
     /// Redis is away: the message was let through by what Postgres knows, and is charged later.
     degraded: bool,
-    quota: QuotaBody,
+    /// Why the rollout let it through uncharged; null when it was charged.
+    passed: Option<PassedWord>,
+    /// Null when nothing was asked of the stores.
+    quota: Option<QuotaBody>,
 }
 
 /// Charges a message, if the user's quota covers it.
@@ -65,7 +68,7 @@ pub(in crate::http) struct ConsumedBody {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
     request_body = ConsumeBody,
     responses(
-        (status = 200, description = "Charged", body = ConsumedBody),
+        (status = 200, description = "Charged; or let through by the rollout", body = ConsumedBody),
         (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded, content_type = "application/problem+json"),
         Refused,
@@ -90,14 +93,30 @@ pub(in crate::http) async fn consume(
         Decision::Allowed(charged) => {
             let body = ConsumedBody {
                 allowed: true,
-                usage_id: charged.event.to_string(),
+                usage_id: Some(charged.event.to_string()),
                 charged: charged.ap.get(),
                 replayed: charged.replayed,
                 degraded: charged.degraded,
-                quota: QuotaBody::new(&gate, &charged.quota),
+                passed: None,
+                quota: Some(QuotaBody::new(&gate, &charged.quota)),
             };
             Ok((rate_limit(&charged.quota, gate.calendar()), Json(body)).into_response())
         }
         Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+        Decision::Passed(passed) => Ok(Json(ConsumedBody::passed(&gate, &passed)).into_response()),
+    }
+}
+
+impl ConsumedBody {
+    fn passed(gate: &Gate, passed: &Passed) -> Self {
+        Self {
+            allowed: true,
+            usage_id: None,
+            charged: 0,
+            replayed: false,
+            degraded: false,
+            passed: Some(passed.into()),
+            quota: passed.quota().map(|quota| QuotaBody::new(gate, quota)),
+        }
     }
 }

@@ -1,12 +1,20 @@
 //! `GET /api/chat/quota`, and the quota as every other answer shows it.
 
-use axum::{Json, extract::State, http::header, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::quota::{Quota, Source, Status},
+    domain::{
+        decision::{Denied, Passed},
+        quota::{Quota, Source, Status},
+    },
     gate::Gate,
     http::{
         auth::Caller,
@@ -77,6 +85,18 @@ pub(in crate::http) enum SourceWord {
     Postgres,
 }
 
+/// Why the rollout lets a message through without a charge.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) enum PassedWord {
+    /// The rollout is off, or not for this user.
+    Out,
+    /// Shadow mode: it would have been denied.
+    WouldBeDenied,
+    /// Shadow mode: there was no decision.
+    Undecided,
+}
+
 /// A level that would give the user more.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -99,6 +119,14 @@ pub(in crate::http) struct QuotaExceeded {
     title: &'static str,
     status: u16,
     code: Code,
+    #[serde(flatten)]
+    numbers: DenialNumbers,
+}
+
+/// What a denied message lacks.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct DenialNumbers {
     /// What the message would have cost.
     required: u32,
     /// What is left.
@@ -164,6 +192,16 @@ impl QuotaBody {
     }
 }
 
+impl From<&Passed> for PassedWord {
+    fn from(passed: &Passed) -> Self {
+        match passed {
+            Passed::Out => Self::Out,
+            Passed::WouldBeDenied(_) => Self::WouldBeDenied,
+            Passed::Undecided => Self::Undecided,
+        }
+    }
+}
+
 impl Upgrade {
     fn of(gate: &Gate, quota: &Quota) -> Option<Self> {
         quota.recommended_upgrade(&gate.levels()).map(|level| Self {
@@ -174,23 +212,31 @@ impl Upgrade {
     }
 }
 
-impl QuotaExceeded {
-    /// The answer to a message that the quota does not cover.
-    pub(in crate::http) fn response(gate: &Gate, denied: &crate::domain::decision::Denied) -> axum::response::Response {
-        let code = Code::QuotaExceeded;
+impl DenialNumbers {
+    pub(in crate::http) fn new(gate: &Gate, denied: &Denied) -> Self {
         let quota = &denied.quota;
-        let body = Self {
-            kind: code.kind(),
-            title: "Chat quota exceeded",
-            status: code.status().as_u16(),
-            code,
+        Self {
             required: denied.required.get(),
             remaining: quota.remaining().get(),
             shortfall: denied.shortfall().get(),
             quota_reset_at: rfc3339(gate.calendar().period_end(quota.period)),
             recommended_upgrade: Upgrade::of(gate, quota),
+        }
+    }
+}
+
+impl QuotaExceeded {
+    /// The answer to a message that the quota does not cover.
+    pub(in crate::http) fn response(gate: &Gate, denied: &Denied) -> Response {
+        let code = Code::QuotaExceeded;
+        let body = Self {
+            kind: code.kind(),
+            title: "Chat quota exceeded",
+            status: code.status().as_u16(),
+            code,
+            numbers: DenialNumbers::new(gate, denied),
         };
-        let mut response = (code.status(), rate_limit(quota, gate.calendar()), Json(body)).into_response();
+        let mut response = (code.status(), rate_limit(&denied.quota, gate.calendar()), Json(body)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, crate::http::error::PROBLEM_JSON);
         response
     }

@@ -10,11 +10,11 @@ use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::quota::{QuotaBody, QuotaExceeded};
+use super::quota::{PassedWord, QuotaBody, QuotaExceeded};
 use crate::{
     domain::{
         ap::Ap,
-        decision::{Decision, Reserved, Settled},
+        decision::{Decision, Passed, Reserved, Settled},
         hold::Ttl,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -71,17 +71,20 @@ pub(in crate::http) struct ExtendBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct ReservationBody {
-    /// Names the reservation from now on.
-    reservation_id: String,
+    /// Names the reservation from now on; null when the rollout let the message through: there is nothing to settle.
+    reservation_id: Option<String>,
     /// What is held.
     ap: u32,
-    /// When it goes back by itself.
-    expires_at: String,
+    /// When it goes back by itself; null when nothing is held.
+    expires_at: Option<String>,
     /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
     /// Redis is away: nothing is held, the message was let through by what Postgres knows.
     degraded: bool,
-    quota: QuotaBody,
+    /// Why the rollout let it through, with nothing held; null when it was decided.
+    passed: Option<PassedWord>,
+    /// Null when nothing was asked of the stores.
+    quota: Option<QuotaBody>,
 }
 
 /// A reservation that was charged.
@@ -121,6 +124,7 @@ pub(in crate::http) struct AcceptedBody {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
     request_body = ReserveBody,
     responses(
+        (status = 200, description = "Let through by the rollout: nothing is held", body = ReservationBody),
         (status = 201, description = "Held", body = ReservationBody),
         (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
@@ -145,12 +149,14 @@ pub(in crate::http) async fn reserve(
     };
     match gate.reserve(request).await? {
         Decision::Allowed(reserved) => {
-            let body = ReservationBody::new(&gate, &reserved);
-            let location = format!("/api/chat/quota/reservations/{}", body.reservation_id);
+            let id = gate.reservation_id(&reserved.reservation);
+            let location = format!("/api/chat/quota/reservations/{id}");
+            let body = ReservationBody::new(&gate, &reserved, id);
             let headers = rate_limit(&reserved.quota, gate.calendar());
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], headers, Json(body)).into_response())
         }
         Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+        Decision::Passed(passed) => Ok(Json(ReservationBody::passed(&gate, &passed)).into_response()),
     }
 }
 
@@ -234,18 +240,32 @@ pub(in crate::http) async fn extend(
     Body(body): Body<ExtendBody>,
 ) -> Result<impl IntoResponse, Problem> {
     let reserved = gate.extend(&id, ttl(body.ttl_seconds)?).await?;
-    Ok((rate_limit(&reserved.quota, gate.calendar()), Json(ReservationBody::new(&gate, &reserved))))
+    let id = gate.reservation_id(&reserved.reservation);
+    Ok((rate_limit(&reserved.quota, gate.calendar()), Json(ReservationBody::new(&gate, &reserved, id))))
 }
 
 impl ReservationBody {
-    fn new(gate: &Gate, reserved: &Reserved) -> Self {
+    fn new(gate: &Gate, reserved: &Reserved, id: String) -> Self {
         Self {
-            reservation_id: gate.reservation_id(&reserved.reservation),
+            reservation_id: Some(id),
             ap: reserved.reservation.ap.get(),
-            expires_at: reserved.reservation.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            expires_at: Some(reserved.reservation.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true)),
             replayed: reserved.replayed,
             degraded: reserved.degraded,
-            quota: QuotaBody::new(gate, &reserved.quota),
+            passed: None,
+            quota: Some(QuotaBody::new(gate, &reserved.quota)),
+        }
+    }
+
+    fn passed(gate: &Gate, passed: &Passed) -> Self {
+        Self {
+            reservation_id: None,
+            ap: 0,
+            expires_at: None,
+            replayed: false,
+            degraded: false,
+            passed: Some(passed.into()),
+            quota: passed.quota().map(|quota| QuotaBody::new(gate, quota)),
         }
     }
 }

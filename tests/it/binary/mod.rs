@@ -8,6 +8,7 @@ mod outage;
 mod overload;
 mod privileges;
 mod process;
+mod proxy;
 mod secrets;
 mod tls;
 mod traffic;

@@ -18,7 +18,7 @@ use crate::support::{GateUnderTest, World, consume, eventually, key, reserve, us
 async fn hold(gate: &GateUnderTest, who: &str, ap: i64) -> Reservation {
     match gate.gate.reserve(reserve(who, ap, 60)).await.unwrap() {
         Decision::Allowed(reserved) => reserved.reservation,
-        Decision::Denied(denied) => panic!("{denied:?}"),
+        denied => panic!("{denied:?}"),
     }
 }
 
