@@ -11,10 +11,11 @@ MINUTES ?= 30
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: redis-server, Postgres, luacheck, shellcheck, curl, a C compiler
+setup: ## install what is missing: servers, official clients' Node and Python, linters
 	@scripts/setup
 
-run: setup ## start the gate with a Redis and a Postgres of its own; options in ARGS
+run: ## start the gate with a Redis and a Postgres of its own; options in ARGS
+	@scripts/setup --run
 	cargo run --release -- dev $(ARGS)
 
 build: ## build the release binary

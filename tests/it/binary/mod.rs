@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_input;
+mod clients;
 mod commands;
 mod dev;
 mod outage;

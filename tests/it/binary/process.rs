@@ -18,6 +18,8 @@ use crate::support::{eventually, scratch};
 
 /// Of a gate that is no `dev`'s.
 pub(super) const SERVICE_TOKEN: &str = "the token of a chat service";
+/// Signs the JWTs of its users.
+pub(super) const JWT_SECRET: &str = "a secret of at least thirty-two bytes";
 const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
 
 /// A process that does not outlive its test, also when the test fails before it is ready.
@@ -197,7 +199,7 @@ impl Serve {
             .env("REDIS_URL", redis_url)
             .env("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0")
             .env("QUOTA_GATE__SERVER__STOP_DELAY_MS", "0")
-            .env("QUOTA_GATE__AUTH__JWT_SECRET", "a secret of at least thirty-two bytes")
+            .env("QUOTA_GATE__AUTH__JWT_SECRET", JWT_SECRET)
             .env("QUOTA_GATE__AUTH__JWT_ISSUER", "test")
             .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", "a secret of at least thirty-two bytes")
             .env("QUOTA_GATE__AUTH__TOKENS__CHAT__SHA256", format!("[\"{hash}\"]"))

@@ -58,7 +58,7 @@ impl Chat {
     }
 
     /// Waits until nothing is held, and says what was charged.
-    async fn settled(&self, who: &str) -> u64 {
+    pub(super) async fn settled(&self, who: &str) -> u64 {
         eventually("all is settled", async || self.quota(who).await.1 == 0).await;
         self.quota(who).await.0
     }
