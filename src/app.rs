@@ -17,8 +17,16 @@ use crate::{
         ServerOptions, TokenOptions, Upstream, UpstreamOptions, router, serve,
     },
     jobs::{
-        announcer::Announcer, flusher::Flusher, health::HealthCheck, repairer::Repairer, resetter::Resetter, schedule,
-        settler::Settler, sweeper::Sweeper, verifier::Verifier,
+        announcer::Announcer,
+        flusher::Flusher,
+        health::HealthCheck,
+        repairer::Repairer,
+        resetter::Resetter,
+        rollout_keeper::{self, RolloutKeeper},
+        schedule,
+        settler::Settler,
+        sweeper::Sweeper,
+        verifier::Verifier,
     },
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
@@ -107,6 +115,10 @@ impl App {
             let at = config.daily_at()?;
             tokio::spawn(schedule::run(self.resetter(), at, self.clock.clone(), cancelled.clone()));
         }
+        // The first message is decided as the rollout says.
+        let mut seen = rollout_keeper::Seen::default();
+        self.rollout_keeper().step(&mut seen).await.context("the rollout cannot be looked up")?;
+        tokio::spawn(self.rollout_keeper().run(seen, cancelled.clone()));
         tokio::spawn(self.announcer().run(cancelled.clone()));
         tokio::spawn(self.settler().run(cancelled.clone()));
         // The flusher ends after the requests, not with them.
@@ -152,6 +164,22 @@ impl App {
     #[must_use]
     pub fn announcer(&self) -> Announcer {
         Announcer { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
+    }
+
+    /// Keeps the rollout as the newest change has it.
+    #[must_use]
+    pub fn rollout_keeper(&self) -> RolloutKeeper {
+        let file = self.config.file.clone();
+        let configured = move || -> Result<_, String> {
+            let config = Config::load(file.as_deref()).map_err(|error| error.to_string())?;
+            config.rollout().map_err(|error| error.to_string())
+        };
+        RolloutKeeper {
+            gate: self.gate.clone(),
+            postgres: self.postgres.clone(),
+            configured: Arc::new(configured),
+            clock: self.clock.clone(),
+        }
     }
 
     /// Applies what Postgres accepted while Redis was away.
@@ -250,7 +278,7 @@ impl App {
         Ok(AppState::new(
             self.gate.clone(),
             (auth, rate_limits),
-            (self.resetter(), health),
+            (self.resetter(), health, self.rollout_keeper()),
             Readiness { stopping },
             metrics,
             self.proxy()?,

@@ -2,7 +2,13 @@
 //!
 //! Only `app` and `cli` read this. Everything below them takes plain values.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chrono_tz::Tz;
 use figment::{
@@ -13,8 +19,16 @@ use serde::Deserialize;
 
 use crate::{
     domain::{
-        InvalidInput, ap::Ap, client_gone::ClientGone, daily_at::DailyAt, decision::OnRedisFailure, level::LevelName,
-        partition::Partitions, scope::Scope,
+        InvalidInput,
+        ap::Ap,
+        client_gone::ClientGone,
+        daily_at::DailyAt,
+        decision::OnRedisFailure,
+        level::LevelName,
+        partition::Partitions,
+        rollout::{Mode, Percentage, Rollout},
+        scope::Scope,
+        user_id::UserId,
     },
     telemetry::LogFormat,
 };
@@ -38,7 +52,11 @@ pub struct Config {
     pub resetter: Resetter,
     pub auth: Auth,
     pub rate_limits: RateLimits,
+    pub rollout: RolloutSection,
     pub telemetry: Telemetry,
+    /// The operator's file, to be read again.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// A text that no log and no error shows.
@@ -123,6 +141,12 @@ sections! {
         unauthenticated_per_address: u32,
         per_token: u32,
     }
+    RolloutSection {
+        mode: Mode,
+        percentage: f64,
+        always_in: Vec<String>,
+        always_out: Vec<String>,
+    }
     Upstream {
         url: String,
         key: Secret,
@@ -175,7 +199,23 @@ impl Config {
             // Whoever lists levels lists them all: the built-in ones do not come along.
             config.levels = environment(chosen).extract_inner("levels").map_err(unreadable)?;
         }
+        config.file = file.map(Path::to_owned);
         Ok(config)
+    }
+
+    /// For whom the gate decides.
+    ///
+    /// # Errors
+    /// If the percentage or a user id is none.
+    pub fn rollout(&self) -> Result<Rollout, ConfigError> {
+        let RolloutSection { mode, percentage, always_in, always_out } = &self.rollout;
+        let users = |ids: &[String]| ids.iter().map(|id| UserId::parse(id)).collect::<Result<_, _>>();
+        Ok(Rollout {
+            mode: *mode,
+            percentage: Percentage::try_from(*percentage).map_err(invalid("rollout.percentage"))?,
+            always_in: users(always_in).map_err(invalid("rollout.always_in"))?,
+            always_out: users(always_out).map_err(invalid("rollout.always_out"))?,
+        })
     }
 
     /// The number of partitions.

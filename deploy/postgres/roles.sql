@@ -13,8 +13,8 @@ revoke create on schema public from public;
 grant usage on schema public to quota_gate;
 revoke all on all tables in schema public from quota_gate;
 
--- The log only ever grows.
-grant select, insert on chat_usage_logs to quota_gate;
+-- The log and the history only ever grow.
+grant select, insert on chat_usage_logs, rollout_changes to quota_gate;
 grant select on chat_usage_logs_default, _sqlx_migrations to quota_gate;
 grant select, insert, update on
     chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs

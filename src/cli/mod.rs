@@ -25,7 +25,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// A file of settings; see config/default.toml.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", env = "QUOTA_GATE_CONFIG")]
     config: Option<PathBuf>,
 }
 

@@ -40,6 +40,7 @@ pub use self::{
     inbox::Applied,
     request::{ChangeLevel, Commit, Consume, Reserve},
     reservation_id::ReservationSigner,
+    rollout::RolloutTally,
 };
 use self::{loader::Loader, opening::Openings, rollout::Switch};
 use crate::{

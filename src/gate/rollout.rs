@@ -2,7 +2,10 @@
 //!
 //! Only new messages are let through. What is held is settled whatever the switch says now, so that turning it loses no charge.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use metrics::Counter;
 
@@ -15,10 +18,29 @@ use crate::domain::{
 /// The rollout as it is now, and what became of messages that were not simply decided.
 pub(super) struct Switch {
     current: RwLock<Arc<Rollout>>,
-    out: Counter,
-    shadow_allowed: Counter,
-    shadow_denied: Counter,
-    shadow_undecided: Counter,
+    out: Count,
+    shadow_allowed: Count,
+    shadow_denied: Count,
+    shadow_undecided: Count,
+}
+
+/// For the metrics, and for whoever asks this gate.
+struct Count {
+    metric: Counter,
+    seen: AtomicU64,
+}
+
+/// Messages that a gate let through, or decided in shadow mode, since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RolloutTally {
+    /// Of users for whom it does not decide.
+    pub out: u64,
+    /// Charged in shadow mode.
+    pub shadow_allowed: u64,
+    /// Would have been denied.
+    pub shadow_denied: u64,
+    /// There was no decision.
+    pub shadow_undecided: u64,
 }
 
 impl Gate {
@@ -33,9 +55,21 @@ impl Gate {
         *self.0.switch.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rollout);
     }
 
+    /// What became of messages that were not simply decided.
+    #[must_use]
+    pub fn rollout_tally(&self) -> RolloutTally {
+        let Switch { out, shadow_allowed, shadow_denied, shadow_undecided, .. } = &self.0.switch;
+        RolloutTally {
+            out: out.seen(),
+            shadow_allowed: shadow_allowed.seen(),
+            shadow_denied: shadow_denied.seen(),
+            shadow_undecided: shadow_undecided.seen(),
+        }
+    }
+
     /// The answer to a message for which the gate does not decide.
     pub(super) fn let_out<A>(&self) -> Decision<A> {
-        self.0.switch.out.increment(1);
+        self.0.switch.out.one();
         Decision::Passed(Passed::Out)
     }
 
@@ -51,31 +85,46 @@ impl Gate {
         let switch = &self.0.switch;
         match decision {
             Ok(Decision::Denied(denied)) => {
-                switch.shadow_denied.increment(1);
+                switch.shadow_denied.one();
                 Ok(Decision::Passed(Passed::WouldBeDenied(denied)))
             }
             Err(error) if !error.is_callers_fault() => {
-                switch.shadow_undecided.increment(1);
+                switch.shadow_undecided.one();
                 tracing::warn!(%error, "a message passes undecided: the rollout is in shadow mode");
                 Ok(Decision::Passed(Passed::Undecided))
             }
             decision => {
-                switch.shadow_allowed.increment(1);
+                switch.shadow_allowed.one();
                 decision
             }
         }
     }
 }
 
+impl Count {
+    fn new(outcome: &'static str) -> Self {
+        let metric = metrics::counter!("quota_gate_rollout_messages_total", "outcome" => outcome);
+        Self { metric, seen: AtomicU64::new(0) }
+    }
+
+    fn one(&self) {
+        self.metric.increment(1);
+        self.seen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+}
+
 impl Default for Switch {
     fn default() -> Self {
-        let counter = |outcome| metrics::counter!("quota_gate_rollout_messages_total", "outcome" => outcome);
         Self {
             current: RwLock::default(),
-            out: counter("out"),
-            shadow_allowed: counter("shadow_allowed"),
-            shadow_denied: counter("shadow_denied"),
-            shadow_undecided: counter("shadow_undecided"),
+            out: Count::new("out"),
+            shadow_allowed: Count::new("shadow_allowed"),
+            shadow_denied: Count::new("shadow_denied"),
+            shadow_undecided: Count::new("shadow_undecided"),
         }
     }
 }

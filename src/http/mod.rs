@@ -42,7 +42,7 @@ pub use self::{
 /// Every route.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{health, membership, quota, consume, reservations, reset};
+    use routes::{health, membership, quota, consume, reservations, reset, rollout};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -57,6 +57,7 @@ pub fn router(state: AppState) -> Router {
 
     let operations = Router::new()
         .route("/api/chat/quota/reset", get(reset::health).post(reset::run))
+        .route("/api/admin/rollout",    get(rollout::show).patch(rollout::change))
         .route("/healthz",              get(health::live))
         .route("/readyz",               get(health::ready))
         .route("/metrics",              get(health::metrics))

@@ -8,7 +8,7 @@ use utoipa::{
 
 use super::{
     openai::proxy,
-    routes::{consume, health, membership, quota, reservations, reset},
+    routes::{consume, health, membership, quota, reservations, reset, rollout},
 };
 
 #[derive(OpenApi)]
@@ -30,6 +30,8 @@ use super::{
         proxy::chat_completions,
         proxy::responses,
         proxy::models,
+        rollout::show,
+        rollout::change,
         health::live,
         health::ready,
         health::metrics,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     gate::Gate,
-    jobs::{health::HealthCheck, resetter::Resetter},
+    jobs::{health::HealthCheck, resetter::Resetter, rollout_keeper::RolloutKeeper},
     middleware::Settlements,
 };
 
@@ -27,6 +27,7 @@ struct Parts {
     rate_limits: Arc<RateLimits>,
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
+    rollout_keeper: Arc<RolloutKeeper>,
     readiness: Arc<Readiness>,
     metrics: Option<PrometheusHandle>,
     proxy: Option<Proxy>,
@@ -67,7 +68,7 @@ impl AppState {
     pub fn new(
         gate: Gate,
         (auth, rate_limits): (Auth, Arc<RateLimits>),
-        (resetter, health): (Resetter, HealthCheck),
+        (resetter, health, rollout_keeper): (Resetter, HealthCheck, RolloutKeeper),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
         proxy: Option<Proxy>,
@@ -79,6 +80,7 @@ impl AppState {
             rate_limits,
             resetter: Arc::new(resetter),
             health: Arc::new(health),
+            rollout_keeper: Arc::new(rollout_keeper),
             readiness: Arc::new(readiness),
             metrics,
             proxy,
@@ -140,6 +142,7 @@ reachable! {
     auth: Arc<Auth>,
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
+    rollout_keeper: Arc<RolloutKeeper>,
     readiness: Arc<Readiness>,
 }
 

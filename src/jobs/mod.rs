@@ -6,6 +6,7 @@ pub mod health;
 pub mod repairer;
 pub mod replayer;
 pub mod resetter;
+pub mod rollout_keeper;
 pub mod schedule;
 pub mod settler;
 pub mod sweeper;

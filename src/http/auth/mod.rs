@@ -44,8 +44,8 @@ pub struct Auth {
 
 /// A service that may charge messages.
 pub(super) struct Service;
-/// Whoever may change levels.
-pub(super) struct Admin;
+/// Whoever may change levels and the rollout; the id of the token.
+pub(super) struct Admin(pub(super) Arc<str>);
 /// Whoever may run the resetter.
 pub(super) struct Cron;
 /// The user whose quota is asked for: by JWT, or named by a service that may read.
@@ -82,9 +82,9 @@ impl Auth {
     }
 
     /// A token that may be used for this.
-    async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<(), Problem> {
+    async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
         match self.identify(headers).await? {
-            Identity::Token(token) if token.may(scope) => Ok(()),
+            Identity::Token(token) if token.may(scope) => Ok(Arc::clone(&token.id)),
             _ => Err(forbidden(scope)),
         }
     }
@@ -145,7 +145,7 @@ fn forbidden(scope: Scope) -> Problem {
 }
 
 macro_rules! extract_role {
-    ($role:ident, $scope:expr) => {
+    ($role:ident, $scope:expr, $of:expr) => {
         impl<S: Send + Sync> FromRequestParts<S> for $role
         where
             Arc<Auth>: FromRef<S>,
@@ -153,15 +153,15 @@ macro_rules! extract_role {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-                Arc::<Auth>::from_ref(state).require(&parts.headers, $scope).await.map(|()| Self)
+                Arc::<Auth>::from_ref(state).require(&parts.headers, $scope).await.map($of)
             }
         }
     };
 }
 
-extract_role!(Service, Scope::Consume);
-extract_role!(Admin, Scope::Admin);
-extract_role!(Cron, Scope::Reset);
+extract_role!(Service, Scope::Consume, |_| Self);
+extract_role!(Admin, Scope::Admin, Self);
+extract_role!(Cron, Scope::Reset, |_| Self);
 
 macro_rules! extract_user {
     ($user:ident, $scope:expr) => {

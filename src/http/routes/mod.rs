@@ -6,3 +6,4 @@ pub(super) mod membership;
 pub(super) mod quota;
 pub(super) mod reservations;
 pub(super) mod reset;
+pub(super) mod rollout;

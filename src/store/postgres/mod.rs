@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `gate_settings`, `membership_levels` | what an installation decided |
+//! | `gate_settings`, `membership_levels`, `rollout_changes` | what an installation decided |
 //! | `chat_quotas`, `change_level`, `import` | one row per user, and who changes it besides the flusher |
 //! | `announcements` | whose change of level Redis has not heard of yet |
 //! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
@@ -28,6 +28,7 @@ mod inbox;
 mod membership_levels;
 mod migrate;
 mod resets;
+mod rollout_changes;
 mod totals;
 mod usage_log_partitions;
 
@@ -49,6 +50,7 @@ pub use self::{
     import::{ImportReport, ImportRow},
     inbox::{Acceptance, InboxItem, InboxKind},
     resets::{ResetRun, RolledBatch},
+    rollout_changes::RolloutChange,
 };
 
 /// Postgres, with a pool of connections. A cheap clone.

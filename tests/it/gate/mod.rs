@@ -10,5 +10,6 @@ mod loss;
 mod membership;
 mod opening;
 mod resets;
+mod rollout;
 mod sweeping;
 mod verifying;

@@ -1,0 +1,123 @@
+//! Switching over, and back, while gates run.
+
+use std::fs;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::process::{Serve, answer};
+use crate::support::{World, eventually, scratch};
+
+const ADMIN: &str = "the token of an administrator";
+
+async fn gate(world: &World, settings: &[(&str, &str)]) -> Serve {
+    let hash = Sha256::digest(ADMIN).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let hash = format!("[\"{hash}\"]");
+    let mut all = vec![
+        ("QUOTA_GATE__AUTH__TOKENS__ALICE_THE_ADMIN__SHA256", hash.as_str()),
+        ("QUOTA_GATE__AUTH__TOKENS__ALICE_THE_ADMIN__SCOPES", "[admin]"),
+    ];
+    all.extend_from_slice(settings);
+    Serve::on(&world.database, &world.redis.url(), &all).await
+}
+
+async fn admin(gate: &Serve, method: Method, body: Option<Value>) -> (StatusCode, Value) {
+    let request = reqwest::Client::new().request(method, format!("{}/api/admin/rollout", gate.url)).bearer_auth(ADMIN);
+    answer(if let Some(body) = body { request.json(&body) } else { request }).await
+}
+
+async fn consume(gate: &Serve, ap: u32) -> (u16, Value) {
+    let (status, body) =
+        gate.post("/api/chat/quota/consume", json!({"userUuid": "bob", "sessionId": "s", "ap": ap})).await;
+    (status.as_u16(), body)
+}
+
+#[tokio::test]
+async fn one_setting_turns_the_gate_off_and_every_gate_hears_of_it() {
+    let world = World::new().await;
+    let (one, two) = (gate(&world, &[]).await, gate(&world, &[]).await);
+    assert_eq!(consume(&two, 101).await.0, 429);
+    let (status, body) =
+        admin(&one, Method::PATCH, Some(json!({"mode": "off", "reason": "too many complaints"}))).await;
+    assert_eq!(status.as_u16(), 200, "{body}");
+    assert_eq!((&body["mode"], &body["percentage"]), (&json!("off"), &json!(100.0)));
+    assert_eq!(
+        (&body["changes"][0]["by"], &body["changes"][0]["reason"]),
+        (&json!("alice_the_admin"), &json!("too many complaints"))
+    );
+    // Here at once, elsewhere soon.
+    let (status, body) = consume(&one, 101).await;
+    assert_eq!(
+        (status, &body["passed"], &body["charged"], &body["quota"]),
+        (200, &json!("out"), &json!(0), &Value::Null)
+    );
+    eventually("the other gate hears of it", async || consume(&two, 101).await.0 == 200).await;
+    let (status, body) =
+        two.post("/api/chat/quota/reservations", json!({"userUuid": "bob", "sessionId": "s", "ap": 101})).await;
+    assert_eq!((status.as_u16(), &body["reservationId"], &body["passed"]), (200, &Value::Null, &json!("out")));
+    assert!(two.log().contains("too many complaints"), "it is logged, with who and why");
+    let (_, body) = admin(&two, Method::GET, None).await;
+    assert!(body["tally"]["out"].as_u64().unwrap() >= 2, "{body}");
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
+
+    // Back by a tenth, in shadow.
+    let change =
+        json!({"mode": "shadow", "percentage": 0, "alwaysIn": ["bob"], "alwaysOut": ["carol"], "reason": "again"});
+    let (_, body) = admin(&two, Method::PATCH, Some(change)).await;
+    assert_eq!(
+        (&body["mode"], &body["alwaysIn"], &body["alwaysOut"]),
+        (&json!("shadow"), &json!(["bob"]), &json!(["carol"]))
+    );
+    let (status, body) = consume(&two, 101).await;
+    assert_eq!((status, &body["passed"], &body["quota"]["remaining"]), (200, &json!("wouldBeDenied"), &json!(100)));
+    assert_eq!(admin(&two, Method::GET, None).await.1["tally"]["shadowDenied"], 1);
+
+    for wrong in [
+        json!({"mode": "off"}),
+        json!({"mode": "off", "reason": " "}),
+        json!({"mode": "maybe", "reason": "r"}),
+        json!({"percentage": 101, "reason": "r"}),
+        json!({"alwaysIn": ["no user"], "reason": "r"}),
+        json!({"procentage": 1, "reason": "r"}),
+    ] {
+        assert_eq!(admin(&one, Method::PATCH, Some(wrong.clone())).await.0.as_u16(), 400, "{wrong}");
+    }
+    let (status, _) =
+        answer(one.service(Method::PATCH, "/api/admin/rollout").json(&json!({"mode": "off", "reason": "r"}))).await;
+    assert_eq!(status.as_u16(), 403, "a chat service may not");
+    // Whoever starts now does as all do.
+    let three = gate(&world, &[]).await;
+    assert_eq!(admin(&three, Method::GET, None).await.1["mode"], "shadow");
+}
+
+#[tokio::test]
+async fn a_changed_file_holds_without_a_restart_and_the_last_word_counts() {
+    let world = World::new().await;
+    let file = scratch("rollout.toml");
+    fs::write(&file, "[rollout]\nmode = \"shadow\"\n").unwrap();
+    let settings = [("QUOTA_GATE_CONFIG", file.to_str().unwrap())];
+    let first = gate(&world, &settings).await;
+    assert_eq!(consume(&first, 101).await.1["passed"], "wouldBeDenied");
+    fs::write(&file, "[rollout]\nmode = \"off\"\n").unwrap();
+    eventually("the file is read again", async || consume(&first, 101).await.1["passed"] == "out").await;
+    // What cannot be read changes nothing, and is said.
+    fs::write(&file, "[rollout]\nmode = \"on\"\n").unwrap();
+    eventually("it is said", async || first.log().contains("the configuration cannot be read")).await;
+    assert_eq!(consume(&first, 101).await.1["passed"], "out");
+    fs::write(&file, "[rollout]\nmode = \"off\"\n").unwrap();
+    // An administrator has the last word, also over a restart with the same file.
+    admin(&first, Method::PATCH, Some(json!({"mode": "enforce", "reason": "it is time"}))).await;
+    assert_eq!(consume(&first, 101).await.0, 429);
+    drop(first);
+    let second = gate(&world, &settings).await;
+    assert_eq!(consume(&second, 101).await.0, 429);
+    drop(second);
+    // What a file says that was changed while no gate ran is newer.
+    fs::write(&file, "[rollout]\nmode = \"shadow\"\n").unwrap();
+    let third = gate(&world, &settings).await;
+    assert_eq!(consume(&third, 101).await.1["passed"], "wouldBeDenied");
+    let (_, body) = admin(&third, Method::GET, None).await;
+    let by: Vec<&Value> = body["changes"].as_array().unwrap().iter().map(|change| &change["by"]).collect();
+    assert_eq!(by, ["configuration", "alice_the_admin", "configuration", "configuration"]);
+}

@@ -1,0 +1,113 @@
+//! The switch between the gate and its callers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use quota_gate::{
+    domain::{
+        decision::{Decision, Passed},
+        rollout::{Mode, Percentage, Rollout},
+    },
+    gate::Commit,
+};
+
+use crate::support::{GateUnderTest, World, key, reserve, user};
+
+fn mode(mode: Mode) -> Rollout {
+    Rollout { mode, ..Rollout::default() }
+}
+
+async fn used(gate: &GateUnderTest, who: &str) -> u32 {
+    gate.gate.quota(&user(who)).await.unwrap().used.get()
+}
+
+#[tokio::test]
+async fn off_asks_nothing_and_charges_nothing() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    gate.gate.set_rollout(mode(Mode::Off));
+    world.redis.kill().await;
+    assert!(matches!(gate.consume("alice", 1000).await, Ok(Decision::Passed(Passed::Out))));
+    assert!(matches!(gate.gate.reserve(reserve("alice", 1000, 60)).await, Ok(Decision::Passed(Passed::Out))));
+    assert_eq!(gate.gate.rollout_tally().out, 2);
+}
+
+#[tokio::test]
+async fn shadow_charges_and_lets_pass_what_it_would_deny_or_cannot_decide() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    gate.gate.set_rollout(mode(Mode::Shadow));
+    assert!(matches!(gate.consume("alice", 60).await, Ok(Decision::Allowed(_))));
+    let Ok(Decision::Passed(Passed::WouldBeDenied(denied))) = gate.consume("alice", 60).await else { panic!() };
+    assert_eq!((denied.required.get(), denied.quota.remaining().get()), (60, 40));
+    assert_eq!(used(&gate, "alice").await, 60);
+    // A caller's mistake is one in any mode.
+    let with_key =
+        |ap| quota_gate::gate::Consume { idempotency_key: Some(key("k")), ..crate::support::consume("bob", ap) };
+    gate.gate.consume(with_key(1)).await.unwrap();
+    assert!(gate.gate.consume(with_key(2)).await.is_err());
+    world.redis.kill().await;
+    assert!(matches!(gate.consume("alice", 1).await, Ok(Decision::Passed(Passed::Undecided))));
+    let tally = gate.gate.rollout_tally();
+    assert_eq!((tally.shadow_denied, tally.shadow_undecided, tally.out), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn only_who_is_in_is_decided_for() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let none = Percentage::try_from(0.0).unwrap();
+    gate.gate.set_rollout(Rollout { percentage: none, always_in: [user("alice")].into(), ..Rollout::default() });
+    assert!(matches!(gate.consume("alice", 101).await, Ok(Decision::Denied(_))));
+    assert!(matches!(gate.consume("bob", 101).await, Ok(Decision::Passed(Passed::Out))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let (charged, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let caller = async |number: usize| {
+        let who = format!("user-{}", number % 5);
+        for turn in 0..60 {
+            if turn % 2 == 0 {
+                if let Ok(Decision::Allowed(_)) = gate.consume(&who, 1).await {
+                    charged.fetch_add(1, Ordering::SeqCst);
+                }
+            } else if let Ok(Decision::Allowed(held)) = gate.gate.reserve(reserve(&who, 2, 60)).await {
+                // Whatever the switch says by now.
+                tokio::task::yield_now().await;
+                let id = gate.gate.reservation_id(&held.reservation);
+                let committed = gate.gate.commit(&id, Commit::default()).await.unwrap().now().unwrap();
+                charged.fetch_add(committed.charged.get().into(), Ordering::SeqCst);
+            }
+        }
+    };
+    let switching = async {
+        let modes = [Mode::Off, Mode::Enforce, Mode::Shadow];
+        for turn in 0.. {
+            if done.load(Ordering::SeqCst) {
+                break;
+            }
+            gate.gate.set_rollout(mode(modes[turn % 3]));
+            tokio::task::yield_now().await;
+        }
+    };
+    let load = async {
+        join_all((0..16).map(caller)).await;
+        done.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(load, switching);
+    let mut in_redis = 0;
+    for number in 0..5 {
+        let quota = gate.gate.quota(&user(&format!("user-{number}"))).await.unwrap();
+        assert_eq!(quota.held.get(), 0);
+        in_redis += u64::from(quota.used.get());
+    }
+    assert_eq!(in_redis, charged.load(Ordering::SeqCst));
+    gate.flush_and_verify().await;
+    let log = world.number("select sum(ap_used)::bigint from chat_usage_logs").await;
+    assert_eq!(u64::try_from(log).unwrap(), in_redis);
+    let tally = gate.gate.rollout_tally();
+    assert!(tally.out > 0 && tally.shadow_allowed > 0, "every mode had its turn: {tally:?}");
+}
