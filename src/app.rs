@@ -27,6 +27,7 @@ use crate::{
         settler::Settler,
         sweeper::Sweeper,
         verifier::Verifier,
+        watcher::Watcher,
     },
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
@@ -104,7 +105,9 @@ impl App {
     ) -> anyhow::Result<()> {
         let config = &self.config;
         let drain_timeout = ms(config.server.drain_timeout_ms);
-        let state = self.state(metrics, cancelled.clone()).await?;
+        let watcher = Watcher::new(self.gate.clone(), self.redis.clone());
+        tokio::spawn(watcher.clone().run(cancelled.clone()));
+        let state = self.state(metrics, watcher.clone(), cancelled.clone()).await?;
         let options = ServerOptions {
             connections_max: config.server.connections_max,
             header_read_timeout: ms(config.server.header_read_timeout_ms),
@@ -241,7 +244,12 @@ impl App {
         Ok(Some(Proxy::new(&self.gate, upstream, costs, config.client_gone, limits)))
     }
 
-    async fn state(&self, metrics: Option<PrometheusHandle>, stopping: CancellationToken) -> anyhow::Result<AppState> {
+    async fn state(
+        &self,
+        metrics: Option<PrometheusHandle>,
+        watcher: Watcher,
+        stopping: CancellationToken,
+    ) -> anyhow::Result<AppState> {
         let auth = &self.config.auth;
         let jwt = JwtOptions {
             secret: auth.jwt_secret.expose(),
@@ -272,13 +280,14 @@ impl App {
         let limits = Limits {
             requests_in_flight_max: self.config.server.requests_in_flight_max,
             settlements_in_flight_max: self.config.server.settlements_in_flight_max,
+            quota_streams_max: self.config.server.quota_streams_max,
             request_timeout: ms(self.config.server.request_timeout_ms),
             body_bytes_max: self.config.server.body_bytes_max,
         };
         Ok(AppState::new(
             self.gate.clone(),
             (auth, rate_limits),
-            (self.resetter(), health, self.rollout_keeper()),
+            (self.resetter(), health, self.rollout_keeper(), watcher),
             Readiness { stopping },
             metrics,
             self.proxy()?,

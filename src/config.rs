@@ -87,6 +87,7 @@ sections! {
         connections_max: usize,
         requests_in_flight_max: usize,
         settlements_in_flight_max: usize,
+        quota_streams_max: usize,
         body_bytes_max: usize,
     }
     Redis {

@@ -42,7 +42,7 @@ pub use self::{
 /// Every route.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{health, membership, quota, consume, reservations, reset, rollout};
+    use routes::{health, membership, quota, quota_stream, consume, reservations, reset, rollout};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -51,6 +51,7 @@ pub fn router(state: AppState) -> Router {
 
     let requests = Router::new()
         .route("/api/chat/quota",              get(quota::quota))
+        .route("/api/chat/quota/stream",       get(quota_stream::stream_quota))
         .route("/api/chat/quota/consume",      post(consume::consume))
         .route("/api/chat/quota/reservations", post(reservations::reserve))
         .route("/api/chat/quota/membership",   put(membership::change));

@@ -8,7 +8,7 @@ use utoipa::{
 
 use super::{
     openai::proxy,
-    routes::{consume, health, membership, quota, reservations, reset, rollout},
+    routes::{consume, health, membership, quota, quota_stream, reservations, reset, rollout},
 };
 
 #[derive(OpenApi)]
@@ -19,6 +19,7 @@ use super::{
     ),
     paths(
         quota::quota,
+        quota_stream::stream_quota,
         consume::consume,
         reservations::reserve,
         reservations::commit,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     gate::Gate,
-    jobs::{health::HealthCheck, resetter::Resetter, rollout_keeper::RolloutKeeper},
+    jobs::{health::HealthCheck, resetter::Resetter, rollout_keeper::RolloutKeeper, watcher::Watcher},
     middleware::Settlements,
 };
 
@@ -28,6 +28,7 @@ struct Parts {
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
     rollout_keeper: Arc<RolloutKeeper>,
+    watcher: Watcher,
     readiness: Arc<Readiness>,
     metrics: Option<PrometheusHandle>,
     proxy: Option<Proxy>,
@@ -39,6 +40,8 @@ struct Parts {
 pub struct Limits {
     /// Most requests at work.
     pub requests_in_flight_max: usize,
+    /// Most streams of quotas besides them.
+    pub quota_streams_max: usize,
     /// Most settlements at work besides them.
     pub settlements_in_flight_max: usize,
     /// A request that takes longer is answered 503.
@@ -51,6 +54,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) requests: Semaphore,
+    pub(super) streams: Arc<Semaphore>,
     pub(super) settlements: Semaphore,
     pub(super) limits: Limits,
 }
@@ -68,7 +72,7 @@ impl AppState {
     pub fn new(
         gate: Gate,
         (auth, rate_limits): (Auth, Arc<RateLimits>),
-        (resetter, health, rollout_keeper): (Resetter, HealthCheck, RolloutKeeper),
+        (resetter, health, rollout_keeper, watcher): (Resetter, HealthCheck, RolloutKeeper, Watcher),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
         proxy: Option<Proxy>,
@@ -81,11 +85,13 @@ impl AppState {
             resetter: Arc::new(resetter),
             health: Arc::new(health),
             rollout_keeper: Arc::new(rollout_keeper),
+            watcher,
             readiness: Arc::new(readiness),
             metrics,
             proxy,
             admission: Admission {
                 requests: Semaphore::new(limits.requests_in_flight_max),
+                streams: Arc::new(Semaphore::new(limits.quota_streams_max)),
                 settlements: Semaphore::new(limits.settlements_in_flight_max),
                 limits,
             },
@@ -104,6 +110,14 @@ impl AppState {
 
     pub(super) fn admission(&self) -> &Admission {
         &self.0.admission
+    }
+
+    /// A place for one more stream.
+    pub(super) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let streams = Arc::clone(&self.0.admission.streams);
+        streams
+            .try_acquire_owned()
+            .map_err(|_| Problem::unavailable("too many streams are open; poll the quota instead"))
     }
 
     pub(super) fn rate_limits(&self) -> &RateLimits {
@@ -143,6 +157,7 @@ reachable! {
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
     rollout_keeper: Arc<RolloutKeeper>,
+    watcher: Watcher,
     readiness: Arc<Readiness>,
 }
 

@@ -11,3 +11,4 @@ pub mod schedule;
 pub mod settler;
 pub mod sweeper;
 pub mod verifier;
+pub mod watcher;

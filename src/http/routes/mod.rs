@@ -4,6 +4,7 @@ pub(super) mod consume;
 pub(super) mod health;
 pub(super) mod membership;
 pub(super) mod quota;
+pub(super) mod quota_stream;
 pub(super) mod reservations;
 pub(super) mod reset;
 pub(super) mod rollout;

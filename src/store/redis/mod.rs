@@ -16,6 +16,7 @@ pub mod batcher;
 pub mod connection;
 pub mod error;
 pub mod fence;
+mod fingerprints;
 pub mod keys;
 pub mod operation;
 pub mod partition;

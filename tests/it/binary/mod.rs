@@ -10,6 +10,7 @@ mod overload;
 mod privileges;
 mod process;
 mod proxy;
+mod quota_stream;
 mod rollout;
 mod secrets;
 mod tls;

@@ -1,0 +1,24 @@
+//! Fingerprints of records: has anything changed since the last look? One read for many users, and nothing is decoded.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{connection::Redis, error::RedisError, keys};
+use crate::domain::{partition::Partition, user_id::UserId};
+
+impl Redis {
+    /// One for each user, in order; none for a user whom Redis does not know. Equal ones are of equal records.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn fingerprints(&self, partition: Partition, users: &[UserId]) -> Result<Vec<Option<u64>>, RedisError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<Vec<u8>> = users.iter().map(|user| keys::record(partition, user)).collect();
+        let mut connection = self.connection().await?;
+        let mut read = redis::cmd("MGET");
+        let records: Vec<Option<Vec<u8>>> =
+            read.arg(&keys).query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        Ok(records.into_iter().map(|record| record.map(|record| xxh3_64(&record))).collect())
+    }
+}
