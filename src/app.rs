@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config, ms},
-    domain::{calendar::Calendar, clock::Clock},
+    domain::{calendar::Calendar, clock::Clock, model_costs::ModelCosts},
     gate::{Gate, GateParts, ReservationSigner},
     http::{
-        AppState, Auth, JwtOptions, Limits, ModelCosts, Proxy, ProxyLimits, RateLimitOptions, RateLimits, Readiness,
-        ServerOptions, TokenOptions, Upstream, UpstreamOptions, router, serve,
+        AppState, Auth, JwtOptions, Limits, Proxy, ProxyLimits, RateLimitOptions, RateLimitService, RateLimits,
+        Readiness, ServerOptions, TokenOptions, Upstream, UpstreamOptions, router, serve, serve_envoy,
     },
     jobs::{
         announcer::Announcer,
@@ -124,6 +124,12 @@ impl App {
         tokio::spawn(self.rollout_keeper().run(seen, cancelled.clone()));
         tokio::spawn(self.announcer().run(cancelled.clone()));
         tokio::spawn(self.settler().run(cancelled.clone()));
+        if let Some(listen) = config.envoy.listen {
+            let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+            tracing::info!(listen_for_envoy = %listener.local_addr()?, "the gate is open for Envoy");
+            let service = RateLimitService::new(&state);
+            tokio::spawn(serve_envoy(listener, service, cancelled.clone()));
+        }
         // The flusher ends after the requests, not with them.
         let requests_ended = CancellationToken::new();
         let flushing = config
@@ -131,12 +137,9 @@ impl App {
             .enabled
             .then(|| tokio::spawn(self.flusher().run(ms(config.flusher.interval_ms), requests_ended.clone())));
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
-        let settlements = state.settlements();
-        serve(listener, router(state), options, cancelled).await;
+        serve(listener, router(state.clone()), options, cancelled).await;
         // What streams were cut off is settled all the same.
-        if let Some(settlements) = settlements
-            && timeout(drain_timeout, settlements.finished()).await.is_err()
-        {
+        if timeout(drain_timeout, state.settled()).await.is_err() {
             tracing::warn!("some settlements took too long; their holds expire");
         }
         requests_ended.cancel();
@@ -290,7 +293,7 @@ impl App {
             (self.resetter(), health, self.rollout_keeper(), watcher),
             Readiness { stopping },
             metrics,
-            self.proxy()?,
+            (ModelCosts::new(&self.config.models)?, self.proxy()?),
             limits,
         ))
     }

@@ -48,6 +48,7 @@ pub struct Config {
     pub levels: BTreeMap<String, u32>,
     pub models: BTreeMap<String, u32>,
     pub upstream: Upstream,
+    pub envoy: Envoy,
     pub flusher: Flusher,
     pub resetter: Resetter,
     pub auth: Auth,
@@ -141,6 +142,9 @@ sections! {
         per_address: u32,
         unauthenticated_per_address: u32,
         per_token: u32,
+    }
+    Envoy {
+        listen: Option<SocketAddr>,
     }
     RolloutSection {
         mode: Mode,

@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod journal;
 pub mod level;
 pub mod membership;
+pub mod model_costs;
 pub(crate) mod packed;
 pub mod partition;
 pub mod quota;

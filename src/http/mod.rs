@@ -1,5 +1,7 @@
 //! The HTTP face of the gate: routes, authentication, problems, and the server loop.
 //!
+//! Besides its own API it speaks two others: `openai`, as a proxy, and `envoy`, over gRPC.
+//!
 //! Handlers are thin: extract, call the gate, map. Only `error` knows status codes. `docs/http-api.md` tells clients what
 //! is here.
 
@@ -7,6 +9,7 @@ pub mod auth;
 pub mod server;
 
 mod admission;
+mod envoy;
 mod error;
 mod extract;
 mod headers;
@@ -32,7 +35,8 @@ use self::{
 };
 pub use self::{
     auth::{Auth, JwtOptions, TokenOptions},
-    openai::{ModelCosts, Proxy, ProxyLimits, Upstream, UpstreamOptions},
+    envoy::{RateLimitService, serve as serve_envoy},
+    openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     openapi::openapi_json,
     rate_limit::{RateLimitOptions, RateLimits},
     server::{ServerOptions, serve},
@@ -42,7 +46,7 @@ pub use self::{
 /// Every route.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{health, membership, quota, quota_stream, consume, reservations, reset, rollout};
+    use routes::{authorize, health, membership, quota, quota_stream, consume, reservations, reset, rollout};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -52,6 +56,7 @@ pub fn router(state: AppState) -> Router {
     let requests = Router::new()
         .route("/api/chat/quota",              get(quota::quota))
         .route("/api/chat/quota/stream",       get(quota_stream::stream_quota))
+        .route("/api/chat/quota/authorize",    get(authorize::authorize).post(authorize::authorize))
         .route("/api/chat/quota/consume",      post(consume::consume))
         .route("/api/chat/quota/reservations", post(reservations::reserve))
         .route("/api/chat/quota/membership",   put(membership::change));

@@ -8,7 +8,7 @@ use utoipa::{
 
 use super::{
     openai::proxy,
-    routes::{consume, health, membership, quota, quota_stream, reservations, reset, rollout},
+    routes::{authorize, consume, health, membership, quota, quota_stream, reservations, reset, rollout},
 };
 
 #[derive(OpenApi)]
@@ -21,6 +21,7 @@ use super::{
         quota::quota,
         quota_stream::stream_quota,
         consume::consume,
+        authorize::authorize,
         reservations::reserve,
         reservations::commit,
         reservations::release,

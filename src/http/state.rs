@@ -12,6 +12,7 @@ use super::{
     error::{Code, Problem},
 };
 use crate::{
+    domain::model_costs::ModelCosts,
     gate::Gate,
     jobs::{health::HealthCheck, resetter::Resetter, rollout_keeper::RolloutKeeper, watcher::Watcher},
     middleware::Settlements,
@@ -29,6 +30,8 @@ struct Parts {
     health: Arc<HealthCheck>,
     rollout_keeper: Arc<RolloutKeeper>,
     watcher: Watcher,
+    costs: Arc<ModelCosts>,
+    expiring: Settlements,
     readiness: Arc<Readiness>,
     metrics: Option<PrometheusHandle>,
     proxy: Option<Proxy>,
@@ -75,7 +78,7 @@ impl AppState {
         (resetter, health, rollout_keeper, watcher): (Resetter, HealthCheck, RolloutKeeper, Watcher),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
-        proxy: Option<Proxy>,
+        (costs, proxy): (ModelCosts, Option<Proxy>),
         limits: Limits,
     ) -> Self {
         Self(Arc::new(Parts {
@@ -86,6 +89,8 @@ impl AppState {
             health: Arc::new(health),
             rollout_keeper: Arc::new(rollout_keeper),
             watcher,
+            costs: Arc::new(costs),
+            expiring: Settlements::default(),
             readiness: Arc::new(readiness),
             metrics,
             proxy,
@@ -98,10 +103,17 @@ impl AppState {
         }))
     }
 
-    /// What the proxy settles, if there is one; to be awaited after the last request.
-    #[must_use]
-    pub fn settlements(&self) -> Option<Settlements> {
-        self.0.proxy.as_ref().map(Proxy::settlements)
+    /// Waits until everything is settled that is the gate's to settle. To be awaited after the last request.
+    pub async fn settled(&self) {
+        self.0.expiring.finished().await;
+        if let Some(proxy) = &self.0.proxy {
+            proxy.settlements().finished().await;
+        }
+    }
+
+    /// Holds that are charged at their expiry.
+    pub(super) fn expiring(&self) -> &Settlements {
+        &self.0.expiring
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -158,6 +170,7 @@ reachable! {
     health: Arc<HealthCheck>,
     rollout_keeper: Arc<RolloutKeeper>,
     watcher: Watcher,
+    costs: Arc<ModelCosts>,
     readiness: Arc<Readiness>,
 }
 

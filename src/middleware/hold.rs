@@ -119,23 +119,31 @@ async fn keep_alive(gate: Gate, id: Arc<Mutex<String>>, ttl: Ttl) {
     }
 }
 
-/// Settles, again and again until it is settled, accepted, or refused for good.
 async fn settle(gate: Gate, id: String, commit: Option<Commit>) {
+    if let Err(error) = try_to_settle(&gate, &id, commit).await {
+        fail(&error);
+    }
+}
+
+/// It is charged or given back by its expiry.
+pub(super) fn fail(error: &GateError) {
+    metrics::counter!("quota_gate_settlements_failed_total").increment(1);
+    tracing::error!(%error, "a message could not be settled");
+}
+
+/// Settles, again and again until it is settled, accepted, or refused for good.
+pub(super) async fn try_to_settle(gate: &Gate, id: &str, commit: Option<Commit>) -> Result<(), GateError> {
     let (mut pause, mut waited) = (RETRY_PAUSE_MIN, Duration::ZERO);
     loop {
         let outcome = match commit {
-            Some(commit) => gate.commit(&id, commit).await.map(drop),
-            None => gate.release(&id).await.map(drop),
+            Some(commit) => gate.commit(id, commit).await.map(drop),
+            None => gate.release(id).await.map(drop),
         };
         match outcome {
-            Ok(()) => return,
             Err(error) if error.is_transient() && waited < SETTLE_WINDOW.to_std().unwrap_or_default() => {
                 tracing::debug!(%error, "a message is not settled yet");
             }
-            Err(error) => {
-                metrics::counter!("quota_gate_settlements_failed_total").increment(1);
-                return tracing::error!(%error, "a message could not be settled");
-            }
+            settled => return settled,
         }
         sleep(pause).await;
         waited += pause;

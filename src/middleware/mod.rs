@@ -35,6 +35,7 @@
 //! ```
 
 mod body;
+mod expiry;
 mod hold;
 mod layer;
 mod service;

@@ -82,7 +82,7 @@ impl Auth {
     }
 
     /// A token that may be used for this.
-    async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
+    pub(super) async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
         match self.identify(headers).await? {
             Identity::Token(token) if token.may(scope) => Ok(Arc::clone(&token.id)),
             _ => Err(forbidden(scope)),

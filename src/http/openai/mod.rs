@@ -6,14 +6,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `proxy` | the handlers, and what they share |
-//! | `cost` | what a model costs |
 //! | `request` | what the gate reads of a request, and the one thing that it adds |
 //! | `relay` | the way to the upstream and back: headers, time limits |
 //! | `tap` | the answer's body on its way: reads usage and failures, adds nothing, holds nothing back but half an event |
 //! | `events`, `usage` | server-sent events, and what they say |
 //! | `error` | errors as clients of that API expect them |
 
-mod cost;
 mod error;
 mod events;
 pub(super) mod proxy;
@@ -22,12 +20,11 @@ mod request;
 mod tap;
 mod usage;
 
-pub use self::{
-    cost::ModelCosts,
-    proxy::{Proxy, ProxyLimits},
-    relay::{Upstream, UpstreamOptions},
-};
 pub(super) use self::{
     error::OpenAiError,
     proxy::{chat_completions, models, responses},
+};
+pub use self::{
+    proxy::{Proxy, ProxyLimits},
+    relay::{Upstream, UpstreamOptions},
 };

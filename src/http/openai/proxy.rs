@@ -15,14 +15,16 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use super::{
-    cost::ModelCosts,
     error::{OpenAiError, refuse},
     relay::{Upstream, untouched},
     request::{Api, Generation, Plan},
     tap::{Form, Tap},
 };
 use crate::{
-    domain::user_id::{SessionId, UserId},
+    domain::{
+        model_costs::ModelCosts,
+        user_id::{SessionId, UserId},
+    },
     gate::Gate,
     http::{
         AppState,

@@ -6,8 +6,7 @@ use axum::body::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::cost::ModelCosts;
-use crate::domain::{InvalidInput, ap::Ap};
+use crate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts};
 
 /// Most answers to one message.
 const ANSWERS_MAX: u32 = 128;

@@ -1,5 +1,6 @@
 //! The handlers, one file per resource: wire shapes, then what extracts, calls the gate, and maps.
 
+pub(super) mod authorize;
 pub(super) mod consume;
 pub(super) mod health;
 pub(super) mod membership;

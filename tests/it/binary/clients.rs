@@ -8,12 +8,11 @@ use std::{
     process::Output,
 };
 
-use jsonwebtoken::{EncodingKey, Header, encode};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::process::Command;
 
-use super::{process::JWT_SECRET, proxy::Chat};
+use super::{gateway::jwt, proxy::Chat};
 use crate::support::scratch;
 
 /// What each scenario's user pays, at one AP a message.
@@ -30,7 +29,7 @@ const PAID: [(&str, u64); 9] = [
 ];
 
 /// Where `scripts/prepare-clients` has put them.
-async fn prepared() -> PathBuf {
+pub(super) async fn prepared() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(root.join("scripts/prepare-clients")).output().await.unwrap();
     assert!(output.status.success(), "the clients cannot be installed: {}", text(&output));
@@ -39,11 +38,6 @@ async fn prepared() -> PathBuf {
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn jwt(user: &str) -> String {
-    let claims = json!({"sub": user, "iss": "test", "aud": "chat", "exp": 4_000_000_000_u64});
-    encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes())).unwrap()
 }
 
 /// Runs the scenarios of one client, then checks what they cost.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{InvalidInput, ap::Ap};
+use super::{InvalidInput, ap::Ap};
 
 /// AP per message, by the name of the model.
 #[derive(Debug, Clone)]

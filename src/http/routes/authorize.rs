@@ -1,0 +1,168 @@
+//! `/api/chat/quota/authorize`: for gateways that ask before they pass a request on (nginx `auth_request`, Traefik's `ForwardAuth`,
+//! Caddy's `forward_auth`). The answer is its status and its headers; docs/gateways.md has configurations.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::quota::{QuotaExceeded, rfc3339};
+use crate::{
+    domain::{
+        ap::Ap,
+        decision::{Decision, Denied},
+        hold::{Reservation, Ttl},
+        model_costs::ModelCosts,
+        quota::Quota,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    gate::{Consume, Gate, Reserve},
+    http::{
+        AppState,
+        auth::Sender,
+        error::{Code, Problem},
+        headers::rate_limit,
+        refusals::Refused,
+        state::Readiness,
+    },
+};
+
+/// The conversation of messages that name none.
+const NO_SESSION: &str = "none";
+
+/// What the gateway's configuration asks for. It belongs into the URL, where no client can change it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct AuthorizeParams {
+    /// What the message costs; what `model` costs when not given.
+    #[param(minimum = 1, maximum = 1_000_000)]
+    ap: Option<i64>,
+    /// The model, for its cost in `[models]`; the default when not given.
+    model: Option<String>,
+    /// The conversation.
+    #[param(min_length = 1, max_length = 128)]
+    session: Option<String>,
+    /// When the message is charged.
+    #[serde(default)]
+    settle: SettleWord,
+    /// How long to hold its AP; 60 when not given.
+    #[param(minimum = 1, maximum = 900)]
+    ttl_seconds: Option<i64>,
+    /// The status of a denial: 429, or 403 for nginx, which passes on nothing else. 429 when not given.
+    denied: Option<u16>,
+}
+
+/// When a message is charged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum SettleWord {
+    /// When the service behind the gateway commits the reservation; never, if it does not or releases it.
+    #[default]
+    Callback,
+    /// When the reservation expires, unless the service has released it.
+    Expiry,
+    /// Now.
+    Now,
+}
+
+/// May this request pass? Holds or charges what it costs.
+#[utoipa::path(
+    post, path = "/api/chat/quota/authorize", tag = "messages", operation_id = "authorize",
+    description = "GET does the same: gateways ask in either way.",
+    params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user, when a service asks")),
+    responses(
+        (status = 200, description = "It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held"),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "FORBIDDEN; or QUOTA_EXCEEDED with `denied=403`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At", body = QuotaExceeded, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("user" = []), ("service" = [])),
+)]
+pub(in crate::http) async fn authorize(
+    State(state): State<AppState>,
+    State(gate): State<Gate>,
+    State(costs): State<Arc<ModelCosts>>,
+    State(readiness): State<Arc<Readiness>>,
+    Sender(user): Sender,
+    params: Result<Query<AuthorizeParams>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(params) = params.map_err(|error| Problem::new(Code::InvalidRequest, error.body_text()))?;
+    let denied_status = match params.denied.unwrap_or(429) {
+        429 => StatusCode::TOO_MANY_REQUESTS,
+        403 => StatusCode::FORBIDDEN,
+        _ => return Err(Problem::new(Code::InvalidRequest, "denied is 429 or 403")),
+    };
+    let session = SessionId::parse(params.session.as_deref().unwrap_or(NO_SESSION))?;
+    let ap = match params.ap {
+        Some(ap) => Ap::cost(ap)?,
+        None => costs.of(params.model.as_deref().unwrap_or_default()),
+    };
+    let ttl = params.ttl_seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?;
+    let decision = match params.settle {
+        SettleWord::Now => {
+            let message = Consume { user: user.clone(), session, ap, tokens: Tokens::ZERO, idempotency_key: None };
+            map(gate.consume(message).await?, |charged| (charged.quota, None))
+        }
+        SettleWord::Callback | SettleWord::Expiry => {
+            let message = Reserve { user: user.clone(), session, ap, ttl, idempotency_key: None };
+            map(gate.reserve(message).await?, |reserved| (reserved.quota, Some(reserved.reservation)))
+        }
+    };
+    Ok(match decision {
+        Decision::Allowed((quota, reservation)) => {
+            if let (Some(reservation), SettleWord::Expiry) = (&reservation, params.settle) {
+                state.expiring().charge_at_expiry(&gate, reservation, ttl, readiness.stopping.clone());
+            }
+            allowed(&gate, &user, Some(&quota), reservation.as_ref())
+        }
+        Decision::Passed(passed) => allowed(&gate, &user, passed.quota(), None),
+        Decision::Denied(denied) => refused(&gate, &denied, denied_status),
+    })
+}
+
+fn map<A, B>(decision: Decision<A>, of: impl FnOnce(A) -> B) -> Decision<B> {
+    match decision {
+        Decision::Allowed(allowed) => Decision::Allowed(of(allowed)),
+        Decision::Denied(denied) => Decision::Denied(denied),
+        Decision::Passed(passed) => Decision::Passed(passed),
+    }
+}
+
+fn allowed(gate: &Gate, user: &UserId, quota: Option<&Quota>, reservation: Option<&Reservation>) -> Response {
+    let mut headers = quota.map_or_else(HeaderMap::new, |quota| rate_limit(quota, gate.calendar()));
+    put(&mut headers, "x-quota-user", user.as_str());
+    if let Some(quota) = quota {
+        put(&mut headers, "x-quota-remaining", &quota.remaining().get().to_string());
+    }
+    if let Some(reservation) = reservation {
+        put(&mut headers, "x-quota-reservation", &gate.reservation_id(reservation));
+    }
+    put(&mut headers, header::CACHE_CONTROL.as_str(), "no-store");
+    (StatusCode::OK, headers).into_response()
+}
+
+fn refused(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
+    let mut response = QuotaExceeded::response(gate, denied);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    put(headers, "x-quota-code", "QUOTA_EXCEEDED");
+    put(headers, "x-quota-required", &denied.required.get().to_string());
+    put(headers, "x-quota-remaining", &denied.quota.remaining().get().to_string());
+    put(headers, "x-quota-reset-at", &rfc3339(gate.calendar().period_end(denied.quota.period)));
+    response
+}
+
+fn put(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,120 @@
+//! What tests of gateways share: a chat service behind one, the configuration of the documentation, and programs that run it.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use axum::{Router, extract::State, http::HeaderMap, routing::any};
+use reqwest::Method;
+use serde_json::json;
+use tokio::task::AbortHandle;
+
+use super::process::{JWT_SECRET, SERVICE_TOKEN, Serve};
+use crate::support::{World, eventually, scratch};
+
+/// A gate, a chat service, and the port that a gateway is to listen on.
+pub(super) struct Behind {
+    pub(super) world: World,
+    pub(super) gate: Serve,
+    pub(super) chat_port: u16,
+    pub(super) port: u16,
+    chat: AbortHandle,
+}
+
+/// A gateway that does not outlive its test.
+pub(super) struct Gateway(Child);
+
+impl Behind {
+    /// The chat service answers with the user whom the gateway names, and settles the reservation that it names.
+    pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
+        let world = World::new().await;
+        let gate = Serve::on(&world.database, &world.redis.url(), settings).await;
+        let url = gate.url.clone();
+        let answer = async |State(url): State<String>, headers: HeaderMap| {
+            let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+            assert!(header("authorization").is_none(), "no credential gets as far as this");
+            if let Some(id) = header("x-quota-reservation").filter(|id| !id.is_empty()) {
+                let commit = format!("{url}/api/chat/quota/reservations/{id}/commit");
+                let request = reqwest::Client::new().post(commit).bearer_auth(SERVICE_TOKEN).json(&json!({}));
+                assert_eq!(request.send().await.unwrap().status().as_u16(), 200);
+            }
+            format!("hello {}", header("x-quota-user").unwrap_or_default())
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let chat_port = listener.local_addr().unwrap().port();
+        let router = Router::new().fallback(any(answer)).with_state(url);
+        let chat = tokio::spawn(async move { axum::serve(listener, router).await }).abort_handle();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { world, gate, chat_port, port, chat }
+    }
+
+    /// Asks the gateway, as a client would.
+    pub(super) async fn ask(&self, jwt: Option<&str>) -> reqwest::Response {
+        let request = reqwest::Client::new().post(format!("http://127.0.0.1:{}/chat", self.port)).body("a message");
+        // No client speaks for the gateway.
+        let spoofed = request.header("X-Quota-User", "mallory").header("X-Quota-Reservation", "made-up");
+        let request = jwt.into_iter().fold(spoofed, reqwest::RequestBuilder::bearer_auth);
+        request.send().await.unwrap()
+    }
+
+    /// Waits until the gateway listens.
+    pub(super) async fn open(&self) {
+        eventually("the gateway listens", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Used and held.
+    pub(super) async fn quota(&self, who: &str) -> (u64, u64) {
+        let request = self.gate.service(Method::GET, "/api/chat/quota").header("X-User-Id", who);
+        let quota: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+        (quota["monthlyUsed"].as_u64().unwrap(), quota["held"].as_u64().unwrap())
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.chat.abort();
+    }
+}
+
+impl Gateway {
+    pub(super) fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // nginx' workers end when their master asks them to, not when it is killed.
+        let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// The block of the documentation in this language that has this in it.
+pub(super) fn documented(language: &str, marker: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways.md")).unwrap();
+    let fence = format!("```{language}\n");
+    let blocks = text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.into_iter().find(|block| block.contains(marker)).expect("the documentation has it").to_owned()
+}
+
+/// A folder with a file in it.
+pub(super) fn folder(name: &str, file: &str, text: &str) -> PathBuf {
+    let dir = scratch(name);
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(file), text).unwrap();
+    dir
+}
+
+pub(super) fn jwt(user: &str) -> String {
+    let claims = json!({"sub": user, "iss": "test", "aud": "chat", "exp": 4_000_000_000_u64});
+    let key = jsonwebtoken::EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
