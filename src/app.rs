@@ -18,8 +18,10 @@ use crate::{
     },
     jobs::{
         announcer::Announcer,
+        dual_writer::DualWriter,
         flusher::Flusher,
         health::HealthCheck,
+        old_credits::{OldCredits, OldCreditsOptions},
         repairer::Repairer,
         resetter::Resetter,
         rollout_keeper::{self, RolloutKeeper},
@@ -124,6 +126,17 @@ impl App {
         tokio::spawn(self.rollout_keeper().run(seen, cancelled.clone()));
         tokio::spawn(self.announcer().run(cancelled.clone()));
         tokio::spawn(self.settler().run(cancelled.clone()));
+        if let Some(old) = old_credits(config)? {
+            let (postgres, clock) = (self.postgres.clone(), self.clock.clone());
+            let writer = DualWriter {
+                postgres,
+                old,
+                at_once: config.dual_write.at_once,
+                timeout: ms(config.dual_write.timeout_ms),
+                clock,
+            };
+            tokio::spawn(writer.run(cancelled.clone()));
+        }
         if let Some(listen) = config.envoy.listen {
             let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
             tracing::info!(listen_for_envoy = %listener.local_addr()?, "the gate is open for Envoy");
@@ -308,12 +321,26 @@ pub fn postgres(config: &Config) -> anyhow::Result<Postgres> {
         .postgres
         .url
         .required("postgres.url", "set DATABASE_URL, for example postgres://user:password@host/database")?;
-    Ok(Postgres::new(&PostgresOptions {
+    let postgres = Postgres::new(&PostgresOptions {
         url: url.to_owned(),
         connections_max: config.postgres.connections_max,
         acquire_timeout: ms(config.postgres.acquire_timeout_ms),
         statement_timeout: ms(config.postgres.statement_timeout_ms),
-    })?)
+    })?;
+    Ok(if config.dual_write.url.is_empty() { postgres } else { postgres.handing_over() })
+}
+
+/// The old credits system, if there is one.
+///
+/// # Errors
+/// If its URL is none.
+pub fn old_credits(config: &Config) -> anyhow::Result<Option<OldCredits>> {
+    let config::DualWrite { url, token, timeout_ms, .. } = &config.dual_write;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let options = OldCreditsOptions { url, token: token.expose(), timeout: ms(*timeout_ms) };
+    Ok(Some(OldCredits::new(&options)?))
 }
 
 /// Postgres, as configured, of the installation that the configuration means.

@@ -48,6 +48,7 @@ pub struct Config {
     pub levels: BTreeMap<String, u32>,
     pub models: BTreeMap<String, u32>,
     pub upstream: Upstream,
+    pub dual_write: DualWrite,
     pub envoy: Envoy,
     pub flusher: Flusher,
     pub resetter: Resetter,
@@ -142,6 +143,12 @@ sections! {
         per_address: u32,
         unauthenticated_per_address: u32,
         per_token: u32,
+    }
+    DualWrite {
+        url: String,
+        token: Secret,
+        timeout_ms: u64,
+        at_once: usize,
     }
     Envoy {
         listen: Option<SocketAddr>,

@@ -19,7 +19,7 @@ grant select on chat_usage_logs_default, _sqlx_migrations to quota_gate;
 grant select, insert, update on
     chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs
     to quota_gate;
-grant select, insert, update, delete on inbox, dead_letters to quota_gate;
+grant select, insert, update, delete on inbox, dead_letters, dual_writes to quota_gate;
 grant execute on function
     roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date)
     to quota_gate;

@@ -1,6 +1,7 @@
 //! The command line: one file per sub-command, each of which prints, and returns an exit code.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
+mod compare;
 mod dead_letters;
 mod dev;
 mod import;
@@ -48,6 +49,8 @@ enum Command {
     Levels(levels::Action),
     /// Prove that log, totals and Redis agree; exits with 1 where they do not. Traffic may go on.
     Verify(verify::Arguments),
+    /// Set the old credits system beside the gate; exits with 1 where they differ.
+    Compare(compare::Arguments),
     /// Usage events that Postgres refused.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
@@ -87,6 +90,7 @@ impl Cli {
             Command::Inspect(arguments) => inspect::run(arguments, config?).await,
             Command::Levels(action) => levels::run(&action, config?).await,
             Command::Verify(arguments) => verify::run(arguments, config?).await,
+            Command::Compare(arguments) => compare::run(arguments, config?).await,
             Command::DeadLetters(action) => dead_letters::run(&action, config?).await,
             Command::Token(arguments) => token::run(&arguments, &config?),
         }

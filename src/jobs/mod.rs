@@ -1,8 +1,11 @@
 //! What runs beside the requests. Each job is an idempotent step and a plain loop.
 
 pub mod announcer;
+pub mod comparer;
+pub mod dual_writer;
 pub mod flusher;
 pub mod health;
+pub mod old_credits;
 pub mod repairer;
 pub mod replayer;
 pub mod resetter;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     Postgres, PostgresError,
     chat_usage_logs::{self, Mode},
+    dual_writes,
     flush_watermarks::{number, signed},
     totals,
 };
@@ -256,6 +257,9 @@ impl Postgres {
             return Ok(Replay::Refused(reason));
         }
         totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+        if self.hands_over {
+            dual_writes::enqueue(&mut transaction, &written.new).await?;
+        }
         transaction.commit().await?;
         Ok(Replay::Done)
     }

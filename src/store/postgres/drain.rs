@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Postgres, PostgresError,
     chat_usage_logs::{self, Mode},
-    dead_letters,
+    dead_letters, dual_writes,
     flush_watermarks::{number, signed},
     totals,
 };
@@ -62,6 +62,9 @@ impl Postgres {
         for chunk in events.chunks(CHUNK_EVENTS) {
             let written = chat_usage_logs::write(&mut transaction, chunk, levels, Mode::IfAbsent).await?;
             totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+            if self.hands_over {
+                dual_writes::enqueue(&mut transaction, &written.new).await?;
+            }
             report.inserted += written.new.len() as u64;
             report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
         }

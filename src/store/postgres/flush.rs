@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Postgres, PostgresError,
     chat_usage_logs::{self, Mode},
-    dead_letters,
+    dead_letters, dual_writes,
     flush_watermarks::{number, signed},
     totals,
 };
@@ -91,6 +91,9 @@ impl Postgres {
         let events: Vec<UsageEvent> = flush.entries.iter().flat_map(Entry::events).cloned().collect();
         let written = chat_usage_logs::write(&mut transaction, &events, flush.levels, Mode::New).await?;
         totals::add(&mut transaction, &written.new, flush.levels, flush.calendar, flush.now).await?;
+        if self.hands_over {
+            dual_writes::enqueue(&mut transaction, &written.new).await?;
+        }
         let letters = dead_letters::Origin { partition: flush.partition, generation: flush.generation, now: flush.now };
         let dead_letters = letters.keep(&mut transaction, flush.entries, &written.refused).await?;
         transaction.commit().await?;

@@ -8,6 +8,7 @@
 //! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
 //! | `inbox` | what was accepted while Redis was away |
+//! | `dual_writes` | charges on their way to the old credits system |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
 //! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
 
@@ -19,6 +20,7 @@ mod chat_quotas;
 mod chat_usage_logs;
 mod dead_letters;
 mod drain;
+mod dual_writes;
 mod error;
 mod flush;
 mod flush_watermarks;
@@ -43,6 +45,7 @@ pub use self::{
     chat_usage_logs::LoggedUsage,
     dead_letters::{DeadLetter, LetterContent, Replay},
     drain::DrainReport,
+    dual_writes::{DualWrite, UsedByUser},
     error::PostgresError,
     flush::{Flush, FlushOutcome, FlushReport},
     flush_watermarks::PartitionLock,
@@ -57,6 +60,7 @@ pub use self::{
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: PgPool,
+    hands_over: bool,
 }
 
 /// Many times what any transaction of ours pauses between two statements.
@@ -96,7 +100,13 @@ impl Postgres {
             .max_connections(options.connections_max)
             .acquire_timeout(options.acquire_timeout)
             .connect_lazy_with(connect);
-        Ok(Self { pool })
+        Ok(Self { pool, hands_over: false })
+    }
+
+    /// The same, and each charge that is written is on its way to the old credits system too.
+    #[must_use]
+    pub fn handing_over(self) -> Self {
+        Self { hands_over: true, ..self }
     }
 
     /// Is Postgres there?

@@ -5,6 +5,7 @@ mod bad_input;
 mod clients;
 mod commands;
 mod dev;
+mod dual_write;
 mod envoy;
 mod gateway;
 mod nginx;

@@ -20,7 +20,7 @@ use crate::support::{eventually, scratch};
 pub(super) const SERVICE_TOKEN: &str = "the token of a chat service";
 /// Signs the JWTs of its users.
 pub(super) const JWT_SECRET: &str = "a secret of at least thirty-two bytes";
-const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
+pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
 
 /// A process that does not outlive its test, also when the test fails before it is ready.
 struct Running(Child);
