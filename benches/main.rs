@@ -11,6 +11,7 @@ mod http;
 mod ledger;
 mod load;
 mod peers;
+mod proxy;
 mod reset;
 mod script;
 mod support;
@@ -24,7 +25,7 @@ use support::{Scale, gate_process::EMPTY_SERVER};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every benchmark, in the order of the report.
-const NAMES: &[&str] = &["script", "gate", "http", "flush", "cold", "reset", "ledger", "load", "peers"];
+const NAMES: &[&str] = &["script", "gate", "http", "proxy", "flush", "cold", "reset", "ledger", "load", "peers"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +64,7 @@ fn run(name: &str, scale: Scale) -> anyhow::Result<()> {
         "script" => script::run(scale)?,
         "gate" => gate::run(scale)?,
         "http" => http::run(scale)?,
+        "proxy" => proxy::run(scale)?,
         "flush" => flush::run(scale)?,
         "cold" => cold::run(scale)?,
         "reset" => reset::run(scale)?,

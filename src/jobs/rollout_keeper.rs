@@ -1,7 +1,7 @@
 //! The rollout keeper: this gate decides for whom the newest change says, whoever made it and at whichever gate.
 //!
 //! The configuration is read again every second. What it says counts when it says something else than before; an unreadable
-//! one changes nothing. While Postgres is away the rollout stays as it is.
+//! one changes nothing. While Postgres is away a changed configuration holds at once, for the gates that have it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,6 +80,11 @@ impl RolloutKeeper {
         if seen.configured.as_ref() != Some(&configured) {
             match &configured {
                 Ok(rollout) => {
+                    if seen.configured.is_some() {
+                        // Whoever turns the gate off because Postgres is the trouble means now.
+                        self.gate.set_rollout(rollout.clone());
+                        seen.change = 0;
+                    }
                     self.postgres.configure_rollout(rollout, self.clock.now()).await?;
                 }
                 Err(error) => tracing::error!(error, "the configuration cannot be read; the rollout stays as it is"),

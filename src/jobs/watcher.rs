@@ -18,7 +18,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{quota::Quota, user_id::UserId},
+    domain::{
+        quota::{Quota, Source},
+        user_id::UserId,
+    },
     gate::{Gate, GateError},
     store::redis::Redis,
 };
@@ -153,8 +156,14 @@ impl Watched {
     fn tell(&mut self, quota: Quota) {
         self.read_at = Instant::now();
         self.quota.send_if_modified(|known| {
-            // Of two reads that were under way at once, the one with the lower version is the older.
-            let is_news = quota.version >= known.version && Quota { as_of: known.as_of, ..quota.clone() } != *known;
+            let is_newer = match (known.source, quota.source) {
+                // Of two reads that were under way at once, the one with the lower version is the older.
+                (Source::Redis, Source::Redis) => quota.version >= known.version,
+                // What Postgres says is behind, and its version does not compare.
+                (Source::Redis, Source::Postgres) => false,
+                (Source::Postgres, _) => true,
+            };
+            let is_news = is_newer && Quota { as_of: known.as_of, ..quota.clone() } != *known;
             if is_news {
                 *known = quota;
             }

@@ -1,17 +1,22 @@
 //! The switch between the gate and its callers.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use futures_util::future::join_all;
 use quota_gate::{
     domain::{
+        clock::Clock,
         decision::{Decision, Passed},
         rollout::{Mode, Percentage, Rollout},
     },
     gate::Commit,
+    jobs::rollout_keeper::{RolloutKeeper, Seen},
 };
 
-use crate::support::{GateUnderTest, World, key, reserve, user};
+use crate::support::{GateUnderTest, World, key, migrated_copy, postgres, reserve, user};
 
 fn mode(mode: Mode) -> Rollout {
     Rollout { mode, ..Rollout::default() }
@@ -62,42 +67,30 @@ async fn only_who_is_in_is_decided_for() {
     assert!(matches!(gate.consume("bob", 101).await, Ok(Decision::Passed(Passed::Out))));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
     let world = World::new().await;
     let gate = world.gate().await;
-    let (charged, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let charged = AtomicU64::new(0);
+    let modes = [Mode::Off, Mode::Enforce, Mode::Shadow];
+    // Each message is sent right after a switch, while the messages and holds of fifteen others are on their way.
     let caller = async |number: usize| {
         let who = format!("user-{}", number % 5);
         for turn in 0..60 {
+            gate.gate.set_rollout(mode(modes[(number + turn) % 3]));
             if turn % 2 == 0 {
                 if let Ok(Decision::Allowed(_)) = gate.consume(&who, 1).await {
                     charged.fetch_add(1, Ordering::SeqCst);
                 }
             } else if let Ok(Decision::Allowed(held)) = gate.gate.reserve(reserve(&who, 2, 60)).await {
                 // Whatever the switch says by now.
-                tokio::task::yield_now().await;
                 let id = gate.gate.reservation_id(&held.reservation);
                 let committed = gate.gate.commit(&id, Commit::default()).await.unwrap().now().unwrap();
                 charged.fetch_add(committed.charged.get().into(), Ordering::SeqCst);
             }
         }
     };
-    let switching = async {
-        let modes = [Mode::Off, Mode::Enforce, Mode::Shadow];
-        for turn in 0.. {
-            if done.load(Ordering::SeqCst) {
-                break;
-            }
-            gate.gate.set_rollout(mode(modes[turn % 3]));
-            tokio::task::yield_now().await;
-        }
-    };
-    let load = async {
-        join_all((0..16).map(caller)).await;
-        done.store(true, Ordering::SeqCst);
-    };
-    tokio::join!(load, switching);
+    join_all((0..16).map(caller)).await;
     let mut in_redis = 0;
     for number in 0..5 {
         let quota = gate.gate.quota(&user(&format!("user-{number}"))).await.unwrap();
@@ -110,4 +103,26 @@ async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
     assert_eq!(u64::try_from(log).unwrap(), in_redis);
     let tally = gate.gate.rollout_tally();
     assert!(tally.out > 0 && tally.shadow_allowed > 0, "every mode had its turn: {tally:?}");
+}
+
+#[tokio::test]
+async fn a_changed_file_turns_the_gate_off_while_postgres_is_away() {
+    let server = postgres().await;
+    let database = migrated_copy(&server).await;
+    let world = World::on(database, Clock::machine(), false, "UTC").await;
+    let gate = world.gate().await;
+    let file = Arc::new(Mutex::new(Rollout::default()));
+    let reading = Arc::clone(&file);
+    let keeper = RolloutKeeper {
+        gate: gate.gate.clone(),
+        postgres: gate.postgres.clone(),
+        configured: Arc::new(move || Ok(reading.lock().unwrap().clone())),
+        clock: Clock::machine(),
+    };
+    let mut seen = Seen::default();
+    keeper.step(&mut seen).await.unwrap();
+    drop(server);
+    *file.lock().unwrap() = mode(Mode::Off);
+    assert!(keeper.step(&mut seen).await.is_err(), "it cannot be written down");
+    assert_eq!(gate.gate.rollout().mode, Mode::Off);
 }
