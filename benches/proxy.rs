@@ -24,6 +24,8 @@ const STREAMS: usize = 200;
 /// Words of an answer, and the pause before each.
 const WORDS: usize = 50;
 const PACE_MS: usize = 20;
+/// One stream alone says less, so that more of them begin.
+const WORDS_ALONE: usize = 2;
 
 /// Whom clients ask.
 #[derive(Clone)]
@@ -55,7 +57,7 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         scale,
         "the proxy before a model server",
         "Chat completions of 50 words, one every 20 ms, streamed by the local model server to clients that ask again as soon as an answer has \
-         ended; asked directly, and through quota-gate serve, which reserves, reads usage and commits. The first piece is the event \
+         ended (alone, of two words); asked directly, and through quota-gate serve, which reserves, reads usage and commits. The first piece is the event \
          that says who speaks. Model server and clients are one process, the gate another, Redis and Postgres more; all share the \
          machine's cores, so at 200 streams the gate also takes time from the model server.",
     );
@@ -173,7 +175,8 @@ async fn ask(side: &Side, streams: usize, time: Duration, watched: Option<u32>) 
             // Not all at the same moment: chats do not begin together.
             tokio::time::sleep(Duration::from_millis((number * WORDS * PACE_MS / streams.max(1)) as u64)).await;
             loop {
-                one(&client, &side, user.as_str(), &seen).await?;
+                let words = if streams == 1 { WORDS_ALONE } else { WORDS };
+                one(&client, &side, (user.as_str(), words), &seen).await?;
                 if Instant::now() >= until {
                     return anyhow::Ok(());
                 }
@@ -190,9 +193,14 @@ async fn ask(side: &Side, streams: usize, time: Duration, watched: Option<u32>) 
     Ok((seen, memory))
 }
 
-async fn one(client: &reqwest::Client, side: &Side, user: &str, seen: &Mutex<Seen>) -> anyhow::Result<()> {
+async fn one(
+    client: &reqwest::Client,
+    side: &Side,
+    (user, words): (&str, usize),
+    seen: &Mutex<Seen>,
+) -> anyhow::Result<()> {
     let message = json!({
-        "model": format!("local:words={WORDS},pace-ms={PACE_MS}"), "stream": true,
+        "model": format!("local:words={words},pace-ms={PACE_MS}"), "stream": true,
         "messages": [{"role": "user", "content": "A question of some length, as people ask them"}],
     });
     let started = Instant::now();

@@ -16,6 +16,7 @@
 //! | [`jobs`] | flusher, resetter, sweeper, announcer, verifier |
 //! | [`middleware`] | the gate before any axum service: reserve, answer, settle |
 //! | [`http`] | routes, authentication, problems |
+//! | [`outbound`] | requests that the gate makes itself |
 //! | [`app`], [`config`], [`telemetry`], [`shutdown`] | put it together |
 //! | [`cli`], [`dev`] | the commands, and the private servers of `dev` and of the tests |
 
@@ -28,6 +29,7 @@ pub mod gate;
 pub mod http;
 pub mod jobs;
 pub mod middleware;
+pub mod outbound;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

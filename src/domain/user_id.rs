@@ -48,6 +48,12 @@ impl UserId {
 }
 
 impl SessionId {
+    /// The conversation of messages that name none.
+    #[must_use]
+    pub fn unnamed() -> Self {
+        Self("none".into())
+    }
+
     /// Checks an id that came from outside.
     ///
     /// # Errors

@@ -5,29 +5,22 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, Method, Request, Uri, header};
+use axum::http::{HeaderValue, Method, Request, header};
 use bytes::Bytes;
 use chrono::SecondsFormat;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
     domain::{InvalidInput, calendar::Period, user_id::UserId},
+    outbound::{Client, base_url, bearer, client, describe},
     store::postgres::DualWrite,
 };
 
 /// Longer answers are none of its answers.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// An idle connection is used again within this time.
-const POOL_IDLE_MAX: Duration = Duration::from_secs(30);
-
 /// How to reach it.
 #[derive(Debug, Clone, Copy)]
 pub struct OldCreditsOptions<'a> {
@@ -42,7 +35,7 @@ pub struct OldCreditsOptions<'a> {
 /// The old credits system. A cheap clone.
 #[derive(Clone)]
 pub struct OldCredits {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
     url: String,
     authorization: Option<HeaderValue>,
     timeout: Duration,
@@ -59,30 +52,14 @@ impl OldCredits {
     /// # Errors
     /// If the URL is none, or the token cannot be sent.
     pub fn new(options: &OldCreditsOptions<'_>) -> Result<Self, InvalidInput> {
-        let invalid = |field: &'static str, rule: &str| InvalidInput { field, rule: rule.to_owned() };
-        let url: Uri = options.url.parse().map_err(|_| invalid("dual_write.url", "is no URL"))?;
-        if url.host().is_none() || !matches!(url.scheme_str(), Some("http" | "https")) || url.query().is_some() {
-            return Err(invalid("dual_write.url", "must be like https://credits.example.com/debits"));
-        }
-        let authorization = (!options.token.is_empty())
-            .then(|| {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", options.token))
-                    .map_err(|_| invalid("dual_write.token", "has characters that no header has"))?;
-                value.set_sensitive(true);
-                Ok(value)
-            })
-            .transpose()?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|_| invalid("dual_write.url", "cannot be asked: this machine trusts no certificate"))?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_MAX)
-            .build(connector);
-        Ok(Self { client, url: options.url.to_owned(), authorization, timeout: options.timeout })
+        let invalid = |field: &'static str| move |rule: String| InvalidInput { field, rule };
+        let client = client(options.timeout).map_err(|error| invalid("dual_write.url")(error.to_string()))?;
+        let url = base_url(options.url).map_err(invalid("dual_write.url"))?;
+        let authorization = match options.token {
+            "" => None,
+            token => Some(bearer(token).map_err(invalid("dual_write.token"))?),
+        };
+        Ok(Self { client, url, authorization, timeout: options.timeout })
     }
 
     /// Tells it of a charge. Telling it again is harmless: it knows the event by its id.
@@ -134,7 +111,7 @@ impl OldCredits {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
         let asking = async {
-            let response = self.client.request(request).await.map_err(|error| error.to_string())?;
+            let response = self.client.request(request).await.map_err(|error| describe(&error))?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))

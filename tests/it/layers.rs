@@ -9,13 +9,14 @@ use std::{
 };
 
 /// A top-level module, and the ones that it may name.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("gate", &["domain", "store"]),
-    ("jobs", &["domain", "store", "gate"]),
+    ("outbound", &[]),
+    ("jobs", &["domain", "store", "gate", "outbound"]),
     ("middleware", &["domain", "gate"]),
-    ("http", &["domain", "store", "gate", "jobs", "middleware"]),
+    ("http", &["domain", "store", "gate", "jobs", "middleware", "outbound"]),
     ("config", &["domain", "telemetry"]),
     ("telemetry", &[]),
     ("shutdown", &[]),

@@ -145,7 +145,10 @@ fn failure(status: u16, message: &str, code: &str) -> Response {
 
 /// What every answer begins with: the misbehaviour that comes before its head.
 async fn before_the_head(behaviour: &Behaviour) -> Option<Response> {
-    tokio::time::sleep(behaviour.head_delay).await;
+    // Even no time at all would be a tick of the timer.
+    if !behaviour.head_delay.is_zero() {
+        tokio::time::sleep(behaviour.head_delay).await;
+    }
     let status = behaviour.status?;
     Some(failure(status, "the model misbehaves as it was asked to", "misbehaviour"))
 }

@@ -12,13 +12,7 @@ use std::{
 };
 
 use axum::http::Uri;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use http_body_util::{BodyExt, Limited};
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation, decode, decode_header,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
@@ -29,7 +23,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::domain::{InvalidInput, user_id::UserId};
+use crate::{
+    domain::{InvalidInput, user_id::UserId},
+    outbound::{Client, client},
+};
 
 /// Shorter secrets could be guessed.
 const SECRET_BYTES_MIN: usize = 32;
@@ -82,7 +79,7 @@ struct Jwks {
 
 enum Source {
     File(PathBuf),
-    Url(Box<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>>, Uri),
+    Url(Box<Client>, Uri),
 }
 
 #[derive(Clone)]
@@ -198,13 +195,8 @@ impl Source {
         if url.scheme_str() != Some("https") && !is_local {
             return Err("must be an https: URL: whoever changes the document on its way signs in as anybody".to_owned());
         }
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|error| format!("cannot be fetched, for this machine trusts no certificate: {error}"))?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        Ok(Self::Url(Box::new(Client::builder(TokioExecutor::new()).build(connector)), url))
+        let client = client(FETCH_MAX).map_err(|error| format!("cannot be fetched: {error}"))?;
+        Ok(Self::Url(Box::new(client), url))
     }
 
     async fn fetch(&self) -> Result<HashMap<String, Key>, String> {
@@ -214,7 +206,6 @@ impl Source {
                 read.map_err(|error| format!("{}: {error}", path.display()))?
             }
             Self::Url(client, url) => {
-                // No redirects: the address that the operator wrote down answers, or nobody.
                 let fetching = async {
                     let response = client.get(url.clone()).await.map_err(|error| format!("{url}: {error}"))?;
                     if !response.status().is_success() {

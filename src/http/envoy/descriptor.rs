@@ -13,8 +13,6 @@ const USER: &str = "user";
 const SESSION: &str = "session";
 const MODEL: &str = "model";
 const AP: &str = "ap";
-/// The conversation of messages that name none.
-const NO_SESSION: &str = "none";
 
 /// A message, as one of a request's descriptors tells it.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +36,7 @@ impl Message {
             [..] => return Err(invalid("at most one descriptor may name a user".into())),
         };
         let user = UserId::parse(value(descriptor, USER).unwrap_or_default())?;
-        let session = SessionId::parse(value(descriptor, SESSION).unwrap_or(NO_SESSION))?;
+        let session = value(descriptor, SESSION).map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
         let each = match value(descriptor, AP) {
             Some(ap) => Ap::cost(ap.parse().map_err(|_| invalid(format!("ap is no number: {ap:?}")))?)?,
             None => costs.of(value(descriptor, MODEL).unwrap_or_default()),

@@ -37,8 +37,6 @@ use crate::{
 
 /// The conversation that a message belongs to. Clients set it as an extra header.
 const X_SESSION_ID: &str = "x-session-id";
-/// The conversation of messages that name none.
-const NO_SESSION: &str = "none";
 
 /// An OpenAI-compatible API behind the gate.
 pub struct Proxy {
@@ -276,7 +274,7 @@ fn upstream_path(path: &str) -> &str {
 }
 
 fn session(parts: &Parts) -> Result<SessionId, Problem> {
-    let Some(value) = parts.headers.get(X_SESSION_ID) else { return Ok(SessionId::parse(NO_SESSION)?) };
+    let Some(value) = parts.headers.get(X_SESSION_ID) else { return Ok(SessionId::unnamed()) };
     Ok(SessionId::parse(value.to_str().unwrap_or("\n"))?)
 }
 

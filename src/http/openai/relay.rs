@@ -4,20 +4,16 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header},
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use tokio::time::timeout;
 
 use crate::{
     domain::InvalidInput,
     http::error::{Code, Problem},
+    outbound::{Client, base_url, bearer, client, describe},
 };
 
 /// What the upstream is told of the client's headers. All others stay here: credentials, cookies, names of users, addresses, and
@@ -42,9 +38,6 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("openai-processing-ms"),
     HeaderName::from_static("openai-version"),
 ];
-/// An idle connection is used again within this time; most servers close it after a minute.
-const POOL_IDLE_MAX: Duration = Duration::from_secs(30);
-
 /// Where models are asked.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions<'a> {
@@ -63,7 +56,7 @@ pub struct UpstreamOptions<'a> {
 /// An OpenAI-compatible API, and a pool of connections to it.
 #[derive(Clone)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
     base: String,
     authorization: HeaderValue,
     head_timeout: Duration,
@@ -76,33 +69,12 @@ impl Upstream {
     /// # Errors
     /// If the URL is none, or the key cannot be sent.
     pub fn new(options: &UpstreamOptions<'_>) -> Result<Self, InvalidInput> {
-        let invalid = |field: &'static str, rule: &str| InvalidInput { field, rule: rule.to_owned() };
-        let url: Uri = options.url.parse().map_err(|_| invalid("upstream.url", "is no URL"))?;
-        if url.host().is_none() || !matches!(url.scheme_str(), Some("http" | "https")) || url.query().is_some() {
-            return Err(invalid("upstream.url", "must be like https://api.openai.com/v1"));
-        }
-        let key = format!("Bearer {}", options.key);
-        let mut authorization =
-            HeaderValue::try_from(key).map_err(|_| invalid("upstream.key", "has characters that no header has"))?;
-        authorization.set_sensitive(true);
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(options.connect_timeout));
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|_| invalid("upstream.url", "cannot be asked: this machine trusts no certificate"))?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_MAX)
-            .build(connector);
+        let invalid = |field: &'static str| move |rule: String| InvalidInput { field, rule };
+        let client = client(options.connect_timeout).map_err(|error| invalid("upstream.url")(error.to_string()))?;
         Ok(Self {
             client,
-            base: options.url.trim_end_matches('/').to_owned(),
-            authorization,
+            base: base_url(options.url).map_err(invalid("upstream.url"))?,
+            authorization: bearer(options.key).map_err(invalid("upstream.key"))?,
             head_timeout: options.head_timeout,
             idle_timeout: options.idle_timeout,
         })
@@ -164,12 +136,6 @@ fn only(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
         }
     }
     kept
-}
-
-/// An error with its causes; hyper's own text names none.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn count(outcome: &'static str) {

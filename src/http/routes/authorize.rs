@@ -33,9 +33,6 @@ use crate::{
     },
 };
 
-/// The conversation of messages that name none.
-const NO_SESSION: &str = "none";
-
 /// What the gateway's configuration asks for. It belongs into the URL, where no client can change it.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -101,7 +98,7 @@ pub(in crate::http) async fn authorize(
         403 => StatusCode::FORBIDDEN,
         _ => return Err(Problem::new(Code::InvalidRequest, "denied is 429 or 403")),
     };
-    let session = SessionId::parse(params.session.as_deref().unwrap_or(NO_SESSION))?;
+    let session = params.session.as_deref().map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
     let ap = match params.ap {
         Some(ap) => Ap::cost(ap)?,
         None => costs.of(params.model.as_deref().unwrap_or_default()),
