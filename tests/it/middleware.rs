@@ -13,7 +13,13 @@ use axum::{
 use futures_util::{StreamExt, future::join_all, stream};
 use http_body_util::BodyExt;
 use quota_gate::{
-    domain::{ap::Ap, hold::Ttl, usage::Tokens, user_id::SessionId},
+    domain::{
+        ap::Ap,
+        hold::Ttl,
+        rollout::{Mode, Rollout},
+        usage::Tokens,
+        user_id::SessionId,
+    },
     middleware::{Ask, ClientGone, QuotaLayer, Refusal, Settlements, Spent},
 };
 use tower::{Layer, Service, ServiceExt};
@@ -234,6 +240,64 @@ async fn a_message_that_the_quota_does_not_cover_never_reaches_the_service() {
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "denied, 2 short");
     let nobody = chat.clone().oneshot(Request::builder().uri("/panic").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(nobody.into_body().collect().await.unwrap().to_bytes(), "who?");
+}
+
+#[tokio::test]
+async fn a_message_that_the_rollout_lets_through_is_answered_and_costs_nothing() {
+    let mut world = World::new().await;
+    let gate = world.gate().await;
+    let (chat, settlements) = chat(&gate, |layer| layer);
+    gate.gate.set_rollout(Rollout { mode: Mode::Off, ..Rollout::default() });
+    world.redis.kill().await;
+    for path in ["/spent", "/stream"] {
+        let answer = ask_for(&chat, path, "alice").await.unwrap();
+        assert!(answer.into_body().collect().await.is_ok(), "{path}");
+    }
+    assert_eq!((settlements.count(), gate.gate.rollout_tally().out), (0, 2));
+}
+
+#[tokio::test]
+async fn what_the_handler_says_of_its_answer_decides() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let layer = QuotaLayer::new(gate.gate.clone(), ask as fn(&Parts) -> _, refuse as fn(Refusal) -> _);
+    let settlements = layer.settlements();
+    let say = |what: &'static str| {
+        get(async move |Extension(spent): Extension<Spent>| {
+            match what {
+                "a preamble and no more" => spent.preamble(),
+                "content after a preamble" => {
+                    spent.preamble();
+                    spent.content_begins();
+                }
+                "it broke off" => spent.broke_off(),
+                "it broke off in its preamble" => {
+                    spent.preamble();
+                    spent.broke_off();
+                }
+                _ => {}
+            }
+            Body::from_stream(stream::iter([piece("a")]).chain(stream::pending()))
+        })
+    };
+    // Told with a client that goes after the first piece, and with `broke_off` in any case.
+    for (number, (what, charged)) in [
+        ("nothing", 5),
+        ("a preamble and no more", 0),
+        ("content after a preamble", 5),
+        ("it broke off", 5),
+        ("it broke off in its preamble", 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let who = format!("user-{number}");
+        let service = Router::new().route("/", say(what)).into_service::<Body>();
+        let mut body = layer.layer(service).oneshot(request("/", &who)).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        assert_eq!(settled(&gate, &settlements, &who).await, (charged, 0), "{what}");
+    }
 }
 
 #[tokio::test]

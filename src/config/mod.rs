@@ -2,10 +2,11 @@
 //!
 //! Only `app` and `cli` read this. Everything below them takes plain values.
 
+mod secret;
+mod sections;
+
 use std::{
     collections::BTreeMap,
-    fmt,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,24 +18,19 @@ use figment::{
 };
 use serde::Deserialize;
 
-use crate::{
-    domain::{
-        InvalidInput,
-        ap::Ap,
-        client_gone::ClientGone,
-        daily_at::DailyAt,
-        decision::OnRedisFailure,
-        level::LevelName,
-        partition::Partitions,
-        rollout::{Mode, Percentage, Rollout},
-        scope::Scope,
-        user_id::UserId,
-    },
-    telemetry::LogFormat,
+pub use self::{secret::Secret, sections::*};
+use crate::domain::{
+    InvalidInput,
+    ap::Ap,
+    daily_at::DailyAt,
+    level::LevelName,
+    partition::Partitions,
+    rollout::{Percentage, Rollout},
+    user_id::UserId,
 };
 
 /// Every setting with its default and a comment.
-pub const DEFAULTS: &str = include_str!("../config/default.toml");
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -59,120 +55,6 @@ pub struct Config {
     /// The operator's file, to be read again.
     #[serde(skip)]
     pub file: Option<PathBuf>,
-}
-
-/// A text that no log and no error shows.
-/// `file:/path` stands for the contents of that file, without a line end.
-#[derive(Clone, Default, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Secret(String);
-
-macro_rules! sections {
-    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
-        $(
-            /// One section of `config/default.toml`, which says what each setting means.
-            #[derive(Debug, Clone, Deserialize)]
-            #[serde(deny_unknown_fields)]
-            #[expect(missing_docs, reason = "config/default.toml says what each setting means")]
-            pub struct $name { $(pub $field: $type),* }
-        )*
-    };
-}
-
-sections! {
-    Server {
-        listen: SocketAddr,
-        request_timeout_ms: u64,
-        header_read_timeout_ms: u64,
-        stop_delay_ms: u64,
-        drain_timeout_ms: u64,
-        connections_max: usize,
-        requests_in_flight_max: usize,
-        settlements_in_flight_max: usize,
-        quota_streams_max: usize,
-        body_bytes_max: usize,
-    }
-    Redis {
-        url: Secret,
-        connect_timeout_ms: u64,
-        response_timeout_ms: u64,
-        queue_timeout_ms: u64,
-        queue_length_max: usize,
-        batch_operations_max: usize,
-        calls_in_flight_max: usize,
-        stream_entries_max: u32,
-    }
-    Postgres {
-        url: Secret,
-        connections_max: u32,
-        acquire_timeout_ms: u64,
-        statement_timeout_ms: u64,
-    }
-    Quota {
-        partitions: u16,
-        time_zone: String,
-        on_redis_failure: OnRedisFailure,
-        idempotency_ttl_seconds: u64,
-        decision_timeout_ms: u64,
-    }
-    Flusher {
-        enabled: bool,
-        interval_ms: u64,
-        batch_events_max: usize,
-    }
-    Resetter {
-        enabled: bool,
-        daily_at_utc: String,
-        overdue_after_hours: u32,
-        flush_lag_max_seconds: u32,
-    }
-    Auth {
-        jwt_secret: Secret,
-        jwks: String,
-        jwt_issuer: String,
-        jwt_audience: String,
-        jwt_leeway_seconds: u64,
-        tokens: BTreeMap<String, Token>,
-        reservation_secret: Secret,
-    }
-    Token {
-        sha256: Vec<String>,
-        scopes: Vec<Scope>,
-    }
-    RateLimits {
-        per_address: u32,
-        unauthenticated_per_address: u32,
-        per_token: u32,
-    }
-    DualWrite {
-        url: String,
-        token: Secret,
-        timeout_ms: u64,
-        at_once: usize,
-    }
-    Envoy {
-        listen: Option<SocketAddr>,
-    }
-    RolloutSection {
-        mode: Mode,
-        percentage: f64,
-        always_in: Vec<String>,
-        always_out: Vec<String>,
-    }
-    Upstream {
-        url: String,
-        key: Secret,
-        connect_timeout_ms: u64,
-        head_timeout_ms: u64,
-        idle_timeout_ms: u64,
-        client_gone: ClientGone,
-        requests_in_flight_max: usize,
-        body_bytes_max: usize,
-    }
-    Telemetry {
-        log_format: LogFormat,
-        log_filter: String,
-    }
 }
 
 /// Why the settings cannot be meant. The message names the setting and says what to do.
@@ -281,49 +163,6 @@ fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
     move |error| ConfigError::Invalid { setting, problem: error.rule }
 }
 
-impl TryFrom<String> for Secret {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let Some(path) = text.strip_prefix("file:") else { return Ok(Self(text)) };
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(error) => Err(format!("the file {path} of a secret cannot be read: {error}")),
-        }
-    }
-}
-
-impl Secret {
-    /// A secret from elsewhere than the configuration.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself; only for what has to use it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The text, if there is one.
-    ///
-    /// # Errors
-    /// A message that says which setting is missing and how to make it.
-    pub fn required(&self, setting: &'static str, how: &str) -> Result<&str, ConfigError> {
-        if self.0.is_empty() {
-            return Err(ConfigError::Invalid { setting, problem: format!("is not set: {how}") });
-        }
-        Ok(&self.0)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// A setting in milliseconds.
 #[must_use]
 pub const fn ms(milliseconds: u64) -> Duration {
@@ -334,7 +173,7 @@ pub const fn ms(milliseconds: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn from_toml(text: &str) -> Result<Config, Box<figment::Error>> {
+    pub(super) fn from_toml(text: &str) -> Result<Config, Box<figment::Error>> {
         Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(text)).extract().map_err(Box::new)
     }
 
@@ -380,19 +219,5 @@ mod tests {
     fn an_unknown_setting_is_refused_by_name() {
         let error = from_toml("[server]\nlissten = \"0.0.0.0:1\"").unwrap_err().to_string();
         assert!(error.contains("lissten"), "{error}");
-    }
-
-    #[test]
-    fn a_secret_never_shows() {
-        let config = from_toml("[auth]\njwt_secret = \"swordfish\"").unwrap();
-        assert!(!format!("{config:?}").contains("swordfish"));
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("secret");
-        std::fs::write(&file, "swordfish\n").unwrap();
-        let config = from_toml(&format!("[auth]\njwt_secret = \"file:{}\"", file.display())).unwrap();
-        assert_eq!(config.auth.jwt_secret.expose(), "swordfish");
-        assert!(from_toml("[auth]\njwt_secret = \"file:/nowhere\"").unwrap_err().to_string().contains("/nowhere"));
-        let error = Secret::default().required("auth.jwt_secret", "make one").unwrap_err().to_string();
-        assert_eq!(error, "configuration: auth.jwt_secret is not set: make one");
     }
 }
