@@ -130,7 +130,7 @@ fn report(section: &mut Section, counts: &[usize], figures: &[[Figures; 2]]) {
     );
     for (streams, [alone, through]) in counts.iter().zip(figures) {
         let added = |of: fn(&Figures) -> &Rounds| (of(through).median() - of(alone).median()) * 1e3;
-        let target = Some(Target::AtMost(1.0)).filter(|_| *streams == 1);
+        let target = Some(Target::AtMost(1.0));
         section.ratio(
             &format!("added to the first piece, p50, {streams} streams, ms"),
             added(|it| &it.first_p50),
