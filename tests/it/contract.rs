@@ -1,5 +1,6 @@
 //! `docs/openapi.json` is the contract that the handlers make.
 
+use serde_json::Value;
 use std::{fs, path::Path};
 
 /// To renew the file: `cargo test --test it contract -- --ignored`
@@ -20,4 +21,25 @@ fn the_committed_contract_is_the_one_that_is_served() {
 
 fn file() -> impl AsRef<Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json")
+}
+
+#[test]
+fn every_reference_of_the_contract_leads_somewhere() {
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|member| references(member, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let contract: Value = serde_json::from_str(&quota_gate::http::openapi_json()).unwrap();
+    let mut found = Vec::new();
+    references(&contract, &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    for reference in found {
+        assert!(contract.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
 }

@@ -37,6 +37,7 @@ struct ErrorBody {
     #[schema(example = "insufficient_quota")]
     kind: &'static str,
     /// Always null.
+    #[schema(required = true)]
     param: Option<String>,
     /// The kind of problem, as in the gate's own answers.
     code: Code,

@@ -48,6 +48,7 @@ pub(in crate::http) struct AuthorizeParams {
     session: Option<String>,
     /// When the message is charged.
     #[serde(default)]
+    #[param(inline)]
     settle: SettleWord,
     /// How long to hold its AP; 60 when not given.
     #[param(minimum = 1, maximum = 900)]

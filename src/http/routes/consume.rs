@@ -49,6 +49,7 @@ pub(in crate::http) struct ConsumedBody {
     /// Always true: a denial is a 429.
     allowed: bool,
     /// The id of the usage event; null when the rollout let it through.
+    #[schema(required = true)]
     usage_id: Option<String>,
     /// What was charged.
     charged: u32,
@@ -57,8 +58,10 @@ pub(in crate::http) struct ConsumedBody {
     /// Redis is away: the message was let through by what Postgres knows, and is charged later.
     degraded: bool,
     /// Why the rollout let it through uncharged; null when it was charged.
+    #[schema(required = true)]
     passed: Option<PassedWord>,
     /// Null when nothing was asked of the stores.
+    #[schema(required = true)]
     quota: Option<QuotaBody>,
 }
 

@@ -46,6 +46,7 @@ pub(in crate::http) struct MembershipChangedBody {
     #[schema(example = "basic")]
     previous_level: String,
     /// The level that takes over at the next period, and when; null when the change holds now.
+    #[schema(required = true)]
     pending: Option<PendingBody>,
     /// Counts the user's changes of level.
     level_version: u32,

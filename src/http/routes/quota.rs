@@ -59,6 +59,7 @@ pub(in crate::http) struct QuotaBody {
     time_zone: String,
     status: StatusWord,
     /// The next level that gives more; null at the top.
+    #[schema(required = true)]
     recommended_upgrade: Option<Upgrade>,
     /// Rises with every change: of two answers, the one with the higher version is newer.
     version: u64,
@@ -134,6 +135,7 @@ pub(in crate::http) struct DenialNumbers {
     /// required − remaining.
     shortfall: u32,
     quota_reset_at: String,
+    #[schema(required = true)]
     recommended_upgrade: Option<Upgrade>,
 }
 

@@ -72,18 +72,22 @@ pub(in crate::http) struct ExtendBody {
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct ReservationBody {
     /// Names the reservation from now on; null when the rollout let the message through: there is nothing to settle.
+    #[schema(required = true)]
     reservation_id: Option<String>,
     /// What is held.
     ap: u32,
     /// When it goes back by itself; null when nothing is held.
+    #[schema(required = true)]
     expires_at: Option<String>,
     /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
     /// Redis is away: nothing is held, the message was let through by what Postgres knows.
     degraded: bool,
     /// Why the rollout let it through, with nothing held; null when it was decided.
+    #[schema(required = true)]
     passed: Option<PassedWord>,
     /// Null when nothing was asked of the stores.
+    #[schema(required = true)]
     quota: Option<QuotaBody>,
 }
 

@@ -39,6 +39,7 @@ pub(in crate::http) struct ResetHealthBody {
     /// What is wrong, in words.
     problems: Vec<String>,
     /// The newest run; null before the first.
+    #[schema(required = true)]
     last_run: Option<LastRunBody>,
     /// Rows whose period is over; they reset when they are next needed, or at the next run.
     due_rows: u64,
@@ -55,6 +56,7 @@ pub(in crate::http) struct ResetHealthBody {
 pub(in crate::http) struct LastRunBody {
     trigger: String,
     started_at: String,
+    #[schema(required = true)]
     finished_at: Option<String>,
     reset_count: i64,
     failed_count: i64,

@@ -19,3 +19,4 @@ mod rollout;
 mod secrets;
 mod tls;
 mod traffic;
+mod web;

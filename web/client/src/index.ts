@@ -1,0 +1,23 @@
+/** A client of a quota gate, for Node, edge runtimes and browsers. */
+
+export { QuotaExceededError, QuotaGateError } from "./errors.js";
+export {
+    type Cost,
+    type Generation,
+    type Message,
+    QuotaGate,
+    type RequestOptions,
+    type WithQuotaOptions,
+} from "./gate.js";
+export type { TransportOptions } from "./transport.js";
+export type {
+    Accepted,
+    Code,
+    Committed,
+    Consumed,
+    MembershipChanged,
+    Quota,
+    Released,
+    Reservation,
+    Upgrade,
+} from "./types.js";

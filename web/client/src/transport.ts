@@ -1,0 +1,106 @@
+/** One request: who asks, how long it may take, and when it is tried again. */
+
+import { errorOf, QuotaGateError } from "./errors.js";
+import { jittered, pause } from "./pause.js";
+
+/** How to reach a gate. */
+export interface TransportOptions {
+    /** Where it is, for example `https://quota.internal`; for browsers, where your own routes are. */
+    url: string;
+    /** A service's token or a user's JWT; a function is asked before each request. None where a cookie says who asks. */
+    token?: string | (() => string | Promise<string>) | undefined;
+    /** Longest time of one try, in milliseconds; 5000 by default. */
+    timeoutMs?: number | undefined;
+    /** How often to try again, where that is safe; 2 by default. */
+    retries?: number | undefined;
+    /** Another `fetch`. */
+    fetch?: typeof fetch | undefined;
+}
+
+/** A request. */
+export interface Ask {
+    method: "GET" | "POST" | "PUT";
+    path: string;
+    body?: unknown;
+    /** In whose name a service asks. */
+    user?: string | undefined;
+    idempotencyKey?: string | undefined;
+    /** Carried out twice, it does no harm: it may be tried again when its answer was lost. */
+    repeatable: boolean;
+    signal?: AbortSignal | undefined;
+}
+
+const PAUSE_MIN_MS = 100;
+const PAUSE_MAX_MS = 2000;
+
+export class Transport {
+    readonly #url: string;
+    readonly #token: TransportOptions["token"];
+    readonly #timeoutMs: number;
+    readonly #retries: number;
+    readonly #fetch: typeof fetch;
+
+    constructor(options: TransportOptions) {
+        this.#url = options.url.replace(/\/+$/, "");
+        this.#token = options.token;
+        this.#timeoutMs = options.timeoutMs ?? 5000;
+        this.#retries = options.retries ?? 2;
+        this.#fetch = options.fetch ?? ((...request) => globalThis.fetch(...request));
+    }
+
+    /** Asks, and tries again what may be tried again; the error is the last one. */
+    async ask<T>(ask: Ask): Promise<T> {
+        for (let attempt = 0; ; attempt++) {
+            try {
+                return await this.#once<T>(ask);
+            } catch (error) {
+                if (attempt >= this.#retries || ask.signal?.aborted || !mayRepeat(ask, error)) throw error;
+                await pause(pauseBefore(attempt, error), ask.signal);
+            }
+        }
+    }
+
+    /** The answer itself, for as long as it takes to come. */
+    async open(ask: Ask, accept: string): Promise<Response> {
+        const headers = new Headers({ accept });
+        if (ask.body !== undefined) headers.set("content-type", "application/json");
+        if (ask.user !== undefined) headers.set("x-user-id", ask.user);
+        if (ask.idempotencyKey !== undefined) headers.set("idempotency-key", ask.idempotencyKey);
+        const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+        if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
+        const response = await this.#fetch(this.#url + ask.path, {
+            method: ask.method,
+            headers,
+            body: ask.body === undefined ? null : JSON.stringify(ask.body),
+            signal: ask.signal ?? null,
+        });
+        if (!response.ok) throw await errorOf(response);
+        return response;
+    }
+
+    async #once<T>(ask: Ask): Promise<T> {
+        const timeout = AbortSignal.timeout(this.#timeoutMs);
+        const signal = ask.signal ? AbortSignal.any([ask.signal, timeout]) : timeout;
+        try {
+            const response = await this.open({ ...ask, signal }, "application/json");
+            return (await response.json()) as T;
+        } catch (error) {
+            if (error instanceof QuotaGateError || ask.signal?.aborted) throw error;
+            const what = timeout.aborted ? `no answer within ${this.#timeoutMs} ms` : "the gate cannot be reached";
+            // It may have arrived.
+            throw new QuotaGateError(what, { status: 0, code: "NO_ANSWER", indeterminate: true, cause: error });
+        }
+    }
+}
+
+function mayRepeat(ask: Ask, error: unknown): boolean {
+    if (!(error instanceof QuotaGateError)) return false;
+    const isTransient = error.code === "NO_ANSWER" || error.status >= 500 || error.code === "RATE_LIMITED";
+    return isTransient && (ask.repeatable || !error.indeterminate);
+}
+
+/** As long as the gate says, or twice as long each time. */
+function pauseBefore(attempt: number, error: unknown): number {
+    const asked = error instanceof QuotaGateError ? error.retryAfterMs : undefined;
+    return jittered(Math.min(asked ?? PAUSE_MIN_MS * 2 ** attempt, PAUSE_MAX_MS));
+}
