@@ -1,0 +1,57 @@
+"use client";
+
+/** A chat input that keeps what was written, says what it costs, and why it cannot be sent. */
+
+import { useNumber, useShared } from "./context.js";
+import { type ChatInputOptions, useChatInput, useChatQuota } from "./hooks.js";
+
+export interface ChatInputProps extends ChatInputOptions {
+    className?: string;
+}
+
+export function ChatInput({ className, cost = 1, ...options }: ChatInputProps) {
+    const { store, messages } = useShared();
+    const number = useNumber();
+    const { quota, pending, refresh } = useChatQuota();
+    const { blocked, canSend, isSending, error, send, reasonId, inputProps } = useChatInput({ ...options, cost });
+    const free = Math.max(0, (quota?.remaining ?? 0) - pending);
+    const reason = blocked
+        ? messages.blocked(blocked, number(cost), number(free))
+        : error !== undefined
+          ? messages.failed
+          : store
+            ? messages.cost(number(cost))
+            : "";
+    return (
+        <form
+            className={`qg-input${className ? ` ${className}` : ""}`}
+            data-blocked={blocked}
+            onSubmit={(event) => {
+                event.preventDefault();
+                void send();
+            }}
+        >
+            <textarea {...inputProps} rows={3} aria-label={messages.message} placeholder={messages.placeholder} />
+            <div className="qg-actions">
+                <p id={reasonId} className="qg-note" role="status">
+                    {reason}
+                </p>
+                {blocked && (
+                    <button type="button" className="qg-link" onClick={() => void refresh()}>
+                        {messages.refresh}
+                    </button>
+                )}
+                {/* Not disabled: whoever gets to it by keyboard hears why it does nothing. */}
+                <button
+                    type="submit"
+                    className="qg-button qg-primary"
+                    aria-disabled={!canSend}
+                    aria-busy={isSending}
+                    aria-describedby={reasonId}
+                >
+                    {messages.send}
+                </button>
+            </div>
+        </form>
+    );
+}

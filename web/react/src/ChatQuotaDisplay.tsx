@@ -1,0 +1,87 @@
+"use client";
+
+/** What is left, how much of it is used, and when it resets. */
+
+import { useId } from "react";
+import { useNumber, useShared } from "./context.js";
+import { fillOf, relativeText, resetText } from "./derive.js";
+import { useChatQuota, useNow, useThresholdAnnouncement } from "./hooks.js";
+
+export interface ChatQuotaDisplayProps {
+    /** One line: the meter and what is left. */
+    compact?: boolean;
+    className?: string;
+}
+
+export function ChatQuotaDisplay({ compact = false, className }: ChatQuotaDisplayProps) {
+    const { store, locale, messages } = useShared();
+    const number = useNumber();
+    const { status, quota, pending, refresh } = useChatQuota();
+    const announcement = useThresholdAnnouncement();
+    const now = useNow();
+    const id = useId();
+    if (!store) return null;
+    const root = {
+        className: `qg-display${compact ? " qg-compact" : ""}${className ? ` ${className}` : ""}`,
+        "data-status": status,
+        "aria-label": messages.quota,
+    };
+    if (!quota) {
+        return (
+            <section {...root} aria-busy={status === "loading"}>
+                <p className="qg-note">{status === "error" ? messages.unavailable : messages.loading}</p>
+                {status === "error" && <Refresh label={messages.refresh} refresh={refresh} />}
+            </section>
+        );
+    }
+    const left = messages.remaining(number(quota.remaining), number(quota.monthlyQuota));
+    const reset = messages.resets(resetText(quota, locale), relativeText(quota.quotaResetAt, locale, now));
+    return (
+        <section {...root} data-level={quota.status}>
+            <div className="qg-head">
+                <strong id={id} className="qg-left">
+                    {left}
+                </strong>
+                <span className="qg-badge">{messages.level(quota.membershipLevel)}</span>
+            </div>
+            <div
+                className="qg-meter"
+                role="meter"
+                aria-label={messages.quota}
+                aria-valuemin={0}
+                aria-valuemax={quota.monthlyQuota}
+                aria-valuenow={Math.min(quota.remaining, quota.monthlyQuota)}
+                aria-valuetext={`${left}. ${reset}`}
+            >
+                <div className="qg-fill" style={{ inlineSize: `${fillOf(quota) * 100}%` }} />
+            </div>
+            {!compact && (
+                <>
+                    <ul className="qg-facts">
+                        <li>{messages.used(number(quota.monthlyUsed))}</li>
+                        <li>{messages.today(number(quota.todayUsed))}</li>
+                        {quota.held > 0 && <li>{messages.held(number(quota.held))}</li>}
+                        {pending > 0 && <li>{messages.pending(number(pending))}</li>}
+                    </ul>
+                    <p className="qg-note">{reset}</p>
+                </>
+            )}
+            {status === "stale" && (
+                <p className="qg-note">
+                    {messages.stale} <Refresh label={messages.refresh} refresh={refresh} />
+                </p>
+            )}
+            <p className="qg-announcement" role="status">
+                {announcement}
+            </p>
+        </section>
+    );
+}
+
+function Refresh({ label, refresh }: { label: string; refresh: () => Promise<void> }) {
+    return (
+        <button type="button" className="qg-link" onClick={() => void refresh()}>
+            {label}
+        </button>
+    );
+}

@@ -1,0 +1,151 @@
+"use client";
+
+/** Why a message was denied, what would help, and when; and, as soon as the quota covers it, the way on. */
+
+import type { Upgrade } from "@quota-gate/client";
+import { useEffect, useId, useRef, useState } from "react";
+import { useNumber, useShared } from "./context.js";
+import { relativeText, resetText } from "./derive.js";
+import { useChatQuota, useNow } from "./hooks.js";
+
+/** A denial: a `QuotaExceededError`, or the numbers of one. */
+export interface Denial {
+    required: number;
+    remaining: number;
+    shortfall: number;
+    quotaResetAt: string;
+    recommendedUpgrade: Upgrade | null;
+}
+
+export interface QuotaExceededDialogProps {
+    /** Null: the dialog is closed. */
+    denial: Denial | null;
+    onClose: () => void;
+    /** The quota covers the message now, and the user wants to go on. */
+    onContinue?: () => void;
+    /** Where plans are shown. */
+    pricingUrl?: string;
+}
+
+export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }: QuotaExceededDialogProps) {
+    const { locale, messages } = useShared();
+    const number = useNumber();
+    const { quota, refresh } = useChatQuota();
+    const now = useNow();
+    const dialog = useRef<HTMLDialogElement>(null);
+    const titleId = useId();
+    const bodyId = useId();
+    const [isChecking, setIsChecking] = useState(false);
+    const isOpen = denial !== null;
+
+    useEffect(() => {
+        const element = dialog.current;
+        if (isOpen && element && !element.open) {
+            // The browser keeps the focus inside, closes on Escape, and gives the focus back.
+            element.showModal();
+            void refresh();
+        }
+        if (!isOpen && element?.open) element.close();
+    }, [isOpen, refresh]);
+
+    const isReady = denial !== null && quota !== undefined && quota.remaining >= denial.required;
+    const check = async () => {
+        setIsChecking(true);
+        await refresh();
+        setIsChecking(false);
+    };
+    const upgrade = quota?.recommendedUpgrade ?? denial?.recommendedUpgrade;
+    const available = quota?.remaining ?? denial?.remaining ?? 0;
+    return (
+        <dialog
+            ref={dialog}
+            className="qg-dialog"
+            aria-labelledby={titleId}
+            aria-describedby={bodyId}
+            onClose={onClose}
+        >
+            {denial && (
+                <>
+                    <h2 id={titleId}>{isReady ? messages.readyTitle : messages.exceededTitle}</h2>
+                    <p id={bodyId} role="status">
+                        {isReady
+                            ? messages.readyBody(number(available))
+                            : messages.exceededBody(number(denial.required), number(available))}
+                    </p>
+                    {!isReady && (
+                        <>
+                            <dl className="qg-numbers">
+                                <Fact name={messages.required} value={number(denial.required)} />
+                                <Fact name={messages.available} value={number(available)} />
+                                <Fact
+                                    name={messages.shortfall}
+                                    value={number(Math.max(0, denial.required - available))}
+                                />
+                            </dl>
+                            {upgrade && (
+                                <p className="qg-upgrade">
+                                    {messages.upgrade(
+                                        messages.level(upgrade.membershipLevel),
+                                        number(upgrade.monthlyQuota),
+                                        number(upgrade.additionalAp),
+                                    )}
+                                </p>
+                            )}
+                            {quota && (
+                                <p className="qg-note">
+                                    {messages.resets(
+                                        resetText(quota, locale),
+                                        relativeText(quota.quotaResetAt, locale, now),
+                                    )}
+                                </p>
+                            )}
+                            <p className="qg-note">{messages.notCharged}</p>
+                        </>
+                    )}
+                    <div className="qg-actions">
+                        <button type="button" className="qg-button" onClick={() => dialog.current?.close()}>
+                            {messages.close}
+                        </button>
+                        {isReady ? (
+                            <button
+                                type="button"
+                                className="qg-button qg-primary"
+                                onClick={() => {
+                                    dialog.current?.close();
+                                    onContinue?.();
+                                }}
+                            >
+                                {messages.continue}
+                            </button>
+                        ) : (
+                            <>
+                                <button
+                                    type="button"
+                                    className="qg-button"
+                                    aria-disabled={isChecking}
+                                    onClick={() => !isChecking && void check()}
+                                >
+                                    {isChecking ? messages.checking : messages.checkAgain}
+                                </button>
+                                {upgrade && pricingUrl && (
+                                    <a className="qg-button qg-primary" href={pricingUrl}>
+                                        {messages.seePlans}
+                                    </a>
+                                )}
+                            </>
+                        )}
+                    </div>
+                </>
+            )}
+        </dialog>
+    );
+}
+
+function Fact({ name, value }: { name: string; value: string }) {
+    return (
+        <div>
+            <dt>{name}</dt>
+            <dd>{value} AP</dd>
+        </div>
+    );
+}

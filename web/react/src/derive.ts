@@ -1,0 +1,51 @@
+/** What follows from a quota: what may be sent, how full it is, when it resets. Pure functions. */
+
+import type { Quota } from "@quota-gate/client";
+import type { QuotaState } from "./store.js";
+
+/** Why a message cannot be sent. */
+export type Blocked = "exhausted" | "tooExpensive";
+
+/** How close the user is to the limit. */
+export type Level = Quota["status"];
+
+/** Whether a message of this cost may be sent; while nothing is known it may, for the gate is the judge. */
+export function blockedBy(state: QuotaState, cost: number): Blocked | undefined {
+    if (!state.quota) return undefined;
+    const free = state.quota.remaining - state.pending;
+    if (free >= cost) return undefined;
+    return state.quota.remaining === 0 ? "exhausted" : "tooExpensive";
+}
+
+/** Share of the quota that is used or held, 0 to 1. */
+export function fillOf(quota: Quota): number {
+    if (quota.monthlyQuota === 0) return 1;
+    return Math.min(1, Math.max(0, 1 - quota.remaining / quota.monthlyQuota));
+}
+
+/** The moment of the reset with its time zone: a time without either would be somebody else's. */
+export function resetText(quota: Quota, locale: string): string {
+    return new Intl.DateTimeFormat(locale, {
+        timeZone: quota.timeZone,
+        year: "numeric",
+        month: "short",
+        day: "numeric",
+        hour: "2-digit",
+        minute: "2-digit",
+        timeZoneName: "short",
+    }).format(new Date(quota.quotaResetAt));
+}
+
+const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
+    ["day", 86_400_000],
+    ["hour", 3_600_000],
+    ["minute", 60_000],
+];
+
+/** `in 8 days`; rounded up, so that nobody comes back too early. */
+export function relativeText(at: string, locale: string, now: number): string {
+    const left = Math.max(0, Date.parse(at) - now);
+    const format = new Intl.RelativeTimeFormat(locale, { numeric: "always" });
+    for (const [unit, ms] of UNITS) if (left >= ms) return format.format(Math.ceil(left / ms), unit);
+    return format.format(1, "minute");
+}

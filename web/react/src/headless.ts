@@ -1,0 +1,14 @@
+/** Everything without markup: the store, the hooks, and what follows from a quota. */
+
+export { QuotaProvider, type QuotaProviderProps } from "./context.js";
+export { type Blocked, blockedBy, fillOf, type Level, relativeText, resetText } from "./derive.js";
+export {
+    type ChatInputOptions,
+    type ChatQuota,
+    useChatInput,
+    useChatQuota,
+    useNow,
+    useThresholdAnnouncement,
+} from "./hooks.js";
+export { en, type Messages } from "./messages.js";
+export { type QuotaSource, type QuotaState, QuotaStore, type QuotaStoreOptions, type Status } from "./store.js";

@@ -1,0 +1,84 @@
+/** Every text, in English. Another language, or another wording, replaces any of them. */
+
+import type { Blocked, Level } from "./derive.js";
+
+/** Numbers come formatted. */
+export interface Messages {
+    quota: string;
+    loading: string;
+    unavailable: string;
+    stale: string;
+    remaining: (remaining: string, total: string) => string;
+    used: (used: string) => string;
+    today: (used: string) => string;
+    held: (held: string) => string;
+    pending: (pending: string) => string;
+    resets: (at: string, relative: string) => string;
+    refresh: string;
+    level: (level: string) => string;
+    announcement: (level: Exclude<Level, "ok">, remaining: string) => string;
+    exceededTitle: string;
+    exceededBody: (required: string, remaining: string) => string;
+    required: string;
+    available: string;
+    shortfall: string;
+    upgrade: (level: string, quota: string, additional: string) => string;
+    seePlans: string;
+    checkAgain: string;
+    checking: string;
+    notCharged: string;
+    close: string;
+    readyTitle: string;
+    readyBody: (remaining: string) => string;
+    continue: string;
+    message: string;
+    placeholder: string;
+    send: string;
+    cost: (ap: string) => string;
+    blocked: (why: Blocked, cost: string, remaining: string) => string;
+    failed: string;
+}
+
+export const en: Messages = {
+    quota: "Chat quota",
+    loading: "Loading your quota…",
+    unavailable: "Your quota cannot be shown now.",
+    stale: "These numbers may be a moment behind.",
+    remaining: (remaining, total) => `${remaining} of ${total} AP left`,
+    used: (used) => `${used} AP used this month`,
+    today: (used) => `${used} AP used today`,
+    held: (held) => `${held} AP held for answers under way`,
+    pending: (pending) => `${pending} AP being sent`,
+    resets: (at, relative) => `Resets ${relative}, on ${at}`,
+    refresh: "Check again",
+    level: (level) => level,
+    announcement: (level, remaining) =>
+        level === "exhausted"
+            ? "Your chat quota is used up."
+            : level === "critical"
+              ? `Only ${remaining} AP are left of your chat quota.`
+              : `More than 80 percent of your chat quota is used; ${remaining} AP are left.`,
+    exceededTitle: "Your chat quota does not cover this message",
+    exceededBody: (required, remaining) => `It costs ${required} AP, and you have ${remaining} AP left.`,
+    required: "Required",
+    available: "Available",
+    shortfall: "Missing",
+    upgrade: (level, quota, additional) => `With ${level} you have ${quota} AP a month, ${additional} more than now.`,
+    seePlans: "See plans",
+    checkAgain: "Check again",
+    checking: "Checking…",
+    notCharged: "Nothing was charged, and your message is kept.",
+    close: "Close",
+    readyTitle: "You can go on",
+    readyBody: (remaining) => `Your quota now covers this message: ${remaining} AP are left.`,
+    continue: "Continue",
+    message: "Message",
+    placeholder: "Write a message",
+    send: "Send",
+    cost: (ap) => `Costs ${ap} AP`,
+    blocked: (why, cost, remaining) =>
+        why === "exhausted"
+            ? "Your chat quota is used up. Your message is kept."
+            : `This message costs ${cost} AP, and ${remaining} AP are left. Your message is kept.`,
+    failed: "The message was not sent. Nothing was charged, and your message is kept.",
+};

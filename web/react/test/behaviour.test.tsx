@@ -1,0 +1,302 @@
+import type { Quota } from "@quota-gate/client";
+import { type ReactNode, StrictMode, version } from "react";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { page, userEvent } from "vitest/browser";
+import { render } from "vitest-browser-react";
+import { quotaOf } from "../gallery/stories.js";
+import {
+    ChatInput,
+    ChatQuotaDisplay,
+    QuotaExceededDialog,
+    QuotaProvider,
+    type QuotaSource,
+    QuotaStore,
+    useChatQuota,
+} from "../src/index.js";
+import "../src/styles.css";
+
+declare const REACT_MAJOR: string;
+
+/** A gate that the test moves. */
+class Gate implements QuotaSource {
+    asked = 0;
+    #now: Quota | Error;
+    #told: ((quota: Quota) => void) | undefined;
+
+    constructor(now: Quota | Error) {
+        this.#now = now;
+    }
+
+    set(now: Quota | Error) {
+        this.#now = now;
+    }
+
+    /** By the stream. */
+    tell(quota: Quota) {
+        this.#now = quota;
+        this.#told?.(quota);
+    }
+
+    quota = async () => {
+        this.asked++;
+        if (this.#now instanceof Error) throw this.#now;
+        return this.#now;
+    };
+
+    async *watch(_: string | undefined, { signal }: { signal?: AbortSignal } = {}) {
+        while (!signal?.aborted) {
+            yield await new Promise<Quota>((resolve, reject) => {
+                this.#told = resolve;
+                signal?.addEventListener("abort", () => reject(new Error("over")));
+            });
+        }
+    }
+}
+
+const shown = (store: QuotaStore | null, children: ReactNode) =>
+    render(
+        <StrictMode>
+            <QuotaProvider store={store}>{children}</QuotaProvider>
+        </StrictMode>,
+    );
+
+const send = () => page.getByRole("button", { name: "Send" });
+const box = () => page.getByRole("textbox", { name: "Message" });
+
+beforeEach(async () => {
+    sessionStorage.clear();
+    await page.viewport(400, 700);
+});
+
+afterEach(() => {
+    vi.useRealTimers();
+});
+
+test("the React of this project is the one that it names", () => {
+    expect(version.split(".")[0]).toBe(REACT_MAJOR);
+});
+
+describe("the store", () => {
+    test("keeps the newer of two quotas, whichever way they come", () => {
+        const store = new QuotaStore({ source: new Gate(quotaOf(0)), initialQuota: quotaOf(100, { version: 5 }) });
+        store.apply(quotaOf(200, { version: 4 }));
+        expect(store.getSnapshot().quota?.remaining).toBe(100);
+        store.apply(quotaOf(90, { version: 6 }));
+        expect(store.getSnapshot().quota?.remaining).toBe(90);
+        // A hold has expired: another number, the same version.
+        store.apply(quotaOf(95, { version: 6, asOf: "2026-11-23T10:00:05.000Z" }));
+        expect(store.getSnapshot().quota?.remaining).toBe(95);
+        // Redis is away: what Postgres says is shown, and marked.
+        store.apply(quotaOf(97, { version: 1, source: "postgres", asOf: "2026-11-23T10:00:06.000Z" }));
+        expect(store.getSnapshot()).toMatchObject({ status: "stale", quota: { remaining: 97 } });
+        store.apply(quotaOf(94, { version: 7, asOf: "2026-11-23T10:00:07.000Z" }));
+        expect(store.getSnapshot()).toMatchObject({ status: "ready", quota: { remaining: 94 } });
+    });
+
+    test("a quota that cannot be looked up stays, marked as stale; without any it is an error", async () => {
+        const gate = new Gate(new Error("away"));
+        const fresh = new QuotaStore({ source: gate });
+        await fresh.refresh();
+        expect(fresh.getSnapshot().status).toBe("error");
+        const known = new QuotaStore({ source: gate, initialQuota: quotaOf(100) });
+        await known.refresh();
+        expect(known.getSnapshot()).toMatchObject({ status: "stale", quota: { remaining: 100 } });
+        gate.set(quotaOf(100));
+        await known.refresh();
+        expect(known.getSnapshot().status).toBe("ready");
+    });
+
+    test("looks again at the reset, and when the page is come back to; never after the last listener has gone", async () => {
+        vi.useFakeTimers({ now: new Date("2026-11-30T23:59:00Z") });
+        const gate = new Gate(quotaOf(0));
+        const store = new QuotaStore({ source: gate, initialQuota: quotaOf(0) });
+        const stop = store.subscribe(() => undefined);
+        gate.set(
+            quotaOf(300, {
+                version: 2,
+                period: "2026-12",
+                quotaResetAt: "2027-01-01T00:00:00Z",
+                asOf: "2026-12-01T00:00:01.000Z",
+            }),
+        );
+        expect(gate.asked).toBe(0);
+        await vi.advanceTimersByTimeAsync(64_000);
+        expect(store.getSnapshot().quota?.remaining).toBe(300);
+        await vi.advanceTimersByTimeAsync(5000);
+        const asked = gate.asked;
+        window.dispatchEvent(new Event("focus"));
+        await vi.advanceTimersByTimeAsync(1);
+        expect(gate.asked).toBe(asked + 1);
+        stop();
+        await vi.advanceTimersByTimeAsync(86_400_000);
+        window.dispatchEvent(new Event("focus"));
+        expect(gate.asked).toBe(asked + 1);
+    });
+});
+
+describe("the display", () => {
+    test("says what is left as a meter, and follows the stream", async () => {
+        const gate = new Gate(quotaOf(241));
+        const { getByRole } = await shown(new QuotaStore({ source: gate }), <ChatQuotaDisplay />);
+        await expect.element(getByRole("meter", { name: "Chat quota" })).toHaveAttribute("aria-valuenow", "241");
+        await expect
+            .element(getByRole("meter"))
+            .toHaveAttribute("aria-valuetext", expect.stringMatching(/241 of 300 AP left. Resets .*Dec 1, 2026/));
+        gate.tell(quotaOf(41, { version: 2 }));
+        await expect.element(getByRole("meter")).toHaveAttribute("aria-valuenow", "41");
+    });
+
+    test("announces a threshold once, when it is crossed", async () => {
+        const store = new QuotaStore({ source: new Gate(quotaOf(70)), initialQuota: quotaOf(70) });
+        const { getByRole } = await shown(store, <ChatQuotaDisplay />);
+        const said = getByRole("status");
+        await expect.element(said).toHaveTextContent("");
+        store.apply(quotaOf(50, { version: 2 }));
+        await expect
+            .element(said)
+            .toHaveTextContent("More than 80 percent of your chat quota is used; 50 AP are left.");
+        store.apply(quotaOf(45, { version: 3 }));
+        await expect.element(page.getByText("45 of 300 AP left")).toBeVisible();
+        await expect.element(said).toHaveTextContent("50 AP are left.");
+        store.apply(quotaOf(0, { version: 4 }));
+        await expect.element(said).toHaveTextContent("Your chat quota is used up.");
+    });
+
+    test("shows times in the quota's zone, also over a change of clocks", async () => {
+        const quota = quotaOf(100, { timeZone: "Europe/Berlin", quotaResetAt: "2026-10-31T23:00:00Z", version: 3 });
+        const store = new QuotaStore({ source: new Gate(quota), initialQuota: quota });
+        await shown(store, <ChatQuotaDisplay />);
+        await expect.element(page.getByText(/Nov 1, 2026.*12:00 AM.*GMT\+1/)).toBeVisible();
+    });
+});
+
+describe("the input", () => {
+    test("sends by Enter, shows what is being sent, and never touches what is left", async () => {
+        const gate = new Gate(quotaOf(241));
+        const store = new QuotaStore({ source: gate, initialQuota: quotaOf(241) });
+        let answer = () => {};
+        const onSend = vi.fn(() => new Promise<void>((resolve) => (answer = resolve)));
+        await shown(store, [<ChatQuotaDisplay key="d" />, <ChatInput key="i" onSend={onSend} cost={5} />]);
+        await box().fill("Hello");
+        await userEvent.keyboard("{Enter}");
+        expect(onSend).toHaveBeenCalledWith("Hello");
+        await expect.element(page.getByText("5 AP being sent")).toBeVisible();
+        await expect.element(page.getByText("241 of 300 AP left")).toBeVisible();
+        await expect.element(box()).toHaveValue("");
+        gate.set(quotaOf(236, { version: 2 }));
+        answer();
+        await expect.element(page.getByText("236 of 300 AP left")).toBeVisible();
+        await expect.element(page.getByText("5 AP being sent")).not.toBeInTheDocument();
+    });
+
+    test("leaves Enter to an input method, and Shift+Enter to new lines", async () => {
+        const onSend = vi.fn();
+        await shown(null, <ChatInput onSend={onSend} />);
+        await box().fill("你好");
+        const element = box().element();
+        const enter = { key: "Enter", bubbles: true, cancelable: true };
+        element.dispatchEvent(new KeyboardEvent("keydown", { ...enter, isComposing: true }));
+        element.dispatchEvent(new KeyboardEvent("keydown", { ...enter, keyCode: 229 } as KeyboardEventInit));
+        element.dispatchEvent(new KeyboardEvent("keydown", { ...enter, shiftKey: true }));
+        expect(onSend).not.toHaveBeenCalled();
+        element.dispatchEvent(new KeyboardEvent("keydown", enter));
+        expect(onSend).toHaveBeenCalledWith("你好");
+    });
+
+    test("blocks only sending, and says why", async () => {
+        const onSend = vi.fn();
+        const store = new QuotaStore({ source: new Gate(quotaOf(20)), initialQuota: quotaOf(20) });
+        await shown(store, <ChatInput onSend={onSend} cost={50} />);
+        await box().fill("A long question");
+        await userEvent.keyboard("{Enter}");
+        await send().click({ force: true });
+        expect(onSend).not.toHaveBeenCalled();
+        await expect.element(box()).toHaveValue("A long question");
+        await expect
+            .element(send())
+            .toHaveAccessibleDescription("This message costs 50 AP, and 20 AP are left. Your message is kept.");
+        store.apply(quotaOf(900, { version: 2, monthlyQuota: 1000 }));
+        await send().click();
+        expect(onSend).toHaveBeenCalledWith("A long question");
+    });
+
+    test("keeps the draft when sending fails and over a reload, and what was written meanwhile", async () => {
+        let fail = (_: Error) => {};
+        const onSend = () => new Promise<void>((_, reject) => (fail = reject));
+        const first = await shown(null, <ChatInput onSend={onSend} draftKey="chat-1" />);
+        await box().fill("first");
+        await userEvent.keyboard("{Enter}");
+        await box().fill("second");
+        fail(new Error("the network"));
+        await expect.element(box()).toHaveValue("first\nsecond");
+        await expect.element(page.getByText("The message was not sent.", { exact: false })).toBeVisible();
+        await first.unmount();
+        await shown(null, <ChatInput onSend={onSend} draftKey="chat-1" />);
+        await expect.element(box()).toHaveValue("first\nsecond");
+    });
+
+    test("without the quota system nothing is blocked and nothing is said of it", async () => {
+        const onSend = vi.fn();
+        await shown(null, [<ChatQuotaDisplay key="d" />, <ChatInput key="i" onSend={onSend} cost={5000} />]);
+        await box().fill("Hello");
+        await userEvent.keyboard("{Enter}");
+        expect(onSend).toHaveBeenCalledWith("Hello");
+        expect(document.body.textContent).not.toContain("AP");
+    });
+});
+
+describe("the dialog", () => {
+    const denial = {
+        required: 50,
+        remaining: 20,
+        shortfall: 30,
+        quotaResetAt: "2026-12-01T00:00:00Z",
+        recommendedUpgrade: null,
+    };
+
+    function Chat({ onContinue }: { onContinue: () => void }) {
+        const quota = useChatQuota();
+        return (
+            <>
+                <button type="button" onClick={() => quota.apply(quotaOf(20, { version: 9 }))}>
+                    elsewhere
+                </button>
+                <QuotaExceededDialog
+                    denial={denial}
+                    onClose={() => undefined}
+                    onContinue={onContinue}
+                    pricingUrl="#plans"
+                />
+            </>
+        );
+    }
+
+    test("shows the numbers, keeps the focus, and closes on Escape", async () => {
+        const store = new QuotaStore({ source: new Gate(quotaOf(20)), initialQuota: quotaOf(20) });
+        const onClose = vi.fn();
+        await shown(store, <QuotaExceededDialog denial={denial} onClose={onClose} pricingUrl="#plans" />);
+        const dialog = page.getByRole("dialog", { name: "Your chat quota does not cover this message" });
+        await expect.element(dialog).toHaveTextContent(/Required50 APAvailable20 APMissing30 AP/);
+        await expect.element(dialog).toHaveTextContent("With plus you have 1,000 AP a month, 700 more than now.");
+        await expect.element(page.getByRole("link", { name: "See plans" })).toHaveAttribute("href", "#plans");
+        for (let tabs = 0; tabs < 6; tabs++) {
+            await userEvent.keyboard("{Tab}");
+            const focused = document.activeElement;
+            expect(focused === document.body || dialog.element().contains(focused)).toBe(true);
+        }
+        await userEvent.keyboard("{Escape}");
+        expect(onClose).toHaveBeenCalledOnce();
+    });
+
+    test("turns into the way on as soon as the quota covers the message", async () => {
+        const gate = new Gate(quotaOf(20));
+        const onContinue = vi.fn();
+        await shown(new QuotaStore({ source: gate }), <Chat onContinue={onContinue} />);
+        await expect.element(page.getByRole("button", { name: "Check again" })).toBeVisible();
+        gate.set(quotaOf(720, { version: 10, monthlyQuota: 1000, membershipLevel: "plus" }));
+        await page.getByRole("button", { name: "Check again" }).click();
+        await expect.element(page.getByRole("heading", { name: "You can go on" })).toBeVisible();
+        await page.getByRole("button", { name: "Continue" }).click();
+        expect(onContinue).toHaveBeenCalledOnce();
+    });
+});
