@@ -16,6 +16,7 @@ setup: ## install what is missing: servers, official clients' Node and Python, l
 
 run: ## start the gate with a Redis and a Postgres of its own; options in ARGS
 	@scripts/setup --run
+	@scripts/prepare-pages
 	cargo run --release -- dev $(ARGS)
 
 build: ## build the release binary

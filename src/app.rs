@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use axum::Router;
 use chrono::TimeDelta;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, time::timeout};
@@ -95,7 +96,7 @@ impl App {
         Ok(Self { config: Arc::new(config), clock, redis, postgres, gate })
     }
 
-    /// Serves until cancelled. Then requests end, and what they charged is flushed.
+    /// Serves until cancelled, and `also` these routes. Then requests end, and what they charged is flushed.
     ///
     /// # Errors
     /// If a setting is wrong.
@@ -103,6 +104,7 @@ impl App {
         self,
         listener: TcpListener,
         metrics: Option<PrometheusHandle>,
+        also: Router,
         cancelled: CancellationToken,
     ) -> anyhow::Result<()> {
         let config = &self.config;
@@ -150,7 +152,7 @@ impl App {
             .enabled
             .then(|| tokio::spawn(self.flusher().run(ms(config.flusher.interval_ms), requests_ended.clone())));
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
-        serve(listener, router(state.clone()), options, cancelled).await;
+        serve(listener, also.merge(router(state.clone())), options, cancelled).await;
         // What streams were cut off is settled all the same.
         if timeout(drain_timeout, state.settled()).await.is_err() {
             tracing::warn!("some settlements took too long; their holds expire");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use axum::Router;
 use tokio::net::TcpListener;
 
 use crate::{app::App, config::Config, shutdown, telemetry};
@@ -13,6 +14,6 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let cancelled = shutdown::on_signal()?;
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    App::build(config).await?.run(listener, Some(metrics), cancelled).await?;
+    App::build(config).await?.run(listener, Some(metrics), Router::new(), cancelled).await?;
     Ok(ExitCode::SUCCESS)
 }

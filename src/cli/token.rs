@@ -41,7 +41,13 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn jwt(user: &UserId, secret: &str, issuer: &str, audience: &str, ttl_seconds: u32) -> anyhow::Result<String> {
+pub(super) fn jwt(
+    user: &UserId,
+    secret: &str,
+    issuer: &str,
+    audience: &str,
+    ttl_seconds: u32,
+) -> anyhow::Result<String> {
     let expires = Clock::machine().now().timestamp() + i64::from(ttl_seconds);
     let claims = json!({ "sub": user.as_str(), "iss": issuer, "aud": audience, "exp": expires });
     Ok(encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes()))?)

@@ -16,6 +16,7 @@ mod headers;
 mod observe;
 mod openai;
 mod openapi;
+mod pages;
 mod rate_limit;
 mod refusals;
 mod routes;
@@ -38,6 +39,7 @@ pub use self::{
     envoy::{RateLimitService, serve as serve_envoy},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     openapi::openapi_json,
+    pages::pages,
     rate_limit::{RateLimitOptions, RateLimits},
     server::{ServerOptions, serve},
     state::{AppState, Limits, Readiness},

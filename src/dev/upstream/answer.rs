@@ -17,8 +17,8 @@ use tokio::{sync::mpsc, time::sleep};
 use super::{Seen, behaviour::Behaviour};
 
 /// The local model knows one text, and how often to say it.
-const TEXT: &str = "This is the local model of quota gate. It knows only these words, but it says them as a large one would: \
-    one after the other, at a pace that can be read.";
+const TEXT: &str =
+    "This is the local model of quota gate. It knows only these words, but says them as a large one would: one by one.";
 
 /// One step of an answer.
 pub(super) enum Step {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use reqwest::Method;
+use serde_json::json;
 use tokio::process::Command;
 
 use super::process::Dev;
@@ -32,6 +34,28 @@ async fn the_typescript_client_and_the_gate_agree() {
         ("QUOTA_GATE_ADMIN_TOKEN", dev.text("adminToken")),
     ];
     tests_of("client", &environment).await;
+}
+
+/// The page at `/`, as people use it.
+#[tokio::test]
+async fn people_chat_meet_the_limit_upgrade_and_go_on() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let prepared = Command::new(root.join("scripts/prepare-pages")).output().await.unwrap();
+    assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
+    let dev = Dev::start().await;
+    tests_of("pages", &[("QUOTA_GATE_URL", dev.text("url"))]).await;
+
+    let page = dev.request(Method::GET, "/").header("Accept-Encoding", "br, gzip;q=0.5").send().await.unwrap();
+    assert_eq!(page.headers()["content-encoding"], "gzip");
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    // Another site whose name leads here gets neither the page nor a JWT.
+    for (method, path) in [(Method::GET, "/"), (Method::POST, "/api/demo/session")] {
+        let rebound = dev.request(method, path).header("Host", "evil.example").json(&json!({"user": "free-user"}));
+        assert_eq!(rebound.send().await.unwrap().status().as_u16(), 421, "{path}");
+    }
+    let stranger = dev.request(Method::POST, "/api/demo/session").json(&json!({"user": "alice"}));
+    assert_eq!(stranger.send().await.unwrap().status().as_u16(), 404, "only sample users are signed in");
 }
 
 /// In a real Chromium, with React 18 and 19; axe looks at every story.

@@ -1,5 +1,6 @@
 /** A client of a quota gate, for Node, edge runtimes and browsers. */
 
+export { dataOf } from "./events.js";
 export { QuotaExceededError, QuotaGateError } from "./errors.js";
 export {
     type Cost,

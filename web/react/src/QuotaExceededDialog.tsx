@@ -2,20 +2,10 @@
 
 /** Why a message was denied, what would help, and when; and, as soon as the quota covers it, the way on. */
 
-import type { Upgrade } from "@quota-gate/client";
 import { useEffect, useId, useRef, useState } from "react";
 import { useNumber, useShared } from "./context.js";
 import { relativeText, resetText } from "./derive.js";
-import { useChatQuota, useNow } from "./hooks.js";
-
-/** A denial: a `QuotaExceededError`, or the numbers of one. */
-export interface Denial {
-    required: number;
-    remaining: number;
-    shortfall: number;
-    quotaResetAt: string;
-    recommendedUpgrade: Upgrade | null;
-}
+import { type Denial, useChatQuota, useNow } from "./hooks.js";
 
 export interface QuotaExceededDialogProps {
     /** Null: the dialog is closed. */
@@ -128,7 +118,11 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
                                     {isChecking ? messages.checking : messages.checkAgain}
                                 </button>
                                 {upgrade && pricingUrl && (
-                                    <a className="qg-button qg-primary" href={pricingUrl}>
+                                    <a
+                                        className="qg-button qg-primary"
+                                        href={pricingUrl}
+                                        onClick={() => dialog.current?.close()}
+                                    >
                                         {messages.seePlans}
                                     </a>
                                 )}

@@ -5,6 +5,7 @@ export { type Blocked, blockedBy, fillOf, type Level, relativeText, resetText } 
 export {
     type ChatInputOptions,
     type ChatQuota,
+    type Denial,
     useChatInput,
     useChatQuota,
     useNow,

@@ -2,6 +2,7 @@
 
 /** The hooks below the components: state without markup. */
 
+import type { Upgrade } from "@quota-gate/client";
 import { useCallback, useEffect, useId, useRef, useState, useSyncExternalStore } from "react";
 import { useNumber, useShared } from "./context.js";
 import { type Blocked, blockedBy, type Level } from "./derive.js";
@@ -59,18 +60,29 @@ export function useThresholdAnnouncement(): string {
     return text;
 }
 
+/** A denial: a `QuotaExceededError`, or the numbers of one. */
+export interface Denial {
+    required: number;
+    remaining: number;
+    shortfall: number;
+    quotaResetAt: string;
+    recommendedUpgrade: Upgrade | null;
+}
+
 /** What a chat input is given. */
 export interface ChatInputOptions {
     /** Sends it. While it has not ended the cost shows as being sent; if it fails the draft comes back. */
     onSend: (text: string) => void | Promise<void>;
     /** What the message costs, in AP; 1 by default. */
     cost?: number;
+    /** Somebody tries to send what the quota does not cover: the moment for a dialog. */
+    onBlocked?: (denial: Denial) => void;
     /** Keeps the draft over a reload, in this tab, under this name. */
     draftKey?: string;
 }
 
 /** A chat input without markup: a draft that is never lost, and a reason when it cannot be sent. */
-export function useChatInput({ onSend, cost = 1, draftKey }: ChatInputOptions) {
+export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInputOptions) {
     const quota = useChatQuota();
     const reasonId = useId();
     const [draft, setDraftState] = useState("");
@@ -101,6 +113,10 @@ export function useChatInput({ onSend, cost = 1, draftKey }: ChatInputOptions) {
     const canSend = blocked === undefined && !isSending && draft.trim() !== "";
 
     const send = useCallback(async () => {
+        if (blocked && quota.quota && draft.trim() !== "") {
+            const { remaining, quotaResetAt, recommendedUpgrade } = quota.quota;
+            onBlocked?.({ required: cost, remaining, shortfall: cost - remaining, quotaResetAt, recommendedUpgrade });
+        }
         if (!canSend) return;
         const text = draft;
         const answered = quota.hold(cost);
@@ -119,7 +135,7 @@ export function useChatInput({ onSend, cost = 1, draftKey }: ChatInputOptions) {
             // The stream brings it too, where there is one.
             void quota.refresh();
         }
-    }, [canSend, draft, quota, cost, onSend, setDraft]);
+    }, [blocked, canSend, draft, quota, cost, onSend, onBlocked, setDraft]);
 
     const inputProps = {
         value: draft,

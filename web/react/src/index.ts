@@ -3,4 +3,4 @@
 export { ChatInput, type ChatInputProps } from "./ChatInput.js";
 export { ChatQuotaDisplay, type ChatQuotaDisplayProps } from "./ChatQuotaDisplay.js";
 export * from "./headless.js";
-export { type Denial, QuotaExceededDialog, type QuotaExceededDialogProps } from "./QuotaExceededDialog.js";
+export { QuotaExceededDialog, type QuotaExceededDialogProps } from "./QuotaExceededDialog.js";

@@ -206,11 +206,16 @@ describe("the input", () => {
     test("blocks only sending, and says why", async () => {
         const onSend = vi.fn();
         const store = new QuotaStore({ source: new Gate(quotaOf(20)), initialQuota: quotaOf(20) });
-        await shown(store, <ChatInput onSend={onSend} cost={50} />);
+        const onBlocked = vi.fn();
+        await shown(store, <ChatInput onSend={onSend} cost={50} onBlocked={onBlocked} />);
+        await userEvent.click(box());
+        await userEvent.keyboard("{Enter}");
+        expect(onBlocked).not.toHaveBeenCalled();
         await box().fill("A long question");
         await userEvent.keyboard("{Enter}");
         await send().click({ force: true });
         expect(onSend).not.toHaveBeenCalled();
+        expect(onBlocked).toHaveBeenCalledWith(expect.objectContaining({ required: 50, remaining: 20, shortfall: 30 }));
         await expect.element(box()).toHaveValue("A long question");
         await expect
             .element(send())

@@ -1,5 +1,7 @@
 //! `quota-gate dev`: everything that it takes to try the gate, with a Redis and a Postgres of its own.
 
+mod demo;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
+use self::demo::Demo;
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
@@ -25,17 +28,19 @@ use crate::{
 };
 
 /// Where `dev` keeps its data when nothing else is said.
-pub(super) const DATA_DIR: &str = ".quota-gate";
+pub(in crate::cli) const DATA_DIR: &str = ".quota-gate";
+/// What the second of the local models costs, in AP.
+const LARGE_MODEL_COST: u32 = 25;
 /// Who issues the JWTs of `quota-gate token`.
-pub(super) const JWT_ISSUER: &str = "quota-gate-dev";
+pub(in crate::cli) const JWT_ISSUER: &str = "quota-gate-dev";
 
 /// The gate's user at Redis and its role at Postgres, in the files that operators use.
 const STORE_USER: &str = "quota_gate";
-const REDIS_USERS: &str = include_str!("../../deploy/redis/users.acl");
-const ROLES: &str = include_str!("../../deploy/postgres/roles.sql");
+const REDIS_USERS: &str = include_str!("../../../deploy/redis/users.acl");
+const ROLES: &str = include_str!("../../../deploy/postgres/roles.sql");
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// Where to listen on 127.0.0.1; 0 for any free port.
     #[arg(long, default_value_t = 8080)]
     port: u16,
@@ -50,14 +55,14 @@ pub(super) struct Arguments {
 /// `DIR/dev.json`: how to reach a running `dev`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct DevFile {
-    pub(super) url: String,
-    pub(super) redis_url: String,
-    pub(super) database_url: String,
-    pub(super) service_token: String,
-    pub(super) admin_token: String,
-    pub(super) cron_token: String,
-    pub(super) jwt_secret: String,
+pub(in crate::cli) struct DevFile {
+    pub(in crate::cli) url: String,
+    pub(in crate::cli) redis_url: String,
+    pub(in crate::cli) database_url: String,
+    pub(in crate::cli) service_token: String,
+    pub(in crate::cli) admin_token: String,
+    pub(in crate::cli) cron_token: String,
+    pub(in crate::cli) jwt_secret: String,
 }
 
 /// `DIR/secrets.json`: made at the first start, so that tokens stay good over a restart.
@@ -72,7 +77,7 @@ struct Secrets {
     store_password: String,
 }
 
-pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
+pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
     telemetry::log(LogFormat::Text, "warn,quota_gate=info");
     let metrics = telemetry::metrics().context("metrics cannot be collected")?;
     let cancelled = shutdown::on_signal()?;
@@ -99,6 +104,8 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
     secrets.configure(&mut config);
+    // For whoever wants to see a quota end.
+    config.models.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
     // Without a model of the operator's there is a local one.
     let _upstream = match config.upstream.url.as_str() {
         "" => Some(start_upstream(&mut config).await?),
@@ -130,9 +137,11 @@ pub(super) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Res
         jwt_secret: secrets.jwt_secret,
     };
     write_private(&path, &serde_json::to_string_pretty(&file)?)?;
+    let demo =
+        demo::routes(Demo { gate: app.gate.clone(), jwt_secret: file.jwt_secret.clone(), samples: samples.clone() });
     welcome(&file, &dir, &arguments.data_dir, &samples);
 
-    let outcome = app.run(listener, Some(metrics), cancelled).await;
+    let outcome = app.clone().run(listener, Some(metrics), demo, cancelled).await;
     // Nobody reaches this gate any more.
     let _ = fs::remove_file(&path);
     tokio::join!(redis.stop(), postgres.stop());
@@ -173,7 +182,7 @@ fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
     let program = std::env::args().next().unwrap_or_else(|| "quota-gate".into());
     let DevFile { url, service_token, admin_token, .. } = file;
     let data = data_dir.display();
-    println!("\nQuota gate is open at {url}. Sample users: {}.\n", samples.join(", "));
+    println!("\nQuota gate is open at {url}, with a chat to try it. Sample users: {}.\n", samples.join(", "));
     println!("Charge a message (as a chat service does):");
     println!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
     println!(
@@ -207,7 +216,7 @@ fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
 
 impl DevFile {
     /// The file of a running `dev`.
-    pub(super) fn read(dir: &Path) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("dev.json");
         let text = fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}: does `quota-gate dev` run?", path.display()))?;

@@ -1,0 +1,72 @@
+/** The page: who is signed in and in which language, and the chat of that user. */
+
+import { QuotaGate } from "@quota-gate/client";
+import { QuotaProvider, QuotaStore } from "@quota-gate/react";
+import { zhCN } from "@quota-gate/react/locales/zh-CN";
+import { useEffect, useMemo, useState } from "react";
+import { type Session, signIn, users } from "./api.js";
+import { Chat } from "./Chat.js";
+import { texts } from "./texts.js";
+
+export type Locale = keyof typeof texts;
+
+export function App() {
+    const [known, setKnown] = useState<string[]>([]);
+    const [session, setSession] = useState<Session>();
+    const [locale, setLocale] = useState<Locale>(navigator.language.startsWith("zh") ? "zh-CN" : "en");
+    const text = texts[locale];
+
+    useEffect(() => {
+        void users().then(async (names) => {
+            setKnown(names);
+            setSession(await signIn(names[0] ?? ""));
+        });
+    }, []);
+    useEffect(() => {
+        document.documentElement.lang = locale;
+        document.title = text.title;
+    }, [locale, text]);
+
+    const store = useMemo(
+        () => session && new QuotaStore({ source: new QuotaGate({ url: "", token: session.jwt }) }),
+        [session],
+    );
+    return (
+        <>
+            <header>
+                <h1>{text.title}</h1>
+                <p>{text.lead}</p>
+                <div className="choices">
+                    <label>
+                        {text.user}{" "}
+                        <select
+                            value={session?.user ?? ""}
+                            onChange={(event) => void signIn(event.target.value).then(setSession)}
+                        >
+                            {known.map((name) => (
+                                <option key={name}>{name}</option>
+                            ))}
+                        </select>
+                    </label>
+                    <label>
+                        {text.language}{" "}
+                        <select value={locale} onChange={(event) => setLocale(event.target.value as Locale)}>
+                            <option value="en">English</option>
+                            <option value="zh-CN">简体中文</option>
+                        </select>
+                    </label>
+                </div>
+            </header>
+            {session && store && (
+                <QuotaProvider
+                    key={session.user}
+                    store={store}
+                    locale={locale}
+                    messages={locale === "zh-CN" ? zhCN : {}}
+                >
+                    <Chat session={session} text={text} />
+                </QuotaProvider>
+            )}
+        </>
+    );
+}

@@ -1,0 +1,59 @@
+/** What the page asks of its server. */
+
+import { dataOf, QuotaExceededError } from "@quota-gate/client";
+
+/** A user who is signed in. */
+export interface Session {
+    user: string;
+    jwt: string;
+}
+
+async function post<T>(path: string, body: unknown): Promise<T> {
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+    if (!response.ok) throw new Error(await response.text());
+    return (await response.json()) as T;
+}
+
+export const users = async () => (await (await fetch("/api/demo/users")).json()) as string[];
+export const signIn = (user: string) => post<Session>("/api/demo/session", { user });
+export const changeLevel = (user: string, membershipLevel: string) =>
+    post<true>("/api/demo/membership", { user, membershipLevel });
+
+/** One message of a conversation. */
+export interface Turn {
+    role: "user" | "assistant";
+    content: string;
+}
+
+/**
+ * Asks the model, as any client of OpenAI's API does, and gives each piece of its answer to `said`.
+ * @throws QuotaExceededError if the quota does not cover it
+ */
+export async function ask(
+    { jwt }: Session,
+    model: string,
+    messages: Turn[],
+    said: (piece: string) => void,
+    signal: AbortSignal,
+): Promise<void> {
+    const response = await fetch("/v1/chat/completions", {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: `Bearer ${jwt}`, "x-session-id": "demo" },
+        body: JSON.stringify({ model, stream: true, messages }),
+        signal,
+    });
+    if (!response.ok || !response.body) {
+        const { error } = (await response.json()) as { error: { code: string; message: string } };
+        if (error.code === "QUOTA_EXCEEDED") {
+            const problem = { ...error, type: "", title: error.message, status: 429, code: "QUOTA_EXCEEDED" as const };
+            throw new QuotaExceededError(problem, response.headers.get("x-request-id") ?? undefined);
+        }
+        throw new Error(error.message);
+    }
+    for await (const data of dataOf(response.body)) {
+        if (data === "[DONE]") return;
+        const chunk = JSON.parse(data) as { choices: { delta: { content?: string } }[] };
+        said(chunk.choices[0]?.delta.content ?? "");
+    }
+}

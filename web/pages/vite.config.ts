@@ -1,0 +1,22 @@
+/** Pages that load nothing from elsewhere and run under a strict Content-Security-Policy; each file also packed, for the binary to serve. */
+
+import { gzipSync } from "node:zlib";
+import { defineConfig, type Plugin } from "vite";
+
+const packed: Plugin = {
+    name: "packed",
+    apply: "build",
+    enforce: "post",
+    generateBundle(_, bundle) {
+        for (const file of Object.values(bundle)) {
+            const source = file.type === "chunk" ? file.code : file.source;
+            this.emitFile({ type: "asset", fileName: `${file.fileName}.gz`, source: gzipSync(source, { level: 9 }) });
+        }
+    },
+};
+
+export default defineConfig({
+    plugins: [packed],
+    resolve: { conditions: ["browser", "import", "module", "default"] },
+    build: { assetsInlineLimit: 0, modulePreload: { polyfill: false } },
+});
