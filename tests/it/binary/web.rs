@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::process::Command;
 
-use super::process::Dev;
+use super::process::{Dev, pids_of};
 
 /// Runs a package's own tests.
 async fn tests_of(package: &str, environment: &[(&str, &str)]) {
@@ -43,7 +43,9 @@ async fn people_chat_meet_the_limit_upgrade_and_go_on() {
     let prepared = Command::new(root.join("scripts/prepare-pages")).output().await.unwrap();
     assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
     let dev = Dev::start().await;
-    tests_of("pages", &[("QUOTA_GATE_URL", dev.text("url"))]).await;
+    let redis: Vec<String> =
+        pids_of(dev.dir.to_str().unwrap(), "redis-server").iter().map(ToString::to_string).collect();
+    tests_of("pages", &[("QUOTA_GATE_URL", dev.text("url")), ("QUOTA_GATE_REDIS_PIDS", &redis.join(","))]).await;
 
     let page = dev.request(Method::GET, "/").header("Accept-Encoding", "br, gzip;q=0.5").send().await.unwrap();
     assert_eq!(page.headers()["content-encoding"], "gzip");

@@ -74,8 +74,9 @@ export class QuotaStore {
     readonly apply = (quota: Quota): void => {
         const known = this.#state.quota;
         if (known && !isNewer(quota, known)) {
-            if (quota.source === "redis" && quota.version === known.version)
-                this.#set({ status: "ready", error: undefined });
+            // Nothing new; but it says whether what is shown is still looked after.
+            const isBehind = quota.source === "redis" && quota.version < known.version;
+            if (!isBehind) this.#set({ status: statusOf(quota), error: undefined });
             return;
         }
         this.#set({ status: statusOf(quota), quota, error: undefined });

@@ -89,6 +89,9 @@ describe("the store", () => {
         // Redis is away: what Postgres says is shown, and marked.
         store.apply(quotaOf(97, { version: 1, source: "postgres", asOf: "2026-11-23T10:00:06.000Z" }));
         expect(store.getSnapshot()).toMatchObject({ status: "stale", quota: { remaining: 97 } });
+        // What it says may be older than what is known: that stays, marked as well.
+        store.apply(quotaOf(200, { version: 1, source: "postgres", asOf: "2026-11-23T09:00:00.000Z" }));
+        expect(store.getSnapshot()).toMatchObject({ status: "stale", quota: { remaining: 97 } });
         store.apply(quotaOf(94, { version: 7, asOf: "2026-11-23T10:00:07.000Z" }));
         expect(store.getSnapshot()).toMatchObject({ status: "ready", quota: { remaining: 94 } });
     });

@@ -1,0 +1,3 @@
+/** A page that only shows what is left. */
+
+export { ChatQuotaDisplay, QuotaProvider, QuotaStore, useChatQuota } from "@quota-gate/react";

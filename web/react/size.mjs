@@ -1,0 +1,29 @@
+/** What a page pays that only shows what is left: bundled, without React, packed. And that it does not get what it does not use. */
+
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { build } from "vite";
+
+const MOST_BYTES = 8 * 1024;
+
+const entry = fileURLToPath(new URL("size-entry.js", import.meta.url));
+const built = await build({
+    configFile: false,
+    logLevel: "error",
+    build: {
+        write: false,
+        minify: true,
+        lib: { entry, formats: ["es"], fileName: "entry" },
+        rollupOptions: { external: [/^react/], onwarn: () => undefined },
+    },
+});
+const code = [built]
+    .flat()[0]
+    .output.map((file) => file.code ?? "")
+    .join("");
+const bytes = gzipSync(code, { level: 9 }).length;
+console.log(`useChatQuota and ChatQuotaDisplay: ${bytes} bytes packed, at most ${MOST_BYTES}`);
+if (bytes > MOST_BYTES) throw new Error("that is too much");
+for (const unused of ["qg-dialog", "qg-input", "剩余"]) {
+    if (code.includes(unused)) throw new Error(`${unused} is in it, and nobody asked for it`);
+}
