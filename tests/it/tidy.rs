@@ -133,3 +133,21 @@ fn relative(path: &Path) -> String {
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+#[test]
+fn the_readme_says_the_same_in_both_languages() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (english, chinese) = (read("README.md"), read("README.zh-CN.md"));
+    // What is not language: commands, code, answers, links, and how much there is of everything.
+    let blocks = |text: &str| text.split("```").skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(blocks(&english), blocks(&chinese));
+    let count = |text: &str, start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    for start in ["#", "- ", "| "] {
+        assert_eq!(count(&english, start), count(&chinese, start), "lines that begin with {start:?}");
+    }
+    let links = |text: &str| {
+        let targets = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned());
+        targets.filter(|target| !target.starts_with("README")).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(links(&english), links(&chinese));
+}

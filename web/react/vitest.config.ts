@@ -3,6 +3,7 @@
 import { fileURLToPath } from "node:url";
 import { playwright } from "@vitest/browser-playwright";
 import { defineConfig } from "vitest/config";
+import { launchOptions } from "../chromium.mjs";
 
 const of18 = (name: string) => fileURLToPath(new URL(`../react-18/node_modules/${name}`, import.meta.url));
 
@@ -16,12 +17,7 @@ export default defineConfig({
             enabled: true,
             headless: true,
             screenshotFailures: false,
-            provider: playwright({
-                launchOptions: {
-                    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-                    args: ["--no-sandbox"],
-                },
-            }),
+            provider: playwright({ launchOptions }),
             instances: [{ browser: "chromium" }],
         },
         projects: [

@@ -3,6 +3,7 @@
 import { createRequire } from "node:module";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { launchOptions } from "../../chromium.mjs";
 
 const url = process.env.QUOTA_GATE_URL ?? "";
 /** Of the Redis behind it. */
@@ -16,8 +17,7 @@ let wrongs: string[];
 
 beforeAll(async () => {
     if (url === "") throw new Error("run these tests by `cargo test --test it web`");
-    const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-    browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+    browser = await chromium.launch(launchOptions);
 });
 
 afterAll(() => browser.close());

@@ -3,15 +3,13 @@
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright";
 import { createServer } from "vite";
+import { launchOptions } from "../../chromium.mjs";
 
 const images = fileURLToPath(new URL("../../../docs/images/", import.meta.url));
 const server = await createServer({ root: fileURLToPath(new URL(".", import.meta.url)), server: { port: 0 } });
 await server.listen();
 const { port } = server.httpServer.address();
-const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox"],
-});
+const browser = await chromium.launch(launchOptions);
 
 async function take(name, query, { width = 1000, height = 640, fullPage = true } = {}) {
     const page = await browser.newPage({ viewport: { width, height }, deviceScaleFactor: 1 });

@@ -1,0 +1,2 @@
+/** How Playwright starts Chromium. */
+export declare const launchOptions: { executablePath: string; args: string[] };
