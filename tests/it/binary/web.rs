@@ -39,9 +39,7 @@ async fn the_typescript_client_and_the_gate_agree() {
 /// The page at `/`, as people use it.
 #[tokio::test]
 async fn people_chat_meet_the_limit_upgrade_and_go_on() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let prepared = Command::new(root.join("scripts/prepare-pages")).output().await.unwrap();
-    assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
+    built().await;
     let dev = Dev::start().await;
     let redis: Vec<String> =
         pids_of(dev.dir.to_str().unwrap(), "redis-server").iter().map(ToString::to_string).collect();
@@ -64,4 +62,23 @@ async fn people_chat_meet_the_limit_upgrade_and_go_on() {
 #[tokio::test]
 async fn the_react_components_show_what_is_left() {
     tests_of("react", &[]).await;
+}
+
+/// As they would be published, in apps that know nothing of this repository.
+#[tokio::test]
+async fn the_packages_work_in_a_fresh_vite_app_and_in_a_fresh_next_app() {
+    let root = built().await;
+    let mut command = Command::new("node");
+    let output = command.arg("fresh-apps.mjs").current_dir(root.join("web")).kill_on_drop(true).output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("vite ok") && text.contains("next ok"), "{text}");
+}
+
+/// Builds the packages and the pages.
+async fn built() -> &'static Path {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let prepared = Command::new(root.join("scripts/prepare-pages")).output().await.unwrap();
+    assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
+    root
 }
