@@ -50,7 +50,7 @@ export function Chat({ session, text }: { session: Session; text: Texts }) {
 
     const upgrade = quota?.recommendedUpgrade;
     return (
-        <main>
+        <main data-user={session.user}>
             <ChatQuotaDisplay />
             <section>
                 <div role="log" aria-label={text.conversation} aria-busy={isAnswering}>

@@ -43,7 +43,8 @@ async function open(user: string): Promise<Page> {
     const page = await context.newPage();
     await page.goto(url);
     await page.getByLabel("Signed in as").selectOption(user);
-    await page.getByRole("meter").waitFor();
+    // Until then another user's meter may be there.
+    await page.locator(`[data-user=${user}] [role=meter]`).waitFor();
     return page;
 }
 
@@ -77,6 +78,11 @@ test("a chat streams, its quota goes down, and another tab sees it", async () =>
 });
 
 test("an answer that is stopped was begun, and is charged", async () => {
+    // Long enough for the slowest machine to stop it in time.
+    await context.route("**/v1/chat/completions", async (route) => {
+        const body = route.request().postDataJSON() as { model: string };
+        await route.continue({ postData: { ...body, model: "local:words=5000" } });
+    });
     const page = await open("plus-user");
     const before = await remainingOf(page);
     await say(page, "Hello");
