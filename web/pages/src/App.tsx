@@ -12,16 +12,26 @@ export type Locale = keyof typeof texts;
 
 export function App() {
     const [known, setKnown] = useState<string[]>([]);
+    const [user, setUser] = useState<string>();
     const [session, setSession] = useState<Session>();
     const [locale, setLocale] = useState<Locale>(navigator.language.startsWith("zh") ? "zh-CN" : "en");
     const text = texts[locale];
 
     useEffect(() => {
-        void users().then(async (names) => {
+        void users().then((names) => {
             setKnown(names);
-            setSession(await signIn(names[0] ?? ""));
+            // Somebody may have chosen already.
+            setUser((chosen) => chosen ?? names[0]);
         });
     }, []);
+    useEffect(() => {
+        let isCurrent = true;
+        // Of two that are under way, the one that was chosen last counts, whichever is answered first.
+        if (user !== undefined) void signIn(user).then((signedIn) => isCurrent && setSession(signedIn));
+        return () => {
+            isCurrent = false;
+        };
+    }, [user]);
     useEffect(() => {
         document.documentElement.lang = locale;
         document.title = text.title;
@@ -39,10 +49,7 @@ export function App() {
                 <div className="choices">
                     <label>
                         {text.user}{" "}
-                        <select
-                            value={session?.user ?? ""}
-                            onChange={(event) => void signIn(event.target.value).then(setSession)}
-                        >
+                        <select value={user ?? ""} onChange={(event) => setUser(event.target.value)}>
                             {known.map((name) => (
                                 <option key={name}>{name}</option>
                             ))}
