@@ -143,7 +143,12 @@ impl App {
             let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
             tracing::info!(listen_for_envoy = %listener.local_addr()?, "the gate is open for Envoy");
             let service = RateLimitService::new(&state);
-            tokio::spawn(serve_envoy(listener, service, cancelled.clone()));
+            let serving = serve_envoy(listener, service, cancelled.clone());
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the gate is closed for Envoy");
+                }
+            });
         }
         // The flusher ends after the requests, not with them.
         let requests_ended = CancellationToken::new();
@@ -191,10 +196,8 @@ impl App {
     #[must_use]
     pub fn rollout_keeper(&self) -> RolloutKeeper {
         let file = self.config.file.clone();
-        let configured = move || -> Result<_, String> {
-            let config = Config::load(file.as_deref()).map_err(|error| error.to_string())?;
-            config.rollout().map_err(|error| error.to_string())
-        };
+        let configured =
+            move || -> Result<_, String> { Config::rollout_of(file.as_deref()).map_err(|error| error.to_string()) };
         RolloutKeeper {
             gate: self.gate.clone(),
             postgres: self.postgres.clone(),

@@ -79,16 +79,8 @@ impl Config {
     /// # Errors
     /// If a setting is unknown, of the wrong kind, or the file cannot be read.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let environment = |figment: Figment| {
-            figment
-                .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
-                .merge(Env::raw().only(&["REDIS_URL"]).map(|_| "redis.url".into()))
-                .merge(Env::prefixed("QUOTA_GATE__").split("__"))
-        };
-        let unreadable = |error| ConfigError::Unreadable(Box::new(error));
-        let chosen = file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)));
-        let all = environment(Figment::from(Toml::string(DEFAULTS)).merge(chosen.clone()));
-        let mut config: Self = all.extract().map_err(unreadable)?;
+        let chosen = chosen(file);
+        let mut config: Self = everything(&chosen).extract().map_err(unreadable)?;
         if chosen.contains("levels") {
             // Whoever lists levels lists them all: the built-in ones do not come along.
             config.levels = environment(chosen).extract_inner("levels").map_err(unreadable)?;
@@ -97,18 +89,18 @@ impl Config {
         Ok(config)
     }
 
-    /// For whom the gate decides.
+    /// For whom the gate decides, as the file says now. Nothing else of it is read: no secret has to be there any more.
     ///
     /// # Errors
-    /// If the percentage or a user id is none.
-    pub fn rollout(&self) -> Result<Rollout, ConfigError> {
-        let RolloutSection { mode, percentage, always_in, always_out } = &self.rollout;
+    /// If the file cannot be read, or the mode, the percentage or a user id is none.
+    pub fn rollout_of(file: Option<&Path>) -> Result<Rollout, ConfigError> {
+        let section: RolloutSection = everything(&chosen(file)).extract_inner("rollout").map_err(unreadable)?;
         let users = |ids: &[String]| ids.iter().map(|id| UserId::parse(id)).collect::<Result<_, _>>();
         Ok(Rollout {
-            mode: *mode,
-            percentage: Percentage::try_from(*percentage).map_err(invalid("rollout.percentage"))?,
-            always_in: users(always_in).map_err(invalid("rollout.always_in"))?,
-            always_out: users(always_out).map_err(invalid("rollout.always_out"))?,
+            mode: section.mode,
+            percentage: Percentage::try_from(section.percentage).map_err(invalid("rollout.percentage"))?,
+            always_in: users(&section.always_in).map_err(invalid("rollout.always_in"))?,
+            always_out: users(&section.always_out).map_err(invalid("rollout.always_out"))?,
         })
     }
 
@@ -157,6 +149,28 @@ impl Config {
     pub fn daily_at(&self) -> Result<DailyAt, ConfigError> {
         self.resetter.daily_at_utc.parse().map_err(invalid("resetter.daily_at_utc"))
     }
+}
+
+/// What the operator's file says.
+fn chosen(file: Option<&Path>) -> Figment {
+    file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)))
+}
+
+/// With the environment over it.
+fn environment(figment: Figment) -> Figment {
+    figment
+        .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
+        .merge(Env::raw().only(&["REDIS_URL"]).map(|_| "redis.url".into()))
+        .merge(Env::prefixed("QUOTA_GATE__").split("__"))
+}
+
+/// And the defaults below it.
+fn everything(chosen: &Figment) -> Figment {
+    environment(Figment::from(Toml::string(DEFAULTS)).merge(chosen.clone()))
+}
+
+fn unreadable(error: figment::Error) -> ConfigError {
+    ConfigError::Unreadable(Box::new(error))
 }
 
 fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {

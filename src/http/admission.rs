@@ -86,8 +86,7 @@ impl Entrance {
             Permits::None => return next.run(request).await,
         };
         let Ok(_permit) = permits.try_acquire() else {
-            metrics::counter!("quota_gate_shed_requests_total").increment(1);
-            return (self.tell)(Problem::unavailable("the gate has as much to do as it may; try again"));
+            return (self.tell)(Problem::shed());
         };
         timeout(admission.limits.request_timeout, next.run(request))
             .await

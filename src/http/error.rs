@@ -137,6 +137,12 @@ impl Problem {
         Self { retry_after: Some(wait), ..Self::new(Code::RateLimited, "too many requests; try again after a moment") }
     }
 
+    /// As much is under way as may be.
+    pub(super) fn shed() -> Self {
+        metrics::counter!("quota_gate_shed_requests_total").increment(1);
+        Self::unavailable("the gate has as much to do as it may; try again")
+    }
+
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(Code::QuotaUnavailable, detail) }
     }

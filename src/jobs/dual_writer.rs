@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use futures_util::{StreamExt, stream};
 use tokio::{
     select,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,8 @@ use crate::{
 
 /// Pause after a step that found nothing, or failed.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A table that has grown is not counted at every step.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// What a claim has beyond the time of its requests.
 const CLAIM_SLACK: Duration = Duration::from_secs(3);
 /// Between two tries of one charge, at most.
@@ -44,7 +46,14 @@ pub struct DualWriter {
 impl DualWriter {
     /// Runs until cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
+        let mut counted: Option<Instant> = None;
         while !cancelled.is_cancelled() {
+            if counted.is_none_or(|at| at.elapsed() > COUNT_EVERY) {
+                counted = Some(Instant::now());
+                if let Err(error) = self.count().await {
+                    tracing::debug!(%error, "the charges that wait cannot be counted");
+                }
+            }
             match timeout(self.claim(), self.step()).await {
                 Ok(Ok(0)) => {}
                 Ok(Ok(_)) => continue,
@@ -68,9 +77,14 @@ impl DualWriter {
         let charges = self.postgres.claim_dual_writes(now, now + self.claim(), charges_max).await?;
         let tried = charges.len();
         stream::iter(charges).for_each_concurrent(self.at_once, |charge| self.hand_over(charge)).await;
+        Ok(tried)
+    }
+
+    /// Counts all that waits, for the metric.
+    async fn count(&self) -> Result<(), PostgresError> {
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!("quota_gate_dual_writes_waiting").set(self.postgres.dual_writes_waiting().await? as f64);
-        Ok(tried)
+        Ok(())
     }
 
     /// Longest time for one step, of two requests one after the other; so long a writer that died keeps others from its charges.

@@ -231,6 +231,18 @@ async fn the_hold_of_a_long_answer_lives_as_long_as_the_answer() {
 }
 
 #[tokio::test]
+async fn a_hold_is_not_extended_for_longer_than_the_operator_says() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let short = Ttl::from_seconds(1).unwrap();
+    let (chat, _) = chat(&gate, |layer| layer.ttl(short).lifetime_max(Duration::from_millis(100)));
+    let mut body = ask_for(&chat, "/endless", "alice").await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    eventually("it expires", async || gate.gate.quota(&user("alice")).await.unwrap().held.get() == 0).await;
+    drop(body);
+}
+
+#[tokio::test]
 async fn a_message_that_the_quota_does_not_cover_never_reaches_the_service() {
     let world = World::new().await;
     let gate = world.gate().await;

@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`, as <https://platform.openai.com/docs/api-reference/chat> has it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use axum::{Json, extract::State, response::Response};
 use serde_json::{Value, json};
@@ -8,26 +8,18 @@ use serde_json::{Value, json};
 use super::{
     Seen,
     answer::{Step, event, give, streamed, tokens_of, whole, words},
-    before_the_head,
+    begin,
     behaviour::Behaviour,
-    failure,
 };
 
 const ID: &str = "chatcmpl-local";
 
 pub(super) async fn complete(State(seen): State<Arc<Seen>>, Json(request): Json<Value>) -> Response {
-    seen.asked.fetch_add(1, Ordering::SeqCst);
-    let model = request["model"].as_str().unwrap_or_default();
-    let behaviour = match Behaviour::of(model) {
+    let behaviour = match begin(&seen, &request).await {
         Ok(behaviour) => behaviour,
-        Err(problem) => return failure(400, &problem, "unknown_model"),
+        Err(instead) => return instead,
     };
-    if let Some(instead) = before_the_head(&behaviour).await {
-        return instead;
-    }
-    if behaviour.garbage {
-        return give(&seen, "text/html", vec![Step::Send("<html>It works!</html>".into())]);
-    }
+    let model = request["model"].as_str().unwrap_or_default();
     let prompt = tokens_of(&request["messages"]);
     let tool = wanted_tool(&request);
     let spent = if tool.is_some() { 1 } else { behaviour.words };

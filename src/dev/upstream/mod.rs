@@ -31,10 +31,13 @@ use axum::{
     routing::{get, post},
     serve::ListenerExt,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::AbortHandle};
 
-use self::behaviour::Behaviour;
+use self::{
+    answer::{Step, give},
+    behaviour::Behaviour,
+};
 
 /// What it calls itself.
 pub const LOCAL_MODEL: &str = "local";
@@ -143,12 +146,20 @@ fn failure(status: u16, message: &str, code: &str) -> Response {
     response
 }
 
-/// What every answer begins with: the misbehaviour that comes before its head.
-async fn before_the_head(behaviour: &Behaviour) -> Option<Response> {
+/// What every answer begins with: how it is to be given; or what is given instead of it.
+async fn begin(seen: &Arc<Seen>, request: &Value) -> Result<Behaviour, Response> {
+    seen.asked.fetch_add(1, Ordering::SeqCst);
+    let behaviour = Behaviour::of(request["model"].as_str().unwrap_or_default());
+    let behaviour = behaviour.map_err(|problem| failure(400, &problem, "unknown_model"))?;
     // Even no time at all would be a tick of the timer.
     if !behaviour.head_delay.is_zero() {
         tokio::time::sleep(behaviour.head_delay).await;
     }
-    let status = behaviour.status?;
-    Some(failure(status, "the model misbehaves as it was asked to", "misbehaviour"))
+    if let Some(status) = behaviour.status {
+        return Err(failure(status, "the model misbehaves as it was asked to", "misbehaviour"));
+    }
+    if behaviour.garbage {
+        return Err(give(seen, "text/html", vec![Step::Send("<html>It works!</html>".into())]));
+    }
+    Ok(behaviour)
 }

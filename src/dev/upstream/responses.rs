@@ -1,6 +1,6 @@
 //! `POST /v1/responses`, as <https://platform.openai.com/docs/api-reference/responses> has it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use axum::{Json, extract::State, response::Response};
 use serde_json::{Value, json};
@@ -8,26 +8,18 @@ use serde_json::{Value, json};
 use super::{
     Seen,
     answer::{Step, give, streamed, tokens_of, whole, words},
-    before_the_head,
+    begin,
     behaviour::Behaviour,
-    failure,
 };
 
 const ITEM: &str = "msg_local";
 
 pub(super) async fn respond(State(seen): State<Arc<Seen>>, Json(request): Json<Value>) -> Response {
-    seen.asked.fetch_add(1, Ordering::SeqCst);
-    let model = request["model"].as_str().unwrap_or_default();
-    let behaviour = match Behaviour::of(model) {
+    let behaviour = match begin(&seen, &request).await {
         Ok(behaviour) => behaviour,
-        Err(problem) => return failure(400, &problem, "unknown_model"),
+        Err(instead) => return instead,
     };
-    if let Some(instead) = before_the_head(&behaviour).await {
-        return instead;
-    }
-    if behaviour.garbage {
-        return give(&seen, "text/html", vec![Step::Send("<html>It works!</html>".into())]);
-    }
+    let model = request["model"].as_str().unwrap_or_default();
     let input = tokens_of(&request["input"]);
     let usage = json!({
         "input_tokens": input, "output_tokens": behaviour.words, "total_tokens": input + behaviour.words,

@@ -108,10 +108,7 @@ impl Proxy {
     async fn generate(&self, api: Api, user: UserId, request: Request) -> Result<Response, Problem> {
         let (mut parts, body) = request.into_parts();
         let session = session(&parts)?;
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            metrics::counter!("quota_gate_shed_requests_total").increment(1);
-            return Err(Problem::unavailable("the gate has as much to do as it may; try again"));
-        };
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Problem::shed())?;
         let body = timeout(self.body_timeout, to_bytes(body, self.body_bytes_max)).await;
         let body = body.map_err(|_| Problem::new(Code::InvalidRequest, "the body took too long"))?;
         let body = body.map_err(|_| {

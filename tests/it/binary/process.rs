@@ -144,6 +144,11 @@ impl Dev {
     }
 }
 
+/// A token as the configuration has it.
+pub(super) fn hash_of(token: &str) -> String {
+    Sha256::digest(token).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
 /// Status and JSON body.
 pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();
@@ -191,7 +196,7 @@ impl Serve {
     }
 
     fn command(database_url: &str, redis_url: &str, service_token: &str, settings: &[(&str, &str)]) -> Command {
-        let hash = Sha256::digest(service_token).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+        let hash = hash_of(service_token);
         let mut command = Command::new(BINARY);
         command
             .arg("serve")

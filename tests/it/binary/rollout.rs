@@ -4,16 +4,14 @@ use std::fs;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::process::{Serve, answer};
+use super::process::{Serve, answer, hash_of};
 use crate::support::{World, eventually, scratch};
 
 const ADMIN: &str = "the token of an administrator";
 
 async fn gate(world: &World, settings: &[(&str, &str)]) -> Serve {
-    let hash = Sha256::digest(ADMIN).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    let hash = format!("[\"{hash}\"]");
+    let hash = format!("[\"{}\"]", hash_of(ADMIN));
     let mut all = vec![
         ("QUOTA_GATE__AUTH__TOKENS__ALICE_THE_ADMIN__SHA256", hash.as_str()),
         ("QUOTA_GATE__AUTH__TOKENS__ALICE_THE_ADMIN__SCOPES", "[admin]"),
