@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::{
     domain::decision::Denied,
@@ -83,6 +83,35 @@ impl OpenAiError {
         let headers = rate_limit(&denied.quota, gate.calendar());
         (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(Self { error })).into_response()
     }
+}
+
+/// What both ways to ask a model may answer, described once for the contract.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is only described, never made")]
+pub(super) enum Relayed {
+    #[response(status = 200, description = "The upstream's answer, whole or as server-sent events")]
+    Answered(serde_json::Value),
+    #[response(status = 400, description = "INVALID_REQUEST, or what the upstream says")]
+    InvalidRequest(OpenAiError),
+    #[response(status = 401, description = "UNAUTHENTICATED")]
+    Unauthenticated(OpenAiError),
+    #[response(status = 403, description = "FORBIDDEN")]
+    Forbidden(OpenAiError),
+    #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
+    NoUpstream(OpenAiError),
+    #[response(status = 413, description = "PAYLOAD_TOO_LARGE")]
+    TooLarge(OpenAiError),
+    #[response(
+        status = 429,
+        description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says"
+    )]
+    Exceeded(OpenAiError),
+    #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
+    UpstreamFailed(OpenAiError),
+    #[response(status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged")]
+    Unavailable(OpenAiError),
+    #[response(status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged")]
+    UpstreamTimeout(OpenAiError),
 }
 
 /// The answer to a message that is not let through.

@@ -15,7 +15,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use super::{
-    error::{OpenAiError, refuse},
+    error::{OpenAiError, Relayed, refuse},
     relay::{Upstream, untouched},
     request::{Api, Generation, Plan},
     tap::{Form, Tap},
@@ -131,16 +131,7 @@ impl Proxy {
     ),
     request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
     responses(
-        (status = 200, description = "The upstream's answer, whole or as server-sent events", body = serde_json::Value),
-        (status = 400, description = "INVALID_REQUEST, or what the upstream says", body = OpenAiError),
-        (status = 401, description = "UNAUTHENTICATED", body = OpenAiError),
-        (status = 403, description = "FORBIDDEN", body = OpenAiError),
-        (status = 404, description = "NOT_FOUND: this gate has no upstream", body = OpenAiError),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = OpenAiError),
-        (status = 429, description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says", body = OpenAiError),
-        (status = 502, description = "UPSTREAM_FAILED: nothing was charged", body = OpenAiError),
-        (status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged", body = OpenAiError),
-        (status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged", body = OpenAiError),
+        Relayed,
     ),
     security(("user" = []), ("service" = [])),
 )]
@@ -161,16 +152,7 @@ pub(in crate::http) async fn chat_completions(
     ),
     request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
     responses(
-        (status = 200, description = "The upstream's answer, whole or as server-sent events", body = serde_json::Value),
-        (status = 400, description = "INVALID_REQUEST, or what the upstream says", body = OpenAiError),
-        (status = 401, description = "UNAUTHENTICATED", body = OpenAiError),
-        (status = 403, description = "FORBIDDEN", body = OpenAiError),
-        (status = 404, description = "NOT_FOUND: this gate has no upstream", body = OpenAiError),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = OpenAiError),
-        (status = 429, description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says", body = OpenAiError),
-        (status = 502, description = "UPSTREAM_FAILED: nothing was charged", body = OpenAiError),
-        (status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged", body = OpenAiError),
-        (status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged", body = OpenAiError),
+        Relayed,
     ),
     security(("user" = []), ("service" = [])),
 )]
