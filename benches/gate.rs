@@ -167,8 +167,14 @@ impl Bench {
                 let _: redis::Value = decision.query_async(&mut self.connection).await.expect("Redis answers");
             }
             Side::Consume | Side::ConsumeOneUser => {
-                let request =
-                    Consume { user, session: session(), ap: Ap::ONE, tokens: Tokens::default(), idempotency_key: None };
+                let request = Consume {
+                    user,
+                    session: session(),
+                    ap: Ap::ONE,
+                    tokens: Tokens::default(),
+                    model: None,
+                    idempotency_key: None,
+                };
                 assert!(matches!(self.gate.consume(request).await, Ok(Decision::Allowed(_))));
             }
             Side::ReserveAndCommit => {
@@ -176,7 +182,7 @@ impl Bench {
                 let request = Reserve { user, session: session(), ap: Ap::ONE, ttl, idempotency_key: None };
                 let Ok(Decision::Allowed(reserved)) = self.gate.reserve(request).await else { panic!("no hold") };
                 let id = self.gate.reservation_id(&reserved.reservation);
-                let commit = Commit { ap: None, tokens: Tokens::default() };
+                let commit = Commit::default();
                 let committed = self.gate.commit(&id, commit).await.ok().and_then(Settled::now);
                 assert!(committed.is_some_and(|committed| committed.charged == Ap::ONE));
             }

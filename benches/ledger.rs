@@ -252,7 +252,10 @@ impl World {
             self.gate.release(&id).await.expect("it is released");
         } else {
             let tokens = Tokens::new(412).expect("a number of tokens");
-            self.gate.commit(&id, quota_gate::gate::Commit { ap: None, tokens }).await.expect("it is committed");
+            self.gate
+                .commit(&id, quota_gate::gate::Commit { tokens, ..quota_gate::gate::Commit::default() })
+                .await
+                .expect("it is committed");
         }
     }
 }

@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
         Decision::Allowed(reserved) => {
             let id = app.gate.reservation_id(&reserved.reservation);
             let tokens = Tokens::new(512)?; // … generate the message here …
-            match app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens }).await? {
+            match app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens, model: None }).await? {
                 Settled::Now(done) => println!("{} AP charged, {} remain", done.charged, done.quota.remaining()),
                 Settled::Later => println!("accepted: it is charged once Redis is back"),
             }

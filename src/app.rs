@@ -212,13 +212,17 @@ impl App {
         Settler { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
     }
 
+    /// Compares the stores.
+    #[must_use]
+    pub fn verifier(&self) -> Verifier {
+        Verifier { redis: self.redis.clone(), postgres: self.postgres.clone(), partitions: self.gate.partitions() }
+    }
+
     /// Makes the stores agree after what no gate has done.
     #[must_use]
     pub fn repairer(&self) -> Repairer {
-        let verifier =
-            Verifier { redis: self.redis.clone(), postgres: self.postgres.clone(), partitions: self.gate.partitions() };
         Repairer {
-            verifier,
+            verifier: self.verifier(),
             gate: self.gate.clone(),
             postgres: self.postgres.clone(),
             calendar: self.gate.calendar(),
@@ -308,7 +312,7 @@ impl App {
         Ok(AppState::new(
             self.gate.clone(),
             (auth, rate_limits),
-            (self.resetter(), health, self.rollout_keeper(), watcher),
+            (self.resetter(), health, self.rollout_keeper(), watcher, self.verifier()),
             Readiness { stopping },
             metrics,
             (ModelCosts::new(&self.config.models)?, self.proxy()?),

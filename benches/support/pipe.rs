@@ -164,6 +164,7 @@ pub(crate) fn consume(user: &UserId) -> Request {
         event: Uuid::from_u128(7),
         session: session(),
         tokens: Tokens::default(),
+        model: None,
         idempotency: None,
     };
     Request { user: user.clone(), operation, seed: None, generation: None }

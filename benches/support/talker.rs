@@ -45,7 +45,7 @@ impl AsyncCall for Talker {
 /// A message of 1 AP.
 pub(crate) fn message(user: UserId) -> Consume {
     let tokens = Tokens::new(412).expect("a number of tokens");
-    Consume { user, session: session(), ap: Ap::ONE, tokens, idempotency_key: None }
+    Consume { user, session: session(), ap: Ap::ONE, tokens, model: None, idempotency_key: None }
 }
 
 /// Ranks as often as Zipf's law has them (exponent 1): the first user talks twice as much as the second.

@@ -13,13 +13,13 @@ revoke create on schema public from public;
 grant usage on schema public to quota_gate;
 revoke all on all tables in schema public from quota_gate;
 
--- The log and the history only ever grow.
-grant select, insert on chat_usage_logs, rollout_changes to quota_gate;
+-- The log and the histories only ever grow.
+grant select, insert on chat_usage_logs, rollout_changes, user_changes to quota_gate;
 grant select on chat_usage_logs_default, _sqlx_migrations to quota_gate;
 grant select, insert, update on
-    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs
+    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs, usage_days
     to quota_gate;
 grant select, insert, update, delete on inbox, dead_letters, dual_writes to quota_gate;
 grant execute on function
-    roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date)
+    roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date), usage_drift()
     to quota_gate;

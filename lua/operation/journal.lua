@@ -1,14 +1,14 @@
 -- The journal: the usage events of this call. They become one stream entry, written before any record.
 --
 -- Event: kind B, level B, period I3, AP I4, overage I4, then the tail that the gate has packed:
---   id c16, tokens I4, user, session: each length B and bytes, or 0 B and the c16 of a UUID
+--   id c16, tokens I4; user, session: each length B and bytes, or 0 B and the c16 of a UUID; model: length B and bytes
 -- Entry: format B, now_ms I6, id of its last event c16, then the events.
 -- Twin: src/store/redis/usage_stream.rs
 --
 -- Defines: CONSUME, COMMIT, LATE_COMMIT, journal, write_journal, journal_is_full, begin_journal
 
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
-local ENTRY_FORMAT = 1
+local ENTRY_FORMAT = 2
 
 local stream            -- its key
 local stream_is_full    -- known once it was asked

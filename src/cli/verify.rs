@@ -30,8 +30,8 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     if arguments.repair && !verdict.agrees() {
         let repaired = App::build(config).await?.repairer().repair().await?;
         println!(
-            "repaired: {} adjustments, {} totals raised, {} partitions opened anew, {} left to you",
-            repaired.adjustments, repaired.totals, repaired.reopened, repaired.left
+            "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions opened anew, {} left to you",
+            repaired.adjustments, repaired.totals, repaired.usage, repaired.reopened, repaired.left
         );
         verdict = verifier.verify().await?;
         print(&verdict);
@@ -40,7 +40,12 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         println!("log = totals = Redis");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} totals and {} records differ", verdict.drift.len(), verdict.differences.len());
+    println!(
+        "{} totals, {} sums by day and {} records differ",
+        verdict.drift.len(),
+        verdict.usage_drift.len(),
+        verdict.differences.len()
+    );
     Ok(ExitCode::FAILURE)
 }
 
@@ -52,6 +57,13 @@ fn print(verdict: &Verdict) {
     for drift in verdict.drift.iter().take(NAMED_MAX) {
         let of = drift.period.map_or("in all".to_owned(), |period| format!("in {period}"));
         println!("drift: {} {of}: the log adds up to {}, the totals say {}", drift.user, drift.logged, drift.total);
+    }
+    for drift in verdict.usage_drift.iter().take(NAMED_MAX) {
+        let (messages, ap) = drift.missing;
+        println!(
+            "drift: {} {} {:?}: the log has {messages} messages and {ap} AP more",
+            drift.day, drift.level, drift.model
+        );
     }
     for found in verdict.differences.iter().take(NAMED_MAX) {
         println!(

@@ -116,7 +116,9 @@ impl Day {
         self.0
     }
 
-    fn date(self) -> NaiveDate {
+    /// The day as a date.
+    #[must_use]
+    pub fn date(self) -> NaiveDate {
         NaiveDate::default() + Days::new(self.0.into())
     }
 }

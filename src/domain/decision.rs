@@ -130,6 +130,21 @@ pub struct LevelChanged {
     pub quota: Quota,
 }
 
+/// What a change of level would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelForecast {
+    /// The user's quota now.
+    pub before: Quota,
+    /// The level that is to take over at the next period, as things stand.
+    pub pending_before: Option<LevelCode>,
+    /// The user's quota right after the change.
+    pub after: Quota,
+    /// The level that would take over at the next period.
+    pub pending: Option<LevelCode>,
+    /// The level version that was seen.
+    pub level_version: u32,
+}
+
 impl Passed {
     /// The user's quota, where it is known.
     #[must_use]

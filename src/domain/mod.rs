@@ -4,6 +4,7 @@
 //! brace in it or a cost of zero. Words are those of ARCHITECTURE.md, one per concept.
 
 pub mod ap;
+pub mod author;
 pub mod calendar;
 pub mod client_gone;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod journal;
 pub mod level;
 pub mod membership;
 pub mod model_costs;
+pub mod model_name;
 pub(crate) mod packed;
 pub mod partition;
 pub mod quota;

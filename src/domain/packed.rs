@@ -16,6 +16,8 @@ pub(crate) trait PutBytes {
     fn put_uuid(&mut self, value: Uuid);
     /// A length byte, then the text, which is 1 to 255 bytes long; for a text that is a UUID a zero, then its sixteen bytes.
     fn put_id(&mut self, text: &str, uuid: Option<Uuid>);
+    /// A length byte, then the text, which is 0 to 255 bytes long.
+    fn put_text(&mut self, text: &str);
 }
 
 impl PutBytes for Vec<u8> {
@@ -51,9 +53,14 @@ impl PutBytes for Vec<u8> {
             self.push(0);
             self.put_uuid(uuid);
         } else {
-            self.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
-            self.extend_from_slice(text.as_bytes());
+            self.put_text(text);
         }
+    }
+
+    fn put_text(&mut self, text: &str) {
+        debug_assert!(text.len() < 256);
+        self.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+        self.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -109,6 +116,11 @@ impl<'a> Reader<'a> {
             0 => Some(self.uuid()?.hyphenated().to_string().into()),
             length => Some(std::str::from_utf8(self.take(length.into())?).ok()?.into()),
         }
+    }
+
+    pub(crate) fn text(&mut self) -> Option<&'a str> {
+        let length = self.u8()?;
+        std::str::from_utf8(self.take(length.into())?).ok()
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     ap::Ap,
     calendar::Period,
     level::LevelCode,
+    model_name::ModelName,
     user_id::{SessionId, UserId},
 };
 
@@ -30,6 +31,8 @@ pub struct UsageEvent {
     pub overage: Ap,
     /// Tokens that the model counted, 0 when unknown.
     pub tokens: Tokens,
+    /// The model that wrote the answer, where the caller named it.
+    pub model: Option<ModelName>,
     /// What led to the charge.
     pub kind: UsageKind,
     /// When it was charged, by Redis `TIME`.

@@ -24,10 +24,9 @@ impl Gate {
     /// gate has signed.
     pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Settled<Committed>, GateError> {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
-        match self.commit_now(&reservation, commit, None).await {
+        match self.commit_now(&reservation, &commit, None).await {
             Err(failed) if failed.is_transient() => {
-                let cost = (commit.ap.unwrap_or(reservation.ap), commit.tokens);
-                self.accept_settlement(InboxKind::Commit, &reservation, cost, failed).await?;
+                self.accept_settlement(InboxKind::Commit, &reservation, commit, failed).await?;
                 Ok(Settled::Later)
             }
             outcome => outcome.map(Settled::Now),
@@ -38,7 +37,7 @@ impl Gate {
     pub(super) async fn commit_now(
         &self,
         reservation: &Reservation,
-        commit: Commit,
+        commit: &Commit,
         accepted_at: Option<DateTime<Utc>>,
     ) -> Result<Committed, GateError> {
         let gate = &self.0;
@@ -48,6 +47,7 @@ impl Gate {
             reservation: reservation.clone(),
             ap,
             tokens: commit.tokens,
+            model: commit.model.clone(),
             covered,
             adopt,
             accepted_at,

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     domain::{
         decision::{Charged, Decision, Denied},
+        model_name::ModelName,
         rollout::Mode,
     },
     store::redis::{Operation, RedisError, Status},
@@ -71,11 +72,16 @@ impl Gate {
 
 impl Inner {
     fn consume_operation(&self, event: Uuid, request: &Consume) -> Operation {
-        let Consume { session, ap, tokens, idempotency_key, .. } = request;
+        let Consume { session, ap, tokens, model, idempotency_key, .. } = request;
         let idempotency = idempotency_key.clone().map(|key| {
             let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
-            self.idempotency(key, "consume", &[session.as_str().as_bytes(), &ap, &tokens])
+            self.idempotency(
+                key,
+                "consume",
+                &[session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()],
+            )
         });
-        Operation::Consume { cost: *ap, event, session: session.clone(), tokens: *tokens, idempotency }
+        let (session, model) = (session.clone(), model.clone());
+        Operation::Consume { cost: *ap, event, session, tokens: *tokens, model, idempotency }
     }
 }

@@ -45,6 +45,7 @@ impl Gate {
             reservation_id: gate.signer.sign(&reservation),
             ap: request.ap,
             tokens: request.tokens,
+            model: request.model.clone(),
             idempotency_key: request.idempotency_key.clone(),
             accepted_at: gate.now(),
         };

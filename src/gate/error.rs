@@ -19,6 +19,9 @@ pub enum GateError {
     /// The hold was settled the other way.
     #[error("the reservation is settled already: {0}")]
     AlreadySettled(&'static str),
+    /// The user's level is not what the caller has seen.
+    #[error("the user's level was changed by somebody else; look again")]
+    LevelChanged,
     /// The user has too many live holds.
     #[error("the user has {0} live reservations, which is the most; commit or release one first")]
     TooManyHolds(usize),

@@ -78,7 +78,8 @@ impl Gate {
         };
         let same = logged.ap == request.ap
             && logged.session == request.session.as_str()
-            && u32::try_from(logged.tokens) == Ok(request.tokens.get());
+            && u32::try_from(logged.tokens) == Ok(request.tokens.get())
+            && logged.model == request.model;
         if !same {
             return Err(GateError::Mismatch(OTHER_REQUEST));
         }

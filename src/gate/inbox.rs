@@ -6,11 +6,9 @@
 use super::{Commit, Consume, Gate, GateError, commit::OTHER_COST};
 use crate::{
     domain::{
-        ap::Ap,
         decision::Decision,
         hold::{Reservation, SETTLE_WINDOW},
         idempotency::IdempotencyKey,
-        usage::Tokens,
     },
     store::postgres::{Acceptance, InboxItem, InboxKind},
 };
@@ -30,7 +28,7 @@ impl Gate {
         &self,
         kind: InboxKind,
         reservation: &Reservation,
-        (ap, tokens): (Ap, Tokens),
+        settlement: Commit,
         failed: GateError,
     ) -> Result<(), GateError> {
         let gate = &self.0;
@@ -43,8 +41,9 @@ impl Gate {
             user: reservation.user.clone(),
             kind,
             reservation_id: gate.signer.sign(reservation),
-            ap,
-            tokens,
+            ap: settlement.ap.unwrap_or(reservation.ap),
+            tokens: settlement.tokens,
+            model: settlement.model,
             idempotency_key: None,
             accepted_at: now,
         };
@@ -77,8 +76,8 @@ impl Gate {
         let outcome = match item.kind {
             InboxKind::Consume => return self.apply_consume(item, reservation).await,
             InboxKind::Commit => {
-                let commit = Commit { ap: Some(item.ap), tokens: item.tokens };
-                let committed = self.commit_now(&reservation, commit, Some(item.accepted_at)).await;
+                let commit = Commit { ap: Some(item.ap), tokens: item.tokens, model: item.model.clone() };
+                let committed = self.commit_now(&reservation, &commit, Some(item.accepted_at)).await;
                 committed.map(|done| format!("charged {}, overage {}", done.charged.get(), done.overage.get()))
             }
             InboxKind::Release => self.release_now(&reservation).await.map(|_| "released".to_owned()),
@@ -98,6 +97,7 @@ impl Gate {
             session: reservation.session,
             ap: item.ap,
             tokens: item.tokens,
+            model: item.model.clone(),
             idempotency_key: Some(key),
         };
         match self.consume_now(&message).await {

@@ -7,7 +7,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{ChangeLevel, Gate, GateError, Inner, error::unexpected, loader::membership_of};
 use crate::{
-    domain::{InvalidInput, decision::LevelChanged, user_id::UserId},
+    domain::{
+        InvalidInput,
+        decision::{LevelChanged, LevelForecast},
+        level::{Level, LevelName, Levels},
+        membership::Timing,
+        user_id::UserId,
+    },
     store::{
         postgres::{NewUser, QuotaRow},
         redis::{Answer, Operation, Status},
@@ -24,19 +30,22 @@ impl Gate {
     /// When this returns an error after Postgres took the change, Redis is still told, in the background.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] when Postgres or Redis is away.
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::LevelChanged`] when somebody else was faster,
+    /// [`GateError::Unavailable`] when Postgres or Redis is away.
     pub async fn change_level(&self, request: ChangeLevel) -> Result<LevelChanged, GateError> {
         let gate = &self.0;
         let levels = self.levels();
-        let target = levels.named(request.level.as_str()).ok_or_else(|| {
-            let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
-            InvalidInput::new("membershipLevel", format!("must be one of {}", known.join(", ")))
-        })?;
+        let target = named(&levels, &request.level)?;
         let now = gate.now();
         let period = gate.calendar.period_at(now);
         let first = NewUser { level: levels.lowest(), period, reset_at: gate.calendar.period_end(period), now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));
-        let change = gate.postgres.change_level(&request.user, target, request.effective, &first, today).await?;
+        let target = (target, request.effective);
+        let change = gate
+            .postgres
+            .change_level(&request.user, target, request.if_version, &request.author, &first, today)
+            .await?;
+        let change = change.ok_or(GateError::LevelChanged)?;
 
         // The row is changed: from here on Redis has to hear of it, whether or not the caller still waits.
         let this = self.clone();
@@ -57,6 +66,32 @@ impl Gate {
 }
 
 impl Gate {
+    /// What a change of level would do, as things stand; changes nothing.
+    ///
+    /// # Errors
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] when Postgres or Redis is away.
+    pub async fn forecast_level(&self, request: &ChangeLevel) -> Result<LevelForecast, GateError> {
+        let gate = &self.0;
+        let levels = self.levels();
+        let target = named(&levels, &request.level)?;
+        let (before, _) = self.quota_and_holds(&request.user).await?;
+        let today = gate.calendar.day_start(gate.calendar.day_at(gate.now()));
+        let row = gate.postgres.find(&request.user, today).await?;
+        let (pending_before, level_version) = row.map_or((None, 0), |row| (row.pending, row.level_version));
+        let mut after = before.clone();
+        let timing = request.effective.timing(before.quota, target.quota);
+        let pending = match timing {
+            Timing::Now => {
+                (after.level, after.quota) = (target.code, target.quota);
+                None
+            }
+            Timing::NextPeriod => Some(target.code),
+        };
+        Ok(LevelForecast { before, pending_before, after, pending, level_version })
+    }
+}
+
+impl Gate {
     /// Tells Redis of a membership that was changed in Postgres by other means, such as an import.
     ///
     /// # Errors
@@ -68,6 +103,13 @@ impl Gate {
         }
         Ok(())
     }
+}
+
+fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidInput> {
+    levels.named(name.as_str()).ok_or_else(|| {
+        let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
+        InvalidInput::new("membershipLevel", format!("must be one of {}", known.join(", ")))
+    })
 }
 
 impl Inner {

@@ -171,6 +171,12 @@ impl Gate {
         self.0.calendar
     }
 
+    /// The present, by this machine's clock.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.0.now()
+    }
+
     /// The generation of a partition, as this gate believes it to be; 0 before it has asked.
     #[must_use]
     pub fn generation(&self, partition: Partition) -> u32 {

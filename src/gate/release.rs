@@ -1,12 +1,15 @@
 //! Release: give a hold's AP back, because nothing was generated.
 
-use super::{Gate, GateError, Inner, error::unexpected, settle::Settling};
+use uuid::Uuid;
+
+use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling};
 use crate::{
     domain::{
         ap::Ap,
+        author::Author,
         decision::{Released, Settled},
         hold::Reservation,
-        usage::Tokens,
+        user_id::{SessionId, UserId},
     },
     store::{
         postgres::InboxKind,
@@ -24,7 +27,7 @@ impl Gate {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
         match self.release_now(&reservation).await {
             Err(failed) if failed.is_transient() => {
-                let nothing = (Ap::ZERO, Tokens::default());
+                let nothing = Commit { ap: Some(Ap::ZERO), ..Commit::default() };
                 self.accept_settlement(InboxKind::Release, &reservation, nothing, failed).await?;
                 Ok(Settled::Later)
             }
@@ -32,7 +35,33 @@ impl Gate {
         }
     }
 
-    /// The same, by Redis or not at all.
+    /// Gives back the AP of a hold that is known by its id alone, and notes who wanted it.
+    ///
+    /// # Errors
+    /// [`GateError::UnknownReservation`] when the user has no such hold, [`GateError::AlreadySettled`] when its holder was faster,
+    /// [`GateError::Unavailable`] when Postgres or Redis is away.
+    pub async fn release_hold(&self, user: &UserId, hold: Uuid, author: &Author) -> Result<Released, GateError> {
+        let gate = &self.0;
+        let (_, holds) = self.quota_and_holds(user).await?;
+        let live = holds.into_iter().find(|live| live.id == hold).ok_or(GateError::UnknownReservation)?;
+        let reservation = Reservation {
+            hold,
+            user: user.clone(),
+            session: SessionId::unnamed(),
+            ap: live.ap,
+            period: live.period,
+            expires_at: live.expires_at(),
+            generation: self.generation(gate.partitions.of(user)),
+        };
+        let noted = gate.postgres.note_release(user, (hold, live.ap), author, gate.now()).await?;
+        let released = self.release_now(&reservation).await?;
+        if let Err(error) = noted.made().await {
+            tracing::error!(%error, %user, %hold, by = author.by, "a hold was released, and it is not written down who wanted it");
+        }
+        Ok(released)
+    }
+
+    /// A release, by Redis or not at all.
     pub(super) async fn release_now(&self, reservation: &Reservation) -> Result<Released, GateError> {
         let operation = |adopt| Operation::Release { reservation: reservation.clone(), adopt };
         let Settling::Answered(answer) = self.0.settle(reservation, operation).await? else {

@@ -2,10 +2,12 @@
 
 use crate::domain::{
     ap::Ap,
+    author::Author,
     hold::Ttl,
     idempotency::IdempotencyKey,
     level::LevelName,
     membership::Effective,
+    model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
 };
@@ -21,6 +23,8 @@ pub struct Consume {
     pub ap: Ap,
     /// Tokens that the model counted, 0 when unknown.
     pub tokens: Tokens,
+    /// The model that wrote the answer, for whoever reads the usage log.
+    pub model: Option<ModelName>,
     /// Makes the request repeatable.
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -41,12 +45,14 @@ pub struct Reserve {
 }
 
 /// Charge what was generated.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Commit {
     /// What it did cost; all that was held, when not given.
     pub ap: Option<Ap>,
     /// Tokens that the model counted, 0 when unknown.
     pub tokens: Tokens,
+    /// The model that wrote the answer, for whoever reads the usage log.
+    pub model: Option<ModelName>,
 }
 
 /// Give a user another membership level.
@@ -58,4 +64,8 @@ pub struct ChangeLevel {
     pub level: LevelName,
     /// When.
     pub effective: Effective,
+    /// Only if the user's level has not been changed since it had this version.
+    pub if_version: Option<u32>,
+    /// Who asks for it.
+    pub author: Author,
 }

@@ -177,7 +177,9 @@ impl From<GateError> for Problem {
             GateError::Invalid(_) => Self::new(Code::InvalidRequest, detail),
             GateError::UnknownReservation => Self::new(Code::NotFound, detail),
             GateError::ReservationExpired(_) => Self::new(Code::ReservationExpired, detail),
-            GateError::AlreadySettled(_) | GateError::TooManyHolds(_) => Self::new(Code::Conflict, detail),
+            GateError::AlreadySettled(_) | GateError::LevelChanged | GateError::TooManyHolds(_) => {
+                Self::new(Code::Conflict, detail)
+            }
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
             GateError::RedisAway { .. } => {
                 tracing::warn!(error = detail, "no decision");
@@ -228,6 +230,7 @@ mod tests {
             (GateError::UnknownReservation, 404, Code::NotFound),
             (GateError::ReservationExpired("x"), 410, Code::ReservationExpired),
             (GateError::AlreadySettled("x"), 409, Code::Conflict),
+            (GateError::LevelChanged, 409, Code::Conflict),
             (GateError::TooManyHolds(64), 409, Code::Conflict),
             (GateError::Mismatch("x"), 422, Code::Mismatch),
             (unavailable, 503, Code::QuotaUnavailable),

@@ -2,19 +2,29 @@
 
 use axum::{
     Json,
-    extract::{FromRequest, FromRequestParts, Path, Request, rejection::JsonRejection},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
     http::request::Parts,
 };
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::error::{Code, Problem};
-use crate::domain::{ap::Ap, idempotency::IdempotencyKey};
+use crate::domain::{ap::Ap, idempotency::IdempotencyKey, user_id::UserId};
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
 
 /// The reservation id of the path.
 pub(super) struct ReservationId(pub(super) String);
+
+/// The parameters of the query.
+pub(super) struct Params<T>(pub(super) T);
+
+/// The user of the path.
+pub(super) struct PathUser(pub(super) UserId);
+
+/// The user and the hold of the path.
+pub(super) struct PathUserAndHold(pub(super) UserId, pub(super) Uuid);
 
 /// The header `Idempotency-Key`, plain or as a quoted structured-field string.
 pub(super) struct IdempotencyHeader(pub(super) Option<IdempotencyKey>);
@@ -49,6 +59,41 @@ impl<S: Send + Sync> FromRequestParts<S> for ReservationId {
             .map_err(|_| Problem::new(Code::NotFound, "no such reservation"))?;
         Ok(Self(id))
     }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(rejection) => Err(Problem::new(Code::InvalidRequest, rejection.body_text())),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(user) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| no_user())?;
+        Ok(Self(UserId::parse(&user)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAndHold {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((user, hold)) = path.map_err(|_| no_user())?;
+        let hold = hold.parse().map_err(|_| Problem::new(Code::NotFound, "no such hold"))?;
+        Ok(Self(UserId::parse(&user)?, hold))
+    }
+}
+
+fn no_user() -> Problem {
+    Problem::new(Code::NotFound, "no such user")
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyHeader {

@@ -48,7 +48,8 @@ pub use self::{
 /// Every route.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{authorize, health, membership, quota, quota_stream, consume, reservations, reset, rollout};
+    use routes::{authorize, health, membership, quota, quota_stream, consume, reservations, reset};
+    use routes::admin::{changes, drift, holds, level, messages, rollout, status, usage, users};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -65,12 +66,23 @@ pub fn router(state: AppState) -> Router {
 
     let operations = Router::new()
         .route("/api/chat/quota/reset", get(reset::health).post(reset::run))
-        .route("/api/admin/rollout",    get(rollout::show).patch(rollout::change))
         .route("/healthz",              get(health::live))
         .route("/readyz",               get(health::ready))
         .route("/metrics",              get(health::metrics))
         .route("/openapi.json",         get(openapi::document))
         .fallback(error::no_such_route);
+
+    let administration = Router::new()
+        .route("/api/admin/users",                             get(users::list))
+        .route("/api/admin/users/{user}",                      get(users::show))
+        .route("/api/admin/users/{user}/messages",             get(messages::list))
+        .route("/api/admin/users/{user}/level",                put(level::change))
+        .route("/api/admin/users/{user}/holds/{hold}/release", post(holds::release))
+        .route("/api/admin/changes",                           get(changes::list))
+        .route("/api/admin/usage",                             get(usage::usage))
+        .route("/api/admin/drift",                             get(drift::compare))
+        .route("/api/admin/status",                            get(status::status))
+        .route("/api/admin/rollout",                           get(rollout::show).patch(rollout::change));
 
     // The API that the proxy speaks.
     let models = Router::new()
@@ -93,6 +105,7 @@ pub fn router(state: AppState) -> Router {
     entered(settlements, Permits::Settlements)
         .merge(entered(requests, Permits::Requests))
         .merge(entered(operations, Permits::None))
+        .merge(entered(administration, Permits::None))
         .merge(proxied(models))
         .with_state(state)
 }

@@ -8,7 +8,10 @@ use utoipa::{
 
 use super::{
     openai::proxy,
-    routes::{authorize, consume, health, membership, quota, quota_stream, reservations, reset, rollout},
+    routes::{
+        admin::{changes, drift, holds, level, messages, rollout, status, usage, users},
+        authorize, consume, health, membership, quota, quota_stream, reservations, reset,
+    },
 };
 
 #[derive(OpenApi)]
@@ -32,6 +35,15 @@ use super::{
         proxy::chat_completions,
         proxy::responses,
         proxy::models,
+        users::list,
+        users::show,
+        messages::list,
+        level::change,
+        holds::release,
+        changes::list,
+        usage::usage,
+        drift::compare,
+        status::status,
         rollout::show,
         rollout::change,
         health::live,

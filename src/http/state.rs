@@ -14,7 +14,9 @@ use super::{
 use crate::{
     domain::model_costs::ModelCosts,
     gate::Gate,
-    jobs::{health::HealthCheck, resetter::Resetter, rollout_keeper::RolloutKeeper, watcher::Watcher},
+    jobs::{
+        health::HealthCheck, resetter::Resetter, rollout_keeper::RolloutKeeper, verifier::Verifier, watcher::Watcher,
+    },
     middleware::Settlements,
 };
 
@@ -29,6 +31,7 @@ struct Parts {
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
     rollout_keeper: Arc<RolloutKeeper>,
+    verifier: Arc<Verifier>,
     watcher: Watcher,
     costs: Arc<ModelCosts>,
     expiring: Settlements,
@@ -75,7 +78,13 @@ impl AppState {
     pub fn new(
         gate: Gate,
         (auth, rate_limits): (Auth, Arc<RateLimits>),
-        (resetter, health, rollout_keeper, watcher): (Resetter, HealthCheck, RolloutKeeper, Watcher),
+        (resetter, health, rollout_keeper, watcher, verifier): (
+            Resetter,
+            HealthCheck,
+            RolloutKeeper,
+            Watcher,
+            Verifier,
+        ),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
         (costs, proxy): (ModelCosts, Option<Proxy>),
@@ -88,6 +97,7 @@ impl AppState {
             resetter: Arc::new(resetter),
             health: Arc::new(health),
             rollout_keeper: Arc::new(rollout_keeper),
+            verifier: Arc::new(verifier),
             watcher,
             costs: Arc::new(costs),
             expiring: Settlements::default(),
@@ -169,6 +179,7 @@ reachable! {
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
     rollout_keeper: Arc<RolloutKeeper>,
+    verifier: Arc<Verifier>,
     watcher: Watcher,
     costs: Arc<ModelCosts>,
     readiness: Arc<Readiness>,

@@ -5,8 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     domain::{
         clock::{Clock, instant},
-        journal::Entry,
-        partition::Partitions,
+        journal::Watermark,
+        partition::{Partition, Partitions},
     },
     store::{
         postgres::{Postgres, ResetRun},
@@ -64,6 +64,21 @@ pub struct FlushLag {
     pub seconds: u64,
 }
 
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionHealth {
+    /// Which.
+    pub number: u16,
+    /// Its life in Redis.
+    pub generation: u32,
+    /// When that began.
+    pub opened_at: DateTime<Utc>,
+    /// It is being opened now.
+    pub is_opening: bool,
+    /// Entries of its stream, and how far Postgres is behind; none where Redis is away.
+    pub stream: Option<(u64, FlushLag)>,
+}
+
 impl HealthCheck {
     /// Looks.
     ///
@@ -102,19 +117,53 @@ impl HealthCheck {
     async fn flush_lag(&self, now: DateTime<Utc>) -> Result<(FlushLag, TimeDelta), FlushError> {
         let mut events = 0;
         let mut oldest = TimeDelta::zero();
-        for partition in self.partitions.all() {
-            let watermark = self.postgres.watermark(partition.number()).await?;
-            let Some(position) = watermark.position else { continue };
-            let entries =
-                self.redis.read_stream(partition, watermark.generation, position.id, LOOK_AHEAD_ENTRIES).await?;
-            let waiting: Vec<&Entry> = entries.iter().filter(|entry| entry.id > position.id).collect();
-            if let Some(first) = waiting.first() {
-                let since = instant(i64::try_from(first.id.ms).unwrap_or(i64::MAX));
-                oldest = oldest.max(now - since);
-            }
-            events += waiting.iter().map(|entry| entry.events().len() as u64).sum::<u64>();
+        for (partition, watermark) in self.partitions.all().zip(self.postgres.watermarks().await?) {
+            let (waiting, since) = self.waiting(partition, &watermark).await?;
+            oldest = oldest.max(since.map_or_else(TimeDelta::zero, |since| now - since));
+            events += waiting;
         }
-        let seconds = u64::try_from(oldest.num_seconds()).unwrap_or_default();
-        Ok((FlushLag { events, seconds }, oldest))
+        Ok((FlushLag { events, seconds: seconds(oldest) }, oldest))
     }
+
+    /// Each partition: its generation, its stream, and how far Postgres is behind.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn partitions(&self) -> Result<Vec<PartitionHealth>, FlushError> {
+        let now = self.clock.now();
+        let mut partitions = Vec::new();
+        for (partition, watermark) in self.partitions.all().zip(self.postgres.watermarks().await?) {
+            let stream = async {
+                let length = self.redis.stream_length(partition, watermark.generation).await?;
+                let (events, since) = self.waiting(partition, &watermark).await?;
+                let lag = FlushLag { events, seconds: since.map_or(0, |since| seconds(now - since)) };
+                Ok::<_, FlushError>((length, lag))
+            };
+            partitions.push(PartitionHealth {
+                number: partition.number(),
+                generation: watermark.generation,
+                opened_at: watermark.opened_at,
+                is_opening: watermark.position.is_none(),
+                stream: stream.await.inspect_err(|error| tracing::debug!(%error, "a stream cannot be looked at")).ok(),
+            });
+        }
+        Ok(partitions)
+    }
+
+    /// Events of a partition that wait for Postgres, and since when the first of them does.
+    async fn waiting(
+        &self,
+        partition: Partition,
+        watermark: &Watermark,
+    ) -> Result<(u64, Option<DateTime<Utc>>), FlushError> {
+        let Some(position) = watermark.position else { return Ok((0, None)) };
+        let entries = self.redis.read_stream(partition, watermark.generation, position.id, LOOK_AHEAD_ENTRIES).await?;
+        let mut waiting = entries.iter().filter(|entry| entry.id > position.id).peekable();
+        let since = waiting.peek().map(|first| instant(i64::try_from(first.id.ms).unwrap_or(i64::MAX)));
+        Ok((waiting.map(|entry| entry.events().len() as u64).sum(), since))
+    }
+}
+
+fn seconds(of: TimeDelta) -> u64 {
+    u64::try_from(of.num_seconds()).unwrap_or_default()
 }

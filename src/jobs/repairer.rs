@@ -51,6 +51,8 @@ pub struct Repaired {
     pub adjustments: u64,
     /// Totals that were raised to the sum of the log.
     pub totals: u64,
+    /// Sums by day, level and model that were made those of the log.
+    pub usage: u64,
     /// Partitions that were opened anew.
     pub reopened: u64,
     /// What is left to people: dead letters, and a total above the log that no period explains.
@@ -65,6 +67,7 @@ impl Repairer {
     pub async fn repair(&self) -> Result<Repaired, FlushError> {
         let mut repaired = Repaired::default();
         self.repair_totals(&self.verifier.verify().await?, &mut repaired).await?;
+        repaired.usage = self.postgres.repair_usage().await?;
         self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
         Ok(repaired)
     }
@@ -138,6 +141,7 @@ impl Repairer {
             ap: Ap::new(u32::try_from(ap).unwrap_or(u32::MAX)),
             overage: Ap::ZERO,
             tokens: Tokens::ZERO,
+            model: None,
             kind: UsageKind::Adjustment,
             at: self.clock.now(),
         }

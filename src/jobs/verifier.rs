@@ -16,7 +16,7 @@ use crate::{
         user_id::UserId,
     },
     store::{
-        postgres::{Drift, Postgres, QuotaRow},
+        postgres::{Drift, Postgres, QuotaRow, UsageDrift},
         redis::{Record, Redis},
     },
 };
@@ -55,6 +55,8 @@ pub struct Verdict {
     pub inbox: u64,
     /// Totals that are not the sum of the log.
     pub drift: Vec<Drift>,
+    /// Sums by day, level and model that are not those of the log.
+    pub usage_drift: Vec<UsageDrift>,
     /// Records that are not their row plus the events after the watermark.
     pub differences: Vec<Difference>,
 }
@@ -74,11 +76,37 @@ pub struct Difference {
     pub dead_letters: u64,
 }
 
+/// Some users, compared.
+#[derive(Debug, Clone, Default)]
+pub struct ComparedPage {
+    /// How many.
+    pub users: u64,
+    /// Those who have a record in Redis.
+    pub records: u64,
+    /// Records that are not their row plus the events after the watermark, in the order of users.
+    pub differences: Vec<Difference>,
+    /// The last user: where to go on. None when there were none.
+    pub last: Option<UserId>,
+}
+
+/// One user on both sides, at one moment.
+#[derive(Debug, Clone)]
+pub struct Compared {
+    /// In Postgres.
+    pub row: QuotaRow,
+    /// In Redis, if there.
+    pub record: Option<Record>,
+    /// AP that is journalled and not in Postgres yet.
+    pub unflushed: u64,
+    /// What cannot be explained by that.
+    pub difference: Option<Difference>,
+}
+
 impl Verdict {
     /// Nothing differs.
     #[must_use]
     pub const fn agrees(&self) -> bool {
-        self.drift.is_empty() && self.differences.is_empty()
+        self.drift.is_empty() && self.usage_drift.is_empty() && self.differences.is_empty()
     }
 }
 
@@ -108,6 +136,7 @@ impl Verifier {
             dead_letters: self.postgres.dead_letter_count().await?,
             inbox: self.postgres.inbox_waiting().await?.0,
             drift: self.postgres.drift().await?,
+            usage_drift: self.postgres.usage_drift().await?,
             ..Verdict::default()
         };
         for partition in self.partitions.all() {
@@ -115,18 +144,48 @@ impl Verifier {
         }
         let mut after: Option<UserId> = None;
         loop {
-            let page = self.postgres.rows_after(after.as_ref(), PAGE_ROWS).await?;
-            let Some(last) = page.rows.last() else { return Ok(verdict) };
-            after = Some(last.user.clone());
-            verdict.users += page.rows.len() as u64;
-            let mut by_partition: HashMap<Partition, Vec<QuotaRow>> = HashMap::new();
-            for row in page.rows {
-                by_partition.entry(self.partitions.of(&row.user)).or_default().push(row);
-            }
-            for (partition, rows) in by_partition {
-                self.compare(partition, page.watermarks[partition.index()], rows, &mut verdict).await?;
+            let page = self.compare_page(after.as_ref(), PAGE_ROWS).await?;
+            let Some(last) = page.last else { return Ok(verdict) };
+            after = Some(last);
+            verdict.users += page.users;
+            verdict.records += page.records;
+            verdict.differences.extend(page.differences);
+        }
+    }
+
+    /// Compares up to `limit` users after `after`, in the order of their ids.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away, or a partition is not open.
+    pub async fn compare_page(&self, after: Option<&UserId>, limit: u32) -> Result<ComparedPage, FlushError> {
+        let page = self.postgres.rows_after(after, limit).await?;
+        let mut compared = ComparedPage { users: page.rows.len() as u64, ..ComparedPage::default() };
+        compared.last = page.rows.last().map(|row| row.user.clone());
+        let mut by_partition: HashMap<Partition, Vec<QuotaRow>> = HashMap::new();
+        for row in page.rows {
+            by_partition.entry(self.partitions.of(&row.user)).or_default().push(row);
+        }
+        for (partition, rows) in by_partition {
+            for user in self.compare(partition, page.watermarks[partition.index()], rows).await? {
+                compared.records += u64::from(user.record.is_some());
+                if let Some(found) = user.difference {
+                    let dead_letters = self.postgres.ap_in_dead_letters(&found.user).await?;
+                    compared.differences.push(Difference { dead_letters, ..found });
+                }
             }
         }
+        compared.differences.sort_by(|one, other| one.user.cmp(&other.user));
+        Ok(compared)
+    }
+
+    /// Compares one user; none who has no row.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away, or the partition is not open.
+    pub async fn compare_user(&self, user: &UserId) -> Result<Option<Compared>, FlushError> {
+        let partition = self.partitions.of(user);
+        let page = self.postgres.rows_of(&[user]).await?;
+        Ok(self.compare(partition, page.watermarks[partition.index()], page.rows).await?.pop())
     }
 
     /// Compares the rows of a partition with Redis; reads them again for as long as they are overtaken.
@@ -135,8 +194,7 @@ impl Verifier {
         partition: Partition,
         mut watermark: Watermark,
         mut rows: Vec<QuotaRow>,
-        verdict: &mut Verdict,
-    ) -> Result<(), FlushError> {
+    ) -> Result<Vec<Compared>, FlushError> {
         for _ in 0..LOOKS {
             let users: Vec<&UserId> = rows.iter().map(|row| &row.user).collect();
             let view = match watermark.position {
@@ -145,15 +203,8 @@ impl Verifier {
             };
             if let Some(view) = view {
                 let tail = Tail::of(&view.tail);
-                for (row, record) in rows.iter().zip(view.records) {
-                    let Some(record) = record else { continue };
-                    verdict.records += 1;
-                    if let Some(found) = difference(row, &record, watermark.generation, &tail) {
-                        let dead_letters = self.postgres.ap_in_dead_letters(&found.user).await?;
-                        verdict.differences.push(Difference { dead_letters, ..found });
-                    }
-                }
-                return Ok(());
+                let compared = rows.into_iter().zip(view.records);
+                return Ok(compared.map(|(row, record)| tail.compare(row, record, watermark.generation)).collect());
             }
             sleep(LOOK_PAUSE).await;
             let page = self.postgres.rows_of(&users).await?;
@@ -194,6 +245,11 @@ impl<'a> Tail<'a> {
 
     fn ever(&self, user: &UserId) -> u64 {
         self.0.get(user).map_or(0, |periods| periods.values().sum())
+    }
+
+    fn compare(&self, row: QuotaRow, record: Option<Record>, generation: u32) -> Compared {
+        let difference = record.as_ref().and_then(|record| difference(&row, record, generation, self));
+        Compared { unflushed: self.ever(&row.user), row, record, difference }
     }
 }
 

@@ -10,7 +10,10 @@ use super::{
     hold::{fail, try_to_settle},
 };
 use crate::{
-    domain::hold::{Reservation, Ttl},
+    domain::{
+        hold::{Reservation, Ttl},
+        model_name::ModelName,
+    },
     gate::{Commit, Gate, GateError},
 };
 
@@ -20,7 +23,14 @@ const BEFORE_EXPIRY: Duration = Duration::from_millis(500);
 impl Settlements {
     /// Charges the hold shortly before it expires, unless it is settled by then; at once when the gate stops. A gate that is
     /// killed charges nothing.
-    pub fn charge_at_expiry(&self, gate: &Gate, reservation: &Reservation, ttl: Ttl, stopping: CancellationToken) {
+    pub fn charge_at_expiry(
+        &self,
+        gate: &Gate,
+        reservation: &Reservation,
+        model: Option<ModelName>,
+        ttl: Ttl,
+        stopping: CancellationToken,
+    ) {
         let (gate, id) = (gate.clone(), gate.reservation_id(reservation));
         let wait = Duration::from_millis(ttl.ms().into()).saturating_sub(BEFORE_EXPIRY);
         self.0.spawn(async move {
@@ -28,7 +38,7 @@ impl Settlements {
                 () = sleep(wait) => {}
                 () = stopping.cancelled() => {}
             }
-            match try_to_settle(&gate, &id, Some(Commit::default())).await {
+            match try_to_settle(&gate, &id, Some(Commit { model, ..Commit::default() })).await {
                 // The service has settled it.
                 Ok(()) | Err(GateError::AlreadySettled(_) | GateError::Mismatch(_)) => {}
                 Err(error) => fail(&error),

@@ -135,8 +135,8 @@ pub(super) fn fail(error: &GateError) {
 pub(super) async fn try_to_settle(gate: &Gate, id: &str, commit: Option<Commit>) -> Result<(), GateError> {
     let (mut pause, mut waited) = (RETRY_PAUSE_MIN, Duration::ZERO);
     loop {
-        let outcome = match commit {
-            Some(commit) => gate.commit(id, commit).await.map(drop),
+        let outcome = match &commit {
+            Some(commit) => gate.commit(id, commit.clone()).await.map(drop),
             None => gate.release(id).await.map(drop),
         };
         match outcome {

@@ -51,6 +51,7 @@ use crate::{
     domain::{
         ap::Ap,
         decision::Denied,
+        model_name::ModelName,
         quota::Quota,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -86,7 +87,7 @@ pub struct Spent(Arc<Mutex<Account>>);
 #[derive(Debug, Clone)]
 pub struct Admitted(pub Quota);
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Account {
     commit: Commit,
     /// Nothing of what was delivered is worth anything yet.
@@ -102,7 +103,13 @@ pub struct Settlements(TaskTracker);
 impl Spent {
     /// The message did cost this, by this many tokens.
     pub fn set(&self, ap: Ap, tokens: Tokens) {
-        self.account().commit = Commit { ap: Some(ap), tokens };
+        let mut account = self.account();
+        (account.commit.ap, account.commit.tokens) = (Some(ap), tokens);
+    }
+
+    /// This model wrote the answer.
+    pub fn set_model(&self, model: ModelName) {
+        self.account().commit.model = Some(model);
     }
 
     /// It did cost what was held, by this many tokens.
@@ -126,7 +133,7 @@ impl Spent {
     }
 
     pub(self) fn get(&self) -> Commit {
-        self.account().commit
+        self.account().commit.clone()
     }
 
     pub(self) fn is_preamble(&self) -> bool {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::token::jwt;
 use crate::{
-    domain::{level::LevelName, membership::Effective, user_id::UserId},
+    domain::{author::Author, level::LevelName, membership::Effective, user_id::UserId},
     gate::{ChangeLevel, Gate},
     http::pages,
 };
@@ -88,7 +88,9 @@ async fn sign_in(State(demo): State<Arc<Demo>>, Json(SignIn { user }): Json<Sign
 async fn change_level(State(demo): State<Arc<Demo>>, Json(upgrade): Json<Upgrade>) -> Response {
     let Some(user) = demo.sample(&upgrade.user) else { return refused(404, "there is no such sample user") };
     let Ok(level) = LevelName::parse(&upgrade.membership_level) else { return refused(400, "there is no such level") };
-    match demo.gate.change_level(ChangeLevel { user, level, effective: Effective::Now }).await {
+    let author = Author { by: "demo page".into(), reason: "the user took a plan".into() };
+    let change = ChangeLevel { user, level, effective: Effective::Now, if_version: None, author };
+    match demo.gate.change_level(change).await {
         Ok(_) => Json(true).into_response(),
         Err(error) => refused(400, &error.to_string()),
     }

@@ -21,7 +21,7 @@ use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
     dev::{DataDir, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, Upstream},
-    domain::{clock::Clock, level::LevelName, membership::Effective, scope::Scope, user_id::UserId},
+    domain::{author::Author, clock::Clock, level::LevelName, membership::Effective, scope::Scope, user_id::UserId},
     gate::ChangeLevel,
     shutdown,
     telemetry::{self, LogFormat},
@@ -172,7 +172,9 @@ async fn seed_sample_users(app: &App) -> anyhow::Result<Vec<String>> {
         samples.push(user.to_string());
         if app.postgres.find(&user, Clock::machine().now()).await?.is_none() {
             let level = LevelName::parse(level.name.as_str())?;
-            app.gate.change_level(ChangeLevel { user, level, effective: Effective::Now }).await?;
+            let author = Author::program("dev", Some("a sample user"))?;
+            let effective = Effective::Now;
+            app.gate.change_level(ChangeLevel { user, level, effective, if_version: None, author }).await?;
         }
     }
     Ok(samples)

@@ -5,6 +5,7 @@ use crate::domain::{
     InvalidInput,
     ap::Ap,
     model_costs::ModelCosts,
+    model_name::ModelName,
     user_id::{SessionId, UserId},
 };
 
@@ -22,6 +23,7 @@ pub(super) struct Message {
     pub(super) user: UserId,
     pub(super) session: SessionId,
     pub(super) ap: Ap,
+    pub(super) model: Option<ModelName>,
 }
 
 impl Message {
@@ -44,7 +46,8 @@ impl Message {
         let hits = descriptor.hits_addend.map_or_else(|| u64::from(request.hits_addend.max(1)), |hits| hits.value);
         let ap = u64::from(each.get()).saturating_mul(hits);
         let ap = Ap::cost(i64::try_from(ap).unwrap_or(i64::MAX))?;
-        Ok(Some(Self { index, user, session, ap }))
+        let model = value(descriptor, MODEL).map(ModelName::parse).transpose()?;
+        Ok(Some(Self { index, user, session, ap, model }))
     }
 }
 

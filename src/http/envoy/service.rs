@@ -67,8 +67,8 @@ impl RateLimitService {
             ],
             ..RateLimitResponse::default()
         };
-        let Some(Message { index, user, session, ap }) = message else { return Ok(response) };
-        let consume = Consume { user, session, ap, tokens: Tokens::ZERO, idempotency_key: None };
+        let Some(Message { index, user, session, ap, model }) = message else { return Ok(response) };
+        let consume = Consume { user, session, ap, tokens: Tokens::ZERO, model, idempotency_key: None };
         match self.gate.consume(consume).await.map_err(|error| status(&error))? {
             Decision::Allowed(charged) => {
                 response.statuses[index] = self.status(Code::Ok, &charged.quota);

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     domain::{
         model_costs::ModelCosts,
+        model_name::ModelName,
         user_id::{SessionId, UserId},
     },
     gate::Gate,
@@ -64,6 +65,7 @@ pub struct ProxyLimits {
 #[derive(Clone)]
 struct Errand {
     plan: Plan,
+    model: ModelName,
     body: Bytes,
     permit: Arc<OwnedSemaphorePermit>,
 }
@@ -114,9 +116,9 @@ impl Proxy {
         let body = body.map_err(|_| {
             Problem::new(Code::PayloadTooLarge, format!("a body has at most {} bytes", self.body_bytes_max))
         })?;
-        let Generation { ap, body, plan } = Generation::read(api, body, &self.costs)?;
+        let Generation { ap, model, body, plan } = Generation::read(api, body, &self.costs)?;
         parts.extensions.insert(Ask { user, session, ap });
-        parts.extensions.insert(Errand { plan, body, permit: Arc::new(permit) });
+        parts.extensions.insert(Errand { plan, model, body, permit: Arc::new(permit) });
         let answer = self.gated.clone().oneshot(Request::from_parts(parts, Body::empty())).await;
         Ok(answer.unwrap_or_else(|never| match never {}))
     }
@@ -214,7 +216,8 @@ async fn forward(gate: Gate, upstream: Upstream, request: Request) -> Result<Res
     let (Some(errand), Some(spent)) = (parts.extensions.get::<Errand>(), parts.extensions.get::<Spent>()) else {
         return Ok(OpenAiError::response(Problem::bare(Code::InternalError)));
     };
-    let Errand { plan, body, permit } = errand.clone();
+    let Errand { plan, model, body, permit } = errand.clone();
+    spent.set_model(model);
     let path = upstream_path(parts.uri.path());
     let response = match upstream.ask((Method::POST, path), &parts.headers, body).await {
         Ok(response) => response,

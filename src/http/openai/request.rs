@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts};
+use crate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts, model_name::ModelName};
 
 /// Most answers to one message.
 const ANSWERS_MAX: u32 = 128;
@@ -23,6 +23,7 @@ pub(super) enum Api {
 pub(super) struct Generation {
     /// What it costs.
     pub(super) ap: Ap,
+    pub(super) model: ModelName,
     /// What to tell the upstream.
     pub(super) body: Bytes,
     pub(super) plan: Plan,
@@ -59,12 +60,13 @@ impl Generation {
         if !(1..=ANSWERS_MAX).contains(&answers) {
             return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
         }
+        let model = ModelName::parse(&read.model)?;
         // Each answer is a generation of its own.
         let ap = Ap::cost(i64::from(costs.of(&read.model).get()) * i64::from(answers))?;
         let asks_for_usage = read.stream_options.is_some_and(|options| options.include_usage == Some(true));
         let hides_usage = api == Api::ChatCompletions && read.stream == Some(true) && !asks_for_usage;
         let body = if hides_usage { with_usage(&body).map_err(|error| invalid(error.to_string()))? } else { body };
-        Ok(Self { ap, body, plan: Plan { api, hides_usage } })
+        Ok(Self { ap, model, body, plan: Plan { api, hides_usage } })
     }
 }
 
@@ -113,6 +115,7 @@ mod tests {
             "[]",
             "{}",
             r#"{"model":7}"#,
+            r#"{"model":""}"#,
             r#"{"model":"cheap","model":"gpt-4o"}"#,
             r#"{"model":"cheap","mod\u0065l":"gpt-4o"}"#,
             r#"{"model":"x","n":0}"#,

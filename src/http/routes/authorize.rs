@@ -18,6 +18,7 @@ use crate::{
         decision::{Decision, Denied},
         hold::{Reservation, Ttl},
         model_costs::ModelCosts,
+        model_name::ModelName,
         quota::Quota,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -41,7 +42,8 @@ pub(in crate::http) struct AuthorizeParams {
     /// What the message costs; what `model` costs when not given.
     #[param(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// The model, for its cost in `[models]`; the default when not given.
+    /// The model, for its cost in `[models]`, and for the usage log; the default cost when not given.
+    #[param(min_length = 1, max_length = 128)]
     model: Option<String>,
     /// The conversation.
     #[param(min_length = 1, max_length = 128)]
@@ -104,10 +106,12 @@ pub(in crate::http) async fn authorize(
         Some(ap) => Ap::cost(ap)?,
         None => costs.of(params.model.as_deref().unwrap_or_default()),
     };
+    let model = params.model.as_deref().map(ModelName::parse).transpose()?;
     let ttl = params.ttl_seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?;
     let decision = match params.settle {
         SettleWord::Now => {
-            let message = Consume { user: user.clone(), session, ap, tokens: Tokens::ZERO, idempotency_key: None };
+            let (model, tokens) = (model.clone(), Tokens::ZERO);
+            let message = Consume { user: user.clone(), session, ap, tokens, model, idempotency_key: None };
             map(gate.consume(message).await?, |charged| (charged.quota, None))
         }
         SettleWord::Callback | SettleWord::Expiry => {
@@ -118,7 +122,7 @@ pub(in crate::http) async fn authorize(
     Ok(match decision {
         Decision::Allowed((quota, reservation)) => {
             if let (Some(reservation), SettleWord::Expiry) = (&reservation, params.settle) {
-                state.expiring().charge_at_expiry(&gate, reservation, ttl, readiness.stopping.clone());
+                state.expiring().charge_at_expiry(&gate, reservation, model, ttl, readiness.stopping.clone());
             }
             allowed(&gate, &user, Some(&quota), reservation.as_ref())
         }

@@ -12,6 +12,7 @@ use super::quota::{PassedWord, QuotaBody, QuotaExceeded};
 use crate::{
     domain::{
         decision::{Decision, Passed},
+        model_name::ModelName,
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
@@ -40,6 +41,9 @@ pub(in crate::http) struct ConsumeBody {
     /// Tokens that the model counted.
     #[schema(minimum = 0, maximum = 2_147_483_647)]
     tokens: Option<i64>,
+    /// The model that wrote the answer, for the usage log.
+    #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
+    model: Option<String>,
 }
 
 /// A message that was charged.
@@ -90,6 +94,7 @@ pub(in crate::http) async fn consume(
         session: SessionId::parse(&body.session_id)?,
         ap: cost(body.ap)?,
         tokens: Tokens::new(body.tokens.unwrap_or(0))?,
+        model: body.model.as_deref().map(ModelName::parse).transpose()?,
         idempotency_key,
     };
     match gate.consume(request).await? {

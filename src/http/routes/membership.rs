@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::quota::{QuotaBody, rfc3339};
 use crate::{
     domain::{
+        author::Author,
         level::{LevelCode, LevelName},
         membership::Effective,
         user_id::UserId,
@@ -30,6 +31,9 @@ pub(in crate::http) struct MembershipBody {
     membership_level: String,
     /// When. Without it: up at once, down at the next period.
     effective: Option<EffectiveWord>,
+    /// Why, for whoever reads the history.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
 }
 
 /// When a change takes effect: "now" also downwards.
@@ -73,7 +77,7 @@ pub(in crate::http) struct PendingBody {
     security(("admin" = [])),
 )]
 pub(in crate::http) async fn change(
-    _: Admin,
+    Admin(by): Admin,
     State(gate): State<Gate>,
     Body(body): Body<MembershipBody>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -84,6 +88,8 @@ pub(in crate::http) async fn change(
             Some(EffectiveWord::Now) => Effective::Now,
             None => Effective::Fair,
         },
+        if_version: None,
+        author: Author::program(&by, body.reason.as_deref())?,
     };
     let changed = gate.change_level(request).await?;
     let levels = gate.levels();

@@ -177,12 +177,7 @@ impl QuotaBody {
             period: quota.period.to_string(),
             quota_reset_at: rfc3339(calendar.period_end(quota.period)),
             time_zone: calendar.time_zone().name().to_owned(),
-            status: match quota.status() {
-                Status::Ok => StatusWord::Ok,
-                Status::Warn => StatusWord::Warn,
-                Status::Critical => StatusWord::Critical,
-                Status::Exhausted => StatusWord::Exhausted,
-            },
+            status: quota.status().into(),
             recommended_upgrade: Upgrade::of(gate, quota),
             version: quota.version,
             as_of: quota.as_of.to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -190,6 +185,17 @@ impl QuotaBody {
                 Source::Redis => SourceWord::Redis,
                 Source::Postgres => SourceWord::Postgres,
             },
+        }
+    }
+}
+
+impl From<Status> for StatusWord {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Ok => Self::Ok,
+            Status::Warn => Self::Warn,
+            Status::Critical => Self::Critical,
+            Status::Exhausted => Self::Exhausted,
         }
     }
 }

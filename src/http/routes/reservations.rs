@@ -16,6 +16,7 @@ use crate::{
         ap::Ap,
         decision::{Decision, Passed, Reserved, Settled},
         hold::Ttl,
+        model_name::ModelName,
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
@@ -56,6 +57,9 @@ pub(in crate::http) struct CommitBody {
     /// Tokens that the model counted.
     #[schema(minimum = 0, maximum = 2_147_483_647)]
     tokens: Option<i64>,
+    /// The model that wrote the answer, for the usage log.
+    #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
+    model: Option<String>,
 }
 
 /// How long to go on holding.
@@ -111,8 +115,8 @@ pub(in crate::http) struct CommittedBody {
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct ReleasedBody {
     /// It had been released before, or was over long ago.
-    replayed: bool,
-    quota: QuotaBody,
+    pub(super) replayed: bool,
+    pub(super) quota: QuotaBody,
 }
 
 /// A settlement that is made when Redis is back.
@@ -187,7 +191,11 @@ pub(in crate::http) async fn commit(
     ReservationId(id): ReservationId,
     Body(body): Body<CommitBody>,
 ) -> Result<Response, Problem> {
-    let commit = Commit { ap: body.ap.map(Ap::cost).transpose()?, tokens: Tokens::new(body.tokens.unwrap_or(0))? };
+    let commit = Commit {
+        ap: body.ap.map(Ap::cost).transpose()?,
+        tokens: Tokens::new(body.tokens.unwrap_or(0))?,
+        model: body.model.as_deref().map(ModelName::parse).transpose()?,
+    };
     let Settled::Now(committed) = gate.commit(&id, commit).await? else { return Ok(accepted()) };
     let body = CommittedBody {
         charged: committed.charged.get(),

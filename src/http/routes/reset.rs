@@ -15,9 +15,10 @@ use super::quota::rfc3339;
 use crate::{
     http::{auth::Cron, error::Problem, refusals::Refused},
     jobs::{
-        health::{HealthCheck, JobHealth},
+        health::{FlushLag, HealthCheck, JobHealth},
         resetter::{Resetter, Trigger},
     },
+    store::postgres::ResetRun,
 };
 
 /// What a reset run did.
@@ -125,19 +126,31 @@ impl From<JobHealth> for ResetHealthBody {
         Self {
             healthy: health.problems.is_empty(),
             problems: health.problems,
-            last_run: health.last_run.map(|run| LastRunBody {
-                trigger: run.trigger,
-                started_at: rfc3339(run.started_at),
-                finished_at: run.finished_at.map(rfc3339),
-                reset_count: run.rows,
-                failed_count: run.failed,
-                failed: run.failed > 0 || run.error.is_some(),
-            }),
+            last_run: health.last_run.map(LastRunBody::from),
             due_rows: health.due_rows,
-            flush_lag: FlushLagBody { events: health.lag.events, seconds: health.lag.seconds },
+            flush_lag: health.lag.into(),
             dead_letters: health.dead_letters,
             inbox: health.inbox,
         }
+    }
+}
+
+impl From<ResetRun> for LastRunBody {
+    fn from(run: ResetRun) -> Self {
+        Self {
+            trigger: run.trigger,
+            started_at: rfc3339(run.started_at),
+            finished_at: run.finished_at.map(rfc3339),
+            reset_count: run.rows,
+            failed_count: run.failed,
+            failed: run.failed > 0 || run.error.is_some(),
+        }
+    }
+}
+
+impl From<FlushLag> for FlushLagBody {
+    fn from(lag: FlushLag) -> Self {
+        Self { events: lag.events, seconds: lag.seconds }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{NewUser, Postgres, PostgresError, QuotaRow, chat_quotas::find};
+use super::{NewUser, Postgres, PostgresError, QuotaRow, chat_quotas::find, user_changes::note_level};
 use crate::domain::{
+    author::Author,
     level::Level,
     membership::{Effective, Timing},
     user_id::UserId,
@@ -19,18 +20,20 @@ pub struct LevelChange {
 }
 
 impl Postgres {
-    /// Gives a user a level. A user who was never seen gets a row first.
+    /// Gives a user a level. A user who was never seen gets a row first. None, with nothing changed, where the row does not have the
+    /// level version that the caller has seen.
     ///
     /// # Errors
     /// If Postgres is away.
     pub async fn change_level(
         &self,
         user: &UserId,
-        target: &Level,
-        effective: Effective,
+        (target, effective): (&Level, Effective),
+        if_version: Option<u32>,
+        author: &Author,
         first: &NewUser<'_>,
         today_start: DateTime<Utc>,
-    ) -> Result<LevelChange, PostgresError> {
+    ) -> Result<Option<LevelChange>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         let period = i32::try_from(first.period.id()).unwrap_or(i32::MAX);
         sqlx::query!(
@@ -60,7 +63,11 @@ impl Postgres {
         .await?;
         let missing = || PostgresError::inconsistent("chat_quotas", "user_uuid", user);
         let before = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
-        match effective.timing(before.quota, target.quota) {
+        if if_version.is_some_and(|seen| seen != before.level_version) {
+            return Ok(None);
+        }
+        let timing = effective.timing(before.quota, target.quota);
+        match timing {
             Timing::Now => {
                 sqlx::query!(
                     "update chat_quotas
@@ -94,7 +101,13 @@ impl Postgres {
             }
         }
         let after = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
+        let later = (timing == Timing::NextPeriod).then(|| first.period.next());
+        let name_before =
+            sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
+                .fetch_one(&mut *transaction)
+                .await?;
+        note_level(&mut transaction, user, (&name_before, &target.name), later, author, first.now).await?;
         transaction.commit().await?;
-        Ok(LevelChange { before, after })
+        Ok(Some(LevelChange { before, after }))
     }
 }

@@ -5,7 +5,9 @@ use sqlx::{Connection, PgConnection, postgres::PgConnection as Pg};
 use uuid::Uuid;
 
 use super::{Postgres, PostgresError, chat_quotas::parse_period, error::is_about_data};
-use crate::domain::{ap::Ap, calendar::Period, level::Levels, usage::UsageEvent, user_id::UserId};
+use crate::domain::{
+    ap::Ap, calendar::Period, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
+};
 
 /// A charge that is in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct LoggedUsage {
     pub session: String,
     /// Tokens that the model counted.
     pub tokens: i32,
+    /// The model that wrote the answer.
+    pub model: Option<ModelName>,
 }
 
 /// How to write rows.
@@ -55,7 +59,7 @@ impl Postgres {
         to: DateTime<Utc>,
     ) -> Result<Option<LoggedUsage>, PostgresError> {
         let row = sqlx::query!(
-            "select ap_used, overage, period, kind, session_id, tokens_used
+            "select ap_used, overage, period, kind, session_id, tokens_used, model
              from chat_usage_logs
              where uuid = $1
                and user_uuid = $2
@@ -76,6 +80,7 @@ impl Postgres {
                 late: row.kind == crate::domain::usage::UsageKind::LateCommit.as_str(),
                 session: row.session_id,
                 tokens: row.tokens_used,
+                model: ModelName::from_column(&row.model).map_err(|_| wrong("model"))?,
             })
         })
         .transpose()
@@ -125,7 +130,7 @@ pub(super) async fn write<'a>(
 async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let mut copy = connection
         .copy_in_raw(
-            "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, created_at)
+            "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
              from stdin (format binary)",
         )
         .await?;
@@ -148,12 +153,13 @@ async fn insert_absent<'a>(
     let aps: Vec<i32> = events.iter().map(|event| signed(event.ap.get())).collect();
     let overages: Vec<i32> = events.iter().map(|event| signed(event.overage.get())).collect();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    let models: Vec<&str> = events.iter().map(|event| ModelName::column(event.model.as_ref())).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
-             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, created_at)
+             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
          select *
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::timestamptz[])
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[])
          on conflict (uuid, created_at) do nothing
          returning uuid",
         &ids,
@@ -165,6 +171,7 @@ async fn insert_absent<'a>(
         &aps,
         &overages,
         &kinds as &[&str],
+        &models as &[&str],
         &times,
     )
     .fetch_all(connection)
@@ -175,7 +182,7 @@ async fn insert_absent<'a>(
 }
 
 /// A level's name; its code where the level is gone from the table, which no code ever is.
-fn level_name<'a>(event: &UsageEvent, levels: &'a Levels) -> &'a str {
+pub(super) fn level_name<'a>(event: &UsageEvent, levels: &'a Levels) -> &'a str {
     levels.coded(event.level).map_or("unknown", |level| level.name.as_str())
 }
 
@@ -186,7 +193,7 @@ fn signed(number: u32) -> i32 {
 /// The binary format of `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const COLUMNS: i16 = 10;
+    const COLUMNS: i16 = 11;
     const TRAILER: i16 = -1;
     let mut to = Vec::with_capacity(32 + events.len() * 200);
     to.extend_from_slice(SIGNATURE);
@@ -202,6 +209,7 @@ fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
         put(&mut to, &signed(event.ap.get()).to_be_bytes());
         put(&mut to, &signed(event.overage.get()).to_be_bytes());
         put(&mut to, event.kind.as_str().as_bytes());
+        put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
         put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());
     }
     to.extend_from_slice(&TRAILER.to_be_bytes());

@@ -10,7 +10,7 @@ use super::{
     chat_usage_logs::{self, Mode},
     dual_writes,
     flush_watermarks::{number, signed},
-    totals,
+    totals, usage_days,
 };
 use crate::domain::{
     InvalidInput,
@@ -18,6 +18,7 @@ use crate::domain::{
     calendar::{Calendar, Period},
     journal::{Content, Entry},
     level::{LevelCode, Levels},
+    model_name::ModelName,
     usage::{Tokens, UsageEvent, UsageKind},
     user_id::{SessionId, UserId},
 };
@@ -108,6 +109,8 @@ struct StoredEvent {
     ap_used: u32,
     overage: u32,
     tokens_used: i64,
+    #[serde(default)]
+    model: String,
     kind: String,
     created_at: DateTime<Utc>,
 }
@@ -123,6 +126,7 @@ impl StoredEvent {
             ap_used: event.ap.get(),
             overage: event.overage.get(),
             tokens_used: event.tokens.get().into(),
+            model: ModelName::column(event.model.as_ref()).to_owned(),
             kind: event.kind.as_str().to_owned(),
             created_at: event.at,
         }
@@ -139,6 +143,7 @@ impl StoredEvent {
             ap: Ap::new(self.ap_used),
             overage: Ap::new(self.overage),
             tokens: Tokens::new(self.tokens_used)?,
+            model: ModelName::from_column(&self.model)?,
             kind: UsageKind::parse(&self.kind).ok_or_else(|| no_code("kind"))?,
             at: self.created_at,
         })
@@ -247,10 +252,8 @@ impl Postgres {
         now: DateTime<Utc>,
     ) -> Result<Replay, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        let deleted = sqlx::query!("delete from dead_letters where id = $1", id).execute(&mut *transaction).await?;
-        if deleted.rows_affected() == 0 {
-            return Ok(Replay::Done);
-        }
+        let deleted = sqlx::query_scalar!("delete from dead_letters where id = $1 returning partition", id);
+        let Some(partition) = deleted.fetch_optional(&mut *transaction).await? else { return Ok(Replay::Done) };
         let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
         if let Some((_, reason)) = written.refused.into_iter().next() {
             transaction.rollback().await?;
@@ -260,6 +263,7 @@ impl Postgres {
         if self.hands_over {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
+        usage_days::add(&mut transaction, partition, &written.new, levels, calendar).await?;
         transaction.commit().await?;
         Ok(Replay::Done)
     }

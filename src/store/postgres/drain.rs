@@ -7,7 +7,7 @@ use super::{
     chat_usage_logs::{self, Mode},
     dead_letters, dual_writes,
     flush_watermarks::{number, signed},
-    totals,
+    totals, usage_days,
 };
 use crate::domain::{calendar::Calendar, journal::Entry, level::Levels, usage::UsageEvent};
 
@@ -59,6 +59,7 @@ impl Postgres {
         let mut report = DrainReport { events: events.len() as u64, ..DrainReport::default() };
         let letters = dead_letters::Origin { partition, generation, now };
         report.dead_letters += letters.keep(&mut transaction, entries, &[]).await?;
+        let mut new: Vec<&UsageEvent> = Vec::new();
         for chunk in events.chunks(CHUNK_EVENTS) {
             let written = chat_usage_logs::write(&mut transaction, chunk, levels, Mode::IfAbsent).await?;
             totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
@@ -66,8 +67,10 @@ impl Postgres {
                 dual_writes::enqueue(&mut transaction, &written.new).await?;
             }
             report.inserted += written.new.len() as u64;
+            new.extend(written.new);
             report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
         }
+        usage_days::add(&mut transaction, number(partition), &new, levels, calendar).await?;
         transaction.commit().await?;
         Ok(Some(report))
     }

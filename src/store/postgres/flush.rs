@@ -10,7 +10,7 @@ use super::{
     chat_usage_logs::{self, Mode},
     dead_letters, dual_writes,
     flush_watermarks::{number, signed},
-    totals,
+    totals, usage_days,
 };
 use crate::domain::{
     calendar::Calendar,
@@ -94,6 +94,7 @@ impl Postgres {
         if self.hands_over {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
+        usage_days::add(&mut transaction, number(flush.partition), &written.new, flush.levels, flush.calendar).await?;
         let letters = dead_letters::Origin { partition: flush.partition, generation: flush.generation, now: flush.now };
         let dead_letters = letters.keep(&mut transaction, flush.entries, &written.refused).await?;
         transaction.commit().await?;

@@ -91,17 +91,28 @@ impl Postgres {
             r#"with batch as (
                  select user_uuid collate "C" as user_uuid, level
                  from unnest($1::text[], $2::text[]) as given (user_uuid, level)
+             ),
+             changing as (
+                 select quotas.user_uuid, quotas.membership_level as level_before, levels.name as level_after, levels.monthly_quota
+                 from chat_quotas as quotas
+                 join batch on batch.user_uuid = quotas.user_uuid and batch.level <> quotas.membership_level
+                 join membership_levels as levels on levels.name = batch.level
+                 order by quotas.user_uuid
+                 for update of quotas
+             ),
+             noted as (
+                 insert into user_changes (changed_at, changed_by, reason, user_uuid, kind, level_before, level_after)
+                 select $3, 'import', '', user_uuid, 'level', level_before, level_after
+                 from changing
              )
              update chat_quotas as quotas
-             set membership_level = levels.name,
-                 monthly_quota = levels.monthly_quota,
+             set membership_level = changing.level_after,
+                 monthly_quota = changing.monthly_quota,
                  pending_level = null,
                  level_version = quotas.level_version + 1,
                  updated_at = greatest(quotas.updated_at, $3)
-             from batch
-             join membership_levels as levels on levels.name = batch.level
-             where quotas.user_uuid = batch.user_uuid
-               and quotas.membership_level <> batch.level
+             from changing
+             where quotas.user_uuid = changing.user_uuid
              returning quotas.user_uuid"#,
             &users as &[&str],
             &levels as &[&str],

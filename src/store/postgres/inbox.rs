@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Postgres, PostgresError};
-use crate::domain::{ap::Ap, idempotency::IdempotencyKey, usage::Tokens, user_id::UserId};
+use crate::domain::{ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, usage::Tokens, user_id::UserId};
 
 /// Something that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct InboxItem {
     pub ap: Ap,
     /// Tokens that the model counted.
     pub tokens: Tokens,
+    /// The model that wrote the answer.
+    pub model: Option<ModelName>,
     /// The key of a message that had one.
     pub idempotency_key: Option<IdempotencyKey>,
     /// When it was accepted.
@@ -72,8 +74,8 @@ impl Postgres {
     /// If Postgres is away; then it is not accepted, or may be: accepting it again is harmless.
     pub async fn accept(&self, item: &InboxItem) -> Result<Acceptance, PostgresError> {
         let done = sqlx::query!(
-            "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, idempotency_key, accepted_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)
+            "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              on conflict (id) do nothing",
             item.id,
             item.user.as_str(),
@@ -81,6 +83,7 @@ impl Postgres {
             item.reservation_id,
             i32::try_from(item.ap.get()).unwrap_or(i32::MAX),
             i32::try_from(item.tokens.get()).unwrap_or(i32::MAX),
+            ModelName::column(item.model.as_ref()),
             item.idempotency_key.as_ref().map(IdempotencyKey::as_str),
             item.accepted_at,
         )
@@ -124,7 +127,7 @@ impl Postgres {
                  limit $4
                  for update skip locked
              )
-             returning id, user_uuid, kind, reservation_id, ap, tokens, idempotency_key, accepted_at",
+             returning id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at",
             claim,
             now,
             until,
@@ -143,6 +146,7 @@ impl Postgres {
                     reservation_id: row.reservation_id,
                     ap: u32::try_from(row.ap).map(Ap::new).map_err(|_| wrong("ap"))?,
                     tokens: Tokens::new(row.tokens.into()).map_err(|_| wrong("tokens"))?,
+                    model: ModelName::from_column(&row.model).map_err(|_| wrong("model"))?,
                     idempotency_key: key.map_err(|_| wrong("idempotency_key"))?,
                     accepted_at: row.accepted_at,
                 })

@@ -7,8 +7,10 @@
 //! | `announcements` | whose change of level Redis has not heard of yet |
 //! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
+//! | `usage_days` | what they add up to by day, level and model |
 //! | `inbox` | what was accepted while Redis was away |
 //! | `dual_writes` | charges on their way to the old credits system |
+//! | `user_changes`, `listing` | who changed what, and pages for people who look |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
 //! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
 
@@ -27,12 +29,15 @@ mod flush_watermarks;
 mod gate_settings;
 mod import;
 mod inbox;
+mod listing;
 mod membership_levels;
 mod migrate;
 mod resets;
 mod rollout_changes;
 mod totals;
+mod usage_days;
 mod usage_log_partitions;
+mod user_changes;
 
 use std::{str::FromStr, time::Duration};
 
@@ -52,8 +57,11 @@ pub use self::{
     gate_settings::Settings,
     import::{ImportReport, ImportRow},
     inbox::{Acceptance, InboxItem, InboxKind},
+    listing::{ClosedMonth, ListedMessage, ListedUser},
     resets::{ResetRun, RolledBatch},
     rollout_changes::RolloutChange,
+    usage_days::{UsageDrift, UsageQuery, UsageRow},
+    user_changes::{Change, NotedRelease, Place},
 };
 
 /// Postgres, with a pool of connections. A cheap clone.

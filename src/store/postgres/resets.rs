@@ -145,15 +145,24 @@ impl Postgres {
     /// # Errors
     /// If Postgres is away.
     pub async fn last_reset_run(&self) -> Result<Option<ResetRun>, PostgresError> {
-        let run = sqlx::query_as!(
+        Ok(self.reset_runs(1).await?.pop())
+    }
+
+    /// The newest runs, newest first.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn reset_runs(&self, limit: u32) -> Result<Vec<ResetRun>, PostgresError> {
+        let runs = sqlx::query_as!(
             ResetRun,
             "select trigger, started_at, finished_at, rows, failed, error
              from reset_runs
              order by started_at desc, id desc
-             limit 1"
+             limit $1",
+            i64::from(limit),
         )
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(run)
+        Ok(runs)
     }
 }

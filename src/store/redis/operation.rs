@@ -10,6 +10,7 @@ use crate::domain::{
     hold::{Reservation, Ttl},
     idempotency::IdempotencyKey,
     level::{LevelCode, Levels},
+    model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
 };
@@ -40,6 +41,8 @@ pub enum Operation {
         session: SessionId,
         /// Tokens that the model counted.
         tokens: Tokens,
+        /// The model that wrote the answer.
+        model: Option<ModelName>,
         /// Keep the answer for whoever repeats the request.
         idempotency: Option<Idempotency>,
     },
@@ -69,6 +72,8 @@ pub enum Operation {
         ap: Ap,
         /// Tokens that the model counted.
         tokens: Tokens,
+        /// The model that wrote the answer.
+        model: Option<ModelName>,
         /// The hold was to outlive its period, so its AP was not given to anyone else in it.
         covered: bool,
         /// Postgres knows no settlement of this hold, read in the generation that the request names.
@@ -167,12 +172,12 @@ impl Operation {
     pub(super) fn encode(&self, user: &UserId, slot: u8, outcome: u8, to: &mut Vec<u8>) {
         to.extend_from_slice(&[self.code(), slot, outcome]);
         match self {
-            Self::Consume { cost, event, session, tokens, idempotency } => {
+            Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
                 if let Some(kept) = idempotency {
                     kept.encode(to);
                 }
-                encode_tail(*event, *tokens, user, session, to);
+                encode_tail(*event, *tokens, (user, session), model.as_ref(), to);
             }
             Self::Reserve { cost, ttl, hold, idempotency } => {
                 to.put_u32(cost.get());
@@ -186,7 +191,7 @@ impl Operation {
                 to.put_uuid(*hold);
                 to.put_u32(ttl.ms());
             }
-            Self::Commit { reservation, ap, tokens, covered, adopt, accepted_at } => {
+            Self::Commit { reservation, ap, tokens, model, covered, adopt, accepted_at } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
                 to.put_u24(reservation.period.id());
@@ -195,7 +200,7 @@ impl Operation {
                 to.put_u8((*covered).into());
                 to.put_u8((*adopt).into());
                 to.put_u48(accepted_at.map_or(0, unix_ms));
-                encode_tail(reservation.hold, *tokens, user, &reservation.session, to);
+                encode_tail(reservation.hold, *tokens, (user, &reservation.session), model.as_ref(), to);
             }
             Self::Release { reservation, adopt } => {
                 to.put_uuid(reservation.hold);
@@ -266,11 +271,18 @@ pub(super) fn encode_calendar(
 }
 
 /// The end of a usage event, which the script copies into the stream as it is.
-fn encode_tail(id: Uuid, tokens: Tokens, user: &UserId, session: &SessionId, to: &mut Vec<u8>) {
+fn encode_tail(
+    id: Uuid,
+    tokens: Tokens,
+    (user, session): (&UserId, &SessionId),
+    model: Option<&ModelName>,
+    to: &mut Vec<u8>,
+) {
     to.put_uuid(id);
     to.put_u32(tokens.get());
     to.put_id(user.as_str(), user.as_uuid());
     to.put_id(session.as_str(), session.as_uuid());
+    to.put_text(ModelName::column(model));
 }
 
 /// Unix milliseconds; instants before 1970 do not occur.
@@ -290,12 +302,13 @@ mod tests {
             event: Uuid::from_bytes([0xaa; 16]),
             session: SessionId::parse("s1").unwrap(),
             tokens: Tokens::new(300).unwrap(),
+            model: Some(ModelName::parse("m").unwrap()),
             idempotency: None,
         };
         operation.encode(&UserId::parse("bob").unwrap(), 2, 0, &mut bytes);
         let mut expected = vec![2, 2, 0, 0, 0, 0, 7];
         expected.extend([0xaa; 16]);
-        expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1']);
+        expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);
         assert_eq!(bytes, expected);
     }
 }

@@ -1,5 +1,6 @@
 //! The record: the state of one user, one packed string (decision 0001). Twin: `lua/operation/record.lua`.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::error::RedisError;
@@ -7,6 +8,7 @@ use crate::domain::packed::Reader;
 use crate::domain::{
     ap::Ap,
     calendar::{Day, Period},
+    clock::instant,
     level::LevelCode,
     user_id::UserId,
 };
@@ -103,6 +105,12 @@ impl Record {
 }
 
 impl Hold {
+    /// When it goes back by itself.
+    #[must_use]
+    pub fn expires_at(&self) -> DateTime<Utc> {
+        instant(i64::try_from(self.expiry_ms).unwrap_or(i64::MAX))
+    }
+
     pub(super) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
             id: reader.uuid()?,

@@ -10,6 +10,7 @@ use crate::domain::{
     clock::instant,
     journal::{Content, Entry, StreamId},
     level::LevelCode,
+    model_name::ModelName,
     packed::Reader,
     partition::Partition,
     usage::{Tokens, UsageEvent, UsageKind},
@@ -17,7 +18,9 @@ use crate::domain::{
 };
 
 /// The first byte of every entry but the genesis entry, whose payload is empty.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Its events name no model.
+const FORMAT_WITHOUT_MODEL: u8 = 1;
 
 /// A stream entry as it stands in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,13 +114,14 @@ fn decode_payload(payload: &[u8]) -> Result<Content, String> {
     let mut reader = Reader::new(payload);
     let header = |reader: &mut Reader<'_>| Some((reader.u8()?, reader.u48()?, reader.uuid()?));
     let (format, at_ms, last_event) = header(&mut reader).ok_or("the entry ends within its header")?;
-    if format != FORMAT {
+    if !matches!(format, FORMAT | FORMAT_WITHOUT_MODEL) {
         return Err(format!("the entry has format {format}, this gate reads {FORMAT}"));
     }
     let mut events = Vec::new();
     while !reader.is_empty() {
         let number = events.len();
-        events.push(decode_event(&mut reader, at_ms).ok_or_else(|| format!("event {number} is no usage event"))?);
+        events
+            .push(decode_event(&mut reader, format, at_ms).ok_or_else(|| format!("event {number} is no usage event"))?);
     }
     if events.last().map(|event: &UsageEvent| event.id) != Some(last_event) {
         return Err("the entry does not end in the event that its header names".into());
@@ -125,7 +129,7 @@ fn decode_payload(payload: &[u8]) -> Result<Content, String> {
     Ok(Content::Events(events))
 }
 
-fn decode_event(reader: &mut Reader<'_>, at_ms: u64) -> Option<UsageEvent> {
+fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<UsageEvent> {
     let kind = UsageKind::from_code(reader.u8()?)?;
     let level = LevelCode::new(reader.u8()?)?;
     let period = Period::from_id(reader.u24()?).ok()?;
@@ -134,6 +138,7 @@ fn decode_event(reader: &mut Reader<'_>, at_ms: u64) -> Option<UsageEvent> {
     let tokens = Tokens::new(reader.u32()?.into()).ok()?;
     let user = UserId::parse(&reader.id()?).ok()?;
     let session = SessionId::parse(&reader.id()?).ok()?;
+    let model = if format == FORMAT { ModelName::from_column(reader.text()?).ok()? } else { None };
     let at = instant(i64::try_from(at_ms).ok()?);
-    Some(UsageEvent { id, user, session, level, period, ap, overage, tokens, kind, at })
+    Some(UsageEvent { id, user, session, level, period, ap, overage, tokens, model, kind, at })
 }

@@ -1,5 +1,6 @@
 //! The built binary, as people use it: `dev` and what talks to it, over HTTP and on the command line.
 
+mod admin;
 mod api;
 mod bad_input;
 mod clients;

@@ -5,24 +5,14 @@ use std::fs;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::process::{Serve, answer, hash_of};
+use super::{
+    admin::gate,
+    process::{Serve, answer},
+};
 use crate::support::{World, eventually, scratch};
 
-const ADMIN: &str = "the token of an administrator";
-
-async fn gate(world: &World, settings: &[(&str, &str)]) -> Serve {
-    let hash = format!("[\"{}\"]", hash_of(ADMIN));
-    let mut all = vec![
-        ("QUOTA_GATE__AUTH__TOKENS__ALICE_THE_ADMIN__SHA256", hash.as_str()),
-        ("QUOTA_GATE__AUTH__TOKENS__ALICE_THE_ADMIN__SCOPES", "[admin]"),
-    ];
-    all.extend_from_slice(settings);
-    Serve::on(&world.database, &world.redis.url(), &all).await
-}
-
 async fn admin(gate: &Serve, method: Method, body: Option<Value>) -> (StatusCode, Value) {
-    let request = reqwest::Client::new().request(method, format!("{}/api/admin/rollout", gate.url)).bearer_auth(ADMIN);
-    answer(if let Some(body) = body { request.json(&body) } else { request }).await
+    super::admin::admin(gate, method, "rollout", body).await
 }
 
 async fn consume(gate: &Serve, ap: u32) -> (u16, Value) {

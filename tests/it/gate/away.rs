@@ -39,7 +39,7 @@ async fn away(gate: &GateUnderTest) {
     .await;
 }
 
-const COST_3: Commit = Commit { ap: Some(Ap::new(3)), tokens: Tokens::ZERO };
+const COST_3: Commit = Commit { ap: Some(Ap::new(3)), tokens: Tokens::ZERO, model: None };
 
 #[tokio::test]
 async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_back() {
@@ -56,7 +56,7 @@ async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_b
         assert_eq!(gate.gate.commit(&charged, COST_3).await.unwrap(), Settled::Later);
         assert_eq!(gate.gate.release(&given_back).await.unwrap(), Settled::Later);
     }
-    let other = Commit { ap: Some(Ap::new(4)), tokens: Tokens::ZERO };
+    let other = Commit { ap: Some(Ap::new(4)), tokens: Tokens::ZERO, model: None };
     assert!(matches!(one.gate.commit(&charged, other).await, Err(GateError::Mismatch(_))));
     assert!(matches!(one.gate.release(&charged).await, Err(GateError::AlreadySettled(_))));
     assert_eq!(world.number("select count(*) from inbox").await, 2);

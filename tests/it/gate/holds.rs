@@ -20,7 +20,7 @@ async fn hold(gate: &GateUnderTest, ap: i64, ttl_seconds: i64) -> String {
 }
 
 async fn commit(gate: &GateUnderTest, id: &str, ap: u32) -> Result<Committed, GateError> {
-    let commit = Commit { ap: Some(Ap::new(ap)), tokens: Tokens::new(7).unwrap() };
+    let commit = Commit { ap: Some(Ap::new(ap)), tokens: Tokens::new(7).unwrap(), model: None };
     gate.gate.commit(id, commit).await.map(|settled| settled.now().expect("Redis is there"))
 }
 

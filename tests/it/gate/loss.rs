@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use quota_gate::{
-    domain::{ap::Ap, decision::Decision, usage::Tokens},
+    domain::{ap::Ap, decision::Decision},
     gate::{Commit, GateError},
 };
 
@@ -186,10 +186,11 @@ async fn a_hold_that_redis_lost_can_be_committed_once_by_its_id() {
     let Decision::Allowed(held) = one.gate.reserve(reserve("alice", 10, 60)).await.unwrap() else { panic!("denied") };
     let id = one.gate.reservation_id(&held.reservation);
     flushall(&world).await;
-    let commit = Commit { ap: Some(Ap::new(8)), tokens: Tokens::default() };
-    let answers =
-        join_all((0..20).map(|n| if n % 2 == 0 { one.gate.commit(&id, commit) } else { two.gate.commit(&id, commit) }))
-            .await;
+    let commit = || Commit { ap: Some(Ap::new(8)), ..Commit::default() };
+    let answers = join_all(
+        (0..20).map(|n| if n % 2 == 0 { one.gate.commit(&id, commit()) } else { two.gate.commit(&id, commit()) }),
+    )
+    .await;
     let first: Vec<bool> =
         answers.into_iter().map(|answer| !answer.unwrap().now().unwrap().replayed).filter(|first| *first).collect();
     assert_eq!(first.len(), 1);
@@ -204,13 +205,13 @@ async fn a_commit_that_was_flushed_before_the_loss_is_not_charged_again() {
     let gate = world.gate().await;
     let Decision::Allowed(held) = gate.gate.reserve(reserve("alice", 10, 60)).await.unwrap() else { panic!("denied") };
     let id = gate.gate.reservation_id(&held.reservation);
-    let commit = Commit { ap: Some(Ap::new(8)), tokens: Tokens::default() };
-    gate.gate.commit(&id, commit).await.unwrap();
+    let commit = || Commit { ap: Some(Ap::new(8)), ..Commit::default() };
+    gate.gate.commit(&id, commit()).await.unwrap();
     gate.flush_and_verify().await;
     flushall(&world).await;
-    let again = gate.gate.commit(&id, commit).await.unwrap().now().unwrap();
+    let again = gate.gate.commit(&id, commit()).await.unwrap().now().unwrap();
     assert_eq!((again.charged.get(), again.replayed, again.quota.used.get()), (8, true, 8));
-    let other = Commit { ap: Some(Ap::new(9)), ..commit };
+    let other = Commit { ap: Some(Ap::new(9)), ..commit() };
     assert!(matches!(gate.gate.commit(&id, other).await, Err(GateError::Mismatch(_))));
     assert!(matches!(gate.gate.release(&id).await, Err(GateError::AlreadySettled(_))));
     gate.flush_and_verify().await;

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use futures_util::future::join;
 use quota_gate::{
     domain::{
+        author::Author,
         decision::{Decision, LevelChanged},
         level::LevelName,
         membership::Effective,
@@ -21,7 +22,8 @@ pub(super) async fn give(gate: &GateUnderTest, who: &str, level: &str) -> LevelC
 
 async fn change(gate: &GateUnderTest, who: &str, level: &str, effective: Effective) -> Result<LevelChanged, GateError> {
     let level = LevelName::parse(level).unwrap();
-    gate.gate.change_level(ChangeLevel { user: user(who), level, effective }).await
+    let author = Author::person("ops", "a test").unwrap();
+    gate.gate.change_level(ChangeLevel { user: user(who), level, effective, if_version: None, author }).await
 }
 
 #[tokio::test]

@@ -215,6 +215,7 @@ impl History<'_> {
                     event,
                     session: SessionId::parse("s").unwrap(),
                     tokens: Tokens::default(),
+                    model: None,
                     idempotency: kept.as_deref().map(|key| idempotency(key, cost)),
                 };
                 (operation, self.model.consume(now, event, cost, kept.as_deref()))
@@ -246,6 +247,7 @@ impl History<'_> {
                     reservation: self.signed(reservation),
                     ap: Ap::new(ap),
                     tokens: Tokens::default(),
+                    model: None,
                     covered: self.harness.calendar.period_end(reservation.period) <= reservation.expires_at,
                     adopt: false,
                     accepted_at: None,

@@ -263,6 +263,7 @@ pub(crate) fn consume(who: &str, ap: i64) -> Consume {
         session: session(),
         ap: Ap::cost(ap).expect("a cost"),
         tokens: Tokens::default(),
+        model: None,
         idempotency_key: None,
     }
 }

@@ -19,6 +19,8 @@ export interface Cost {
     ap?: number;
     /** Tokens that the model counted. */
     tokens?: number;
+    /** The model that wrote the answer, for the usage log. */
+    model?: string;
 }
 
 /** For one request. */
@@ -65,7 +67,7 @@ export class QuotaGate {
      * Charges a message.
      * @throws QuotaExceededError if the quota does not cover it
      */
-    consume(message: Message & { tokens?: number }, options: RequestOptions = {}): Promise<Consumed> {
+    consume(message: Message & Omit<Cost, "ap">, options: RequestOptions = {}): Promise<Consumed> {
         return this.#keyed("/api/chat/quota/consume", message, options);
     }
 

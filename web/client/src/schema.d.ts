@@ -4,6 +4,40 @@
  */
 
 export interface paths {
+    "/api/admin/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who changed what, and why. */
+        get: operations["listChanges"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/drift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Compares a page of users. It is exact while messages are being charged: what is on its way to Postgres is counted. */
+        get: operations["compareStores"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/rollout": {
         parameters: {
             query?: never;
@@ -20,6 +54,125 @@ export interface paths {
         head?: never;
         /** Changes for whom the gate decides. It holds here at once, and within seconds at every other gate. */
         patch: operations["changeRollout"];
+        trace?: never;
+    };
+    "/api/admin/status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How the gate is: partitions, flush lag, resets, dead letters. */
+        get: operations["getStatus"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What was used, by day, level and model, as far as it is in Postgres. */
+        get: operations["getUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Finds users by how their ids begin. */
+        get: operations["listUsers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One user: the quota, live holds, closed months, and whether Redis and Postgres agree. */
+        get: operations["showUser"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user}/holds/{hold}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Releases a hold. Whoever made it cannot commit it any more. */
+        post: operations["releaseHold"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user}/level": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Changes a user's level, or tells what that would do. What is used stays used. */
+        put: operations["changeLevel"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a user was charged for, newest first, as far as it is in Postgres. */
+        get: operations["listMessages"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/chat/quota": {
@@ -311,6 +464,44 @@ export interface components {
             /** @description Always true: it will be made, once. */
             accepted: boolean;
         };
+        /** @description One change. What does not belong to its kind is null. */
+        ChangeBody: {
+            /** Format: int32 */
+            ap: number | null;
+            at: string;
+            /** @description The id of the token, or the command. */
+            by: string;
+            /** @description The month from which on the level holds, where it is not the one of the change. */
+            effectivePeriod: string | null;
+            /** @description The hold that was released. */
+            hold: string | null;
+            /** @description `level`, `hold_released` or `rollout`. */
+            kind: string;
+            levelAfter: string | null;
+            levelBefore: string | null;
+            /** @description Of the rollout. */
+            mode: string | null;
+            /** Format: double */
+            percentage: number | null;
+            /** @description Empty where a program gave none. */
+            reason: string;
+            userUuid: string | null;
+        };
+        /** @description A change of level by a person. */
+        ChangeLevelBody: {
+            effective?: null | components["schemas"]["EffectiveWord"];
+            /**
+             * Format: int32
+             * @description `levelVersion` of the preview: the change is refused when somebody else was faster.
+             */
+            ifLevelVersion?: number | null;
+            /** @example plus */
+            membershipLevel: string;
+            /** @description Only tell what would be; then the reason may be anything. */
+            preview?: boolean;
+            /** @description Why, for whoever reads the history. */
+            reason: string;
+        };
         /** @description A change of the rollout. What is not given stays as it is. */
         ChangeRolloutBody: {
             /** @description Users who are in, whatever the percentage. */
@@ -327,6 +518,12 @@ export interface components {
             /** @description Why, for whoever reads the history. */
             reason: string;
         };
+        /** @description Changes, newest first. */
+        ChangesBody: {
+            changes: components["schemas"]["ChangeBody"][];
+            /** @description Where the next page begins; null at the end. */
+            next: string | null;
+        };
         /**
          * @description A stable name for each kind of problem.
          * @enum {string}
@@ -339,6 +536,11 @@ export interface components {
              * @description What it cost; all that is held, when not given.
              */
             ap?: number | null;
+            /**
+             * @description The model that wrote the answer, for the usage log.
+             * @example gpt-4o
+             */
+            model?: string | null;
             /**
              * Format: int64
              * @description Tokens that the model counted.
@@ -363,6 +565,18 @@ export interface components {
             /** @description It had been committed before. */
             replayed: boolean;
         };
+        /** @description Redis beside Postgres, at one moment. */
+        ComparisonBody: {
+            /** @description What differs beyond that, and what probably happened; null when all is explained. */
+            drift: string | null;
+            postgres: components["schemas"]["SideBody"];
+            redis: null | components["schemas"]["SideBody"];
+            /**
+             * Format: int64
+             * @description AP that is journalled and on its way to Postgres.
+             */
+            unflushed: number;
+        };
         /** @description A message to charge. */
         ConsumeBody: {
             /**
@@ -370,6 +584,11 @@ export interface components {
              * @description What the message costs; 1 when not given.
              */
             ap?: number | null;
+            /**
+             * @description The model that wrote the answer, for the usage log.
+             * @example gpt-4o
+             */
+            model?: string | null;
             /**
              * @description The conversation.
              * @example chat-42
@@ -401,6 +620,18 @@ export interface components {
             /** @description The id of the usage event; null when the rollout let it through. */
             usageId: string | null;
         };
+        DeadLetterBody: {
+            /** Format: int32 */
+            ap: number | null;
+            at: string;
+            /** @description The stream entry. */
+            entry: string;
+            /** Format: int64 */
+            id: number;
+            /** @description Why it was refused. */
+            reason: string;
+            userUuid: string | null;
+        };
         /** @description What a denied message lacks. */
         DenialNumbers: {
             quotaResetAt: string;
@@ -420,6 +651,44 @@ export interface components {
              * @description required − remaining.
              */
             shortfall: number;
+        };
+        /** @description A user of whom the stores say different things. */
+        DifferenceBody: {
+            period: string;
+            /** Format: int64 */
+            postgresTotalUsed: number;
+            /**
+             * Format: int64
+             * @description AP used in the period, by Postgres and the stream.
+             */
+            postgresUsed: number;
+            /** @description What probably happened, and what to do. */
+            reason: string;
+            /** Format: int64 */
+            redisTotalUsed: number;
+            /**
+             * Format: int64
+             * @description AP used in the period, by Redis.
+             */
+            redisUsed: number;
+            userUuid: string;
+        };
+        /** @description Some users, compared. */
+        DriftBody: {
+            /** @description Users of whom Redis says something else than Postgres and the stream. */
+            differences: components["schemas"]["DifferenceBody"][];
+            /** @description Where the next page begins; null at the end. */
+            next: string | null;
+            /**
+             * Format: int64
+             * @description Those whom Redis knows at the moment.
+             */
+            records: number;
+            /**
+             * Format: int64
+             * @description How many were compared.
+             */
+            users: number;
         };
         /**
          * @description When a change takes effect: "now" also downwards.
@@ -454,6 +723,13 @@ export interface components {
             /** Format: int64 */
             seconds: number;
         };
+        HoldBody: {
+            /** Format: int32 */
+            ap: number;
+            expiresAt: string;
+            id: string;
+            period: string;
+        };
         /** @description One run of the resetter. */
         LastRunBody: {
             /** @description Something failed: the gate's log says what. */
@@ -466,11 +742,52 @@ export interface components {
             startedAt: string;
             trigger: string;
         };
+        LevelBody: {
+            membershipLevel: string;
+            /** Format: int32 */
+            monthlyQuota: number;
+        };
+        /** @description What a change of level does, or would do. */
+        LevelForecastBody: {
+            after: components["schemas"]["StandingBody"];
+            before: components["schemas"]["StandingBody"];
+            /** @description When the level changes; null when it does so now. */
+            effectiveAt: string | null;
+            /**
+             * Format: int32
+             * @description Counts the user's changes of level, this one included if it was made.
+             */
+            levelVersion: number;
+            /** @description It was only asked. */
+            preview: boolean;
+        };
+        /** @description A user, as far as Postgres knows. */
+        ListedUserBody: {
+            membershipLevel: string;
+            /**
+             * Format: int32
+             * @description AP of the current period; what the row says where its period is over and nobody has asked since.
+             */
+            monthlyQuota: number;
+            /**
+             * Format: int64
+             * @description AP charged in the current period, but for the last second.
+             */
+            monthlyUsed: number;
+            /** @description The level that takes over at the next period. */
+            pendingLevel: string | null;
+            /** Format: int64 */
+            totalUsed: number;
+            updatedAt: string;
+            userUuid: string;
+        };
         /** @description A change of level. */
         MembershipBody: {
             effective?: null | components["schemas"]["EffectiveWord"];
             /** @example plus */
             membershipLevel: string;
+            /** @description Why, for whoever reads the history. */
+            reason?: string | null;
             userUuid: string;
         };
         /** @description A change of level that was made. */
@@ -485,14 +802,77 @@ export interface components {
             previousLevel: string;
             quota: components["schemas"]["QuotaBody"];
         };
+        /** @description One row of the usage log. */
+        MessageBody: {
+            /** Format: int32 */
+            ap: number;
+            at: string;
+            /** @description `consume`, `commit`, `late_commit`; `import` and `adjustment` for what no message was. */
+            kind: string;
+            /** @description At the time. */
+            membershipLevel: string;
+            /** @description Null where the caller named none. */
+            model: string | null;
+            /**
+             * Format: int32
+             * @description What the quota could not cover.
+             */
+            overage: number;
+            /** @description The period that was charged. */
+            period: string;
+            sessionId: string;
+            /** Format: int32 */
+            tokens: number;
+            usageId: string;
+        };
+        /** @description Messages, newest first. */
+        MessagesBody: {
+            messages: components["schemas"]["MessageBody"][];
+            /** @description Where the next page begins; null at the end. */
+            next: string | null;
+        };
         /**
          * @description What the gate does with messages: nothing, decide without denying, or decide.
          * @enum {string}
          */
         ModeWord: "off" | "shadow" | "enforce";
+        /** @description A period that is over. */
+        MonthBody: {
+            /** @description At its end. */
+            membershipLevel: string;
+            /** Format: int32 */
+            monthlyQuota: number;
+            /**
+             * Format: int64
+             * @description What was generated beyond the quota, and never charged.
+             */
+            overage: number;
+            period: string;
+            /** Format: int64 */
+            used: number;
+        };
         /** @description An error, as the official clients read it. */
         OpenAiError: {
             error: components["schemas"]["ErrorBody"];
+        };
+        /** @description A partition, and how far Postgres is behind. */
+        PartitionBody: {
+            flushLag: null | components["schemas"]["FlushLagBody"];
+            /**
+             * Format: int32
+             * @description Its life in Redis: rises whenever Redis lost or may have lost data.
+             */
+            generation: number;
+            /** @description It is being opened now. */
+            isOpening: boolean;
+            /** Format: int32 */
+            number: number;
+            openedAt: string;
+            /**
+             * Format: int64
+             * @description Entries of its usage stream; null while Redis is away.
+             */
+            streamLength: number | null;
         };
         /**
          * @description Why the rollout lets a message through without a charge.
@@ -607,6 +987,11 @@ export interface components {
             /** @description The gate is about to stop. */
             stopping: boolean;
         };
+        /** @description Why a hold is released. */
+        ReleaseHoldBody: {
+            /** @description For whoever reads the history. */
+            reason: string;
+        };
         /** @description A reservation that was given back. */
         ReleasedBody: {
             quota: components["schemas"]["QuotaBody"];
@@ -716,11 +1101,66 @@ export interface components {
             percentage: number;
             reason: string;
         };
+        SideBody: {
+            /** Format: int32 */
+            monthlyUsed: number;
+            period: string;
+            /** Format: int64 */
+            totalUsed: number;
+        };
         /**
          * @description Which store answered: postgres when Redis is away, and then maybe a moment behind.
          * @enum {string}
          */
         SourceWord: "redis" | "postgres";
+        /** @description How a user stands. */
+        StandingBody: {
+            /** Format: int32 */
+            held: number;
+            membershipLevel: string;
+            /** Format: int32 */
+            monthlyQuota: number;
+            /** Format: int32 */
+            monthlyUsed: number;
+            /** @description The level that takes over at the next period. */
+            pendingLevel: string | null;
+            /** Format: int32 */
+            remaining: number;
+            status: components["schemas"]["StatusWord"];
+        };
+        /** @description How the gate is. */
+        StatusBody: {
+            /** @description When this was true. */
+            asOf: string;
+            /**
+             * Format: int64
+             * @description Usage events that Postgres refused.
+             */
+            deadLetters: number;
+            /**
+             * Format: int64
+             * @description Rows whose period is over; they reset when they are next needed, or at the next run.
+             */
+            dueRows: number;
+            /**
+             * Format: int64
+             * @description Settlements that were accepted while Redis was away and wait to be made.
+             */
+            inbox: number;
+            levels: components["schemas"]["LevelBody"][];
+            /** @description The newest of them. */
+            newestDeadLetters: components["schemas"]["DeadLetterBody"][];
+            partitions: components["schemas"]["PartitionBody"][];
+            /** @description What is wrong, in words. */
+            problems: string[];
+            redisAnswers: boolean;
+            /** @description The newest runs of the resetter, newest first. */
+            resetRuns: components["schemas"]["LastRunBody"][];
+            /** @description Whose midnights end days and months. */
+            timeZone: string;
+            /** @description The program's version. */
+            version: string;
+        };
         /**
          * @description How close the user is to the limit: warn above 80 %, critical above 95 %, exhausted when nothing remains.
          * @enum {string}
@@ -764,6 +1204,74 @@ export interface components {
              */
             monthlyQuota: number;
         };
+        /** @description What was used. Imports and adjustments are not in it: nobody sent them. */
+        UsageBody: {
+            /** @example 2026-11-01 */
+            from: string;
+            /**
+             * Format: int32
+             * @description `offset` of the next page; null at the end.
+             */
+            next: number | null;
+            rows: components["schemas"]["UsageRowBody"][];
+            /** @description Whose days these are. */
+            timeZone: string;
+            /** @example 2026-11-30 */
+            to: string;
+            /** @description The sum of all rows, also of those on other pages. */
+            total: components["schemas"]["UsageSumBody"];
+        };
+        /** @description One sum. What it is not grouped by is null. */
+        UsageRowBody: components["schemas"]["UsageSumBody"] & {
+            day: string | null;
+            membershipLevel: string | null;
+            /** @description Empty for messages that named none. */
+            model: string | null;
+        };
+        UsageSumBody: {
+            /**
+             * Format: int64
+             * @description What they were charged.
+             */
+            ap: number;
+            /**
+             * Format: int64
+             * @description Messages that were charged.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description What the quotas could not cover.
+             */
+            overage: number;
+            /**
+             * Format: int64
+             * @description Tokens that the models counted.
+             */
+            tokens: number;
+        };
+        /** @description One user. */
+        UserBody: {
+            comparison: null | components["schemas"]["ComparisonBody"];
+            /** @description Live holds; empty while Redis is away. */
+            holds: components["schemas"]["HoldBody"][];
+            /**
+             * Format: int32
+             * @description Counts the user's changes of level.
+             */
+            levelVersion: number;
+            /** @description Closed months, newest first. */
+            months: components["schemas"]["MonthBody"][];
+            /** @description The level that takes over at the next period. */
+            pendingLevel: string | null;
+            quota: components["schemas"]["QuotaBody"];
+        };
+        /** @description Users, in the order of their ids. */
+        UsersBody: {
+            /** @description Where the next page begins; null at the end. */
+            next: string | null;
+            users: components["schemas"]["ListedUserBody"][];
+        };
     };
     responses: never;
     parameters: never;
@@ -773,6 +1281,128 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    listChanges: {
+        parameters: {
+            query?: {
+                /** @description Of this user only; without it, those of the rollout too. */
+                user?: string;
+                /** @description `next` of the page before. */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangesBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    compareStores: {
+        parameters: {
+            query?: {
+                /** @description `next` of the page before. */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getRollout: {
         parameters: {
             query?: never;
@@ -898,6 +1528,529 @@ export interface operations {
             };
         };
     };
+    getStatus: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description How it is */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatusBody"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getUsage: {
+        parameters: {
+            query?: {
+                /**
+                 * @description The first day; thirty days are added up when not given.
+                 * @example 2026-11-01
+                 */
+                from?: string;
+                /**
+                 * @description The last day; today when not given.
+                 * @example 2026-11-30
+                 */
+                to?: string;
+                /**
+                 * @description `day`, `level`, `model`, or several of them with commas; `day` when not given.
+                 * @example day,model
+                 */
+                groupBy?: string;
+                /** @description Of this level only. */
+                level?: string;
+                /** @description Of this model only; empty for messages that named none. */
+                model?: string;
+                /** @description Rows to leave out: where the next page begins. */
+                offset?: number;
+                limit?: number;
+                format?: "json" | "csv";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The sums */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageBody"];
+                    "text/csv": string;
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listUsers: {
+        parameters: {
+            query?: {
+                /** @description How their ids begin. */
+                prefix?: string;
+                /** @description Of this level only. */
+                level?: string;
+                /** @description `next` of the page before. */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsersBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    showUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The user */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such user */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    releaseHold: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+                /** @description The hold's id */
+                hold: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReleaseHoldBody"];
+            };
+        };
+        responses: {
+            /** @description Released */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReleasedBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such user, or no such live hold */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: it was committed meanwhile */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changeLevel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeLevelBody"];
+            };
+        };
+        responses: {
+            /** @description What it does, or would do */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LevelForecastBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such user */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the level is not what the preview saw */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listMessages: {
+        parameters: {
+            query?: {
+                /** @description `next` of the page before. */
+                after?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessagesBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getQuota: {
         parameters: {
             query?: never;
@@ -962,7 +2115,7 @@ export interface operations {
             query?: {
                 /** @description What the message costs; what `model` costs when not given. */
                 ap?: number;
-                /** @description The model, for its cost in `[models]`; the default when not given. */
+                /** @description The model, for its cost in `[models]`, and for the usage log; the default cost when not given. */
                 model?: string;
                 /** @description The conversation. */
                 session?: string;

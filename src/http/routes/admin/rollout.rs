@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     domain::{
         InvalidInput,
+        author::Author,
         rollout::{Mode, Percentage, Rollout},
         user_id::UserId,
     },
@@ -26,8 +27,6 @@ use crate::{
 
 /// Changes that are shown.
 const SHOWN: u32 = 50;
-/// Longest reason, in bytes.
-const REASON_BYTES_MAX: usize = 500;
 /// Most users of one list.
 const LISTED_MAX: usize = 10_000;
 
@@ -129,8 +128,9 @@ pub(in crate::http) async fn change(
 ) -> Result<impl IntoResponse, Problem> {
     // What this gate holds may be a second old.
     let newest = keeper.postgres.rollout_changes(1).await.map_err(|error| unavailable(&error))?.pop();
-    let (rollout, reason) = body.apply(&newest.map_or_else(Rollout::default, |change| change.rollout))?;
-    keeper.change(rollout, &by, &reason).await.map_err(|error| unavailable(&error))?;
+    let author = Author::person(&by, &body.reason)?;
+    let rollout = body.apply(&newest.map_or_else(Rollout::default, |change| change.rollout))?;
+    keeper.change(rollout, &author.by, &author.reason).await.map_err(|error| unavailable(&error))?;
     let changes = keeper.postgres.rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
     Ok(Json(RolloutBody::new(&gate, changes)))
 }
@@ -143,11 +143,8 @@ fn unavailable(error: &PostgresError) -> Problem {
 }
 
 impl ChangeRolloutBody {
-    fn apply(self, now: &Rollout) -> Result<(Rollout, String), InvalidInput> {
+    fn apply(self, now: &Rollout) -> Result<Rollout, InvalidInput> {
         let invalid = |field: &'static str, rule: String| InvalidInput { field, rule };
-        if !(1..=REASON_BYTES_MAX).contains(&self.reason.trim().len()) {
-            return Err(invalid("reason", format!("must have 1 to {REASON_BYTES_MAX} bytes")));
-        }
         let users = |field: &'static str, ids: Vec<String>| {
             if ids.len() > LISTED_MAX {
                 return Err(invalid(field, format!("has at most {LISTED_MAX} users; use the percentage")));
@@ -167,7 +164,7 @@ impl ChangeRolloutBody {
         if let Some(ids) = self.always_out {
             rollout.always_out = users("alwaysOut", ids)?;
         }
-        Ok((rollout, self.reason.trim().to_owned()))
+        Ok(rollout)
     }
 }
 

@@ -1,0 +1,20 @@
+-- What was changed of a user, other than by messages: by whom and why. Written in the transaction of the change.
+
+create table user_changes (
+    id bigint generated always as identity primary key,
+    changed_at timestamptz not null,
+    changed_by text not null,
+    reason text not null,
+    user_uuid text collate "C" not null,
+    kind text not null constraint user_changes_kind check (kind in ('level', 'hold_released')),
+    level_before text,
+    level_after text,
+    effective_period integer,
+    hold uuid,
+    ap integer
+);
+
+comment on column user_changes.effective_period is 'of a change of level that holds later: from when on';
+
+create index idx_user_changes_changed_at on user_changes (changed_at, id);
+create index idx_user_changes_user on user_changes (user_uuid, changed_at, id);
