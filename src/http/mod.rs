@@ -39,7 +39,7 @@ pub use self::{
     envoy::{RateLimitService, serve as serve_envoy},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     openapi::openapi_json,
-    pages::pages,
+    pages::demo_page,
     rate_limit::{RateLimitOptions, RateLimits},
     server::{ServerOptions, serve},
     state::{AppState, Limits, Readiness},
@@ -107,5 +107,6 @@ pub fn router(state: AppState) -> Router {
         .merge(entered(operations, Permits::None))
         .merge(entered(administration, Permits::None))
         .merge(proxied(models))
+        .merge(pages::admin_page())
         .with_state(state)
 }

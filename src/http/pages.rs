@@ -1,5 +1,5 @@
-//! The pages that are built from `web/pages` and embedded in the binary. Without Node at build time there are none, and `/` says how
-//! to get them.
+//! The pages that are built from `web/pages` and embedded in the binary. Without Node at build time there are none, and `/` and
+//! `/admin` say how to get them.
 
 use std::borrow::Cow;
 
@@ -26,10 +26,15 @@ const HOW_TO_GET_THEM: &str =
 #[allow_missing = true]
 struct Files;
 
-/// `/`, and what it loads.
-pub fn pages() -> Router {
+/// `/`: the chat to try the gate with.
+pub fn demo_page() -> Router {
+    Router::new().route("/", get(async |headers: HeaderMap| file("index.html", &headers)))
+}
+
+/// `/admin`, and what both pages load. Whoever has the page has nothing yet: it asks for a token.
+pub(super) fn admin_page<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/", get(async |headers: HeaderMap| file("index.html", &headers)))
+        .route("/admin", get(async |headers: HeaderMap| file("admin.html", &headers)))
         .route("/assets/{name}", get(asset))
 }
 
@@ -38,6 +43,7 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 }
 
 fn file(path: &str, headers: &HeaderMap) -> Response {
+    let is_page = path.ends_with(".html");
     let accepts_gzip = headers
         .get(header::ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok())
@@ -45,7 +51,7 @@ fn file(path: &str, headers: &HeaderMap) -> Response {
     let packed = accepts_gzip.then(|| Files::get(&format!("{path}.gz"))).flatten();
     let is_packed = packed.is_some();
     let Some(EmbeddedFile { data, .. }) = packed.or_else(|| Files::get(path)) else {
-        let status = if path == "index.html" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        let status = if is_page { StatusCode::OK } else { StatusCode::NOT_FOUND };
         return (status, HOW_TO_GET_THEM).into_response();
     };
     let data = match data {
@@ -60,7 +66,7 @@ fn file(path: &str, headers: &HeaderMap) -> Response {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     // The name of an asset has a hash of its contents in it.
-    let caching = if path == "index.html" { "no-cache" } else { "public, max-age=31536000, immutable" };
+    let caching = if is_page { "no-cache" } else { "public, max-age=31536000, immutable" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     if is_packed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

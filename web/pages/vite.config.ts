@@ -18,5 +18,9 @@ const packed: Plugin = {
 export default defineConfig({
     plugins: [packed],
     resolve: { conditions: ["browser", "import", "module", "default"] },
-    build: { assetsInlineLimit: 0, modulePreload: { polyfill: false } },
+    build: {
+        assetsInlineLimit: 0,
+        modulePreload: { polyfill: false },
+        rolldownOptions: { input: ["index.html", "admin.html"] },
+    },
 });

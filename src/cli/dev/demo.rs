@@ -19,7 +19,7 @@ use super::super::token::jwt;
 use crate::{
     domain::{author::Author, level::LevelName, membership::Effective, user_id::UserId},
     gate::{ChangeLevel, Gate},
-    http::pages,
+    http::demo_page,
 };
 
 /// What a chat of the demo lasts.
@@ -60,7 +60,7 @@ pub(super) fn routes(demo: Demo) -> Router {
         .route("/api/demo/session", post(sign_in))
         .route("/api/demo/membership", post(change_level))
         .with_state(demo)
-        .merge(pages())
+        .merge(demo_page())
         .layer(from_fn(only_here))
 }
 

@@ -36,14 +36,20 @@ async fn the_typescript_client_and_the_gate_agree() {
     tests_of("client", &environment).await;
 }
 
-/// The page at `/`, as people use it.
+/// The pages at `/` and `/admin`, as people use them.
 #[tokio::test]
-async fn people_chat_meet_the_limit_upgrade_and_go_on() {
+async fn people_chat_meet_the_limit_upgrade_and_go_on_and_administrators_see_it() {
     built().await;
     let dev = Dev::start().await;
     let redis: Vec<String> =
         pids_of(dev.dir.to_str().unwrap(), "redis-server").iter().map(ToString::to_string).collect();
-    tests_of("pages", &[("QUOTA_GATE_URL", dev.text("url")), ("QUOTA_GATE_REDIS_PIDS", &redis.join(","))]).await;
+    let environment = [
+        ("QUOTA_GATE_URL", dev.text("url")),
+        ("QUOTA_GATE_SERVICE_TOKEN", dev.text("serviceToken")),
+        ("QUOTA_GATE_ADMIN_TOKEN", dev.text("adminToken")),
+        ("QUOTA_GATE_REDIS_PIDS", &redis.join(",")),
+    ];
+    tests_of("pages", &environment).await;
 
     let page = dev.request(Method::GET, "/").header("Accept-Encoding", "br, gzip;q=0.5").send().await.unwrap();
     assert_eq!(page.headers()["content-encoding"], "gzip");

@@ -1,68 +1,12 @@
 /** The page at `/`, in Chromium, against a running `quota-gate dev`. */
 
-import { createRequire } from "node:module";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { launchOptions } from "../../chromium.mjs";
+import { expect, test } from "vitest";
+import { left, openChat, remainingOf, say, violations, world } from "./browser.js";
 
-const url = process.env.QUOTA_GATE_URL ?? "";
-/** Of the Redis behind it. */
+/** Of the Redis behind the gate. */
 const redisPids = (process.env.QUOTA_GATE_REDIS_PIDS ?? "").split(",").map(Number);
-const axePath = createRequire(import.meta.url).resolve("axe-core");
-
-let browser: Browser;
-let context: BrowserContext;
-/** What no page may do: ask elsewhere, or break its own policy. */
-let wrongs: string[];
-
-beforeAll(async () => {
-    if (url === "") throw new Error("run these tests by `cargo test --test it web`");
-    browser = await chromium.launch(launchOptions);
-});
-
-afterAll(() => browser.close());
-
-beforeEach(async () => {
-    wrongs = [];
-    context = await browser.newContext({ locale: "en-US", viewport: { width: 800, height: 900 } });
-    context.on("request", (request) => {
-        if (!request.url().startsWith(url) && !request.url().startsWith("data:")) wrongs.push(request.url());
-    });
-    context.on("console", (message) => {
-        // A denial is a 429, and Chromium tells of it.
-        if (message.type() === "error" && !message.text().includes("429")) wrongs.push(message.text());
-    });
-});
-
-afterEach(async () => {
-    await context.close();
-    expect(wrongs).toEqual([]);
-});
-
-async function open(user: string): Promise<Page> {
-    const page = await context.newPage();
-    await page.goto(url);
-    await page.getByLabel("Signed in as").selectOption(user);
-    // Until then another user's meter may be there.
-    await page.locator(`[data-user=${user}] [role=meter]`).waitFor();
-    return page;
-}
-
-/** How much is left, once it is so. */
-async function left(page: Page, remaining: number): Promise<void> {
-    await page.locator(`[role=meter][aria-valuenow="${remaining}"]`).waitFor();
-}
-
-async function remainingOf(page: Page): Promise<number> {
-    return Number(await page.getByRole("meter").getAttribute("aria-valuenow"));
-}
-
-/** Once the last answer has ended. */
-async function say(page: Page, text: string): Promise<void> {
-    await page.locator("button[type=submit][aria-busy=false]").waitFor();
-    await page.getByRole("textbox", { name: "Message" }).fill(text);
-    await page.keyboard.press("Enter");
-}
+const here = world();
+const open = (user: string) => openChat(here.context, user);
 
 test("a chat streams, its quota goes down, and another tab sees it", async () => {
     const page = await open("pro-user");
@@ -79,7 +23,7 @@ test("a chat streams, its quota goes down, and another tab sees it", async () =>
 
 test("an answer that is stopped was begun, and is charged", async () => {
     // Long enough for the slowest machine to stop it in time.
-    await context.route("**/v1/chat/completions", async (route) => {
+    await here.context.route("**/v1/chat/completions", async (route) => {
         const body = route.request().postDataJSON() as { model: string };
         await route.continue({ postData: { ...body, model: "local:words=5000" } });
     });
@@ -134,6 +78,27 @@ test("by keyboard alone, in Chinese, at 320 pixels", async () => {
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(320);
 });
 
+test("an input method composes in peace: its Enter takes the word, the next one sends", async () => {
+    const page = await open("plus-user");
+    const before = await remainingOf(page);
+    const input = page.getByRole("textbox", { name: "Message" });
+    await input.focus();
+    // What an input method does to Chromium, by its debugger.
+    const chromium = await here.context.newCDPSession(page);
+    const compose = (text: string) =>
+        chromium.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
+    for (const typed of ["n", "ni", "nihao", "你好"]) await compose(typed);
+    expect(await input.inputValue()).toBe("你好");
+    await page.keyboard.press("Enter");
+    expect(await page.locator(".turns li").count()).toBe(0);
+    expect(await remainingOf(page)).toBe(before);
+    await chromium.send("Input.insertText", { text: "你好" });
+    expect((await input.inputValue()).trimEnd()).toBe("你好");
+    await page.keyboard.press("Enter");
+    await left(page, before - 1);
+    await page.locator(".turns li").filter({ hasText: "你好" }).first().waitFor();
+});
+
 test("while Redis is away the page says that its numbers may be behind, and recovers by itself", async () => {
     const page = await open("pro-user");
     const tell = (signal: NodeJS.Signals) => redisPids.forEach((pid) => process.kill(pid, signal));
@@ -160,13 +125,10 @@ test("while Redis is away the page says that its numbers may be behind, and reco
         )
         .toBe(0);
     // A 502 or 503 on the way there is the network's, not the page's.
-    wrongs = wrongs.filter((wrong) => !/50\d/.test(wrong));
+    here.wrongs = here.wrongs.filter((wrong) => !/50\d/.test(wrong));
 });
 
 test("axe finds nothing", async () => {
     const page = await open("pro-user");
-    // The policy lets no script in; the test's own comes by the debugger.
-    await page.evaluate(await (await import("node:fs/promises")).readFile(axePath, "utf8"));
-    const found = (await page.evaluate("axe.run()")) as { violations: { id: string; nodes: { html: string }[] }[] };
-    expect(found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`)).toEqual([]);
+    expect(await violations(page)).toEqual([]);
 });

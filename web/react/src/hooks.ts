@@ -89,6 +89,7 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
     const [isSending, setIsSending] = useState(false);
     const [error, setError] = useState<unknown>();
     const latest = useRef("");
+    const isComposing = useRef(false);
     const storageKey = draftKey === undefined ? undefined : `quota-gate-draft:${draftKey}`;
 
     useEffect(() => {
@@ -140,10 +141,16 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
     const inputProps = {
         value: draft,
         onChange: (event: { target: { value: string } }) => setDraft(event.target.value),
+        onCompositionStart: () => {
+            isComposing.current = true;
+        },
+        onCompositionEnd: () => {
+            isComposing.current = false;
+        },
         onKeyDown: (event: KeyLike) => {
-            // An input method takes Enter to choose a word. Safari says so by the key code only.
-            const isComposing = event.nativeEvent.isComposing || event.keyCode === 229;
-            if (event.key === "Enter" && !event.shiftKey && !isComposing) {
+            // An input method takes Enter to choose a word. Safari says so by the key code only, after the composition's end.
+            const isItsOwn = isComposing.current || event.nativeEvent.isComposing || event.keyCode === 229;
+            if (event.key === "Enter" && !event.shiftKey && !isItsOwn) {
                 event.preventDefault();
                 void send();
             }

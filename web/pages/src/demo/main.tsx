@@ -3,6 +3,6 @@
 import { createRoot } from "react-dom/client";
 import { App } from "./App.js";
 import "@quota-gate/react/styles.css";
-import "./page.css";
+import "../page.css";
 
 createRoot(document.getElementById("root") as HTMLElement).render(<App />);

@@ -1,0 +1,94 @@
+/** Stacked bars, one for each day. The same numbers stand in a table next to it, for whoever cannot see them. */
+
+import { useLayoutEffect, useRef, useState } from "react";
+import { usePage } from "./context.js";
+
+/** One colour of every bar. */
+export interface Series {
+    name: string;
+    /** One for each day. */
+    values: number[];
+}
+
+const HEIGHT = 220;
+const MARGIN = { top: 12, right: 4, bottom: 22, left: 52 };
+const LINES = 4;
+
+export function Chart({ label, days, series }: { label: string; days: string[]; series: Series[] }) {
+    const { number } = usePage();
+    const box = useRef<HTMLDivElement>(null);
+    const [width, setWidth] = useState(640);
+    useLayoutEffect(() => {
+        const observer = new ResizeObserver(([entry]) => entry && setWidth(entry.contentRect.width));
+        if (box.current) observer.observe(box.current);
+        return () => observer.disconnect();
+    }, []);
+
+    const sums = days.map((_, day) => series.reduce((sum, { values }) => sum + (values[day] ?? 0), 0));
+    const top = ceiling(Math.max(1, ...sums));
+    const plot = { width: width - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom };
+    const step = plot.width / days.length;
+    const y = (value: number) => MARGIN.top + plot.height * (1 - value / top);
+    // As many dates as have room.
+    const every = Math.ceil(days.length / Math.max(1, Math.floor(plot.width / 56)));
+    return (
+        <figure>
+            <div ref={box}>
+                <svg role="img" aria-label={label} width={width} height={HEIGHT} viewBox={`0 0 ${width} ${HEIGHT}`}>
+                    {Array.from({ length: LINES + 1 }, (_, line) => (top * line) / LINES).map((value) => (
+                        <g key={value}>
+                            <line className="grid" x1={MARGIN.left} x2={width} y1={y(value)} y2={y(value)} />
+                            <text x={MARGIN.left - 6} y={y(value) + 4} textAnchor="end">
+                                {number(value)}
+                            </text>
+                        </g>
+                    ))}
+                    {days.map((day, at) => {
+                        let below = 0;
+                        return (
+                            <g key={day}>
+                                {series.map(({ name, values }, color) => {
+                                    const value = values[at] ?? 0;
+                                    below += value;
+                                    return (
+                                        <rect
+                                            key={name}
+                                            className={`color-${color}`}
+                                            x={MARGIN.left + at * step + step * 0.1}
+                                            width={step * 0.8}
+                                            y={y(below)}
+                                            height={(plot.height * value) / top}
+                                        >
+                                            <title>{`${day} ${name}: ${number(value)}`}</title>
+                                        </rect>
+                                    );
+                                })}
+                                {at % every === 0 && (
+                                    <text x={MARGIN.left + (at + 0.5) * step} y={HEIGHT - 6} textAnchor="middle">
+                                        {day.slice(5)}
+                                    </text>
+                                )}
+                            </g>
+                        );
+                    })}
+                </svg>
+            </div>
+            {series.length > 1 && (
+                <figcaption className="legend">
+                    {series.map(({ name }, color) => (
+                        <span key={name}>
+                            <span className={`swatch color-${color}`} aria-hidden="true" /> {name}
+                        </span>
+                    ))}
+                </figcaption>
+            )}
+        </figure>
+    );
+}
+
+/** The next number that four lines divide evenly, and people read easily. */
+function ceiling(value: number): number {
+    const power = 10 ** Math.floor(Math.log10(value));
+    const steps = [1, 2, 4, 8, 10].map((factor) => factor * power).filter((one) => one >= 4);
+    return steps.find((one) => one >= value) ?? Math.max(4, 10 * power);
+}

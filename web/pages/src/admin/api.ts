@@ -1,0 +1,80 @@
+/** What the page asks of the gate, in the words of its contract. */
+
+import type { components, operations } from "../../../client/src/schema.js";
+
+type Schemas = components["schemas"];
+export type Users = Schemas["UsersBody"];
+export type User = Schemas["UserBody"];
+export type Messages = Schemas["MessagesBody"];
+export type LevelForecast = Schemas["LevelForecastBody"];
+export type Changes = Schemas["ChangesBody"];
+export type Change = Changes["changes"][number];
+export type Usage = Schemas["UsageBody"];
+export type Status = Schemas["StatusBody"];
+export type Drift = Schemas["DriftBody"];
+export type Rollout = Schemas["RolloutBody"];
+export type UsageParams = NonNullable<operations["getUsage"]["parameters"]["query"]>;
+
+/** The gate has refused; in its own words. */
+export class Refused extends Error {
+    constructor(
+        readonly status: number,
+        message: string,
+    ) {
+        super(message);
+    }
+}
+
+type Params = Record<string, string | number | undefined>;
+
+/** The routes under `/api/admin`, with an administrator's token. */
+export class AdminApi {
+    readonly #token: string;
+
+    constructor(token: string) {
+        this.#token = token;
+    }
+
+    users = (params: Params) => this.#get<Users>("users", params);
+    user = (user: string) => this.#get<User>(`users/${encodeURIComponent(user)}`);
+    messages = (user: string, params: Params) =>
+        this.#get<Messages>(`users/${encodeURIComponent(user)}/messages`, params);
+    changes = (params: Params) => this.#get<Changes>("changes", params);
+    usage = (params: UsageParams) => this.#get<Usage>("usage", params);
+    status = () => this.#get<Status>("status");
+    drift = (params: Params) => this.#get<Drift>("drift", params);
+    rollout = () => this.#get<Rollout>("rollout");
+
+    changeLevel = (user: string, body: Schemas["ChangeLevelBody"]) =>
+        this.#send<LevelForecast>("PUT", `users/${encodeURIComponent(user)}/level`, body);
+    releaseHold = (user: string, hold: string, reason: string) =>
+        this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${hold}/release`, { reason });
+    changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
+
+    /** The same sums as a file for spreadsheets. */
+    async usageFile(params: UsageParams): Promise<Blob> {
+        return (await this.#ask("GET", `usage?${query({ ...params, format: "csv" })}`)).blob();
+    }
+
+    async #get<T>(path: string, params: Params = {}): Promise<T> {
+        return (await this.#ask("GET", `${path}?${query(params)}`)).json() as Promise<T>;
+    }
+
+    async #send<T>(method: string, path: string, body: unknown): Promise<T> {
+        return (await this.#ask(method, path, JSON.stringify(body))).json() as Promise<T>;
+    }
+
+    async #ask(method: string, path: string, body?: string): Promise<Response> {
+        const headers: Record<string, string> = { authorization: `Bearer ${this.#token}` };
+        if (body !== undefined) headers["content-type"] = "application/json";
+        const response = await fetch(`/api/admin/${path}`, { method, headers, ...(body !== undefined && { body }) });
+        if (response.ok) return response;
+        const problem = (await response.json().catch(() => ({}))) as { title?: string; detail?: string };
+        throw new Refused(response.status, problem.detail ?? problem.title ?? String(response.status));
+    }
+}
+
+function query(params: Params): URLSearchParams {
+    const given = Object.entries(params).filter(([, value]) => value !== undefined && value !== "");
+    return new URLSearchParams(given.map(([name, value]) => [name, String(value)]));
+}

@@ -1,0 +1,71 @@
+/** What every part of the page has: the API, the language, and how numbers and times are written. */
+
+import { createContext, useContext, useEffect, useRef, useState } from "react";
+import type { AdminApi } from "./api.js";
+import type { Locale, Texts } from "./texts.js";
+
+/** What every part of the page has. */
+export interface Page {
+    api: AdminApi;
+    locale: Locale;
+    text: Texts;
+    number: (value: number) => string;
+    /** Of an instant, in the reader's own time zone. */
+    time: (at: string) => string;
+}
+
+export const PageContext = createContext<Page | undefined>(undefined);
+
+export function usePage(): Page {
+    const page = useContext(PageContext);
+    if (!page) throw new Error("nothing of the page stands outside of it");
+    return page;
+}
+
+export function pageIn(api: AdminApi, locale: Locale, text: Texts): Page {
+    const number = new Intl.NumberFormat(locale);
+    const time = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
+    return { api, locale, text, number: number.format, time: (at) => time.format(new Date(at)) };
+}
+
+/** What was asked, the newest answer, and what went wrong since. */
+export interface Asked<T> {
+    data: T | undefined;
+    error: Error | undefined;
+    again: () => void;
+}
+
+/**
+ * Asks when the page opens, whenever `key` changes, and every `everyMs` while the page is looked at. An answer to an older question is
+ * dropped; one that fails leaves what was there before.
+ */
+export function useAsked<T>(key: string, ask: () => Promise<T>, everyMs?: number): Asked<T> {
+    const [answer, setAnswer] = useState<{ key: string; data?: T; error?: Error }>({ key });
+    const [round, setRound] = useState(0);
+    const latest = useRef(ask);
+    latest.current = ask;
+    useEffect(() => {
+        let isCurrent = true;
+        let timer: ReturnType<typeof setTimeout> | undefined;
+        const look = async () => {
+            try {
+                if (document.visibilityState === "visible") {
+                    const data = await latest.current();
+                    if (isCurrent) setAnswer({ key, data });
+                }
+            } catch (error) {
+                if (isCurrent) {
+                    setAnswer((before) => ({ ...(before.key === key && before), key, error: error as Error }));
+                }
+            }
+            if (isCurrent && everyMs !== undefined) timer = setTimeout(() => void look(), everyMs);
+        };
+        void look();
+        return () => {
+            isCurrent = false;
+            clearTimeout(timer);
+        };
+    }, [key, everyMs, round]);
+    const mine = answer.key === key ? answer : undefined;
+    return { data: mine?.data, error: mine?.error, again: () => setRound((now) => now + 1) };
+}

@@ -1,0 +1,63 @@
+/** Small parts that several views have: a table that scrolls, pages, what went wrong. */
+
+import type { ReactNode } from "react";
+import { usePage } from "./context.js";
+
+/** A table in a region of its own, for it may be wider than the page. */
+export function Table({ label, head, children }: { label: string; head: string[]; children: ReactNode }) {
+    return (
+        <div className="scroll" role="group" aria-label={label} tabIndex={0}>
+            <table>
+                <thead>
+                    <tr>
+                        {head.map((name) => (
+                            <th key={name} scope="col">
+                                {name}
+                            </th>
+                        ))}
+                    </tr>
+                </thead>
+                <tbody>{children}</tbody>
+            </table>
+        </div>
+    );
+}
+
+/** Forwards and back to the beginning: the gate's lists only go forwards. */
+export function Pages({ next, after, onGo }: { next: string | null; after: string; onGo: (after: string) => void }) {
+    const { text } = usePage();
+    if (next === null && after === "") return null;
+    return (
+        <p className="choices">
+            <button type="button" className="qg-button" disabled={after === ""} onClick={() => onGo("")}>
+                {text.first}
+            </button>
+            <button type="button" className="qg-button" disabled={next === null} onClick={() => onGo(next ?? "")}>
+                {text.next}
+            </button>
+        </p>
+    );
+}
+
+export function Trouble({ error }: { error: Error | undefined }) {
+    const { text } = usePage();
+    return error ? (
+        <p role="alert" className="trouble">
+            {text.trouble} {error.message}
+        </p>
+    ) : null;
+}
+
+/** Names and what they are, as a list. */
+export function Facts({ facts }: { facts: [string, ReactNode][] }) {
+    return (
+        <dl className="facts">
+            {facts.map(([name, value]) => (
+                <div key={name}>
+                    <dt>{name}</dt>
+                    <dd>{value}</dd>
+                </div>
+            ))}
+        </dl>
+    );
+}
