@@ -206,6 +206,7 @@ fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
     println!(
         "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"membershipLevel\":\"plus\"}}'\n"
     );
+    println!("See every message, as an administrator does: {url}/admin, with the token {admin_token}\n");
     println!("How to reach Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
     if let Some(elsewhere) = dir.elsewhere() {
         println!(
