@@ -21,6 +21,7 @@ use crate::{
         announcer::Announcer,
         dual_writer::DualWriter,
         flusher::Flusher,
+        gauges::Gauges,
         health::HealthCheck,
         old_credits::{OldCredits, OldCreditsOptions},
         repairer::Repairer,
@@ -36,6 +37,7 @@ use crate::{
         postgres::{Postgres, PostgresOptions, Settings},
         redis::{BatcherOptions, Redis, RedisOptions, Script},
     },
+    telemetry,
 };
 
 /// Connections besides those of the batcher's workers: for flushing, opening and looking.
@@ -111,7 +113,7 @@ impl App {
         let drain_timeout = ms(config.server.drain_timeout_ms);
         let watcher = Watcher::new(self.gate.clone(), self.redis.clone());
         tokio::spawn(watcher.clone().run(cancelled.clone()));
-        let state = self.state(metrics, watcher.clone(), cancelled.clone()).await?;
+        let state = self.state(metrics.clone(), watcher.clone(), cancelled.clone()).await?;
         let options = ServerOptions {
             connections_max: config.server.connections_max,
             header_read_timeout: ms(config.server.header_read_timeout_ms),
@@ -127,6 +129,11 @@ impl App {
         self.rollout_keeper().step(&mut seen).await.context("the rollout cannot be looked up")?;
         tokio::spawn(self.rollout_keeper().run(seen, cancelled.clone()));
         tokio::spawn(self.announcer().run(cancelled.clone()));
+        if let Some(metrics) = metrics {
+            let gauges = Gauges { health: self.health(), verifier: self.verifier(), calendar: self.gate.calendar() };
+            tokio::spawn(gauges.run(cancelled.clone()));
+            tokio::spawn(telemetry::upkeep(metrics, cancelled.clone()));
+        }
         tokio::spawn(self.settler().run(cancelled.clone()));
         if let Some(old) = old_credits(config)? {
             let (postgres, clock) = (self.postgres.clone(), self.clock.clone());
@@ -212,6 +219,19 @@ impl App {
         Settler { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
     }
 
+    /// Tells how the jobs are.
+    fn health(&self) -> HealthCheck {
+        HealthCheck {
+            redis: self.redis.clone(),
+            postgres: self.postgres.clone(),
+            partitions: self.gate.partitions(),
+            clock: self.clock.clone(),
+            reset_overdue_after: TimeDelta::hours(self.config.resetter.overdue_after_hours.into()),
+            flush_lag_max: TimeDelta::seconds(self.config.resetter.flush_lag_max_seconds.into()),
+            started_at: self.clock.now(),
+        }
+    }
+
     /// Compares the stores.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
@@ -293,15 +313,6 @@ impl App {
         let rate_limits =
             Arc::new(RateLimits::new(&RateLimitOptions { per_address, unauthenticated_per_address, per_token }));
         let auth = Auth::new(&jwt, &tokens, Arc::clone(&rate_limits)).await?;
-        let health = HealthCheck {
-            redis: self.redis.clone(),
-            postgres: self.postgres.clone(),
-            partitions: self.gate.partitions(),
-            clock: self.clock.clone(),
-            reset_overdue_after: TimeDelta::hours(self.config.resetter.overdue_after_hours.into()),
-            flush_lag_max: TimeDelta::seconds(self.config.resetter.flush_lag_max_seconds.into()),
-            started_at: self.clock.now(),
-        };
         let limits = Limits {
             requests_in_flight_max: self.config.server.requests_in_flight_max,
             settlements_in_flight_max: self.config.server.settlements_in_flight_max,
@@ -312,7 +323,7 @@ impl App {
         Ok(AppState::new(
             self.gate.clone(),
             (auth, rate_limits),
-            (self.resetter(), health, self.rollout_keeper(), watcher, self.verifier()),
+            (self.resetter(), self.health(), self.rollout_keeper(), watcher, self.verifier()),
             Readiness { stopping },
             metrics,
             (ModelCosts::new(&self.config.models)?, self.proxy()?),

@@ -1,9 +1,11 @@
 //! Log lines and metrics. Set up once, by the commands that serve.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Deserialize;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How log lines look.
@@ -18,6 +20,10 @@ pub enum LogFormat {
 
 /// Latency buckets in seconds: a decision takes well under a millisecond, a cold user a few.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Requests of one call of the script.
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Writes log lines to standard error. Calling it twice changes nothing.
 pub fn log(format: LogFormat, filter: &str) {
@@ -41,7 +47,18 @@ pub fn log(format: LogFormat, filter: &str) {
 /// # Errors
 /// If another collector is installed already.
 pub fn metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
-        .install_recorder()
+        .set_buckets_for_metric(Matcher::Full("quota_gate_batch_operations".to_owned()), &BATCH_BUCKETS)?
+        .install_recorder()?;
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("QUOTA_GATE_COMMIT"));
+    metrics::gauge!("quota_gate_build_info", "version" => version, "commit" => commit).set(1);
+    Ok(handle)
+}
+
+/// Adds histograms' samples up now and then, so that they do not gather where nobody asks for `/metrics`.
+pub async fn upkeep(handle: PrometheusHandle, cancelled: CancellationToken) {
+    while cancelled.run_until_cancelled(sleep(UPKEEP_INTERVAL)).await.is_some() {
+        handle.run_upkeep();
+    }
 }

@@ -2,8 +2,10 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
 
 mod compare;
+mod completions;
 mod dead_letters;
 mod dev;
+mod doctor;
 mod import;
 mod inspect;
 mod levels;
@@ -19,9 +21,12 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 
+/// With the commit that it was built from, where that is known.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("QUOTA_GATE_COMMIT"), ")");
+
 /// Decides, for every message of a chat product, whether its user may still send it.
 #[derive(Debug, Parser)]
-#[command(name = "quota-gate", version, about, max_term_width = 100)]
+#[command(name = "quota-gate", version = VERSION, about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,6 +61,12 @@ enum Command {
     DeadLetters(dead_letters::Action),
     /// Print a user's JWT.
     Token(token::Arguments),
+    /// Look at the configuration and both stores, and say what to change; exits with 1 where something is wrong.
+    Doctor,
+    /// Print completions for a shell.
+    Completions(completions::Completions),
+    /// Write the manual pages.
+    Man(completions::Man),
 }
 
 /// Parses the arguments and runs.
@@ -93,6 +104,9 @@ impl Cli {
             Command::Compare(arguments) => compare::run(arguments, config?).await,
             Command::DeadLetters(action) => dead_letters::run(&action, config?).await,
             Command::Token(arguments) => token::run(&arguments, &config?),
+            Command::Doctor => doctor::run(config).await,
+            Command::Completions(arguments) => Ok(completions::completions(&arguments)),
+            Command::Man(arguments) => completions::man(&arguments),
         }
     }
 }

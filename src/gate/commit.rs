@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling};
+use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling, tally::Settlement};
 use crate::{
     domain::{
         decision::{Committed, Settled},
@@ -68,13 +68,19 @@ impl Gate {
             }
         };
         match answer.status {
-            Status::Ok => Ok(Committed {
-                charged: answer.charged,
-                overage: answer.overage,
-                late: answer.late,
-                replayed: answer.replayed,
-                quota: Inner::quota_of(&reservation.user, &answer),
-            }),
+            Status::Ok => {
+                let (charged, overage, late) = (answer.charged, answer.overage, answer.late);
+                if !answer.replayed {
+                    gate.tally.settled(Settlement::Committed { charged, overage, late });
+                }
+                Ok(Committed {
+                    charged: answer.charged,
+                    overage: answer.overage,
+                    late: answer.late,
+                    replayed: answer.replayed,
+                    quota: Inner::quota_of(&reservation.user, &answer),
+                })
+            }
             Status::Settled => Err(GateError::AlreadySettled("it was released")),
             Status::Mismatch => Err(GateError::Mismatch(OTHER_COST)),
             Status::Expired => {

@@ -7,6 +7,7 @@ use super::{
     Consume, Gate, GateError, Inner,
     error::unexpected,
     idempotency::{Earlier, OTHER_REQUEST},
+    tally::Asked,
 };
 use crate::{
     domain::{
@@ -28,10 +29,13 @@ impl Gate {
         if mode == Mode::Off {
             return Ok(self.let_out());
         }
+        let asked = (Asked::Consume, mode, Instant::now());
         let decision = match self.consume_now(&request).await {
             Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, away).await,
             decision => decision,
         };
+        let level_of = |charged: &Charged| (charged.quota.level, charged.degraded);
+        self.0.tally.decided(asked, &decision, level_of, || self.levels());
         self.under(mode, decision)
     }
 
@@ -60,6 +64,9 @@ impl Gate {
         let quota = Inner::quota_of(&request.user, &answer);
         match answer.status {
             Status::Ok => {
+                if !answer.replayed {
+                    gate.tally.charged(ap);
+                }
                 Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed, degraded: false }))
             }
             Status::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),

@@ -170,6 +170,8 @@ impl Worker {
         let found = self.postgres.load(number, users, today).await?;
         let known: HashSet<&UserId> = found.iter().flat_map(|found| &found.rows).map(|row| &row.user).collect();
         let unknown: Vec<UserId> = users.iter().filter(|user| !known.contains(user)).cloned().collect();
+        metrics::counter!("quota_gate_cold_loads_total", "user" => "known").increment(known.len() as u64);
+        metrics::counter!("quota_gate_cold_loads_total", "user" => "new").increment(unknown.len() as u64);
         let created = match unknown.as_slice() {
             [] => None,
             unknown => Some(self.postgres.load_or_create(number, unknown, &first, today).await?),

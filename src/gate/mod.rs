@@ -6,6 +6,7 @@
 //! | `quota`, `membership` | read a quota, change a level |
 //! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
 //! | `rollout` | for whom the gate decides, while a product switches over |
+//! | `tally` | what was decided and charged, for the metrics |
 //! | `loader` | brings cold users from Postgres, many in one query |
 //! | `opening` | opens a partition: the first start, and the one way back after a loss |
 //! | `inbox`, `degraded` | while Redis is away: settlements are accepted by Postgres; decisions too, if the operator says so |
@@ -29,6 +30,7 @@ mod reservation_id;
 mod reserve;
 mod rollout;
 mod settle;
+mod tally;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +44,7 @@ pub use self::{
     reservation_id::ReservationSigner,
     rollout::RolloutTally,
 };
-use self::{loader::Loader, opening::Openings, rollout::Switch};
+use self::{loader::Loader, opening::Openings, rollout::Switch, tally::Tally};
 use crate::{
     domain::{
         calendar::Calendar,
@@ -100,6 +102,7 @@ struct Inner {
     loader: Loader,
     openings: Openings,
     switch: Switch,
+    tally: Tally,
     partitions: Partitions,
     calendar: Calendar,
     clock: Clock,
@@ -123,6 +126,7 @@ impl Gate {
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
             switch: Switch::default(),
+            tally: Tally::default(),
             redis,
             postgres,
             batcher,

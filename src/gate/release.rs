@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling};
+use super::{Commit, Gate, GateError, Inner, error::unexpected, settle::Settling, tally::Settlement};
 use crate::{
     domain::{
         ap::Ap,
@@ -69,6 +69,9 @@ impl Gate {
         };
         match answer.status {
             Status::Ok => {
+                if !answer.replayed {
+                    self.0.tally.settled(Settlement::Released);
+                }
                 Ok(Released { replayed: answer.replayed, quota: Inner::quota_of(&reservation.user, &answer) })
             }
             Status::Settled => Err(GateError::AlreadySettled("it was committed")),

@@ -1,6 +1,8 @@
 //! Reserve: set AP aside before generating.
 
-use super::{Gate, GateError, Inner, Reserve, error::unexpected, idempotency::OTHER_REQUEST};
+use tokio::time::Instant;
+
+use super::{Gate, GateError, Inner, Reserve, error::unexpected, idempotency::OTHER_REQUEST, tally::Asked};
 use crate::{
     domain::{
         decision::{Decision, Denied, Reserved},
@@ -21,10 +23,13 @@ impl Gate {
         if mode == Mode::Off {
             return Ok(self.let_out());
         }
+        let asked = (Asked::Reserve, mode, Instant::now());
         let decision = match self.reserve_now(&request).await {
             Err(away) if self.may_degrade(&away) => self.reserve_degraded(&request, away).await,
             decision => decision,
         };
+        let level_of = |reserved: &Reserved| (reserved.quota.level, reserved.degraded);
+        self.0.tally.decided(asked, &decision, level_of, || self.levels());
         self.under(mode, decision)
     }
 

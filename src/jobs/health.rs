@@ -115,10 +115,19 @@ impl HealthCheck {
 
     /// How far Postgres is behind Redis.
     async fn flush_lag(&self, now: DateTime<Utc>) -> Result<(FlushLag, TimeDelta), FlushError> {
+        self.flush_lag_since(&self.postgres.watermarks().await?, now).await
+    }
+
+    /// The same, by what is known of the watermarks.
+    pub(super) async fn flush_lag_since(
+        &self,
+        watermarks: &[Watermark],
+        now: DateTime<Utc>,
+    ) -> Result<(FlushLag, TimeDelta), FlushError> {
         let mut events = 0;
         let mut oldest = TimeDelta::zero();
-        for (partition, watermark) in self.partitions.all().zip(self.postgres.watermarks().await?) {
-            let (waiting, since) = self.waiting(partition, &watermark).await?;
+        for (partition, watermark) in self.partitions.all().zip(watermarks) {
+            let (waiting, since) = self.waiting(partition, watermark).await?;
             oldest = oldest.max(since.map_or_else(TimeDelta::zero, |since| now - since));
             events += waiting;
         }

@@ -4,6 +4,7 @@ pub mod announcer;
 pub mod comparer;
 pub mod dual_writer;
 pub mod flusher;
+pub mod gauges;
 pub mod health;
 pub mod old_credits;
 pub mod repairer;

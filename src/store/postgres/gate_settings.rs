@@ -29,7 +29,16 @@ impl Postgres {
         )
         .execute(&self.pool)
         .await?;
-        let stored = sqlx::query!("select partitions, time_zone from gate_settings").fetch_one(&self.pool).await?;
+        self.compare_settings(configured).await
+    }
+
+    /// Compares the configuration with what the installation decided, if it did.
+    ///
+    /// # Errors
+    /// If Postgres is away, or says something else.
+    pub async fn compare_settings(&self, configured: &Settings) -> Result<(), PostgresError> {
+        let stored = sqlx::query!("select partitions, time_zone from gate_settings").fetch_optional(&self.pool).await?;
+        let Some(stored) = stored else { return Ok(()) };
         let compare = |setting, stored: String, configured: String| {
             if stored == configured {
                 Ok(())

@@ -12,6 +12,7 @@
 //! | `dual_writes` | charges on their way to the old credits system |
 //! | `user_changes`, `listing` | who changed what, and pages for people who look |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
+//! | `facts` | what Postgres says of itself |
 //! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
 
 mod adjustments;
@@ -24,6 +25,7 @@ mod dead_letters;
 mod drain;
 mod dual_writes;
 mod error;
+mod facts;
 mod flush;
 mod flush_watermarks;
 mod gate_settings;
@@ -52,6 +54,7 @@ pub use self::{
     drain::DrainReport,
     dual_writes::{DualWrite, UsedByUser},
     error::PostgresError,
+    facts::{PostgresFacts, VERSION_MIN as POSTGRES_VERSION_MIN},
     flush::{Flush, FlushOutcome, FlushReport},
     flush_watermarks::PartitionLock,
     gate_settings::Settings,

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::{Gauge, Histogram};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,
@@ -88,6 +89,15 @@ struct Worker {
     clock: Clock,
     calendar: Calendar,
     options: BatcherOptions,
+    metrics: BatchMetrics,
+}
+
+/// Handles: to look a metric up at each call would cost more than the rest of it.
+struct BatchMetrics {
+    operations: Histogram,
+    batch_seconds: Histogram,
+    call_seconds: Histogram,
+    queue_depth: Gauge,
 }
 
 impl Generations {
@@ -139,6 +149,7 @@ impl Batcher {
                         clock: clock.clone(),
                         calendar,
                         options: options.clone(),
+                        metrics: BatchMetrics::of(partition),
                     };
                     tokio::spawn(worker.run());
                 }
@@ -201,13 +212,21 @@ impl Worker {
         let (mut wire, mut call) = (None, Call::default());
         let mut jobs = Vec::with_capacity(operations_max);
         loop {
-            if self.queue.lock().await.recv_many(&mut jobs, operations_max).await == 0 {
+            let mut queue = self.queue.lock().await;
+            if queue.recv_many(&mut jobs, operations_max).await == 0 {
                 return;
             }
+            #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
+            self.metrics.queue_depth.set(queue.len() as f64);
+            drop(queue);
             let generation = self.generations.get(self.partition);
             let batch: Vec<Job> = jobs.drain(..).filter_map(|job| self.still_wanted(job, generation)).collect();
             if !batch.is_empty() {
+                let oldest = batch.first().map(|job| job.enqueued);
+                #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
+                self.metrics.operations.record(batch.len() as f64);
                 self.serve(&mut wire, &mut call, generation, batch).await;
+                self.metrics.batch_seconds.record(oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed()));
             }
         }
     }
@@ -232,7 +251,10 @@ impl Worker {
     }
 
     async fn serve(&self, wire: &mut Option<Wired>, call: &mut Call, generation: u32, batch: Vec<Job>) {
-        let error = match self.call(wire, call, generation, &batch).await {
+        let started = Instant::now();
+        let called = self.call(wire, call, generation, &batch).await;
+        self.metrics.call_seconds.record(started.elapsed());
+        let error = match called {
             Ok(bytes) => {
                 self.breaker.succeeded();
                 let outcome = deliver(bytes, self.clock.now().timestamp_millis(), batch);
@@ -285,6 +307,17 @@ impl Worker {
             stream_entries_max: self.options.stream_entries_max,
         };
         self.script.call(wire, call, &context, batch.iter().map(|job| &job.request)).await
+    }
+}
+
+impl BatchMetrics {
+    fn of(partition: Partition) -> Self {
+        Self {
+            operations: metrics::histogram!("quota_gate_batch_operations"),
+            batch_seconds: metrics::histogram!("quota_gate_batch_seconds"),
+            call_seconds: metrics::histogram!("quota_gate_redis_call_seconds"),
+            queue_depth: metrics::gauge!("quota_gate_queue_depth", "partition" => partition.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! How Redis is reached, with every timeout set, and the checks that it is fit to keep charges.
+//! How Redis is reached, with every timeout set.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Timeouts};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo};
@@ -86,36 +86,11 @@ impl Redis {
         redis::cmd("PING").query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
-    /// Refuses a Redis that would lose charges or quotas.
-    ///
-    /// # Errors
-    /// If it may evict keys, is a replica, or is older than 7.0.
-    pub async fn check_fitness(&self) -> Result<(), RedisError> {
-        let mut connection = self.connection().await?;
-        let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
-        let field = |name: &str| fields.get(name).copied().unwrap_or("unknown");
-
-        let policy = field("maxmemory_policy");
-        if policy != "noeviction" {
-            return Err(RedisError::Unfit(format!(
-                "Redis runs with maxmemory-policy {policy}, which may evict a user's record: set maxmemory-policy noeviction"
-            )));
-        }
-        if field("role") != "master" {
-            return Err(RedisError::Unfit("this Redis is a replica: point REDIS_URL to the primary".into()));
-        }
-        let major = field("redis_version").split('.').next().and_then(|part| part.parse::<u32>().ok());
-        if major.is_none_or(|major| major < 7) {
-            return Err(RedisError::Unfit(format!(
-                "Redis {} is too old: the gate needs 7.0 or newer",
-                field("redis_version")
-            )));
-        }
-        if field("aof_enabled") != "1" {
-            tracing::warn!("Redis runs without appendonly: a restart loses every charge that is not flushed yet");
-        }
-        Ok(())
+    /// Connections of the pool: all of them, and those that nobody uses.
+    #[must_use]
+    pub fn pool_connections(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.available)
     }
 }
 

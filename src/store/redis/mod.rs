@@ -10,11 +10,12 @@
 //! | `batcher`, `wire`, `tls` | turns concurrent callers into calls; the connection on which they are made |
 //! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
-//! | `connection`, `error` | the pool, and what a failure proves |
+//! | `connection`, `facts`, `error` | the pool, what Redis says of itself, and what a failure proves |
 
 pub mod batcher;
 pub mod connection;
 pub mod error;
+pub mod facts;
 pub mod fence;
 mod fingerprints;
 pub mod keys;
@@ -32,6 +33,7 @@ pub use self::{
     batcher::{Batcher, BatcherOptions, Generations},
     connection::{Redis, RedisOptions},
     error::RedisError,
+    facts::RedisFacts,
     fence::{Fence, ServerId},
     operation::{Idempotency, Membership, Operation, Request, Seed},
     partition::{Drained, Swept},

@@ -1,14 +1,17 @@
 //! The built binary, as people use it: `dev` and what talks to it, over HTTP and on the command line.
 
 mod admin;
+mod alerts;
 mod api;
 mod bad_input;
 mod clients;
 mod commands;
 mod dev;
+mod doctor;
 mod dual_write;
 mod envoy;
 mod gateway;
+mod metrics;
 mod nginx;
 mod outage;
 mod overload;
