@@ -18,11 +18,12 @@ impl Author {
     /// A person, who has to say why.
     ///
     /// # Errors
-    /// If the reason is empty, or longer than 500 bytes.
+    /// If the reason is empty, longer than 500 bytes, or has a control character in it.
     pub fn person(by: &str, reason: &str) -> Result<Self, InvalidInput> {
         let reason = reason.trim();
-        if !(1..=REASON_BYTES_MAX).contains(&reason.len()) {
-            return Err(InvalidInput::new("reason", format!("must have 1 to {REASON_BYTES_MAX} bytes")));
+        if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || reason.chars().any(char::is_control) {
+            let rule = format!("must be 1 to {REASON_BYTES_MAX} bytes of text without control characters");
+            return Err(InvalidInput::new("reason", rule));
         }
         Ok(Self { by: by.to_owned(), reason: reason.to_owned() })
     }
@@ -30,7 +31,7 @@ impl Author {
     /// A program of the product, which may say why.
     ///
     /// # Errors
-    /// If the reason is longer than 500 bytes.
+    /// If the reason is given and is none.
     pub fn program(by: &str, reason: Option<&str>) -> Result<Self, InvalidInput> {
         match reason {
             Some(reason) => Self::person(by, reason),
@@ -46,7 +47,7 @@ mod tests {
     #[test]
     fn a_person_says_why() {
         assert_eq!(Author::person("ops", " a refund ").unwrap().reason, "a refund");
-        for reason in ["", "  ", &"x".repeat(501)] {
+        for reason in ["", "  ", "a\0", "a\nb", &"x".repeat(501)] {
             assert!(Author::person("ops", reason).is_err(), "{reason:?}");
         }
         assert_eq!(Author::program("shop", None).unwrap().reason, "");

@@ -97,7 +97,7 @@ pub fn router(state: AppState) -> Router {
         group.method_not_allowed_fallback(error::no_such_method).layer(from_fn_with_state(entrance, enter))
     };
     let proxied = |group: Router<AppState>| {
-        let body_bytes_max = state.proxy().map_or(0, Proxy::body_bytes_max);
+        let body_bytes_max = state.proxy().map_or(state.limits().body_bytes_max, Proxy::body_bytes_max);
         let tell = OpenAiError::response;
         let entrance = Entrance { state: state.clone(), permits: Permits::None, body_bytes_max, tell };
         group.method_not_allowed_fallback(error::no_such_method).layer(from_fn_with_state(entrance, enter))
@@ -107,6 +107,6 @@ pub fn router(state: AppState) -> Router {
         .merge(entered(operations, Permits::None))
         .merge(entered(administration, Permits::None))
         .merge(proxied(models))
-        .merge(pages::admin_page())
+        .merge(pages::pages())
         .with_state(state)
 }

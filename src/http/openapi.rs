@@ -25,6 +25,7 @@ use super::{
         quota_stream::stream_quota,
         consume::consume,
         authorize::authorize,
+        authorize::authorize_by_get,
         reservations::reserve,
         reservations::commit,
         reservations::release,

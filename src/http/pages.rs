@@ -1,5 +1,5 @@
-//! The pages that are built from `web/pages` and embedded in the binary. Without Node at build time there are none, and `/` and
-//! `/admin` say how to get them.
+//! The pages that are built from `web/pages` and embedded in the binary. Without Node at build time there are none, and `/`,
+//! `/admin` and `/api` say how to get them.
 
 use std::borrow::Cow;
 
@@ -31,10 +31,11 @@ pub fn demo_page() -> Router {
     Router::new().route("/", get(async |headers: HeaderMap| file("index.html", &headers)))
 }
 
-/// `/admin`, and what both pages load. Whoever has the page has nothing yet: it asks for a token.
-pub(super) fn admin_page<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// `/admin`, `/api`, and what the pages load. Whoever has a page has nothing yet: it asks for a token.
+pub(super) fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/admin", get(async |headers: HeaderMap| file("admin.html", &headers)))
+        .route("/api", get(async |headers: HeaderMap| file("api.html", &headers)))
         .route("/assets/{name}", get(asset))
 }
 

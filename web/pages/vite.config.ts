@@ -21,6 +21,6 @@ export default defineConfig({
     build: {
         assetsInlineLimit: 0,
         modulePreload: { polyfill: false },
-        rolldownOptions: { input: ["index.html", "admin.html"] },
+        rolldownOptions: { input: ["index.html", "admin.html", "api.html"] },
     },
 });

@@ -39,10 +39,11 @@ struct ErrorBody {
     /// Always null.
     #[schema(required = true)]
     param: Option<String>,
-    /// The kind of problem, as in the gate's own answers.
+    /// The kind of problem, as in the gate's own answers. With `QUOTA_EXCEEDED` there are also `required`, `remaining`, `shortfall`,
+    /// `quotaResetAt` and `recommendedUpgrade`, as in a denial of the gate's own.
     code: Code,
-    /// With `QUOTA_EXCEEDED`: what is missing, and when and how there is more.
     #[serde(flatten)]
+    #[schema(ignore)]
     quota: Option<DenialNumbers>,
 }
 

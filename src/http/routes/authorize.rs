@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::quota::{QuotaExceeded, rfc3339};
 use crate::{
@@ -72,19 +72,40 @@ pub(in crate::http) enum SettleWord {
     Now,
 }
 
+/// What a gateway is answered, described once for the contract.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is only described, never made")]
+#[expect(clippy::doc_markdown, reason = "the text is the description in the contract")]
+pub(in crate::http) enum Authorized {
+    /// It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held
+    #[response(status = 200)]
+    Passes,
+    /// INVALID_REQUEST
+    #[response(status = 400, content_type = "application/problem+json")]
+    Invalid(Problem),
+    /// CONFLICT: too many live reservations
+    #[response(status = 409, content_type = "application/problem+json")]
+    TooMany(Problem),
+    /// QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403`
+    #[response(status = 429, content_type = "application/problem+json")]
+    Exceeded(QuotaExceeded),
+}
+
+/// May this request pass? Holds or charges what it costs, as POST does: gateways ask in either way.
+#[utoipa::path(
+    get, path = "/api/chat/quota/authorize", tag = "messages", operation_id = "authorizeByGet",
+    params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user, when a service asks")),
+    responses(Authorized, Refused),
+    security(("user" = []), ("service" = [])),
+)]
+#[expect(dead_code, reason = "it describes the other way to ask")]
+pub(in crate::http) const fn authorize_by_get() {}
+
 /// May this request pass? Holds or charges what it costs.
 #[utoipa::path(
     post, path = "/api/chat/quota/authorize", tag = "messages", operation_id = "authorize",
-    description = "GET does the same: gateways ask in either way.",
     params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user, when a service asks")),
-    responses(
-        (status = 200, description = "It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held"),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "FORBIDDEN; or QUOTA_EXCEEDED with `denied=403`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At", body = QuotaExceeded, content_type = "application/problem+json"),
-        Refused,
-    ),
+    responses(Authorized, Refused),
     security(("user" = []), ("service" = [])),
 )]
 pub(in crate::http) async fn authorize(

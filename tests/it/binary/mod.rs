@@ -20,6 +20,7 @@ mod process;
 mod proxy;
 mod quota_stream;
 mod rollout;
+mod schemathesis;
 mod secrets;
 mod tls;
 mod traffic;

@@ -199,12 +199,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** May this request pass? Holds or charges what it costs, as POST does: gateways ask in either way. */
+        get: operations["authorizeByGet"];
         put?: never;
-        /**
-         * May this request pass? Holds or charges what it costs.
-         * @description GET does the same: gateways ask in either way.
-         */
+        /** May this request pass? Holds or charges what it costs. */
         post: operations["authorize"];
         delete?: never;
         options?: never;
@@ -695,8 +693,11 @@ export interface components {
          * @enum {string}
          */
         EffectiveWord: "now";
-        ErrorBody: (null | components["schemas"]["DenialNumbers"]) & {
-            /** @description The kind of problem, as in the gate's own answers. */
+        ErrorBody: {
+            /**
+             * @description The kind of problem, as in the gate's own answers. With `QUOTA_EXCEEDED` there are also `required`, `remaining`, `shortfall`,
+             *     `quotaResetAt` and `recommendedUpgrade`, as in a denial of the gate's own.
+             */
             code: components["schemas"]["Code"];
             /** @description What is wrong, for people. */
             message: string;
@@ -2110,6 +2111,94 @@ export interface operations {
             };
         };
     };
+    authorizeByGet: {
+        parameters: {
+            query?: {
+                /** @description What the message costs; what `model` costs when not given. */
+                ap?: number;
+                /** @description The model, for its cost in `[models]`, and for the usage log; the default cost when not given. */
+                model?: string;
+                /** @description The conversation. */
+                session?: string;
+                /** @description When the message is charged. */
+                settle?: "callback" | "expiry" | "now";
+                /** @description How long to hold its AP; 60 when not given. */
+                ttlSeconds?: number;
+                /** @description The status of a denial: 429, or 403 for nginx, which passes on nothing else. 429 when not given. */
+                denied?: number;
+            };
+            header?: {
+                /** @description The user, when a service asks */
+                "X-User-Id"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: too many live reservations */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403` */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     authorize: {
         parameters: {
             query?: {
@@ -2178,7 +2267,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At */
+            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403` */
             429: {
                 headers: {
                     [name: string]: unknown;

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{fresh, unavailable};
 use crate::{
-    domain::InvalidInput,
+    domain::{InvalidInput, level::LevelName, model_name::ModelName},
     gate::Gate,
     http::{
         auth::Admin,
@@ -162,6 +162,8 @@ impl UsageParams {
         if from > to || (to - from).num_days() >= DAYS_MAX {
             return Err(invalid("from", format!("must be at most {DAYS_MAX} days before `to`, and not after it")));
         }
+        self.level.as_deref().map(LevelName::parse).transpose()?;
+        self.model.as_deref().map(ModelName::from_column).transpose()?;
         let mut query = UsageQuery {
             from,
             to,

@@ -8,7 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{fresh, known, millis, month, page, page_size, unavailable};
 use crate::{
-    domain::{calendar::Period, level::LevelCode},
+    domain::{
+        calendar::Period,
+        level::{LevelCode, LevelName},
+        user_id::UserId,
+    },
     gate::Gate,
     http::{
         auth::Admin,
@@ -150,7 +154,11 @@ pub(in crate::http) async fn list(
     Params(params): Params<UsersParams>,
 ) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
+    for id in [&params.prefix, &params.after].into_iter().filter(|id| !id.is_empty()) {
+        UserId::parse(id)?;
+    }
     let level = params.level.as_deref().filter(|level| !level.is_empty());
+    level.map(LevelName::parse).transpose()?;
     let found = verifier.postgres.list_users(&params.prefix, level, &params.after, limit + 1).await;
     let (users, has_more) = page(found.map_err(unavailable)?, limit);
     let next = users.last().filter(|_| has_more).map(|last| last.user.clone());
