@@ -6,6 +6,7 @@ mod completions;
 mod dead_letters;
 mod dev;
 mod doctor;
+mod health;
 mod import;
 mod inspect;
 mod levels;
@@ -63,6 +64,8 @@ enum Command {
     Token(token::Arguments),
     /// Look at the configuration and both stores, and say what to change; exits with 1 where something is wrong.
     Doctor,
+    /// Is the gate on this machine ready? For containers.
+    Health,
     /// Print completions for a shell.
     Completions(completions::Completions),
     /// Write the manual pages.
@@ -105,6 +108,7 @@ impl Cli {
             Command::DeadLetters(action) => dead_letters::run(&action, config?).await,
             Command::Token(arguments) => token::run(&arguments, &config?),
             Command::Doctor => doctor::run(config).await,
+            Command::Health => health::run(config?).await,
             Command::Completions(arguments) => Ok(completions::completions(&arguments)),
             Command::Man(arguments) => completions::man(&arguments),
         }

@@ -6,6 +6,7 @@ mod api;
 mod bad_input;
 mod clients;
 mod commands;
+mod deploy;
 mod dev;
 mod doctor;
 mod dual_write;

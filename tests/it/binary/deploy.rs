@@ -1,0 +1,170 @@
+//! The files of `deploy/`: linted, and what compose would start is started from the same files, without containers.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::json;
+
+use super::{
+    clients::prepared,
+    gateway::Gateway,
+    process::{BINARY, answer},
+};
+use crate::support::{eventually, postgres, scratch};
+
+fn deploy(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file)
+}
+
+fn succeeds(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{command:?}: {said}");
+    said
+}
+
+#[tokio::test]
+async fn linters_find_nothing_in_image_manifests_and_unit() {
+    let bin = prepared().await.join("python/bin");
+    succeeds(Command::new(bin.join("hadolint")).arg(deploy("container/Dockerfile")));
+    let manifests: Vec<PathBuf> =
+        fs::read_dir(deploy("kubernetes")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(manifests.len() >= 5, "{manifests:?}");
+    succeeds(Command::new(bin.join("kubernetes-validate")).arg("--strict").args(manifests));
+    // Only where there is a systemd.
+    if Path::new("/usr/bin/systemd-analyze").exists() {
+        let unit = fs::read_to_string(deploy("systemd/quota-gate.service")).unwrap();
+        let here = unit.replace("/usr/local/bin/quota-gate", BINARY).replace("Documentation=man:quota-gate(1)\n", "");
+        let dir = scratch("unit");
+        fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("quota-gate.service");
+        fs::write(&file, here).unwrap();
+        succeeds(Command::new("systemd-analyze").arg("verify").arg(&file));
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The files of `deploy/compose` with their secrets, in a folder of their own, as `secrets.sh` makes them.
+fn compose() -> PathBuf {
+    let dir = scratch("compose");
+    for (from, to) in [
+        ("compose/secrets.sh", "compose/secrets.sh"),
+        ("compose/redis.conf", "compose/redis.conf"),
+        ("compose/nginx.conf", "compose/nginx.conf"),
+        ("redis/users.acl", "redis/users.acl"),
+    ] {
+        fs::create_dir_all(dir.join(to).parent().unwrap()).unwrap();
+        fs::copy(deploy(from), dir.join(to)).unwrap();
+    }
+    let script = dir.join("compose/secrets.sh");
+    succeeds(Command::new("sh").arg(&script));
+    let before = fs::read(dir.join("compose/secrets/gate.env")).unwrap();
+    succeeds(Command::new("sh").arg(&script));
+    assert_eq!(fs::read(dir.join("compose/secrets/gate.env")).unwrap(), before, "secrets are made once");
+    dir.join("compose")
+}
+
+fn replaced(file: &Path, replacements: &[(&str, &str)]) -> String {
+    let mut text = fs::read_to_string(file).unwrap();
+    for (from, to) in replacements {
+        assert!(text.contains(from), "{}: {from}", file.display());
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// `NAME=value`, a line each.
+fn environment(text: &str) -> Vec<(&str, &str)> {
+    text.lines().filter_map(|line| line.split_once('=')).collect()
+}
+
+#[tokio::test]
+async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
+    let dir = compose();
+    let data = dir.join("data");
+    fs::create_dir_all(&data).unwrap();
+    let redis_port = free_port();
+    let conf = replaced(
+        &dir.join("redis.conf"),
+        &[
+            ("/etc/redis/users.acl", dir.join("secrets/users.acl").to_str().unwrap()),
+            ("dir /data", &format!("dir {}\nport {redis_port}\nbind 127.0.0.1", data.display())),
+        ],
+    );
+    fs::write(dir.join("redis.conf"), conf).unwrap();
+    let _redis = Gateway::start(Command::new("redis-server").arg(dir.join("redis.conf")));
+
+    // The owner's tables, then the gate's role.
+    let server = postgres().await;
+    let owner = server.url("postgres");
+    succeeds(Command::new(BINARY).arg("migrate").env("DATABASE_URL", &owner));
+    let password = fs::read_to_string(dir.join("secrets/gate-password")).unwrap();
+    let roles = dir.join("roles.sql");
+    let text = format!("\\set password '{password}'\n") + &fs::read_to_string(deploy("postgres/roles.sql")).unwrap();
+    fs::write(&roles, text).unwrap();
+    succeeds(Command::new("psql").args(["-v", "ON_ERROR_STOP=1", "-q", "-f"]).arg(&roles).arg(&owner));
+
+    let postgres_at = owner.rsplit_once('@').unwrap().1;
+    let settings = replaced(
+        &dir.join("secrets/gate.env"),
+        &[("@postgres/quota", &format!("@{postgres_at}")), ("@redis:6379", &format!("@127.0.0.1:{redis_port}"))],
+    );
+    let ports = [free_port(), free_port()];
+    let gate = |port: u16| {
+        let mut command = Command::new(BINARY);
+        command.envs(environment(&settings)).env("QUOTA_GATE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
+        command
+    };
+    // Tests' servers keep nothing on disk, which is all that is wrong.
+    let only_fsync_is_wrong = async || {
+        let said = gate(ports[0]).arg("doctor").output().unwrap().stdout;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let wrong: Vec<&str> = said.lines().filter(|line| line.starts_with("WRONG")).collect();
+        matches!(wrong[..], [one] if one.contains("fsync off"))
+    };
+    eventually("doctor finds nothing else wrong", only_fsync_is_wrong).await;
+    let gates = ports.map(|port| Gateway::start(gate(port).arg("serve")));
+    for port in ports {
+        let is_ready = async || gate(port).arg("health").output().unwrap().status.success();
+        eventually("the health check passes", is_ready).await;
+    }
+
+    let port = free_port();
+    let [one, two] = ports.map(|port| format!("127.0.0.1:{port}"));
+    let listen = format!("listen 127.0.0.1:{port};");
+    let nginx =
+        replaced(&dir.join("nginx.conf"), &[("gate-1:8080", &one), ("gate-2:8080", &two), ("listen 8080;", &listen)]);
+    let own = format!("daemon off;\npid {0}/nginx.pid;\nerror_log {0}/error.log;\n", dir.display());
+    fs::write(dir.join("nginx.conf"), own + &nginx.replace("http {", "http {\n    access_log off;")).unwrap();
+    let nginx = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
+    let _nginx = Gateway::start(Command::new(nginx).arg("-c").arg(dir.join("nginx.conf")).arg("-p").arg(&dir));
+
+    let token = fs::read_to_string(dir.join("secrets/service-token")).unwrap();
+    let consume = async || {
+        let body = json!({"userUuid": "ann", "sessionId": "s"});
+        let request = reqwest::Client::new().post(format!("http://127.0.0.1:{port}/api/chat/quota/consume"));
+        let sent = request.bearer_auth(&token).json(&body).send().await;
+        match sent {
+            Ok(answer) => answer.status().as_u16(),
+            Err(_) => 0,
+        }
+    };
+    eventually("a message is charged through nginx", async || consume().await == 200).await;
+    // One of the two goes away; the other one serves.
+    let [first, second] = gates;
+    drop(first);
+    for _ in 0..6 {
+        assert_eq!(consume().await, 200);
+    }
+    let admin = fs::read_to_string(dir.join("secrets/admin-token")).unwrap();
+    let status = reqwest::Client::new().get(format!("http://{two}/api/admin/users/ann")).bearer_auth(&admin);
+    assert_eq!(answer(status).await.1["quota"]["monthlyUsed"], 7);
+    drop(second);
+}
