@@ -12,6 +12,7 @@ mod inspect;
 mod levels;
 mod migrate;
 mod reset;
+mod retention;
 mod serve;
 mod token;
 mod verify;
@@ -48,6 +49,8 @@ enum Command {
     Import(import::Arguments),
     /// Bring every row that is due into the current period.
     Reset,
+    /// Drop old months of the usage log, as the tables' owner. Totals, closed months and usage by day stay.
+    Retention(retention::Arguments),
     /// Show what Redis and Postgres know of a user.
     Inspect(inspect::Arguments),
     /// Membership levels.
@@ -101,6 +104,7 @@ impl Cli {
             Command::Migrate => migrate::run(config?).await,
             Command::Import(arguments) => import::run(arguments, config?).await,
             Command::Reset => reset::run(config?).await,
+            Command::Retention(arguments) => retention::run(&arguments, &config?).await,
             Command::Inspect(arguments) => inspect::run(arguments, config?).await,
             Command::Levels(action) => levels::run(&action, config?).await,
             Command::Verify(arguments) => verify::run(arguments, config?).await,

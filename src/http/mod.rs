@@ -49,7 +49,7 @@ pub use self::{
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
     use routes::{authorize, health, membership, quota, quota_stream, consume, reservations, reset};
-    use routes::admin::{changes, drift, holds, level, messages, rollout, status, usage, users};
+    use routes::admin::{changes, drift, heavy_users, holds, level, messages, rollout, status, usage, users};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -80,6 +80,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/users/{user}/holds/{hold}/release", post(holds::release))
         .route("/api/admin/changes",                           get(changes::list))
         .route("/api/admin/usage",                             get(usage::usage))
+        .route("/api/admin/top-users",                         get(heavy_users::top))
+        .route("/api/admin/forecast",                          get(heavy_users::forecast))
         .route("/api/admin/drift",                             get(drift::compare))
         .route("/api/admin/status",                            get(status::status))
         .route("/api/admin/rollout",                           get(rollout::show).patch(rollout::change));

@@ -9,7 +9,7 @@ use utoipa::{
 use super::{
     openai::proxy,
     routes::{
-        admin::{changes, drift, holds, level, messages, rollout, status, usage, users},
+        admin::{changes, drift, heavy_users, holds, level, messages, rollout, status, usage, users},
         authorize, consume, health, membership, quota, quota_stream, reservations, reset,
     },
 };
@@ -43,6 +43,8 @@ use super::{
         holds::release,
         changes::list,
         usage::usage,
+        heavy_users::top,
+        heavy_users::forecast,
         drift::compare,
         status::status,
         rollout::show,

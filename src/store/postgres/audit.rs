@@ -35,18 +35,29 @@ impl Postgres {
     pub async fn drift(&self) -> Result<Vec<Drift>, PostgresError> {
         let drift = sqlx::query_as!(
             Drift,
-            r#"with logged as (
+            r#"with whole as (
+                 -- The first period that the log has whole; before it the closed months stand for the log.
+                 select coalesce(to_char(log_begins_on + interval '1 month', 'YYYYMM')::int, 0) as period from gate_settings
+             ),
+             logged as (
                  select user_uuid, period, sum(ap_used) as ap
                  from chat_usage_logs
+                 where period >= coalesce((select period from whole), 0)
                  group by user_uuid, period
              ),
              totals as (
                  select user_uuid, period, monthly_used as ap from chat_quotas
                  union all
-                 select user_uuid, period, used from chat_quota_months
+                 select user_uuid, period, used from chat_quota_months where period >= coalesce((select period from whole), 0)
              ),
              summed as (
-                 select user_uuid, sum(ap) as ap from logged group by user_uuid
+                 select user_uuid, sum(ap) as ap
+                 from (
+                     select user_uuid, ap from logged
+                     union all
+                     select user_uuid, used from chat_quota_months where period < coalesce((select period from whole), 0)
+                 ) as parts
+                 group by user_uuid
              )
              select coalesce(logged.user_uuid, totals.user_uuid) as "user!",
                     coalesce(logged.period, totals.period) as "period?",

@@ -5,12 +5,12 @@
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | what an installation decided |
 //! | `chat_quotas`, `change_level`, `import` | one row per user, and who changes it besides the flusher |
 //! | `announcements` | whose change of level Redis has not heard of yet |
-//! | `chat_usage_logs`, `usage_log_partitions` | one row per charge |
+//! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
 //! | `usage_days` | what they add up to by day, level and model |
 //! | `inbox` | what was accepted while Redis was away |
 //! | `dual_writes` | charges on their way to the old credits system |
-//! | `user_changes`, `listing` | who changed what, and pages for people who look |
+//! | `user_changes`, `listing`, `heavy_users` | who changed what, and pages for people who look |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
 //! | `facts` | what Postgres says of itself |
 //! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
@@ -29,12 +29,14 @@ mod facts;
 mod flush;
 mod flush_watermarks;
 mod gate_settings;
+mod heavy_users;
 mod import;
 mod inbox;
 mod listing;
 mod membership_levels;
 mod migrate;
 mod resets;
+mod retention;
 mod rollout_changes;
 mod totals;
 mod usage_days;
@@ -58,12 +60,14 @@ pub use self::{
     flush::{Flush, FlushOutcome, FlushReport},
     flush_watermarks::PartitionLock,
     gate_settings::Settings,
+    heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},
     import::{ImportReport, ImportRow},
     inbox::{Acceptance, InboxItem, InboxKind},
     listing::{ClosedMonth, ListedMessage, ListedUser},
     resets::{ResetRun, RolledBatch},
+    retention::LogPartition,
     rollout_changes::RolloutChange,
-    usage_days::{UsageDrift, UsageQuery, UsageRow},
+    usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
     user_changes::{Change, NotedRelease, Place},
 };
 

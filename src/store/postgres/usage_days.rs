@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 use sqlx::PgConnection;
 
 use super::{Postgres, PostgresError, chat_usage_logs::level_name};
-use crate::domain::{calendar::Calendar, level::Levels, model_name::ModelName, usage::UsageEvent};
+use crate::domain::{calendar::Calendar, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId};
 
 /// What to add up, and by what.
 #[derive(Debug, Clone, Copy)]
@@ -15,8 +15,8 @@ pub struct UsageQuery<'a> {
     pub from: NaiveDate,
     /// The last day.
     pub to: NaiveDate,
-    /// One row for each day.
-    pub by_day: bool,
+    /// One row for each day or month.
+    pub by: Option<TimeUnit>,
     /// One row for each level.
     pub by_level: bool,
     /// One row for each model.
@@ -27,11 +27,22 @@ pub struct UsageQuery<'a> {
     pub model: Option<&'a str>,
 }
 
+/// What one row stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
 /// A sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
-    /// Of this day; none where days are added up.
+    /// Of this day, or of the month that begins with it; none where days are added up.
     pub day: Option<NaiveDate>,
+    /// Of this conversation.
+    pub session: Option<String>,
     /// Of this level.
     pub level: Option<String>,
     /// Of this model; empty for messages that named none.
@@ -75,7 +86,8 @@ impl Postgres {
     pub async fn usage(&self, query: &UsageQuery<'_>) -> Result<Vec<UsageRow>, PostgresError> {
         let rows = sqlx::query_as!(
             UsageRow,
-            r#"select case when $3 then day end as day,
+            r#"select case when $3 then day when $8 then date_trunc('month', day)::date end as day,
+                    null::text as session,
                     case when $4 then membership_level end as level,
                     case when $5 then model end as model,
                     sum(messages)::bigint as "messages!",
@@ -86,15 +98,68 @@ impl Postgres {
              where day between $1 and $2
                and ($6::text is null or membership_level = $6)
                and ($7::text is null or model = $7)
-             group by 1, 2, 3
-             order by 1, 2, 3"#,
+             group by 1, 2, 3, 4
+             order by 1, 2, 3, 4"#,
             query.from,
             query.to,
-            query.by_day,
+            query.by == Some(TimeUnit::Day),
             query.by_level,
             query.by_model,
             query.level,
             query.model,
+            query.by == Some(TimeUnit::Month),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// The same of one user, and by conversation too: along the user's part of the log, which a quota bounds. It reaches back as far as the
+    /// log is kept.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn usage_of(
+        &self,
+        user: &UserId,
+        by_session: bool,
+        query: &UsageQuery<'_>,
+        calendar: Calendar,
+    ) -> Result<Vec<UsageRow>, PostgresError> {
+        let rows = sqlx::query_as!(
+            UsageRow,
+            r#"with messages as (
+                 select (created_at at time zone $10)::date as day, session_id, membership_level, model, ap_used, overage, tokens_used
+                 from chat_usage_logs
+                 where user_uuid = $1
+                   and created_at >= $2::date::timestamp at time zone $10
+                   and created_at < ($3::date + 1)::timestamp at time zone $10
+                   and kind in ('consume', 'commit', 'late_commit')
+                   and ($4::text is null or membership_level = $4)
+                   and ($5::text is null or model = $5)
+             )
+             select case when $6 then day when $7 then date_trunc('month', day)::date end as day,
+                    case when $11 then session_id end as session,
+                    case when $8 then membership_level end as level,
+                    case when $9 then model end as model,
+                    count(*) as "messages!",
+                    sum(ap_used)::bigint as "ap!",
+                    sum(overage)::bigint as "overage!",
+                    sum(tokens_used)::bigint as "tokens!"
+             from messages
+             group by 1, 2, 3, 4
+             order by 1, 2, 3, 4"#,
+            user.as_str(),
+            query.from,
+            query.to,
+            query.level,
+            query.model,
+            query.by == Some(TimeUnit::Day),
+            query.by == Some(TimeUnit::Month),
+            query.by_level,
+            query.by_model,
+            calendar.time_zone().name(),
+            by_session,
         )
         .fetch_all(&self.pool)
         .await?;

@@ -195,3 +195,22 @@ async fn a_redis_that_may_evict_is_refused() {
     let error = Serve::refused(&crate::support::database().await, &redis.url(), &[]);
     assert!(error.contains("volatile-lru") && error.contains("noeviction"), "{error}");
 }
+
+#[tokio::test]
+async fn retention_says_what_it_would_drop_and_drops_that() {
+    let world = crate::support::World::new().await;
+    crate::support::execute(&world.database, "select ensure_usage_log_partition('2024-05-01')").await;
+    let retention = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quota-gate"));
+        command.arg("retention").args(arguments).env("DATABASE_URL", &world.database).output().unwrap()
+    };
+    let count = "select count(*) from pg_class where relname = 'chat_usage_logs_202405'";
+    let dry = retention(&["--dry-run"]);
+    assert!(stdout(&dry).contains("would drop chat_usage_logs_202405"), "{}{}", stdout(&dry), stderr(&dry));
+    assert_eq!(world.number(count).await, 1);
+    assert!(!retention(&["--keep-months", "1"]).status.success(), "what is still asked for is kept");
+    let done = retention(&["--keep-months", "2"]);
+    assert!(stdout(&done).contains("dropped chat_usage_logs_202405"), "{}{}", stdout(&done), stderr(&done));
+    assert_eq!(world.number(count).await, 0);
+    assert!(stdout(&retention(&[])).starts_with("0 months"));
+}

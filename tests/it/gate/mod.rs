@@ -12,4 +12,5 @@ mod opening;
 mod resets;
 mod rollout;
 mod sweeping;
+mod usage;
 mod verifying;

@@ -38,6 +38,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/forecast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who will run out before the reset: whoever has used a larger part of the quota than of the month. */
+        get: operations["getForecast"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/rollout": {
         parameters: {
             query?: never;
@@ -65,6 +82,23 @@ export interface paths {
         };
         /** How the gate is: partitions, flush lag, resets, dead letters. */
         get: operations["getStatus"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/top-users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who used most in a month, as far as it is in Postgres. */
+        get: operations["topUsers"];
         put?: never;
         post?: never;
         delete?: never;
@@ -724,6 +758,22 @@ export interface components {
             /** Format: int64 */
             seconds: number;
         };
+        /** @description Who will run out before the reset, by what was used so far. */
+        ForecastBody: {
+            levels: components["schemas"]["LevelForecastSumBody"][];
+            period: string;
+            quotaResetAt: string;
+            /** @description The first to run out first. */
+            users: components["schemas"]["RunningOutBody"][];
+        };
+        HeavyUserBody: {
+            membershipLevel: string;
+            /** Format: int32 */
+            monthlyQuota: number;
+            /** Format: int64 */
+            monthlyUsed: number;
+            userUuid: string;
+        };
         HoldBody: {
             /** Format: int32 */
             ap: number;
@@ -761,6 +811,24 @@ export interface components {
             levelVersion: number;
             /** @description It was only asked. */
             preview: boolean;
+        };
+        LevelForecastSumBody: {
+            /**
+             * Format: int64
+             * @description Users who have used something.
+             */
+            active: number;
+            /**
+             * Format: int64
+             * @description Those whose quota is gone.
+             */
+            exhausted: number;
+            membershipLevel: string;
+            /**
+             * Format: int64
+             * @description Those whose quota will be gone before the reset, if they go on as they did.
+             */
+            runningOut: number;
         };
         /** @description A user, as far as Postgres knows. */
         ListedUserBody: {
@@ -1102,6 +1170,10 @@ export interface components {
             percentage: number;
             reason: string;
         };
+        RunningOutBody: components["schemas"]["HeavyUserBody"] & {
+            /** @description When nothing will be left. */
+            runsOutAt: string;
+        };
         SideBody: {
             /** Format: int32 */
             monthlyUsed: number;
@@ -1189,6 +1261,11 @@ export interface components {
              */
             shadowUndecided: number;
         };
+        /** @description Who used most in a month. */
+        TopUsersBody: {
+            period: string;
+            users: components["schemas"]["HeavyUserBody"][];
+        };
         /** @description A level that would give the user more. */
         Upgrade: {
             /**
@@ -1224,10 +1301,12 @@ export interface components {
         };
         /** @description One sum. What it is not grouped by is null. */
         UsageRowBody: components["schemas"]["UsageSumBody"] & {
+            /** @description The day, or the first one of the month. */
             day: string | null;
             membershipLevel: string | null;
             /** @description Empty for messages that named none. */
             model: string | null;
+            sessionId: string | null;
         };
         UsageSumBody: {
             /**
@@ -1364,6 +1443,66 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DriftBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getForecast: {
+        parameters: {
+            query?: {
+                /** @description Of this level only. */
+                level?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The forecast */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ForecastBody"];
                 };
             };
             /** @description INVALID_REQUEST */
@@ -1576,6 +1715,69 @@ export interface operations {
             };
         };
     };
+    topUsers: {
+        parameters: {
+            query?: {
+                /**
+                 * @description The month; the current one when not given.
+                 * @example 2026-11
+                 */
+                period?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The users */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TopUsersBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getUsage: {
         parameters: {
             query?: {
@@ -1590,10 +1792,12 @@ export interface operations {
                  */
                 to?: string;
                 /**
-                 * @description `day`, `level`, `model`, or several of them with commas; `day` when not given.
+                 * @description `day` or `month`, `level`, `model`, and of one user `session`; several of them with commas. `day` when not given.
                  * @example day,model
                  */
                 groupBy?: string;
+                /** @description Of this user only; as far back as the log is kept. */
+                user?: string;
                 /** @description Of this level only. */
                 level?: string;
                 /** @description Of this model only; empty for messages that named none. */

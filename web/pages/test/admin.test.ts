@@ -89,7 +89,7 @@ test("every message of a chat is in the numbers", async () => {
     const stream = await download.createReadStream();
     let csv = "";
     for await (const piece of stream) csv += String(piece);
-    expect(csv.split("\n")[0]).toBe("day,membershipLevel,model,messages,ap,overage,tokens");
+    expect(csv.split("\n")[0]).toBe("day,sessionId,membershipLevel,model,messages,ap,overage,tokens");
     expect(csv).toContain(",plus,");
 });
 

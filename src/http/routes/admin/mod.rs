@@ -5,12 +5,13 @@
 //! | `users`, `messages` | find a user; what Redis and Postgres say of them; their months and messages |
 //! | `level`, `holds` | change a level, release a hold, with a reason |
 //! | `changes` | who changed what, and why |
-//! | `usage` | what was used, by day, level and model |
+//! | `usage`, `heavy_users` | what was used, by day, level and model; who uses most, who will run out |
 //! | `status`, `drift` | how the gate is, and whether the stores agree |
 //! | `rollout` | for whom the gate decides |
 
 pub(in crate::http) mod changes;
 pub(in crate::http) mod drift;
+pub(in crate::http) mod heavy_users;
 pub(in crate::http) mod holds;
 pub(in crate::http) mod level;
 pub(in crate::http) mod messages;

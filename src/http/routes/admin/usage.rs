@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{fresh, unavailable};
 use crate::{
-    domain::{InvalidInput, level::LevelName, model_name::ModelName},
+    domain::{InvalidInput, level::LevelName, model_name::ModelName, user_id::UserId},
     gate::Gate,
     http::{
         auth::Admin,
@@ -22,7 +22,7 @@ use crate::{
         refusals::Refused,
     },
     jobs::verifier::Verifier,
-    store::postgres::{UsageQuery, UsageRow},
+    store::postgres::{TimeUnit, UsageQuery, UsageRow},
 };
 
 /// Days that are added up when nobody says, and at most.
@@ -43,9 +43,12 @@ pub(in crate::http) struct UsageParams {
     /// The last day; today when not given.
     #[param(example = "2026-11-30", value_type = Option<String>, format = Date)]
     to: Option<NaiveDate>,
-    /// `day`, `level`, `model`, or several of them with commas; `day` when not given.
+    /// `day` or `month`, `level`, `model`, and of one user `session`; several of them with commas. `day` when not given.
     #[param(example = "day,model")]
     group_by: Option<String>,
+    /// Of this user only; as far back as the log is kept.
+    #[param(min_length = 1, max_length = 128)]
+    user: Option<String>,
     /// Of this level only.
     level: Option<String>,
     /// Of this model only; empty for messages that named none.
@@ -91,8 +94,11 @@ pub(in crate::http) struct UsageBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct UsageRowBody {
+    /// The day, or the first one of the month.
     #[schema(required = true)]
     day: Option<String>,
+    #[schema(required = true)]
+    session_id: Option<String>,
     #[schema(required = true)]
     membership_level: Option<String>,
     /// Empty for messages that named none.
@@ -132,12 +138,21 @@ pub(in crate::http) async fn usage(
     Params(params): Params<UsageParams>,
 ) -> Result<Response, Problem> {
     let today = gate.calendar().day_at(gate.now()).date();
-    let query = params.query(today)?;
+    let (query, by_session) = params.query(today)?;
+    let user = params.user.as_deref().map(UserId::parse).transpose()?;
     let limit = params.limit.unwrap_or(ROWS_DEFAULT);
     if !(1..=ROWS_MAX).contains(&limit) {
         return Err(InvalidInput { field: "limit", rule: format!("must be 1 to {ROWS_MAX}") }.into());
     }
-    let rows = verifier.postgres.usage(&query).await.map_err(unavailable)?;
+    let postgres = &verifier.postgres;
+    let rows = match &user {
+        Some(user) => postgres.usage_of(user, by_session, &query, gate.calendar()).await,
+        None if by_session => {
+            return Err(InvalidInput { field: "groupBy", rule: "knows session with `user` only".into() }.into());
+        }
+        None => postgres.usage(&query).await,
+    };
+    let rows = rows.map_err(unavailable)?;
     let total = rows.iter().fold(UsageSumBody::default(), UsageSumBody::and);
     let (offset, all) = (params.offset as usize, rows.len());
     let page: Vec<UsageRow> = rows.into_iter().skip(offset).take(limit as usize).collect();
@@ -155,7 +170,8 @@ pub(in crate::http) async fn usage(
 }
 
 impl UsageParams {
-    fn query(&self, today: NaiveDate) -> Result<UsageQuery<'_>, InvalidInput> {
+    /// And whether it is by conversation.
+    fn query(&self, today: NaiveDate) -> Result<(UsageQuery<'_>, bool), InvalidInput> {
         let invalid = |field: &'static str, rule: String| InvalidInput { field, rule };
         let to = self.to.unwrap_or(today);
         let from = self.from.unwrap_or_else(|| to.checked_sub_days(Days::new(DAYS_DEFAULT - 1)).unwrap_or(to));
@@ -167,21 +183,34 @@ impl UsageParams {
         let mut query = UsageQuery {
             from,
             to,
-            by_day: false,
+            by: None,
             by_level: false,
             by_model: false,
             level: self.level.as_deref(),
             model: self.model.as_deref(),
         };
+        let mut by_session = false;
         for word in self.group_by.as_deref().unwrap_or("day").split(',') {
             match word.trim() {
-                "day" => query.by_day = true,
+                unit @ ("day" | "month") => {
+                    let unit = if unit == "day" { TimeUnit::Day } else { TimeUnit::Month };
+                    if query.by.is_some_and(|other| other != unit) {
+                        return Err(invalid("groupBy", "is by day or by month".into()));
+                    }
+                    query.by = Some(unit);
+                }
+                "session" => by_session = true,
                 "level" => query.by_level = true,
                 "model" => query.by_model = true,
-                other => return Err(invalid("groupBy", format!("knows day, level and model, not {other:?}"))),
+                other => {
+                    return Err(invalid(
+                        "groupBy",
+                        format!("knows day, month, level, model and session, not {other:?}"),
+                    ));
+                }
             }
         }
-        Ok(query)
+        Ok((query, by_session))
     }
 }
 
@@ -199,21 +228,28 @@ impl UsageSumBody {
 impl From<UsageRow> for UsageRowBody {
     fn from(row: UsageRow) -> Self {
         let sum = UsageSumBody::default().and(&row);
-        Self { day: row.day.map(|day| day.to_string()), membership_level: row.level, model: row.model, sum }
+        Self {
+            day: row.day.map(|day| day.to_string()),
+            session_id: row.session,
+            membership_level: row.level,
+            model: row.model,
+            sum,
+        }
     }
 }
 
 /// The columns that were asked for, with a line of names.
 fn csv(rows: &[UsageRow]) -> Result<Response, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["day", "membershipLevel", "model", "messages", "ap", "overage", "tokens"])?;
+    writer.write_record(["day", "sessionId", "membershipLevel", "model", "messages", "ap", "overage", "tokens"])?;
     for row in rows {
         let day = row.day.map(|day| day.to_string()).unwrap_or_default();
         let level = row.level.as_deref().unwrap_or_default();
+        let session = plain(row.session.as_deref().unwrap_or_default());
         let model = plain(row.model.as_deref().unwrap_or_default());
         let sums = [row.messages, row.ap, row.overage, row.tokens].map(|sum| sum.to_string());
         let [messages, ap, overage, tokens] = &sums;
-        writer.write_record([&day, level, &model, messages, ap, overage, tokens])?;
+        writer.write_record([&day, &session, level, &model, messages, ap, overage, tokens])?;
     }
     let text = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     let head = [
