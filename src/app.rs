@@ -1,5 +1,7 @@
 //! The composition root: builds every component once, in order, and runs them until told to stop.
 
+mod stores;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -11,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config, ms},
-    domain::{calendar::Calendar, clock::Clock, model_costs::ModelCosts},
+    domain::{calendar::Calendar, clock::Clock, model_costs::ModelCosts, subscription::PriceLevels},
     gate::{Gate, GateParts, ReservationSigner},
     http::{
-        AppState, Auth, JwtOptions, Limits, Proxy, ProxyLimits, RateLimitOptions, RateLimitService, RateLimits,
-        Readiness, ServerOptions, TokenOptions, Upstream, UpstreamOptions, router, serve, serve_envoy,
+        AppState, Auth, Billing, JwtOptions, Limits, Proxy, ProxyLimits, RateLimitOptions, RateLimitService,
+        RateLimits, Readiness, ServerOptions, TokenOptions, Upstream, UpstreamOptions, router, serve, serve_envoy,
     },
     jobs::{
         announcer::Announcer,
@@ -23,7 +25,6 @@ use crate::{
         flusher::Flusher,
         gauges::Gauges,
         health::HealthCheck,
-        old_credits::{OldCredits, OldCreditsOptions},
         repairer::Repairer,
         resetter::Resetter,
         rollout_keeper::{self, RolloutKeeper},
@@ -34,14 +35,13 @@ use crate::{
         watcher::Watcher,
     },
     store::{
-        postgres::{Postgres, PostgresOptions, Settings},
-        redis::{BatcherOptions, Redis, RedisOptions, Script},
+        postgres::Postgres,
+        redis::{BatcherOptions, Redis, Script},
     },
     telemetry,
 };
 
-/// Connections besides those of the batcher's workers: for flushing, opening and looking.
-const REDIS_CONNECTIONS_MAX: usize = 8;
+pub use self::stores::{old_credits, postgres, redis, settled_postgres};
 
 /// Everything that a gate process is made of.
 #[derive(Debug, Clone)]
@@ -326,65 +326,19 @@ impl App {
             (self.resetter(), self.health(), self.rollout_keeper(), watcher, self.verifier()),
             Readiness { stopping },
             metrics,
-            (ModelCosts::new(&self.config.models)?, self.proxy()?),
+            (ModelCosts::new(&self.config.models)?, self.proxy()?, billing(&self.config)?),
             limits,
         ))
     }
 }
 
-/// Postgres, as configured.
-///
-/// # Errors
-/// If its URL is missing or is none.
-pub fn postgres(config: &Config) -> anyhow::Result<Postgres> {
-    let url = config
-        .postgres
-        .url
-        .required("postgres.url", "set DATABASE_URL, for example postgres://user:password@host/database")?;
-    let postgres = Postgres::new(&PostgresOptions {
-        url: url.to_owned(),
-        connections_max: config.postgres.connections_max,
-        acquire_timeout: ms(config.postgres.acquire_timeout_ms),
-        statement_timeout: ms(config.postgres.statement_timeout_ms),
-    })?;
-    Ok(if config.dual_write.url.is_empty() { postgres } else { postgres.handing_over() })
-}
-
-/// The old credits system, if there is one.
-///
-/// # Errors
-/// If its URL is none.
-pub fn old_credits(config: &Config) -> anyhow::Result<Option<OldCredits>> {
-    let config::DualWrite { url, token, timeout_ms, .. } = &config.dual_write;
-    if url.is_empty() {
+/// What understands the billing system's events, if there is one.
+fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
+    let config::Billing { webhook_secret, user_metadata_key, levels } = &config.billing;
+    let prices = PriceLevels::new(levels).context("[billing.levels]")?;
+    let secret = webhook_secret.expose();
+    if secret.is_empty() {
         return Ok(None);
     }
-    let options = OldCreditsOptions { url, token: token.expose(), timeout: ms(*timeout_ms) };
-    Ok(Some(OldCredits::new(&options)?))
-}
-
-/// Postgres, as configured, of the installation that the configuration means.
-///
-/// # Errors
-/// If it was set up with other partitions or another time zone.
-pub async fn settled_postgres(config: &Config) -> anyhow::Result<Postgres> {
-    let postgres = postgres(config)?;
-    postgres.check_schema().await?;
-    let settings = Settings { partitions: config.partitions()?, time_zone: config.time_zone()? };
-    postgres.settle_settings(&settings).await?;
-    Ok(postgres)
-}
-
-/// Redis, as configured.
-///
-/// # Errors
-/// If its URL is missing or is none.
-pub fn redis(config: &Config) -> anyhow::Result<Redis> {
-    let url = config.redis.url.required("redis.url", "set REDIS_URL, for example redis://:password@host:6379")?;
-    Ok(Redis::new(&RedisOptions {
-        url: url.to_owned(),
-        connections_max: REDIS_CONNECTIONS_MAX,
-        connect_timeout: ms(config.redis.connect_timeout_ms),
-        response_timeout: ms(config.redis.response_timeout_ms),
-    })?)
+    Ok(Some(Billing::new(secret, user_metadata_key.clone(), prices)?))
 }

@@ -1,4 +1,4 @@
-//! `quota-gate import`: users from CSV or NDJSON.
+//! `quota-gate import`: users from CSV, NDJSON, or a query of the product's own Postgres.
 //!
 //! Good lines are imported and bad ones reported by number. Importing again changes nothing.
 
@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use crate::{
     app::App,
@@ -24,7 +25,7 @@ use crate::{
         level::{LevelName, Levels},
         user_id::UserId,
     },
-    store::postgres::{ImportReport, ImportRow},
+    store::postgres::{ForeignUser, ImportReport, ImportRow, read_foreign_users},
 };
 
 /// Users per transaction.
@@ -40,6 +41,12 @@ pub(super) struct Arguments {
     /// csv (with the header user,level,used) or ndjson; told by the file's name when not given.
     #[arg(long)]
     format: Option<FileFormat>,
+    /// Follow another Postgres instead: its URL. Needs `--query`.
+    #[arg(long, value_name = "URL", requires = "query", conflicts_with_all = ["file", "format"], env = "QUOTA_GATE_IMPORT_URL", hide_env_values = true)]
+    from_postgres: Option<String>,
+    /// A query of that database with the columns user, level and, if there is one, used. It runs read only.
+    #[arg(long, value_name = "SQL", requires = "from_postgres")]
+    query: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -73,8 +80,11 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         let name = arguments.file.to_string_lossy();
         if name.ends_with(".ndjson") || name.ends_with(".jsonl") { FileFormat::Ndjson } else { FileFormat::Csv }
     });
+    let followed = arguments.from_postgres.zip(arguments.query);
     let from_stdin = arguments.file.as_os_str() == "-";
-    let input: Box<dyn Read> = if from_stdin {
+    let input: Box<dyn Read> = if followed.is_some() {
+        Box::new(std::io::empty())
+    } else if from_stdin {
         Box::new(stdin())
     } else {
         Box::new(File::open(&arguments.file).with_context(|| format!("cannot open {}", arguments.file.display()))?)
@@ -86,9 +96,10 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let levels = app.gate.levels();
     let mut importer =
         Importer { app, levels, batch: HashMap::new(), inserted: 0, updated: 0, good: 0, bad: 0, progress };
-    match format {
-        FileFormat::Csv => importer.csv(input).await?,
-        FileFormat::Ndjson => importer.ndjson(input).await?,
+    match (followed, format) {
+        (Some((url, query)), _) => importer.postgres(&url, &query).await?,
+        (None, FileFormat::Csv) => importer.csv(input).await?,
+        (None, FileFormat::Ndjson) => importer.ndjson(input).await?,
     }
     importer.flush().await?;
     importer.progress.finish_and_clear();
@@ -126,6 +137,23 @@ impl Importer {
             self.take(index as u64 + 1, line).await?;
         }
         Ok(())
+    }
+
+    /// Only what has changed is written: known users keep what they used, and a level that is the same stays.
+    async fn postgres(&mut self, url: &str, query: &str) -> anyhow::Result<()> {
+        let (sender, mut rows) = mpsc::channel(BATCH_ROWS);
+        let (url, query) = (url.to_owned(), query.to_owned());
+        let reading = tokio::spawn(async move { read_foreign_users(&url, &query, sender).await });
+        let mut number = 0;
+        while let Some(ForeignUser { user, level, used }) = rows.recv().await {
+            number += 1;
+            let line = match (user, level) {
+                (Some(user), Some(level)) => Ok(Line { user, level, used }),
+                _ => Err("the query has to have the columns user and level, and neither may be null".to_owned()),
+            };
+            self.take(number, line).await?;
+        }
+        reading.await?.context("the users cannot be read")
     }
 
     async fn take(&mut self, number: u64, line: Result<Line, String>) -> anyhow::Result<()> {

@@ -45,7 +45,7 @@ enum Command {
     Dev(dev::Arguments),
     /// Bring the database up to date.
     Migrate,
-    /// Import users from CSV (user,level,used) or NDJSON.
+    /// Import users from CSV (user,level,used), NDJSON, or a query of another Postgres.
     Import(import::Arguments),
     /// Bring every row that is due into the current period.
     Reset,

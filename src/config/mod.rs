@@ -45,6 +45,7 @@ pub struct Config {
     pub models: BTreeMap<String, u32>,
     pub upstream: Upstream,
     pub dual_write: DualWrite,
+    pub billing: Billing,
     pub envoy: Envoy,
     pub flusher: Flusher,
     pub resetter: Resetter,

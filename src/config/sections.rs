@@ -112,6 +112,11 @@ sections! {
         requests_in_flight_max: usize,
         body_bytes_max: usize,
     }
+    Billing {
+        webhook_secret: Secret,
+        user_metadata_key: String,
+        levels: BTreeMap<String, String>,
+    }
     Telemetry {
         log_format: LogFormat,
         log_filter: String,

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `consume`, `reserve`, `extend`, `commit`, `release` | a message, in one step or in two |
-//! | `quota`, `membership` | read a quota, change a level |
+//! | `quota`, `membership`, `subscription` | read a quota, change a level, by hand or by what billing says |
 //! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
 //! | `rollout` | for whom the gate decides, while a product switches over |
 //! | `tally` | what was decided and charged, for the metrics |
@@ -30,6 +30,7 @@ mod reservation_id;
 mod reserve;
 mod rollout;
 mod settle;
+mod subscription;
 mod tally;
 
 use std::{sync::Arc, time::Duration};

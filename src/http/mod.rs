@@ -41,6 +41,7 @@ pub use self::{
     openapi::openapi_json,
     pages::demo_page,
     rate_limit::{RateLimitOptions, RateLimits},
+    routes::subscription::Billing,
     server::{ServerOptions, serve},
     state::{AppState, Limits, Readiness},
 };
@@ -48,7 +49,7 @@ pub use self::{
 /// Every route.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{authorize, health, membership, quota, quota_stream, consume, reservations, reset};
+    use routes::{authorize, health, membership, quota, quota_stream, consume, reservations, reset, subscription};
     use routes::admin::{changes, drift, heavy_users, holds, level, messages, rollout, status, usage, users};
 
     let settlements = Router::new()
@@ -86,6 +87,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/status",                            get(status::status))
         .route("/api/admin/rollout",                           get(rollout::show).patch(rollout::change));
 
+    let billing = Router::new().route("/api/webhooks/subscription", post(subscription::receive));
+
     // The API that the proxy speaks.
     let models = Router::new()
         .route("/v1/chat/completions", post(openai::chat_completions))
@@ -93,11 +96,11 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models",           get(openai::models))
         .route("/v1/models/{model}",   get(openai::models));
 
-    let entered = |group: Router<AppState>, permits| {
-        let body_bytes_max = state.limits().body_bytes_max;
+    let of = |group: Router<AppState>, permits, body_bytes_max| {
         let entrance = Entrance { state: state.clone(), permits, body_bytes_max, tell: Problem::into_response };
         group.method_not_allowed_fallback(error::no_such_method).layer(from_fn_with_state(entrance, enter))
     };
+    let entered = |group, permits| of(group, permits, state.limits().body_bytes_max);
     let proxied = |group: Router<AppState>| {
         let body_bytes_max = state.proxy().map_or(state.limits().body_bytes_max, Proxy::body_bytes_max);
         let tell = OpenAiError::response;
@@ -108,6 +111,7 @@ pub fn router(state: AppState) -> Router {
         .merge(entered(requests, Permits::Requests))
         .merge(entered(operations, Permits::None))
         .merge(entered(administration, Permits::None))
+        .merge(of(billing, Permits::Requests, subscription::BODY_BYTES_MAX))
         .merge(proxied(models))
         .merge(pages::pages())
         .with_state(state)

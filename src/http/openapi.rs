@@ -10,7 +10,7 @@ use super::{
     openai::proxy,
     routes::{
         admin::{changes, drift, heavy_users, holds, level, messages, rollout, status, usage, users},
-        authorize, consume, health, membership, quota, quota_stream, reservations, reset,
+        authorize, consume, health, membership, quota, quota_stream, reservations, reset, subscription,
     },
 };
 
@@ -31,6 +31,7 @@ use super::{
         reservations::release,
         reservations::extend,
         membership::change,
+        subscription::receive,
         reset::run,
         reset::health,
         proxy::chat_completions,

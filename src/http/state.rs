@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Auth, Proxy, RateLimits,
+    Auth, Billing, Proxy, RateLimits,
     error::{Code, Problem},
 };
 use crate::{
@@ -38,6 +38,7 @@ struct Parts {
     readiness: Arc<Readiness>,
     metrics: Option<PrometheusHandle>,
     proxy: Option<Proxy>,
+    billing: Option<Arc<Billing>>,
     admission: Admission,
 }
 
@@ -87,7 +88,7 @@ impl AppState {
         ),
         readiness: Readiness,
         metrics: Option<PrometheusHandle>,
-        (costs, proxy): (ModelCosts, Option<Proxy>),
+        (costs, proxy, billing): (ModelCosts, Option<Proxy>, Option<Billing>),
         limits: Limits,
     ) -> Self {
         Self(Arc::new(Parts {
@@ -104,6 +105,7 @@ impl AppState {
             readiness: Arc::new(readiness),
             metrics,
             proxy,
+            billing: billing.map(Arc::new),
             admission: Admission {
                 requests: Semaphore::new(limits.requests_in_flight_max),
                 streams: Arc::new(Semaphore::new(limits.quota_streams_max)),
@@ -153,6 +155,11 @@ impl AppState {
     /// The proxy, if there is one.
     pub(super) fn proxy(&self) -> Result<&Proxy, Problem> {
         self.0.proxy.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
+    }
+
+    /// What understands billing's events, if there is something.
+    pub(super) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
+        self.0.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
     }
 
     /// What `/metrics` shows.

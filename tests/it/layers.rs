@@ -22,7 +22,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("shutdown", &[]),
     ("dev", &[]),
     ("app", &["domain", "store", "gate", "jobs", "http", "config", "telemetry", "shutdown", "dev"]),
-    ("cli", &["domain", "store", "gate", "jobs", "http", "config", "telemetry", "shutdown", "dev", "app"]),
+    ("cli", &["domain", "store", "gate", "jobs", "outbound", "http", "config", "telemetry", "shutdown", "dev", "app"]),
     ("lib", &[]),
 ];
 

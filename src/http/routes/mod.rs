@@ -9,3 +9,4 @@ pub(super) mod quota;
 pub(super) mod quota_stream;
 pub(super) mod reservations;
 pub(super) mod reset;
+pub(super) mod subscription;

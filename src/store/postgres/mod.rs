@@ -3,11 +3,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | what an installation decided |
-//! | `chat_quotas`, `change_level`, `import` | one row per user, and who changes it besides the flusher |
+//! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and who changes it besides the flusher |
 //! | `announcements` | whose change of level Redis has not heard of yet |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
 //! | `usage_days` | what they add up to by day, level and model |
+//! | `subscriptions` | what billing last said |
 //! | `inbox` | what was accepted while Redis was away |
 //! | `dual_writes` | charges on their way to the old credits system |
 //! | `user_changes`, `listing`, `heavy_users` | who changed what, and pages for people who look |
@@ -28,6 +29,7 @@ mod error;
 mod facts;
 mod flush;
 mod flush_watermarks;
+mod foreign_users;
 mod gate_settings;
 mod heavy_users;
 mod import;
@@ -38,6 +40,7 @@ mod migrate;
 mod resets;
 mod retention;
 mod rollout_changes;
+mod subscriptions;
 mod totals;
 mod usage_days;
 mod usage_log_partitions;
@@ -59,6 +62,7 @@ pub use self::{
     facts::{PostgresFacts, VERSION_MIN as POSTGRES_VERSION_MIN},
     flush::{Flush, FlushOutcome, FlushReport},
     flush_watermarks::PartitionLock,
+    foreign_users::{ForeignUser, read_foreign_users},
     gate_settings::Settings,
     heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},
     import::{ImportReport, ImportRow},
@@ -67,6 +71,7 @@ pub use self::{
     resets::{ResetRun, RolledBatch},
     retention::LogPartition,
     rollout_changes::RolloutChange,
+    subscriptions::Noted,
     usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
     user_changes::{Change, NotedRelease, Place},
 };

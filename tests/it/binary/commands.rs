@@ -60,6 +60,28 @@ async fn import_reads_ndjson() {
 }
 
 #[tokio::test]
+async fn import_follows_a_query_and_applies_only_changes() {
+    let dev = Dev::start().await;
+    let product = crate::support::World::new().await;
+    crate::support::execute(&product.database, "create table people (id int, plan text)").await;
+    let users =
+        "insert into people select n, case when n <= 10 then 'plus' else 'free' end from generate_series(1, 6000) n";
+    crate::support::execute(&product.database, users).await;
+    let query = "select 'p' || id as user, plan as level, id % 7 as used from people";
+    let import = |query: &str| dev.command(&["import", "--from-postgres", &product.database, "--query", query]);
+    assert_eq!(stdout(&import(query)).trim(), "6000 users imported, 0 changed level, 0 unchanged, 0 bad lines");
+    crate::support::execute(&product.database, "update people set plan = 'pro' where id in (3, 4)").await;
+    crate::support::execute(&product.database, "update people set plan = null where id = 5").await;
+    let again = import("select 'p' || id as user, plan as level from people");
+    assert_eq!(stdout(&again).trim(), "0 users imported, 2 changed level, 5997 unchanged, 1 bad lines");
+    assert!(stdout(&dev.command(&["inspect", "p3"])).contains("pro"));
+    for wrong in ["select 1 as nobody", "delete from people returning id", "selec"] {
+        assert!(!import(wrong).status.success(), "{wrong}");
+    }
+    assert_eq!(product.number("select count(*) from people").await, 6000);
+}
+
+#[tokio::test]
 async fn import_refuses_a_file_without_its_header_line() {
     let dev = Dev::start().await;
     let file = dev.dir.join("users.csv");

@@ -4,6 +4,7 @@ mod admin;
 mod alerts;
 mod api;
 mod bad_input;
+mod billing;
 mod clients;
 mod commands;
 mod deploy;

@@ -1,0 +1,156 @@
+//! Levels follow subscriptions, however often and in whatever order billing tells of them.
+
+use std::fmt::Write;
+
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::{
+    admin::{admin, gate},
+    process::{Serve, answer},
+};
+use crate::support::{World, execute};
+
+const SECRET: &str = "whsec_a_secret_of_the_endpoint";
+const SETTINGS: &[(&str, &str)] = &[
+    ("QUOTA_GATE__BILLING__WEBHOOK_SECRET", SECRET),
+    ("QUOTA_GATE__BILLING__LEVELS", "{price_basic=\"basic\", price_plus=\"plus\", prod_pro=\"pro\"}"),
+];
+
+fn signature(secret: &str, at: i64, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("{at}.{body}").as_bytes());
+    let mut hex = String::new();
+    for byte in mac.finalize().into_bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    // As while the secret is being changed: one signature by each.
+    format!("t={at},v1={},v1={hex},v0=x", "0".repeat(64))
+}
+
+fn now() -> i64 {
+    quota_gate::domain::clock::Clock::machine().now().timestamp()
+}
+
+async fn send(gate: &Serve, header: &str, body: &str) -> (StatusCode, Value) {
+    let request = Client::new().post(format!("{}/api/webhooks/subscription", gate.url));
+    answer(request.header("Stripe-Signature", header).header("Content-Type", "application/json").body(body.to_owned()))
+        .await
+}
+
+fn event(id: &str, kind: &str, created: i64, subscription: &str, price: &str) -> Value {
+    json!({
+        "id": id, "object": "event", "type": format!("customer.subscription.{kind}"), "created": created,
+        "data": {"object": {
+            "id": subscription, "object": "subscription", "customer": "cus_1",
+            "status": if kind == "deleted" { "canceled" } else { "active" },
+            "metadata": {"userUuid": "ann"},
+            "items": {"object": "list", "data": [{"id": "si_1", "price": {"id": price, "product": format!("prod_{price}")}}]},
+        }},
+    })
+}
+
+/// Whether it changed something.
+async fn tells(gate: &Serve, event: Value) -> bool {
+    let body = event.to_string();
+    let (status, answer) = send(gate, &signature(SECRET, now(), &body), &body).await;
+    assert_eq!(status.as_u16(), 200, "{answer}");
+    answer["changed"].as_bool().unwrap()
+}
+
+/// The level, and the one that takes over.
+async fn level(gate: &Serve) -> (String, Option<String>) {
+    let user = admin(gate, Method::GET, "users/ann", None).await.1;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    (text(&user["quota"]["membershipLevel"]).unwrap(), text(&user["pendingLevel"]))
+}
+
+#[tokio::test]
+async fn the_level_follows_the_newest_event_of_each_subscription() {
+    let world = World::new().await;
+    let gate = gate(&world, SETTINGS).await;
+    let plus = event("evt_2", "updated", 200, "sub_1", "price_plus");
+    assert!(tells(&gate, plus.clone()).await);
+    assert_eq!(level(&gate).await, ("plus".into(), None));
+    // Again, and what was before it.
+    assert!(!tells(&gate, plus.clone()).await);
+    assert!(!tells(&gate, event("evt_1", "created", 100, "sub_1", "price_basic")).await);
+    assert_eq!(level(&gate).await, ("plus".into(), None));
+    // A second subscription: the higher one counts, until it ends.
+    assert!(tells(&gate, event("evt_3", "created", 300, "sub_2", "pro")).await);
+    assert_eq!(level(&gate).await.0, "pro");
+    assert!(tells(&gate, event("evt_5", "deleted", 400, "sub_2", "pro")).await);
+    assert_eq!(level(&gate).await, ("pro".into(), Some("plus".into())), "down at the next period");
+    // Of the same second, the end counts, whichever comes first.
+    assert!(!tells(&gate, event("evt_4", "updated", 400, "sub_2", "pro")).await);
+    assert_eq!(level(&gate).await.1, Some("plus".into()));
+    // An administrator's word stands when an old event comes again.
+    admin(
+        &gate,
+        Method::PUT,
+        "users/ann/level",
+        Some(json!({"membershipLevel": "basic", "effective": "now", "reason": "r"})),
+    )
+    .await;
+    assert!(!tells(&gate, plus).await);
+    assert_eq!(level(&gate).await, ("basic".into(), None));
+
+    let changes = admin(&gate, Method::GET, "changes?user=ann", None).await.1;
+    let by: Vec<&Value> = changes["changes"].as_array().unwrap().iter().map(|change| &change["by"]).collect();
+    assert_eq!(by, ["alice_the_admin", "billing", "billing", "billing"]);
+    assert_eq!(changes["changes"][1]["reason"], "evt_5: subscription sub_2 has ended");
+}
+
+#[tokio::test]
+async fn an_event_whose_application_failed_is_applied_when_it_comes_again() {
+    let world = World::new().await;
+    let gate = gate(&world, SETTINGS).await;
+    let plus = event("evt_1", "created", 100, "sub_1", "price_plus");
+    assert!(tells(&gate, plus.clone()).await);
+    // As if the gate had been killed between the two.
+    execute(&world.database, "update subscriptions set applied = false").await;
+    execute(&world.database, "update chat_quotas set membership_level = 'free', monthly_quota = 100").await;
+    assert!(tells(&gate, plus).await);
+    assert_eq!(level(&gate).await.0, "plus");
+}
+
+#[tokio::test]
+async fn what_billing_has_not_signed_or_nobody_understands_is_refused() {
+    let world = World::new().await;
+    let gate = gate(&world, SETTINGS).await;
+    let body = event("evt_1", "created", 100, "sub_1", "price_plus").to_string();
+    for header in [
+        String::new(),
+        "t=x,v1=y".to_owned(),
+        signature("another secret", now(), &body),
+        signature(SECRET, now() - 301, &body),
+        signature(SECRET, now() + 301, &body),
+        signature(SECRET, now(), &(body.clone() + " ")),
+        signature(SECRET, now(), &body).replace("v1=", "v0="),
+    ] {
+        assert_eq!(send(&gate, &header, &body).await.0.as_u16(), 401, "{header}");
+    }
+    let without = |pointer: &str| {
+        let mut event = event("evt_1", "created", 100, "sub_1", "price_plus");
+        *event.pointer_mut(pointer).unwrap() = json!({});
+        event
+    };
+    for wrong in [
+        without("/data/object/metadata"),
+        without("/data/object/items"),
+        without("/id"),
+        event("evt_1", "created", 100, "sub_1", "price_nobody_knows"),
+        json!("x"),
+    ] {
+        let body = wrong.to_string();
+        let (status, answer) = send(&gate, &signature(SECRET, now(), &body), &body).await;
+        assert_eq!(status.as_u16(), 400, "{body}: {answer}");
+    }
+    let other = json!({"id": "evt_9", "type": "invoice.paid", "created": 1, "data": {"object": {}}});
+    assert!(!tells(&gate, other).await);
+    assert_eq!(world.number("select count(*) from subscriptions").await, 0);
+    let unset = super::admin::gate(&world, &[]).await;
+    assert_eq!(send(&unset, &signature(SECRET, now(), &body), &body).await.0.as_u16(), 404);
+}
