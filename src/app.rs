@@ -25,6 +25,7 @@ use crate::{
         flusher::Flusher,
         gauges::Gauges,
         health::HealthCheck,
+        notifier::Notifier,
         repairer::Repairer,
         resetter::Resetter,
         rollout_keeper::{self, RolloutKeeper},
@@ -33,6 +34,7 @@ use crate::{
         sweeper::Sweeper,
         verifier::Verifier,
         watcher::Watcher,
+        webhook::{Webhook, WebhookOptions},
     },
     store::{
         postgres::Postgres,
@@ -135,6 +137,11 @@ impl App {
             tokio::spawn(telemetry::upkeep(metrics, cancelled.clone()));
         }
         tokio::spawn(self.settler().run(cancelled.clone()));
+        let notifier = self.notifier()?;
+        self.postgres.set_notifies(notifier.is_some()).await?;
+        if let Some(notifier) = notifier {
+            tokio::spawn(notifier.run(cancelled.clone()));
+        }
         if let Some(old) = old_credits(config)? {
             let (postgres, clock) = (self.postgres.clone(), self.clock.clone());
             let writer = DualWriter {
@@ -230,6 +237,18 @@ impl App {
             flush_lag_max: TimeDelta::seconds(self.config.resetter.flush_lag_max_seconds.into()),
             started_at: self.clock.now(),
         }
+    }
+
+    /// Tells the product's own systems, if there is a webhook.
+    fn notifier(&self) -> anyhow::Result<Option<Notifier>> {
+        let config::Webhooks { url, secret, timeout_ms, at_once } = &self.config.webhooks;
+        if url.is_empty() {
+            return Ok(None);
+        }
+        let timeout = ms(*timeout_ms);
+        let webhook = Webhook::new(&WebhookOptions { url, secret: secret.expose(), timeout })?;
+        let (postgres, clock) = (self.postgres.clone(), self.clock.clone());
+        Ok(Some(Notifier { postgres, webhook, at_once: *at_once, timeout, clock }))
     }
 
     /// Compares the stores.

@@ -46,6 +46,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub dual_write: DualWrite,
     pub billing: Billing,
+    pub webhooks: Webhooks,
     pub envoy: Envoy,
     pub flusher: Flusher,
     pub resetter: Resetter,

@@ -117,6 +117,12 @@ sections! {
         user_metadata_key: String,
         levels: BTreeMap<String, String>,
     }
+    Webhooks {
+        url: String,
+        secret: Secret,
+        timeout_ms: u64,
+        at_once: usize,
+    }
     Telemetry {
         log_format: LogFormat,
         log_filter: String,

@@ -10,6 +10,7 @@
 //! | `usage_days` | what they add up to by day, level and model |
 //! | `subscriptions` | what billing last said |
 //! | `inbox` | what was accepted while Redis was away |
+//! | `notifications` | what the product's systems are told of |
 //! | `dual_writes` | charges on their way to the old credits system |
 //! | `user_changes`, `listing`, `heavy_users` | who changed what, and pages for people who look |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
@@ -37,6 +38,7 @@ mod inbox;
 mod listing;
 mod membership_levels;
 mod migrate;
+mod notifications;
 mod resets;
 mod retention;
 mod rollout_changes;
@@ -68,6 +70,7 @@ pub use self::{
     import::{ImportReport, ImportRow},
     inbox::{Acceptance, InboxItem, InboxKind},
     listing::{ClosedMonth, ListedMessage, ListedUser},
+    notifications::Notification,
     resets::{ResetRun, RolledBatch},
     retention::LogPartition,
     rollout_changes::RolloutChange,

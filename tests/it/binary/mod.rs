@@ -27,3 +27,4 @@ mod secrets;
 mod tls;
 mod traffic;
 mod web;
+mod webhooks;
