@@ -1,4 +1,6 @@
-//! Log lines and metrics. Set up once, by the commands that serve.
+//! Log lines, metrics and traces. Set up once, by the commands that serve.
+
+mod traces;
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -6,7 +8,15 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Deserialize;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+pub use self::traces::Traces;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -25,21 +35,22 @@ const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Writes log lines to standard error. Calling it twice changes nothing.
-pub fn log(format: LogFormat, filter: &str) {
+/// Writes log lines to standard error, and sends traces where there is somebody to send them to. Calling it twice changes nothing.
+pub fn log(format: LogFormat, filter: &str, traces: Option<&Traces>) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
-    // A second subscriber is refused; the first one goes on.
-    let _ = match format {
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+    let writer = std::io::stderr;
+    let lines = match format {
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+        LogFormat::Text => {
+            fmt::layer().with_writer(writer).with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
         }
-        LogFormat::Text => registry
-            .with(
-                fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal()),
-            )
-            .try_init(),
     };
+    let spans = traces.map(|traces| {
+        let ours = Targets::new().with_target("quota_gate", LevelFilter::DEBUG);
+        tracing_opentelemetry::layer().with_tracer(traces.tracer()).with_filter(ours)
+    });
+    // A second subscriber is refused; the first one goes on.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
 }
 
 /// Collects metrics; the handle renders them for Prometheus.

@@ -19,14 +19,17 @@ use figment::{
 use serde::Deserialize;
 
 pub use self::{secret::Secret, sections::*};
-use crate::domain::{
-    InvalidInput,
-    ap::Ap,
-    daily_at::DailyAt,
-    level::LevelName,
-    partition::Partitions,
-    rollout::{Percentage, Rollout},
-    user_id::UserId,
+use crate::{
+    domain::{
+        InvalidInput,
+        ap::Ap,
+        daily_at::DailyAt,
+        level::LevelName,
+        partition::Partitions,
+        rollout::{Percentage, Rollout},
+        user_id::UserId,
+    },
+    telemetry::Traces,
 };
 
 /// Every setting with its default and a comment.
@@ -142,6 +145,23 @@ impl Config {
         // Codes are given out in this order, so the lowest level gets the lowest.
         levels.sort_by_key(|(_, quota)| *quota);
         Ok(levels)
+    }
+
+    /// Where traces go, if anywhere.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL, or the share is not 0 to 1.
+    pub fn traces(&self) -> Result<Option<Traces>, ConfigError> {
+        let Telemetry { otlp_endpoint, trace_sample_ratio, .. } = &self.telemetry;
+        if otlp_endpoint.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |setting, problem: String| ConfigError::Invalid { setting, problem };
+        if !(0.0..=1.0).contains(trace_sample_ratio) {
+            return Err(wrong("telemetry.trace_sample_ratio", "must be 0 to 1".into()));
+        }
+        let traces = Traces::new(otlp_endpoint, *trace_sample_ratio);
+        traces.map(Some).map_err(|error| wrong("telemetry.otlp_endpoint", error.to_string()))
     }
 
     /// When the schedule runs the resetter.

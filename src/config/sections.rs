@@ -126,5 +126,7 @@ sections! {
     Telemetry {
         log_format: LogFormat,
         log_filter: String,
+        otlp_endpoint: String,
+        trace_sample_ratio: f64,
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use tracing::Instrument;
 
 use crate::{
     domain::{
@@ -127,25 +128,28 @@ impl Worker {
 
     async fn answer(&self, mut waiting: HashMap<UserId, Vec<Job>>) {
         let users: Vec<UserId> = waiting.keys().cloned().collect();
-        let failure = match timeout(LOAD_MAX, self.load(&users)).await {
-            Ok(Ok(loaded)) => {
-                self.breaker.succeeded();
-                for (user, loaded) in loaded {
-                    reply_all(waiting.remove(&user), &Ok(loaded));
+        let failure =
+            match timeout(LOAD_MAX, self.load(&users).instrument(tracing::debug_span!("load", users = users.len())))
+                .await
+            {
+                Ok(Ok(loaded)) => {
+                    self.breaker.succeeded();
+                    for (user, loaded) in loaded {
+                        reply_all(waiting.remove(&user), &Ok(loaded));
+                    }
+                    RedisError::NotLoaded("Postgres did not return the row".into())
                 }
-                RedisError::NotLoaded("Postgres did not return the row".into())
-            }
-            Ok(Err(error)) => {
-                if error.is_retryable() {
+                Ok(Err(error)) => {
+                    if error.is_retryable() {
+                        self.failed();
+                    }
+                    RedisError::NotLoaded(error.to_string())
+                }
+                Err(_) => {
                     self.failed();
+                    RedisError::NotLoaded(format!("Postgres has not answered in {LOAD_MAX:?}"))
                 }
-                RedisError::NotLoaded(error.to_string())
-            }
-            Err(_) => {
-                self.failed();
-                RedisError::NotLoaded(format!("Postgres has not answered in {LOAD_MAX:?}"))
-            }
-        };
+            };
         for jobs in waiting.into_values() {
             reply_all(Some(jobs), &Err(failure.clone()));
         }

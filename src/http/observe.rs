@@ -5,17 +5,35 @@ use std::{cell::RefCell, collections::HashMap, panic::AssertUnwindSafe, time::In
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Method, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
     response::Response,
 };
 use futures_util::FutureExt;
 use metrics::{Counter, Histogram};
+use opentelemetry::{global, propagation::Extractor};
 use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
 use super::error;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// <https://www.w3.org/TR/trace-context/#traceparent-header>
+const TRACEPARENT: &str = "traceparent";
+
+/// The trace that the caller's headers name.
+struct Caller<'a>(&'a HeaderMap);
+
+impl Extractor for Caller<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
 
 /// The handles of one route's metrics. To look a metric up by its labels costs more than all else here.
 struct RouteMetrics {
@@ -35,6 +53,11 @@ pub(super) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) 
     let method = request.method().clone();
     let id = request.headers().get(X_REQUEST_ID).cloned().unwrap_or_else(new_id);
     let span = tracing::info_span!("request", %method, route, request_id = id.to_str().unwrap_or(""));
+    if request.headers().contains_key(TRACEPARENT) {
+        let caller = global::get_text_map_propagator(|propagator| propagator.extract(&Caller(request.headers())));
+        // Without traces there is nothing to belong to.
+        let _ = span.set_parent(caller);
+    }
     // Whatever a handler leaves half done by a panic is its request's own.
     let handled = AssertUnwindSafe(handle(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = handled.unwrap_or_else(|panic| span.in_scope(|| error::panicked(&*panic)));

@@ -18,6 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     domain::{
@@ -190,7 +191,8 @@ impl Flusher {
         let levels = self.postgres.all_levels().await?;
         let watermarks = self.postgres.watermarks().await?;
         let step = async |(partition, watermark)| {
-            timeout(STEP_MAX, self.step_from(watermark, partition, &levels))
+            let span = tracing::debug_span!("flush", %partition);
+            timeout(STEP_MAX, self.step_from(watermark, partition, &levels).instrument(span))
                 .await
                 .unwrap_or(Err(FlushError::Slow(STEP_MAX)))
         };

@@ -78,7 +78,7 @@ struct Secrets {
 }
 
 pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
-    telemetry::log(LogFormat::Text, "warn,quota_gate=info");
+    telemetry::log(LogFormat::Text, "warn,quota_gate=info", None);
     let metrics = telemetry::metrics().context("metrics cannot be collected")?;
     let cancelled = shutdown::on_signal()?;
     let dir = if arguments.fresh {

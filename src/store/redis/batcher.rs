@@ -19,6 +19,7 @@ use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,
 };
+use tracing::{Instrument, Span};
 
 use super::{
     connection::Redis,
@@ -72,6 +73,8 @@ pub struct Batcher {
 struct Job {
     request: Request,
     enqueued: Instant,
+    /// Of whoever asks.
+    span: Span,
     reply: oneshot::Sender<Result<Option<Answer>, RedisError>>,
 }
 
@@ -168,7 +171,7 @@ impl Batcher {
             return Err(away());
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job { request, enqueued: Instant::now(), reply };
+        let job = Job { request, enqueued: Instant::now(), span: Span::current(), reply };
         self.queues[partition.index()].try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => RedisError::Busy(self.queue_length_max),
             mpsc::error::TrySendError::Closed(_) => RedisError::NotExecuted("the gate is shutting down".into()),
@@ -225,7 +228,13 @@ impl Worker {
                 let oldest = batch.first().map(|job| job.enqueued);
                 #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
                 self.metrics.operations.record(batch.len() as f64);
-                self.serve(&mut wire, &mut call, generation, batch).await;
+                let span = tracing::debug_span!("batch", partition = %self.partition, requests = batch.len());
+                if !span.is_disabled() {
+                    for job in &batch {
+                        span.follows_from(&job.span);
+                    }
+                }
+                self.serve(&mut wire, &mut call, generation, batch).instrument(span).await;
                 self.metrics.batch_seconds.record(oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed()));
             }
         }

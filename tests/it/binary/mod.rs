@@ -25,6 +25,7 @@ mod rollout;
 mod schemathesis;
 mod secrets;
 mod tls;
+mod traces;
 mod traffic;
 mod web;
 mod webhooks;

@@ -51,8 +51,8 @@ impl Receiver {
 
     /// Kinds in the order of their ids' first arrival, of one user; sorted.
     fn kinds_of(&self, user: &str) -> Vec<String> {
-        let received = self.0.lock().unwrap();
-        let of_user = received.by_id.values().filter(|told| told["userUuid"] == user);
+        let state = self.0.lock().unwrap();
+        let of_user = state.by_id.values().filter(|told| told["userUuid"] == user);
         let mut kinds: Vec<String> = of_user.map(|told| told["type"].as_str().unwrap().to_owned()).collect();
         kinds.sort();
         kinds
@@ -73,10 +73,10 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Str
     let id = headers["idempotency-key"].to_str().unwrap().to_owned();
     assert_eq!(told["id"], id.as_str());
     let fault = {
-        let mut received = receiver.0.lock().unwrap();
-        received.asked += 1;
-        let fault = (received.faults > 0).then_some(received.asked % 3);
-        received.faults = received.faults.saturating_sub(1);
+        let mut state = receiver.0.lock().unwrap();
+        state.asked += 1;
+        let fault = (state.faults > 0).then_some(state.asked % 3);
+        state.faults = state.faults.saturating_sub(1);
         fault
     };
     match fault {
@@ -157,8 +157,8 @@ async fn each_threshold_reset_and_level_is_told_once_whatever_becomes_of_receive
         world.number("select count(*) from notifications where sent_at is null").await == 0
     })
     .await;
-    let received = receiver.0.lock().unwrap();
-    assert!(received.asked > received.by_id.len(), "some came more than once");
+    let state = receiver.0.lock().unwrap();
+    assert!(state.asked > state.by_id.len(), "some came more than once");
 }
 
 #[tokio::test]

@@ -1,0 +1,54 @@
+//! Traces by OTLP (HTTP, protobuf), where an endpoint is configured: a request with its `traceparent`, the batches that it went to Redis in, the
+//! loads from Postgres, the flushes.
+
+use std::time::Duration;
+
+use opentelemetry::{global, trace::TracerProvider};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{Sampler, SdkTracer, SdkTracerProvider},
+};
+
+/// Longest time for one export.
+const EXPORT_MAX: Duration = Duration::from_secs(5);
+
+/// Where traces go, until it is shut down.
+#[derive(Debug)]
+pub struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Sends to `endpoint`, for example `http://localhost:4318/v1/traces`, this share of the traces that begin here; what a caller has decided to
+    /// trace is traced.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL.
+    pub fn new(endpoint: &str, sample_ratio: f64) -> Result<Self, ExporterBuildError> {
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(endpoint)
+            .with_timeout(EXPORT_MAX)
+            .build()?;
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sample_ratio)));
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(sampler)
+            .with_resource(Resource::builder().with_service_name("quota-gate").build())
+            .build();
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        Ok(Self(provider))
+    }
+
+    pub(super) fn tracer(&self) -> SdkTracer {
+        self.0.tracer("quota-gate")
+    }
+
+    /// Sends what is left. It waits for the endpoint, so not on a thread that others need.
+    pub fn shut_down(&self) {
+        if let Err(error) = self.0.shutdown() {
+            tracing::warn!(%error, "the last traces were not sent");
+        }
+    }
+}
