@@ -13,10 +13,12 @@ local values            -- what MGET found, by slot; a changed record replaces w
 local dirty             -- slots of changed records
 local outcomes          -- their slots and times to live in ms, in turn
 local answers, answered -- pieces of the reply, in order; how many
+local expired           -- holds that were found expired, and are gone now
 
 local function begin_answers(found)
   values, dirty, outcomes = found, {}, {}
   answers, answered = {}, 0
+  expired, expired_now = 0, 0
 end
 
 local function say(piece)
@@ -29,7 +31,9 @@ local function base_after(slot, changed)
   if changed then
     version = version + 1
     if version < now_ms then version = now_ms end
+    expired = expired + expired_now
   end
+  expired_now = 0
   local base = pack(BASE, FORMAT, generation, period, level, quota, pending, level_version, used, total_used, day,
     used_today, version)
   if changed then

@@ -5,8 +5,8 @@
 -- keys[n]       the usage stream of the generation
 -- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), its arguments
 --
--- Returns one string: ANSWERED, now_ms I6, and the answers in the order of the operations; or STALE or SKEW, and
--- now_ms I6.
+-- Returns one string: ANSWERED, now_ms I6, how many holds were found expired I2, and the answers in the order of the
+-- operations; or STALE or SKEW, and now_ms I6.
 -- Two operations on one user see each other's effect, because a changed record replaces what was read.
 -- XADD is the first write, and the only one that may fail (on memory, or for want of the stream): then nothing is
 -- written.
@@ -46,7 +46,7 @@ local function call(keys, args)
 
   begin_journal(keys[#keys])
   begin_answers(found)
-  say(pack('>BI6', ANSWERED, now_ms))
+  say('')   -- the head, which is known at the end
   for i = 3, #args do
     local op = args[i]
     local code, slot, outcome = byte(op, 1, 3)
@@ -68,6 +68,7 @@ local function call(keys, args)
 
   if not write_journal() then return pack('>BI6', STALE, now_ms) end
   write_records(keys)
+  answers[1] = pack('>BI6I2', ANSWERED, now_ms, expired)
   return join(answers)
 end
 

@@ -14,9 +14,11 @@ local FORMAT = 1
 local record_generation, period, level, quota, pending, level_version
 local used, total_used, day, used_today, version
 local held, earliest_expiry_ms, holds
+local expired_now = 0   -- holds that this operation has found expired
 
 local function read_record(bytes)
   local _
+  expired_now = 0
   _, record_generation, period, level, quota, pending, level_version, used, total_used, day, used_today, version =
     unpack(BASE, bytes)
   if #bytes > BASE_BYTES then
@@ -27,7 +29,8 @@ local function read_record(bytes)
   end
 end
 
--- Keeps the holds that live and are not `without`, and counts again what they hold in this period.
+-- Keeps the holds that live and are not `without`, and counts again what they hold in this period. Those that have
+-- expired are counted, for the metrics; they are gone only when the record is written.
 local function keep_holds(without)
   local kept = {}
   held, earliest_expiry_ms = 0, 0
@@ -37,6 +40,8 @@ local function keep_holds(without)
       kept[#kept + 1] = sub(holds, at, at + HOLD_BYTES - 1)
       if hold_period == period then held = held + ap end
       if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
+    elseif expiry_ms <= now_ms then
+      expired_now = expired_now + 1
     end
   end
   holds = join(kept)

@@ -3,7 +3,10 @@
 use axum::{http::header, response::IntoResponse};
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        HeaderBuilder, PathItem, RefOr, Response,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 use super::{
@@ -54,7 +57,7 @@ use super::{
         health::ready,
         health::metrics,
     ),
-    modifiers(&Credentials),
+    modifiers(&Credentials, &AnsweredHeaders),
 )]
 struct Contract;
 
@@ -74,6 +77,48 @@ impl Modify for Credentials {
         components.add_security_scheme("admin", bearer("The token of an administrator"));
         components.add_security_scheme("cron", bearer("The token of the reset job"));
     }
+}
+
+/// Headers that many answers have, described in one place.
+struct AnsweredHeaders;
+
+/// Whose answers tell the quota in headers too.
+const METERED: [&str; 6] = ["getQuota", "consume", "reserve", "commit", "extend", "authorize"];
+
+impl Modify for AnsweredHeaders {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for item in openapi.paths.paths.values_mut() {
+            let PathItem { get, put, post, patch, .. } = item;
+            for operation in [get, put, post, patch].into_iter().flatten() {
+                let id = operation.operation_id.as_deref().unwrap_or_default();
+                let is_metered = METERED.contains(&id);
+                for (status, response) in &mut operation.responses.responses {
+                    let RefOr::T(response) = response else { continue };
+                    describe(response, "X-Request-Id", "The request's id: that of the request, or one of the gate's");
+                    if is_metered && ["200", "201", "429"].contains(&status.as_str()) {
+                        describe(
+                            response,
+                            "RateLimit-Policy",
+                            "`\"monthly\";q=300;w=2592000`: quota, and seconds of the period",
+                        );
+                        describe(
+                            response,
+                            "RateLimit",
+                            "`\"monthly\";r=41;t=604800`: what remains, and seconds until the reset",
+                        );
+                    }
+                    if status == "503" {
+                        describe(response, "Retry-After", "Seconds until asking again makes sense");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn describe(response: &mut Response, name: &str, what: &str) {
+    let header = HeaderBuilder::new().description(Some(what)).build();
+    response.headers.insert(name.to_owned(), header);
 }
 
 /// The contract as `docs/openapi.json` has it.

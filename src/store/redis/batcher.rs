@@ -343,7 +343,12 @@ enum Delivered {
 
 fn deliver(bytes: &[u8], now_ms: i64, batch: Vec<Job>) -> Delivered {
     let (as_of_ms, mut answers) = match Reply::decode(bytes) {
-        Some(Reply::Answered { as_of_ms, answers }) => (as_of_ms, answers),
+        Some(Reply::Answered { as_of_ms, expired_holds, answers }) => {
+            if expired_holds > 0 {
+                metrics::counter!("quota_gate_holds_expired_total").increment(expired_holds.into());
+            }
+            (as_of_ms, answers)
+        }
         Some(Reply::Stale) => {
             refuse(batch, &RedisError::Stale);
             return Delivered::Stale;

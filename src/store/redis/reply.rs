@@ -68,7 +68,7 @@ struct Details {
 
 /// The reply to one call.
 pub(super) enum Reply<'a> {
-    Answered { as_of_ms: u64, answers: Answers<'a> },
+    Answered { as_of_ms: u64, expired_holds: u16, answers: Answers<'a> },
     Stale,
     Skew { redis_ms: u64 },
 }
@@ -82,7 +82,10 @@ impl<'a> Reply<'a> {
         let mut reader = Reader::new(bytes);
         let (kind, ms) = (reader.u8()?, reader.u48()?);
         match kind {
-            0 => Some(Self::Answered { as_of_ms: ms, answers: Answers(reader) }),
+            0 => {
+                let expired_holds = reader.u16()?;
+                Some(Self::Answered { as_of_ms: ms, expired_holds, answers: Answers(reader) })
+            }
             1 => Some(Self::Stale),
             2 => Some(Self::Skew { redis_ms: ms }),
             _ => None,

@@ -108,7 +108,7 @@ async fn each_metric_moves_when_its_cause_happens() {
 
     let change = |body: Value| admin(&gate, Method::PUT, "users/ann/level", Some(body));
     change(json!({"membershipLevel": "basic", "reason": "r"})).await;
-    let late: &[Moved<'_>] = &[("quota_gate_late_ap_total", &[], 7.0)];
+    let late: &[Moved<'_>] = &[("quota_gate_late_ap_total", &[], 7.0), ("quota_gate_holds_expired_total", &[], 1.0)];
     let expired = async || {
         let hold = reserve(&gate, 7, 1).await;
         eventually("the hold has expired", async || {

@@ -1401,6 +1401,8 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1410,6 +1412,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1419,6 +1423,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1428,6 +1434,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1437,6 +1445,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1461,6 +1473,8 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1470,6 +1484,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1479,6 +1495,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1488,6 +1506,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1497,6 +1517,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1521,6 +1545,8 @@ export interface operations {
             /** @description The forecast */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1530,6 +1556,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1539,6 +1567,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1548,6 +1578,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1557,6 +1589,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1577,6 +1613,8 @@ export interface operations {
             /** @description The rollout */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1586,6 +1624,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1595,6 +1635,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1604,6 +1646,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1628,6 +1674,8 @@ export interface operations {
             /** @description The rollout as it is now */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1637,6 +1685,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1646,6 +1696,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1655,6 +1707,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1664,6 +1718,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1673,6 +1729,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1682,6 +1740,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1702,6 +1764,8 @@ export interface operations {
             /** @description How it is */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1711,6 +1775,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1720,6 +1786,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1729,6 +1797,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1756,6 +1828,8 @@ export interface operations {
             /** @description The users */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1765,6 +1839,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1774,6 +1850,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1783,6 +1861,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1792,6 +1872,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1838,6 +1922,8 @@ export interface operations {
             /** @description The sums */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1848,6 +1934,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1857,6 +1945,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1866,6 +1956,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1875,6 +1967,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1903,6 +1999,8 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1912,6 +2010,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1921,6 +2021,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1930,6 +2032,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1939,6 +2043,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1962,6 +2070,8 @@ export interface operations {
             /** @description The user */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1971,6 +2081,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1980,6 +2092,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1989,6 +2103,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1998,6 +2114,8 @@ export interface operations {
             /** @description NOT_FOUND: no such user */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2007,6 +2125,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2036,6 +2158,8 @@ export interface operations {
             /** @description Released */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2045,6 +2169,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2054,6 +2180,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2063,6 +2191,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2072,6 +2202,8 @@ export interface operations {
             /** @description NOT_FOUND: no such user, or no such live hold */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2081,6 +2213,8 @@ export interface operations {
             /** @description CONFLICT: it was committed meanwhile */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2090,6 +2224,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2099,6 +2235,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2108,6 +2246,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2135,6 +2277,8 @@ export interface operations {
             /** @description What it does, or would do */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2144,6 +2288,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2153,6 +2299,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2162,6 +2310,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2171,6 +2321,8 @@ export interface operations {
             /** @description NOT_FOUND: no such user */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2180,6 +2332,8 @@ export interface operations {
             /** @description CONFLICT: the level is not what the preview saw */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2189,6 +2343,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2198,6 +2354,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2207,6 +2365,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2234,6 +2396,8 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2243,6 +2407,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2252,6 +2418,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2261,6 +2429,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2270,6 +2440,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2293,6 +2467,12 @@ export interface operations {
             /** @description The quota */
             200: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2302,6 +2482,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2311,6 +2493,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2320,6 +2504,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2329,6 +2515,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2365,6 +2555,8 @@ export interface operations {
             /** @description It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -2372,6 +2564,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2381,6 +2575,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2390,6 +2586,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2399,6 +2597,8 @@ export interface operations {
             /** @description CONFLICT: too many live reservations */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2408,6 +2608,8 @@ export interface operations {
             /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403` */
             429: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2417,6 +2619,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2453,6 +2659,12 @@ export interface operations {
             /** @description It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held */
             200: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -2460,6 +2672,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2469,6 +2683,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2478,6 +2694,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2487,6 +2705,8 @@ export interface operations {
             /** @description CONFLICT: too many live reservations */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2496,6 +2716,12 @@ export interface operations {
             /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403` */
             429: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2505,6 +2731,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2532,6 +2762,12 @@ export interface operations {
             /** @description Charged; or let through by the rollout */
             200: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2541,6 +2777,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2550,6 +2788,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2559,6 +2799,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2568,6 +2810,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2577,6 +2821,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2586,6 +2832,8 @@ export interface operations {
             /** @description MISMATCH: the Idempotency-Key was used for another request */
             422: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2595,6 +2843,12 @@ export interface operations {
             /** @description QUOTA_EXCEEDED: nothing was charged */
             429: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2604,6 +2858,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2628,6 +2886,8 @@ export interface operations {
             /** @description Changed */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2637,6 +2897,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2646,6 +2908,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2655,6 +2919,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2664,6 +2930,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2673,6 +2941,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2682,6 +2952,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2709,6 +2983,12 @@ export interface operations {
             /** @description Let through by the rollout: nothing is held */
             200: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2718,6 +2998,12 @@ export interface operations {
             /** @description Held */
             201: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2727,6 +3013,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2736,6 +3024,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2745,6 +3035,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2754,6 +3046,8 @@ export interface operations {
             /** @description CONFLICT: too many live reservations */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2763,6 +3057,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2772,6 +3068,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2781,6 +3079,8 @@ export interface operations {
             /** @description MISMATCH: the Idempotency-Key was used for another request */
             422: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2790,6 +3090,12 @@ export interface operations {
             /** @description QUOTA_EXCEEDED: nothing was held */
             429: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2799,6 +3105,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2826,6 +3136,12 @@ export interface operations {
             /** @description Charged */
             200: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2835,6 +3151,8 @@ export interface operations {
             /** @description Redis is away: it is charged later, once */
             202: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2844,6 +3162,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2853,6 +3173,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2862,6 +3184,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2871,6 +3195,8 @@ export interface operations {
             /** @description NOT_FOUND: no gate has issued this id */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2880,6 +3206,8 @@ export interface operations {
             /** @description CONFLICT: it was released */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2889,6 +3217,8 @@ export interface operations {
             /** @description RESERVATION_EXPIRED: nothing was charged */
             410: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2898,6 +3228,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2907,6 +3239,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2916,6 +3250,8 @@ export interface operations {
             /** @description MISMATCH: it was committed with another cost */
             422: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2925,6 +3261,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2952,6 +3292,12 @@ export interface operations {
             /** @description Held for longer */
             200: {
                 headers: {
+                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
+                    "RateLimit-Policy"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2961,6 +3307,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2970,6 +3318,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2979,6 +3329,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2988,6 +3340,8 @@ export interface operations {
             /** @description NOT_FOUND: no gate has issued this id */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2997,6 +3351,8 @@ export interface operations {
             /** @description CONFLICT: it is settled */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3006,6 +3362,8 @@ export interface operations {
             /** @description RESERVATION_EXPIRED: it can still be committed */
             410: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3015,6 +3373,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3024,6 +3384,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3033,6 +3395,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3056,6 +3422,8 @@ export interface operations {
             /** @description Given back */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3065,6 +3433,8 @@ export interface operations {
             /** @description Redis is away: it is given back later */
             202: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3074,6 +3444,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3083,6 +3455,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3092,6 +3466,8 @@ export interface operations {
             /** @description NOT_FOUND: no gate has issued this id */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3101,6 +3477,8 @@ export interface operations {
             /** @description CONFLICT: it was committed */
             409: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3110,6 +3488,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3130,6 +3512,8 @@ export interface operations {
             /** @description Healthy */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3139,6 +3523,10 @@ export interface operations {
             /** @description Not healthy: problems says why */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3159,6 +3547,8 @@ export interface operations {
             /** @description Ran */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3168,6 +3558,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3177,6 +3569,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3186,6 +3580,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3209,6 +3607,8 @@ export interface operations {
             /** @description Events with the quota */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3218,6 +3618,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3227,6 +3629,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3236,6 +3640,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3245,6 +3651,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3273,6 +3683,8 @@ export interface operations {
             /** @description Taken */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3282,6 +3694,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3291,6 +3705,8 @@ export interface operations {
             /** @description UNAUTHENTICATED: the signature is not good, or too old */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3300,6 +3716,8 @@ export interface operations {
             /** @description NOT_FOUND: billing.webhook_secret is not set */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3309,6 +3727,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3318,6 +3738,8 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3327,6 +3749,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE: to be sent again */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3347,6 +3773,8 @@ export interface operations {
             /** @description ok */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -3365,6 +3793,8 @@ export interface operations {
             /** @description Metrics */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3385,6 +3815,8 @@ export interface operations {
             /** @description Yes */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3394,6 +3826,10 @@ export interface operations {
             /** @description No */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3424,6 +3860,8 @@ export interface operations {
             /** @description The upstream's answer, whole or as server-sent events */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3433,6 +3871,8 @@ export interface operations {
             /** @description INVALID_REQUEST, or what the upstream says */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3442,6 +3882,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3451,6 +3893,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3460,6 +3904,8 @@ export interface operations {
             /** @description NOT_FOUND: this gate has no upstream */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3469,6 +3915,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3478,6 +3926,8 @@ export interface operations {
             /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says */
             429: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3487,6 +3937,8 @@ export interface operations {
             /** @description UPSTREAM_FAILED: nothing was charged */
             502: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3496,6 +3948,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE: nothing was charged */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3505,6 +3961,8 @@ export interface operations {
             /** @description UPSTREAM_TIMEOUT: nothing was charged */
             504: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3528,6 +3986,8 @@ export interface operations {
             /** @description The upstream's answer */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3537,6 +3997,8 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3546,6 +4008,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3555,6 +4019,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3564,6 +4030,8 @@ export interface operations {
             /** @description NOT_FOUND: this gate has no upstream */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3573,6 +4041,8 @@ export interface operations {
             /** @description UPSTREAM_FAILED */
             502: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3582,6 +4052,8 @@ export interface operations {
             /** @description UPSTREAM_TIMEOUT */
             504: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3612,6 +4084,8 @@ export interface operations {
             /** @description The upstream's answer, whole or as server-sent events */
             200: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3621,6 +4095,8 @@ export interface operations {
             /** @description INVALID_REQUEST, or what the upstream says */
             400: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3630,6 +4106,8 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3639,6 +4117,8 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3648,6 +4128,8 @@ export interface operations {
             /** @description NOT_FOUND: this gate has no upstream */
             404: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3657,6 +4139,8 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3666,6 +4150,8 @@ export interface operations {
             /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says */
             429: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3675,6 +4161,8 @@ export interface operations {
             /** @description UPSTREAM_FAILED: nothing was charged */
             502: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3684,6 +4172,10 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE: nothing was charged */
             503: {
                 headers: {
+                    /** @description Seconds until asking again makes sense */
+                    "Retry-After"?: string;
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3693,6 +4185,8 @@ export interface operations {
             /** @description UPSTREAM_TIMEOUT: nothing was charged */
             504: {
                 headers: {
+                    /** @description The request's id: that of the request, or one of the gate's */
+                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content: {
