@@ -1,14 +1,20 @@
 //! The alerts of `deploy/prometheus`: checked and tested by promtool, and each one caused, before a real Prometheus.
 
-use std::{fs, net::TcpListener, path::Path, process::Command, time::Duration};
+use std::{fs, net::TcpListener, path::Path, process::Command, sync::Arc, time::Duration};
 
+use axum::{Json, Router, routing::post};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
+use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
-use super::{gateway::Gateway, process::Serve};
-use crate::support::{World, execute, scratch};
+use super::{
+    admin::{admin, gate},
+    gateway::Gateway,
+    process::Serve,
+};
+use crate::support::{World, eventually, execute, scratch};
 
 /// Between two questions whether an alert fires; a minute in all.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -139,10 +145,49 @@ async fn meanwhile(until: impl Future<Output = ()>, once: impl AsyncFn()) {
     }
 }
 
+/// A model that answers when it is told to.
+async fn model(may_answer: &Arc<Notify>) -> String {
+    let may_answer = Arc::clone(may_answer);
+    let answer = async move || {
+        may_answer.notified().await;
+        Json(
+            json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]}),
+        )
+    };
+    let router = Router::new().route("/chat/completions", post(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// An answer whose hold an administrator releases while it is generated: it cannot be charged any more.
+async fn generate_and_release(gate: &Serve, may_answer: &Notify) {
+    let body = json!({"model": "slow", "messages": []});
+    let asked = gate.service(Method::POST, "/v1/chat/completions").header("X-User-Id", "dan").json(&body).send();
+    let released = async {
+        let mut hold = None;
+        eventually("the message is held", async || {
+            let user = admin(gate, Method::GET, "users/dan", None).await.1;
+            hold = user["holds"][0]["id"].as_str().map(str::to_owned);
+            hold.is_some()
+        })
+        .await;
+        let release = format!("users/dan/holds/{}/release", hold.unwrap());
+        assert_eq!(admin(gate, Method::POST, &release, Some(json!({"reason": "r"}))).await.0.as_u16(), 200);
+        may_answer.notify_one();
+    };
+    assert_eq!(futures_util::join!(asked, released).0.unwrap().status().as_u16(), 200);
+}
+
 #[tokio::test]
 async fn what_an_alert_is_for_fires_it() {
     let mut world = World::new().await;
+    let may_answer = Arc::new(Notify::new());
+    let upstream = model(&may_answer).await;
     let settings = [
+        ("QUOTA_GATE__UPSTREAM__URL", upstream.as_str()),
+        ("QUOTA_GATE__UPSTREAM__KEY", "key"),
         // What waits stays waiting, and nothing mends itself.
         ("QUOTA_GATE__FLUSHER__ENABLED", "false"),
         ("QUOTA_GATE__RESETTER__ENABLED", "false"),
@@ -150,7 +195,7 @@ async fn what_an_alert_is_for_fires_it() {
         ("QUOTA_GATE__RATE_LIMITS__PER_ADDRESS", "0"),
         ("QUOTA_GATE__RATE_LIMITS__PER_TOKEN", "0"),
     ];
-    let mut first = Serve::on(&world.database, &world.redis.url(), &settings).await;
+    let mut first = gate(&world, &settings).await;
     let consume = async |gate: &Serve, user: &str, ap: u32| {
         gate.post("/api/chat/quota/consume", json!({"userUuid": user, "sessionId": "s", "ap": ap})).await.0.as_u16()
     };
@@ -165,12 +210,14 @@ async fn what_an_alert_is_for_fires_it() {
         execute(&world.database, statement).await;
     }
     // Looks for over-admission when it starts.
-    let mut second = Serve::on(&world.database, &world.redis.url(), &settings).await;
+    let mut second = gate(&world, &settings).await;
     let prometheus = Prometheus::watching(&[&first, &second]);
 
     for alert in ["OverAdmission", "Drift", "DeadLetters", "ResetMissed", "InboxWaits", "FlushLag"] {
         prometheus.fires(&format!("QuotaGate{alert}")).await;
     }
+    generate_and_release(&first, &may_answer).await;
+    prometheus.fires("QuotaGateSettlementsFailed").await;
     let quiet = prometheus.firing().await;
     assert!(!quiet.iter().any(|alert| alert.contains("Breaker") || alert.contains("Down")), "{quiet:?}");
 
