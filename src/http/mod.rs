@@ -13,6 +13,7 @@ mod envoy;
 mod error;
 mod extract;
 mod headers;
+mod hex;
 mod observe;
 mod openai;
 mod openapi;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::domain::{InvalidInput, scope::Scope};
+use crate::{
+    domain::{InvalidInput, scope::Scope},
+    http::hex,
+};
 
 /// A token, as the configuration has it.
 #[derive(Debug, Clone)]
@@ -70,11 +73,7 @@ impl Token {
 }
 
 fn parse(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let bytes: Option<Vec<u8>> = (0..64).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect();
-    bytes?.try_into().ok()
+    hex::decode(text)?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -4,14 +4,9 @@ use axum::{Json, extract::State, response::IntoResponse};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::quota::{QuotaBody, rfc3339};
+use super::quota::{QuotaBody, level_name, rfc3339};
 use crate::{
-    domain::{
-        author::Author,
-        level::{LevelCode, LevelName},
-        membership::Effective,
-        user_id::UserId,
-    },
+    domain::{author::Author, level::LevelName, membership::Effective, user_id::UserId},
     gate::{ChangeLevel, Gate},
     http::{
         auth::Admin,
@@ -41,6 +36,15 @@ pub(in crate::http) struct MembershipBody {
 #[serde(rename_all = "lowercase")]
 pub(in crate::http) enum EffectiveWord {
     Now,
+}
+
+impl From<Option<EffectiveWord>> for Effective {
+    fn from(word: Option<EffectiveWord>) -> Self {
+        match word {
+            Some(EffectiveWord::Now) => Self::Now,
+            None => Self::Fair,
+        }
+    }
 }
 
 /// A change of level that was made.
@@ -84,21 +88,15 @@ pub(in crate::http) async fn change(
     let request = ChangeLevel {
         user: UserId::parse(&body.user_uuid)?,
         level: LevelName::parse(&body.membership_level)?,
-        effective: match body.effective {
-            Some(EffectiveWord::Now) => Effective::Now,
-            None => Effective::Fair,
-        },
+        effective: body.effective.into(),
         if_version: None,
         author: Author::program(&by, body.reason.as_deref())?,
     };
     let changed = gate.change_level(request).await?;
-    let levels = gate.levels();
-    let name =
-        |code: LevelCode| levels.coded(code).map_or_else(|| "unknown".to_owned(), |level| level.name.to_string());
     Ok(Json(MembershipChangedBody {
-        previous_level: name(changed.previous),
+        previous_level: level_name(&gate, changed.previous),
         pending: changed.pending.map(|code| PendingBody {
-            membership_level: name(code),
+            membership_level: level_name(&gate, code),
             effective_at: rfc3339(gate.calendar().period_end(changed.quota.period)),
         }),
         level_version: changed.level_version,

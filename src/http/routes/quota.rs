@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::{
     domain::{
         decision::{Denied, Passed},
+        level::LevelCode,
         quota::{Quota, Source, Status},
     },
     gate::Gate,
@@ -161,12 +162,10 @@ pub(in crate::http) async fn quota(
 
 impl QuotaBody {
     pub(in crate::http) fn new(gate: &Gate, quota: &Quota) -> Self {
-        let levels = gate.levels();
-        let level = levels.coded(quota.level).map_or("unknown", |level| level.name.as_str());
         let calendar = gate.calendar();
         Self {
             user_uuid: quota.user.to_string(),
-            membership_level: level.to_owned(),
+            membership_level: level_name(gate, quota.level),
             monthly_quota: quota.quota.get(),
             monthly_used: quota.used.get(),
             held: quota.held.get(),
@@ -248,6 +247,11 @@ impl QuotaExceeded {
         response.headers_mut().insert(header::CONTENT_TYPE, crate::http::error::PROBLEM_JSON);
         response
     }
+}
+
+/// The name of a level that has this code.
+pub(in crate::http) fn level_name(gate: &Gate, code: LevelCode) -> String {
+    gate.levels().coded(code).map_or_else(|| "unknown".to_owned(), |level| level.name.to_string())
 }
 
 /// `2026-12-01T00:00:00Z`

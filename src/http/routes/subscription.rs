@@ -25,6 +25,7 @@ use crate::{
     gate::Gate,
     http::{
         error::{Code, Problem},
+        hex,
         refusals::RefusedBody,
         state::AppState,
     },
@@ -67,16 +68,9 @@ impl Billing {
         let expected = self.secret.clone().chain_update(time.as_bytes()).chain_update(b".").chain_update(body);
         parts()
             .filter(|(name, _)| *name == "v1")
-            .filter_map(|(_, signature)| unhex(signature))
+            .filter_map(|(_, signature)| hex::decode(signature))
             .any(|signature| expected.clone().verify_slice(&signature).is_ok())
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 #[derive(Deserialize)]

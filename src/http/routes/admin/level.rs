@@ -6,13 +6,12 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{fresh, known, users::level_name};
+use super::{fresh, known};
 use crate::{
     domain::{
         author::Author,
         decision::LevelForecast,
         level::{LevelCode, LevelName},
-        membership::Effective,
         quota::Quota,
     },
     gate::{ChangeLevel, Gate},
@@ -23,7 +22,7 @@ use crate::{
         refusals::{Refused, RefusedBody},
         routes::{
             membership::EffectiveWord,
-            quota::{StatusWord, rfc3339},
+            quota::{StatusWord, level_name, rfc3339},
         },
     },
     jobs::verifier::Verifier,
@@ -102,10 +101,7 @@ pub(in crate::http) async fn change(
     let request = ChangeLevel {
         user,
         level: LevelName::parse(&body.membership_level)?,
-        effective: match body.effective {
-            Some(EffectiveWord::Now) => Effective::Now,
-            None => Effective::Fair,
-        },
+        effective: body.effective.into(),
         if_version: body.if_level_version,
         author: Author::person(&by, reason)?,
     };

@@ -8,18 +8,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{fresh, known, millis, month, page, page_size, unavailable};
 use crate::{
-    domain::{
-        calendar::Period,
-        level::{LevelCode, LevelName},
-        user_id::UserId,
-    },
+    domain::{calendar::Period, level::LevelName, user_id::UserId},
     gate::Gate,
     http::{
         auth::Admin,
         error::Problem,
         extract::{Params, PathUser},
         refusals::Refused,
-        routes::quota::{QuotaBody, rfc3339},
+        routes::quota::{QuotaBody, level_name, rfc3339},
     },
     jobs::verifier::{Compared, Verifier},
     store::{postgres::ListedUser, redis::Hold},
@@ -215,10 +211,6 @@ pub(in crate::http) async fn show(
             .collect(),
     };
     Ok(fresh(body))
-}
-
-pub(super) fn level_name(gate: &Gate, code: LevelCode) -> String {
-    gate.levels().coded(code).map_or_else(|| "unknown".to_owned(), |level| level.name.to_string())
 }
 
 impl ListedUserBody {
