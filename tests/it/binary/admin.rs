@@ -284,7 +284,7 @@ async fn a_change_shows_what_it_does_first_and_is_kept_with_who_and_why() {
 
 #[tokio::test]
 async fn the_status_shows_partitions_runs_and_what_was_refused() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let gate = gate(&world, &[]).await;
     consume(&gate, "ann", 1, None).await;
     execute(
@@ -310,4 +310,10 @@ async fn the_status_shows_partitions_runs_and_what_was_refused() {
         let (status, _) = answer(gate.service(Method::GET, &format!("/api/admin/{path}"))).await;
         assert_eq!(status.as_u16(), 403, "a chat service may not see {path}");
     }
+    // Also while Redis is away, with what Postgres knows.
+    world.redis.kill().await;
+    let status = get(&gate, "status").await;
+    assert_eq!((&status["redisAnswers"], &status["deadLetters"]), (&json!(false), &json!(1)));
+    assert_eq!(status["partitions"][0]["streamLength"], Value::Null);
+    assert!(status["problems"].to_string().contains("Redis does not answer"), "{status}");
 }

@@ -1,5 +1,5 @@
-//! Schemathesis asks a running gate everything that the contract allows and much that it does not: no server error, and no
-//! answer that the contract does not have.
+//! Schemathesis tries a running gate by its contract, with what it allows and with what it does not: no server error, and no answer
+//! that the contract does not have.
 
 use std::process::Stdio;
 

@@ -107,11 +107,21 @@ pub(in crate::http) async fn status(
     let postgres = &verifier.postgres;
     let partitions = check.partitions().await.map_err(unavailable)?;
     let redis_answers = partitions.iter().all(|partition| partition.stream.is_some());
-    let mut problems = check.look().await.map(|health| health.problems).unwrap_or_default();
+    // While Redis is away it cannot be told; then Postgres is asked for its part.
+    let health = check.look().await.inspect_err(|error| tracing::debug!(%error, "health cannot be told")).ok();
+    let now = gate.now();
+    let (due_rows, inbox, dead_letters) = match &health {
+        Some(health) => (health.due_rows, health.inbox, health.dead_letters),
+        None => (
+            postgres.due_rows(now).await.map_err(unavailable)?,
+            postgres.inbox_waiting().await.map_err(unavailable)?.0,
+            postgres.dead_letter_count().await.map_err(unavailable)?,
+        ),
+    };
+    let mut problems = health.map(|health| health.problems).unwrap_or_default();
     if !redis_answers {
         problems.push("Redis does not answer".into());
     }
-    let now = gate.now();
     let runs = postgres.reset_runs(RUNS_SHOWN).await.map_err(unavailable)?;
     let letters = postgres.dead_letters(LETTERS_SHOWN).await.map_err(unavailable)?;
     Ok(fresh(StatusBody {
@@ -126,10 +136,10 @@ pub(in crate::http) async fn status(
             .map(|level| LevelBody { membership_level: level.name.to_string(), monthly_quota: level.quota.get() })
             .collect(),
         partitions: partitions.into_iter().map(PartitionBody::from).collect(),
-        due_rows: postgres.due_rows(now).await.map_err(unavailable)?,
+        due_rows,
         reset_runs: runs.into_iter().map(LastRunBody::from).collect(),
-        inbox: postgres.inbox_waiting().await.map_err(unavailable)?.0,
-        dead_letters: postgres.dead_letter_count().await.map_err(unavailable)?,
+        inbox,
+        dead_letters,
         newest_dead_letters: letters.into_iter().map(DeadLetterBody::from).collect(),
     }))
 }
