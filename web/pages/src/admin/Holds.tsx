@@ -3,7 +3,7 @@
 import { type FormEvent, useState } from "react";
 import type { User } from "./api.js";
 import { usePage } from "./context.js";
-import { Trouble } from "./parts.js";
+import { Reason, Trouble } from "./parts.js";
 
 interface HoldsProps {
     user: string;
@@ -46,15 +46,7 @@ export function Holds({ user, holds, onReleased }: HoldsProps) {
             {holds.some(({ id }) => id === chosen) && (
                 <form onSubmit={(event) => void release(event)}>
                     <p>{text.releaseHint}</p>
-                    <label>
-                        {text.reason}{" "}
-                        <input
-                            required
-                            maxLength={160}
-                            value={reason}
-                            onChange={(event) => setReason(event.target.value)}
-                        />
-                    </label>{" "}
+                    <Reason value={reason} onChange={setReason} />{" "}
                     <button type="submit" className="qg-button">
                         {text.releaseNow}
                     </button>

@@ -3,7 +3,7 @@
 import { type FormEvent, useState } from "react";
 import { type LevelForecast, Refused, type User } from "./api.js";
 import { useAsked, usePage } from "./context.js";
-import { Table, Trouble } from "./parts.js";
+import { Reason, Table, Trouble } from "./parts.js";
 
 interface LevelChangeProps {
     user: string;
@@ -72,15 +72,7 @@ export function LevelChange({ user, quota, onChanged }: LevelChangeProps) {
                     />{" "}
                     {text.alsoDownNow}
                 </label>
-                <label>
-                    {text.reason}{" "}
-                    <input
-                        required
-                        maxLength={160}
-                        value={reason}
-                        onChange={(event) => setReason(event.target.value)}
-                    />
-                </label>
+                <Reason value={reason} onChange={setReason} />
                 <button type="submit" className="qg-button">
                     {text.preview}
                 </button>

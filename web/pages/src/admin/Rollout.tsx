@@ -3,7 +3,7 @@
 import { type FormEvent, useState } from "react";
 import type { Rollout as RolloutAnswer } from "./api.js";
 import { useAsked, usePage } from "./context.js";
-import { Facts, Table, Trouble } from "./parts.js";
+import { Facts, Reason, Table, Trouble } from "./parts.js";
 
 const MODES = ["off", "shadow", "enforce"] as const;
 type Mode = (typeof MODES)[number];
@@ -87,15 +87,7 @@ function Change({ now, onChanged }: { now: RolloutAnswer; onChanged: () => void 
                         onChange={(event) => setPercentage(event.target.value)}
                     />
                 </label>
-                <label>
-                    {text.reason}{" "}
-                    <input
-                        required
-                        maxLength={160}
-                        value={reason}
-                        onChange={(event) => setReason(event.target.value)}
-                    />
-                </label>
+                <Reason value={reason} onChange={setReason} />
                 <button type="submit" className="qg-button">
                     {text.apply}
                 </button>

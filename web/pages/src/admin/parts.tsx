@@ -1,4 +1,4 @@
-/** Small parts that several views have: a table that scrolls, pages, what went wrong. */
+/** Small parts that several views have: a table that scrolls, pages, the reason of a change, what went wrong. */
 
 import type { ReactNode } from "react";
 import { usePage } from "./context.js";
@@ -46,6 +46,17 @@ export function Trouble({ error }: { error: Error | undefined }) {
             {text.trouble} {error.message}
         </p>
     ) : null;
+}
+
+/** Why a change is made: the gate keeps it, and makes none without. */
+export function Reason({ value, onChange }: { value: string; onChange: (reason: string) => void }) {
+    const { text } = usePage();
+    return (
+        <label>
+            {text.reason}{" "}
+            <input required maxLength={160} value={value} onChange={(event) => onChange(event.target.value)} />
+        </label>
+    );
 }
 
 /** Names and what they are, as a list. */
