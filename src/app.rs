@@ -21,11 +21,15 @@ use crate::{
     },
     jobs::{
         announcer::Announcer,
-        dual_writer::DualWriter,
         flusher::Flusher,
         gauges::Gauges,
         health::HealthCheck,
-        notifier::Notifier,
+        outbox::{
+            Courier,
+            dual_writes::DualWrites,
+            notifications::Notifications,
+            webhook::{Webhook, WebhookOptions},
+        },
         repairer::Repairer,
         resetter::Resetter,
         rollout_keeper::{self, RolloutKeeper},
@@ -34,7 +38,6 @@ use crate::{
         sweeper::Sweeper,
         verifier::Verifier,
         watcher::Watcher,
-        webhook::{Webhook, WebhookOptions},
     },
     store::{
         postgres::Postgres,
@@ -143,15 +146,10 @@ impl App {
             tokio::spawn(notifier.run(cancelled.clone()));
         }
         if let Some(old) = old_credits(config)? {
-            let (postgres, clock) = (self.postgres.clone(), self.clock.clone());
-            let writer = DualWriter {
-                postgres,
-                old,
-                at_once: config.dual_write.at_once,
-                timeout: ms(config.dual_write.timeout_ms),
-                clock,
-            };
-            tokio::spawn(writer.run(cancelled.clone()));
+            let config::DualWrite { at_once, timeout_ms, .. } = config.dual_write;
+            let outbox = DualWrites { postgres: self.postgres.clone(), old };
+            let courier = Courier { outbox, at_once, timeout: ms(timeout_ms), clock: self.clock.clone() };
+            tokio::spawn(courier.run(cancelled.clone()));
         }
         if let Some(listen) = config.envoy.listen {
             let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -240,15 +238,15 @@ impl App {
     }
 
     /// Tells the product's own systems, if there is a webhook.
-    fn notifier(&self) -> anyhow::Result<Option<Notifier>> {
+    fn notifier(&self) -> anyhow::Result<Option<Courier<Notifications>>> {
         let config::Webhooks { url, secret, timeout_ms, at_once } = &self.config.webhooks;
         if url.is_empty() {
             return Ok(None);
         }
         let timeout = ms(*timeout_ms);
         let webhook = Webhook::new(&WebhookOptions { url, secret: secret.expose(), timeout })?;
-        let (postgres, clock) = (self.postgres.clone(), self.clock.clone());
-        Ok(Some(Notifier { postgres, webhook, at_once: *at_once, timeout, clock }))
+        let outbox = Notifications { postgres: self.postgres.clone(), webhook };
+        Ok(Some(Courier { outbox, at_once: *at_once, timeout, clock: self.clock.clone() }))
     }
 
     /// Compares the stores.

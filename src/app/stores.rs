@@ -2,7 +2,7 @@
 
 use crate::{
     config::{self, Config, ms},
-    jobs::old_credits::{OldCredits, OldCreditsOptions},
+    jobs::outbox::old_credits::{OldCredits, OldCreditsOptions},
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
         redis::{Redis, RedisOptions},

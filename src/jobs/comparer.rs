@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt, stream};
 
-use super::old_credits::OldCredits;
+use super::outbox::old_credits::OldCredits;
 use crate::{
     domain::{calendar::Period, user_id::UserId},
     store::postgres::{Postgres, UsedByUser},

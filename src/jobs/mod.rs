@@ -2,12 +2,10 @@
 
 pub mod announcer;
 pub mod comparer;
-pub mod dual_writer;
 pub mod flusher;
 pub mod gauges;
 pub mod health;
-pub mod notifier;
-pub mod old_credits;
+pub mod outbox;
 pub mod repairer;
 pub mod replayer;
 pub mod resetter;
@@ -17,4 +15,3 @@ pub mod settler;
 pub mod sweeper;
 pub mod verifier;
 pub mod watcher;
-pub mod webhook;
