@@ -36,11 +36,19 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// One opening of a partition at a time in this process.
 #[derive(Debug)]
-pub(super) struct Openings(Box<[Mutex<()>]>);
+pub(super) struct Openings(Box<[Mutex<Option<Elsewhere>>]>);
+
+/// Another process is leaving this generation of the partition, as far as its lock can tell.
+#[derive(Debug, Clone, Copy)]
+struct Elsewhere {
+    generation: u32,
+    /// When that was first seen, in whichever request.
+    since: Instant,
+}
 
 impl Openings {
     pub(super) fn new(partitions: Partitions) -> Self {
-        Self(partitions.all().map(|_| Mutex::new(())).collect())
+        Self(partitions.all().map(|_| Mutex::new(None)).collect())
     }
 }
 
@@ -67,7 +75,8 @@ impl Inner {
 
     /// After an operation was STALE in `generation`: goes on to a later one, unless only the connection was outdated.
     pub(super) async fn meet_stale(&self, partition: Partition, generation: u32) -> Result<(), GateError> {
-        let one_at_a_time = self.openings.0[partition.index()].lock().await;
+        let deadline = Instant::now() + self.deadline;
+        let mut elsewhere = self.openings.0[partition.index()].lock().await;
         if self.batcher.generations().get(partition) > generation {
             return Ok(());
         }
@@ -75,8 +84,7 @@ impl Inner {
         if watermark.generation == generation && self.is_open(partition, watermark).await? {
             return Ok(());
         }
-        drop(one_at_a_time);
-        self.leave_generation(partition, generation).await
+        self.open_later_than(partition, generation, &mut elsewhere, deadline).await
     }
 
     /// Whether Postgres and this very Redis agree that the generation is open.
@@ -85,29 +93,41 @@ impl Inner {
         Ok(watermark.position.is_some() && self.redis.fence(partition).await? == Some(open))
     }
 
-    /// Goes on to a later generation than `left`, in which an operation was STALE or a flusher missed its anchor:
-    /// one that another gate has opened, or a new one. Asks until there is one, or the deadline is over.
+    /// After a flusher missed its anchor in `left`, or met an opening of it that stands still.
     pub(super) async fn leave_generation(&self, partition: Partition, left: u32) -> Result<(), GateError> {
         let deadline = Instant::now() + self.deadline;
-        let _one_at_a_time = self.openings.0[partition.index()].lock().await;
+        let mut elsewhere = self.openings.0[partition.index()].lock().await;
+        self.open_later_than(partition, left, &mut elsewhere, deadline).await
+    }
+
+    /// Goes on to a later generation than `left`, in which an operation was STALE or a flusher missed its anchor:
+    /// one that another gate has opened, or a new one. Asks until there is one, or the deadline is over. Believes
+    /// Postgres, not what this gate knew: a Postgres that was restored may be behind it.
+    async fn open_later_than(
+        &self,
+        partition: Partition,
+        left: u32,
+        elsewhere: &mut Option<Elsewhere>,
+        deadline: Instant,
+    ) -> Result<(), GateError> {
         let mut pause = RETRY_PAUSE_MIN;
-        let mut opening_since: Option<Instant> = None;
-        while self.batcher.generations().get(partition) <= left {
+        loop {
             let watermark = self.postgres.watermark(partition.number()).await?;
             let generation = watermark.generation;
             if watermark.position.is_some() && generation > left {
                 self.batcher.generations().learn(partition, generation);
                 return Ok(());
             }
-            let take_over = opening_since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER);
+            let known = elsewhere.filter(|elsewhere| elsewhere.generation == generation);
+            let take_over = known.is_some_and(|elsewhere| elsewhere.since.elapsed() >= TAKE_OVER_AFTER);
             let lock = self.postgres.try_lock_partition(partition.number()).await?;
             if lock.is_some() || take_over {
                 if let Some(opened) = self.open(partition, generation).await? {
                     self.batcher.generations().learn(partition, opened);
                     return Ok(());
                 }
-            } else if opening_since.is_none() {
-                opening_since = Some(Instant::now());
+            } else if known.is_none() {
+                *elsewhere = Some(Elsewhere { generation, since: Instant::now() });
             }
             drop(lock);
             if Instant::now() > deadline {
@@ -117,12 +137,14 @@ impl Inner {
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
-        Ok(())
     }
 
     /// One attempt at the six steps. None when a condition did not hold: somebody else is at it.
     async fn open(&self, partition: Partition, generation: u32) -> Result<Option<u32>, GateError> {
         let number = partition.number();
+        // Whoever talks to a primary that has lost its replicas, and may not write, must not take the partition away from
+        // those who talk to its successor.
+        self.redis.try_write(partition).await?;
         if !self.postgres.begin_opening(number, generation, self.now()).await? {
             return Ok(None);
         }

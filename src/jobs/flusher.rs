@@ -2,7 +2,8 @@
 //!
 //! One step for one partition:
 //! 1. read the watermark, then the stream from it on, the watermark's own entry included: the *anchor*. If it is not
-//!    there with the event that was recorded, Redis has lost data, and the partition is opened anew;
+//!    there with the event that was recorded, Redis has lost data, and the partition is opened anew. An opening that somebody has
+//!    begun is waited for, and taken over where it stands still: nobody else may notice, for the fence may still be there;
 //! 2. one Postgres transaction: move the watermark by compare-and-swap, write the rows, add to the totals;
 //! 3. trim the stream up to the watermark before, so that the anchor stays.
 //!
@@ -80,7 +81,7 @@ pub enum Step {
     },
     /// Another flusher, or an opening, was faster.
     Superseded,
-    /// Redis had lost data: the partition was opened anew.
+    /// Redis had lost data, or somebody was opening the partition: it is open anew.
     Reopened,
 }
 
@@ -215,9 +216,11 @@ impl Flusher {
     }
 
     async fn step_from(&self, watermark: Watermark, partition: Partition, levels: &Levels) -> Result<Step, FlushError> {
-        let Some(from) = watermark.position else { return Ok(Step::Superseded) };
         let generation = watermark.generation;
-
+        let Some(from) = watermark.position else {
+            self.gate.leave_generation(partition, generation).await?;
+            return Ok(Step::Reopened);
+        };
         let (entries, more) = self.read(partition, generation, from.id).await?;
         let new = match entries.split_first() {
             Some((anchor, new)) if anchor.position() == from => new,

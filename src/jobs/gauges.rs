@@ -8,7 +8,11 @@ use chrono::{DateTime, Utc};
 use tokio::{select, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{flusher::FlushError, health::HealthCheck, verifier::Verifier};
+use super::{
+    flusher::FlushError,
+    health::{FlushLag, HealthCheck},
+    verifier::Verifier,
+};
 use crate::domain::{calendar::Calendar, journal::Watermark, user_id::UserId};
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -65,7 +69,7 @@ impl Gauges {
         let now = self.health.clock.now();
         let quiet = |error: &FlushError| tracing::debug!(%error, "a gauge keeps its last value");
         let _ = self.redis().await.inspect_err(quiet);
-        let _ = self.flush_lag(seen, now).await.inspect_err(quiet);
+        self.flush_lag(seen, now).await;
         let _ = self.jobs(now).await.inspect_err(quiet);
         let _ = self.compare(seen).await.inspect_err(quiet);
         let _ = self.over_admission(seen, now).await.inspect_err(quiet);
@@ -82,14 +86,13 @@ impl Gauges {
         Ok(())
     }
 
-    async fn flush_lag(&self, seen: &mut Seen, now: DateTime<Utc>) -> Result<(), FlushError> {
+    async fn flush_lag(&self, seen: &mut Seen, now: DateTime<Utc>) {
         if let Ok(watermarks) = self.health.postgres.watermarks().await {
             seen.watermarks = watermarks;
         }
-        let (lag, _) = self.health.flush_lag_since(&seen.watermarks, now).await?;
+        let Some(lag) = FlushLag::of(&self.health.partitions(&seen.watermarks, now).await) else { return };
         set("quota_gate_flush_lag_events", lag.events);
         set("quota_gate_flush_lag_seconds", lag.seconds);
-        Ok(())
     }
 
     async fn jobs(&self, now: DateTime<Utc>) -> Result<(), FlushError> {

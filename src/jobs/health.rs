@@ -9,12 +9,10 @@ use crate::{
         partition::{Partition, Partitions},
     },
     store::{
-        postgres::{Postgres, ResetRun},
-        redis::Redis,
+        postgres::{Postgres, PostgresError, ResetRun},
+        redis::{Redis, RedisError},
     },
 };
-
-use super::flusher::FlushError;
 
 /// Entries that are looked at per partition to count what waits: enough for a number that people can read.
 const LOOK_AHEAD_ENTRIES: usize = 1_000;
@@ -45,8 +43,8 @@ pub struct JobHealth {
     pub last_run: Option<ResetRun>,
     /// Rows that stand in a period that is over.
     pub due_rows: u64,
-    /// Events that wait for Postgres.
-    pub lag: FlushLag,
+    /// Each, and how far Postgres is behind.
+    pub partitions: Vec<PartitionHealth>,
     /// Refused events.
     pub dead_letters: u64,
     /// Settlements that Postgres accepted while Redis was away, and that wait to be made.
@@ -75,33 +73,61 @@ pub struct PartitionHealth {
     pub opened_at: DateTime<Utc>,
     /// It is being opened now.
     pub is_opening: bool,
-    /// Entries of its stream, and how far Postgres is behind; none where Redis is away.
-    pub stream: Option<(u64, FlushLag)>,
+    /// Its usage stream; none where Redis is away.
+    pub stream: Option<StreamHealth>,
+}
+
+/// One usage stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamHealth {
+    /// Its length.
+    pub entries: u64,
+    /// How far Postgres is behind it.
+    pub lag: FlushLag,
+}
+
+impl FlushLag {
+    /// Of several partitions: what waits in all of them, and for how long in the one that is furthest behind. None when it is not
+    /// known of each.
+    #[must_use]
+    pub fn of(partitions: &[PartitionHealth]) -> Option<Self> {
+        partitions.iter().try_fold(Self::default(), |all, partition| {
+            let lag = partition.stream?.lag;
+            Some(Self { events: all.events + lag.events, seconds: all.seconds.max(lag.seconds) })
+        })
+    }
 }
 
 impl HealthCheck {
-    /// Looks.
+    /// Looks. That Redis is away is a problem among the others.
     ///
     /// # Errors
-    /// If Redis or Postgres is away, which is not healthy either.
-    pub async fn look(&self) -> Result<JobHealth, FlushError> {
+    /// If Postgres is away.
+    pub async fn look(&self) -> Result<JobHealth, PostgresError> {
         let now = self.clock.now();
         let last_run = self.postgres.last_reset_run().await?;
         let due_rows = self.postgres.due_rows(now).await?;
         let dead_letters = self.postgres.dead_letter_count().await?;
         let (inbox, accepted) = self.postgres.inbox_waiting().await?;
-        let (lag, oldest) = self.flush_lag(now).await?;
+        let partitions = self.partitions(&self.postgres.watermarks().await?, now).await;
 
         let mut problems = Vec::new();
+        for partition in partitions.iter().filter(|partition| partition.is_opening) {
+            problems.push(format!("partition {:02} is being opened: its usage waits until it is", partition.number));
+        }
+        match FlushLag::of(&partitions) {
+            None => problems.push("Redis does not answer".to_owned()),
+            Some(lag) if lag.seconds > seconds(self.flush_lag_max) => {
+                problems.push(format!("usage waits for Postgres for {} seconds", lag.seconds));
+            }
+            Some(_) => {}
+        }
         let last_reset = last_run.as_ref().map_or(self.started_at, |run| run.started_at);
         if now - last_reset > self.reset_overdue_after {
             problems.push(format!("the last reset run was at {last_reset}: is the cron job or the schedule on?"));
         }
         if last_run.as_ref().is_some_and(|run| run.failed > 0 || run.error.is_some()) {
             problems.push("the last reset run failed: its error is in the log and in the table reset_runs".to_owned());
-        }
-        if oldest > self.flush_lag_max {
-            problems.push(format!("usage waits for Postgres for {} seconds", lag.seconds));
         }
         if accepted.is_some_and(|oldest| now - oldest > self.flush_lag_max) {
             problems
@@ -110,66 +136,43 @@ impl HealthCheck {
         if dead_letters > 0 {
             problems.push(format!("{dead_letters} usage events were refused: see the table dead_letters"));
         }
-        Ok(JobHealth { last_run, due_rows, lag, dead_letters, inbox, problems })
+        Ok(JobHealth { last_run, due_rows, partitions, dead_letters, inbox, problems })
     }
 
-    /// How far Postgres is behind Redis.
-    async fn flush_lag(&self, now: DateTime<Utc>) -> Result<(FlushLag, TimeDelta), FlushError> {
-        self.flush_lag_since(&self.postgres.watermarks().await?, now).await
-    }
-
-    /// The same, by what is known of the watermarks.
-    pub(super) async fn flush_lag_since(
-        &self,
-        watermarks: &[Watermark],
-        now: DateTime<Utc>,
-    ) -> Result<(FlushLag, TimeDelta), FlushError> {
-        let mut events = 0;
-        let mut oldest = TimeDelta::zero();
+    /// Each partition, by what is known of the watermarks. Once Redis has not answered it is not asked again.
+    pub(super) async fn partitions(&self, watermarks: &[Watermark], now: DateTime<Utc>) -> Vec<PartitionHealth> {
+        let mut partitions = Vec::with_capacity(watermarks.len());
+        let mut redis_answers = true;
         for (partition, watermark) in self.partitions.all().zip(watermarks) {
-            let (waiting, since) = self.waiting(partition, watermark).await?;
-            oldest = oldest.max(since.map_or_else(TimeDelta::zero, |since| now - since));
-            events += waiting;
-        }
-        Ok((FlushLag { events, seconds: seconds(oldest) }, oldest))
-    }
-
-    /// Each partition: its generation, its stream, and how far Postgres is behind.
-    ///
-    /// # Errors
-    /// If Postgres is away.
-    pub async fn partitions(&self) -> Result<Vec<PartitionHealth>, FlushError> {
-        let now = self.clock.now();
-        let mut partitions = Vec::new();
-        for (partition, watermark) in self.partitions.all().zip(self.postgres.watermarks().await?) {
-            let stream = async {
-                let length = self.redis.stream_length(partition, watermark.generation).await?;
-                let (events, since) = self.waiting(partition, &watermark).await?;
-                let lag = FlushLag { events, seconds: since.map_or(0, |since| seconds(now - since)) };
-                Ok::<_, FlushError>((length, lag))
-            };
+            let stream = if redis_answers { self.stream(partition, watermark, now).await.ok() } else { None };
+            redis_answers = stream.is_some();
             partitions.push(PartitionHealth {
                 number: partition.number(),
                 generation: watermark.generation,
                 opened_at: watermark.opened_at,
                 is_opening: watermark.position.is_none(),
-                stream: stream.await.inspect_err(|error| tracing::debug!(%error, "a stream cannot be looked at")).ok(),
+                stream,
             });
         }
-        Ok(partitions)
+        partitions
     }
 
-    /// Events of a partition that wait for Postgres, and since when the first of them does.
-    async fn waiting(
+    async fn stream(
         &self,
         partition: Partition,
         watermark: &Watermark,
-    ) -> Result<(u64, Option<DateTime<Utc>>), FlushError> {
-        let Some(position) = watermark.position else { return Ok((0, None)) };
-        let entries = self.redis.read_stream(partition, watermark.generation, position.id, LOOK_AHEAD_ENTRIES).await?;
-        let mut waiting = entries.iter().filter(|entry| entry.id > position.id).peekable();
+        now: DateTime<Utc>,
+    ) -> Result<StreamHealth, RedisError> {
+        let generation = watermark.generation;
+        let entries = self.redis.stream_length(partition, generation).await?;
+        // What is being opened has no watermark that it could be behind.
+        let Some(position) = watermark.position else { return Ok(StreamHealth { entries, lag: FlushLag::default() }) };
+        let read = self.redis.read_stream(partition, generation, position.id, LOOK_AHEAD_ENTRIES).await?;
+        let mut waiting = read.iter().filter(|entry| entry.id > position.id).peekable();
         let since = waiting.peek().map(|first| instant(i64::try_from(first.id.ms).unwrap_or(i64::MAX)));
-        Ok((waiting.map(|entry| entry.events().len() as u64).sum(), since))
+        let seconds = since.map_or(0, |since| seconds(now - since));
+        let events = waiting.map(|entry| entry.events().len() as u64).sum();
+        Ok(StreamHealth { entries, lag: FlushLag { events, seconds } })
     }
 }
 

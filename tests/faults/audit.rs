@@ -17,17 +17,25 @@ use crate::{
 };
 
 /// What a fault may cost.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Allowed {
     /// Charges that were acknowledged after this time, since the load began, may be lost with Redis. None: none may.
     pub(crate) lost_since: Option<Duration>,
-    /// AP that a user may be charged beyond the quota, for each of their messages that this gate admitted after that time: two
-    /// Redis servers took messages at once.
-    pub(crate) split: Option<(usize, Duration)>,
+    /// A user may be charged beyond the quota what gates that were left behind have admitted: two Redis servers took
+    /// messages at once.
+    pub(crate) splits: Vec<Split>,
     /// Records may be ahead of Postgres: it was restored from an older copy.
     pub(crate) postgres_restored: bool,
     /// The highest quota that a user has had.
     pub(crate) quota_max: Option<u32>,
+}
+
+/// One gate talked to an old primary, the others to its successor. Times since the load began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Split {
+    pub(crate) left_behind: usize,
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
 }
 
 /// What was found.
@@ -38,6 +46,8 @@ pub(crate) struct Audit {
     pub(crate) lost: usize,
     /// AP of them.
     pub(crate) lost_ap: u64,
+    /// AP that were charged beyond quotas.
+    pub(crate) over_ap: u64,
     pub(crate) rows: usize,
 }
 
@@ -50,7 +60,7 @@ struct LogRow {
 
 impl Audit {
     /// Everything is quiet by now.
-    pub(crate) async fn of(installation: &Installation, history: &History, allowed: Allowed) -> anyhow::Result<Self> {
+    pub(crate) async fn of(installation: &Installation, history: &History, allowed: &Allowed) -> anyhow::Result<Self> {
         let rows = rows(installation).await?;
         let mut audit = Self { rows: rows.len(), ..Self::default() };
         audit.no_event_twice(&rows);
@@ -78,7 +88,7 @@ impl Audit {
         }
     }
 
-    fn acknowledged_is_logged(&mut self, rows: &[LogRow], history: &History, allowed: Allowed) {
+    fn acknowledged_is_logged(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed) {
         let logged: HashMap<Uuid, u32> = rows.iter().map(|row| (row.event, row.ap)).collect();
         for event in &history.0 {
             let Outcome::Charged { event: id, ap, degraded: false, .. } = event.outcome else { continue };
@@ -136,7 +146,7 @@ impl Audit {
         }
     }
 
-    fn nobody_exceeds_the_quota(&mut self, rows: &[LogRow], history: &History, allowed: Allowed) {
+    fn nobody_exceeds_the_quota(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed) {
         let mut used: HashMap<(&str, i32), u64> = HashMap::new();
         for row in rows {
             *used.entry((&row.user, row.period)).or_default() += u64::from(row.ap);
@@ -144,10 +154,13 @@ impl Audit {
         let quota = u64::from(allowed.quota_max.unwrap_or(QUOTA));
         for ((who, period), used) in used {
             let beside = |event: &&Event| {
-                allowed.split.is_some_and(|(gate, since)| event.gate == gate && event.answered >= since)
-                    && user(event.user) == who
+                let by = |split: &Split| {
+                    event.gate == split.left_behind && event.answered >= split.from && event.sent <= split.to
+                };
+                user(event.user) == who && allowed.splits.iter().any(by)
             };
             let split: u64 = history.0.iter().filter(beside).map(|event| u64::from(event.ap)).sum();
+            self.over_ap += used.saturating_sub(quota);
             if used > quota + split {
                 self.violated(
                     "I1",
@@ -178,7 +191,7 @@ impl Audit {
     }
 
     /// At a denial, what others had begun by then must exceed the quota together with what was denied.
-    fn no_false_denial(&mut self, history: &History, allowed: Allowed) {
+    fn no_false_denial(&mut self, history: &History, allowed: &Allowed) {
         if allowed.quota_max.is_some() {
             // Levels change in this run, so the quota at that moment is not known.
             return;
@@ -216,7 +229,7 @@ impl Audit {
         }
     }
 
-    async fn stores_agree(&mut self, installation: &Installation, allowed: Allowed) -> anyhow::Result<()> {
+    async fn stores_agree(&mut self, installation: &Installation, allowed: &Allowed) -> anyhow::Result<()> {
         let verdict = installation.verifier()?.verify().await?;
         for drift in verdict.drift.iter().take(3) {
             self.violated("I2", format!("{drift:?}"));

@@ -156,7 +156,9 @@ impl Gate {
             .await
             .ok()?;
         let health: serde_json::Value = health.json().await.ok()?;
-        if health["problems"].as_array()?.iter().any(|problem| problem == "Redis or Postgres does not answer") {
+        let unknown = ["does not answer", "is being opened"];
+        let mut problems = health["problems"].as_array()?.iter().filter_map(serde_json::Value::as_str);
+        if problems.any(|problem| unknown.iter().any(|words| problem.contains(words))) {
             return None;
         }
         Some(health["flushLag"]["events"].as_u64()? + health["inbox"].as_u64()?)

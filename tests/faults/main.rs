@@ -14,7 +14,7 @@
 //! | `soak` | random faults, by a seed |
 //! | `run`, `audit` | one run; the invariants |
 //! | `load`, `history` | clients, and what they saw |
-//! | `installation`, `gate`, `proxy` | what the fault happens to |
+//! | `installation`, `gate`, `proxy`, `replica` | what the fault happens to |
 #![expect(clippy::print_stdout, reason = "the report is what it is run for")]
 
 mod audit;
@@ -23,6 +23,7 @@ mod history;
 mod installation;
 mod load;
 mod proxy;
+mod replica;
 mod report;
 mod rows;
 mod run;

@@ -180,6 +180,8 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, mu
             return sleep(Duration::from_millis(20)).await;
         }
     }
+    // The end travels like the bytes.
+    shared.wait().await;
 }
 
 async fn down(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, muted: &AtomicBool) {
@@ -193,4 +195,5 @@ async fn down(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
             return;
         }
     }
+    shared.wait().await;
 }

@@ -79,7 +79,7 @@ impl Run {
         let history = load.finish().await;
         quiet(&installation).await?;
         let allowed = Allowed { lost_since: allowed.lost_since.map(|since| since.min(fault)), ..allowed };
-        let audit = Audit::of(&installation, &history, allowed).await?;
+        let audit = Audit::of(&installation, &history, &allowed).await?;
         let mut verdict = Verdict { violations: audit.violations, lost: audit.lost, ..Verdict::default() };
         verdict.recovery = Some(recovery);
         if recovery > BACK_TO_NORMAL_MAX {
@@ -93,6 +93,9 @@ impl Run {
         figure("unknown", history.unknown().to_string());
         if allowed.lost_since.is_some() {
             figure("lost", format!("{} charges, {} AP", audit.lost, audit.lost_ap));
+        }
+        if !allowed.splits.is_empty() {
+            figure("charged beyond quotas", format!("{} AP", audit.over_ap));
         }
         figure("back to normal", format!("{:.1} s", recovery.as_secs_f64()));
         let mut ended = Ended { history, fault, healed, installation, verdict };

@@ -8,9 +8,10 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    audit::Allowed,
+    audit::{Allowed, Split},
     installation::{Installation, Options},
     proxy::{Mode, Trap},
+    replica::Replica,
     run::Run,
 };
 
@@ -24,6 +25,8 @@ enum Fault {
     KillRedis,
     StopRedis,
     FlushRedis,
+    FailOver,
+    Split,
     KillPostgres,
     StopPostgres,
     CutConnections,
@@ -35,12 +38,14 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
         Self::StopRedis,
         Self::FlushRedis,
+        Self::FailOver,
+        Self::Split,
         Self::KillPostgres,
         Self::StopPostgres,
         Self::CutConnections,
@@ -53,7 +58,7 @@ impl Fault {
 
     /// It may cost what is not flushed.
     const fn loses(self) -> bool {
-        matches!(self, Self::KillRedis | Self::FlushRedis)
+        matches!(self, Self::KillRedis | Self::FlushRedis | Self::FailOver | Self::Split)
     }
 
     /// It keeps usage from being flushed.
@@ -102,6 +107,7 @@ async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdic
     let mut run = Run::begin(Options::default(), seed).await?;
     let faults: Vec<Fault> = (0..FAULTS).filter_map(|_| random.choice(Fault::ALL)).collect();
     let (mut lost_since, mut delayed_since): (Option<Duration>, Option<Duration>) = (None, None);
+    let mut splits = Vec::new();
     for fault in &faults {
         let now = run.now();
         if fault.delays() {
@@ -111,16 +117,19 @@ async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdic
             let since = delayed_since.unwrap_or(now).saturating_sub(Duration::from_secs(3));
             lost_since = Some(lost_since.map_or(since, |before| before.min(since)));
         }
-        strike(*fault, &mut run.installation, &mut random).await?;
+        let which = random.usize(..run.installation.gates.len());
+        strike(*fault, which, &mut run.installation, &mut random).await?;
+        if matches!(fault, Fault::Split) {
+            splits.push(Split { left_behind: which, from: now, to: run.now() });
+        }
         sleep(Duration::from_millis(random.u64(100..2_500))).await;
     }
     run.fault_begins();
-    let allowed = Allowed { lost_since, ..Allowed::default() };
+    let allowed = Allowed { lost_since, splits, ..Allowed::default() };
     Ok((faults, run.end(allowed).await?.verdict()))
 }
 
-async fn strike(fault: Fault, installation: &mut Installation, random: &mut Rng) -> anyhow::Result<()> {
-    let which = random.usize(..installation.gates.len());
+async fn strike(fault: Fault, which: usize, installation: &mut Installation, random: &mut Rng) -> anyhow::Result<()> {
     let moment = Duration::from_millis(random.u64(50..3_000));
     match fault {
         Fault::KillGate => {
@@ -144,6 +153,8 @@ async fn strike(fault: Fault, installation: &mut Installation, random: &mut Rng)
             installation.redis.resume();
         }
         Fault::FlushRedis => installation.redis::<()>(&["FLUSHALL"]).await?,
+        Fault::FailOver => Replica::of(installation).await?.take_over(installation, moment / 3).await?,
+        Fault::Split => Replica::of(installation).await?.split(installation, which).await?,
         Fault::KillPostgres => {
             installation.postgres.kill().await;
             sleep(moment).await;

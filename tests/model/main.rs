@@ -98,6 +98,13 @@ fn a_drain_that_counts_what_is_there_already_is_found() {
 }
 
 #[test]
+fn an_opening_that_nobody_takes_over_is_found() {
+    let protocol = Protocol { charges: 4, losses: 2, generations: 20, broken: Some(Rule::TakeOver), ..Protocol::SMALL };
+    let found = (0..400).find_map(|seed| protocol.walk(seed).err());
+    assert_eq!(found.map(|(what, _)| what), Some("never quiet"));
+}
+
+#[test]
 fn a_fence_that_does_not_name_the_process_is_found() {
     assert_found(Rule::FenceNamesProcess, Protocol { charges: 2, losses: 1, ..Protocol::SMALL });
 }

@@ -34,6 +34,8 @@ pub(crate) enum Rule {
     CountOnlyInserted,
     /// The fence names the process (`fence.rs`).
     FenceNamesProcess,
+    /// An opening that stands still is taken over, also while the fence is there (`Flusher::step_from`).
+    TakeOver,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,10 +96,12 @@ impl Protocol {
         }
     }
 
-    /// Whoever looks sees that the partition is not open: STALE, or a missing anchor.
+    /// Whoever looks sees that the partition is not open: STALE, a missing anchor, or an opening that was begun.
     fn needs_opening(&self, state: &State) -> bool {
         let open = self.named(state.postgres.generation, state.process);
-        state.redis.fence != Some(open) || self.readable(state).is_none()
+        let begun = state.postgres.watermark.is_none();
+        state.redis.fence != Some(open)
+            || if begun { self.keeps(Rule::TakeOver) } else { self.readable(state).is_none() }
     }
 
     /// Nothing is under way and nothing waits.

@@ -128,7 +128,7 @@ impl From<JobHealth> for ResetHealthBody {
             problems: health.problems,
             last_run: health.last_run.map(LastRunBody::from),
             due_rows: health.due_rows,
-            flush_lag: health.lag.into(),
+            flush_lag: FlushLag::of(&health.partitions).unwrap_or_default().into(),
             dead_letters: health.dead_letters,
             inbox: health.inbox,
         }
@@ -158,7 +158,7 @@ impl ResetHealthBody {
     fn unknown() -> Self {
         Self {
             healthy: false,
-            problems: vec!["Redis or Postgres does not answer".into()],
+            problems: vec!["Postgres does not answer".into()],
             last_run: None,
             due_rows: 0,
             flush_lag: FlushLagBody { events: 0, seconds: 0 },

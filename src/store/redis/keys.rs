@@ -28,6 +28,11 @@ pub(super) fn fence(partition: Partition) -> String {
     format!("qg:{{{partition}}}:gen")
 }
 
+/// `qg:{NN}:nothing`: never there; to delete it shows whether Redis accepts writes.
+pub(super) fn nothing(partition: Partition) -> String {
+    format!("qg:{{{partition}}}:nothing")
+}
+
 /// `qg:{NN}:gens`: the generations whose streams exist, a set.
 pub(super) fn generations(partition: Partition) -> String {
     format!("qg:{{{partition}}}:gens")
@@ -66,6 +71,7 @@ mod tests {
         assert_eq!(record(partition, &user), b"qg:{03}:u:alice@example.com:1");
         assert_eq!(records(partition), "qg:{03}:[bu]:*");
         assert_eq!(fence(partition), "qg:{03}:gen");
+        assert_eq!(nothing(partition), "qg:{03}:nothing");
         assert_eq!(generations(partition), "qg:{03}:gens");
         assert_eq!(stream(partition, 12), "qg:{03}:ev:12");
         let key = IdempotencyKey::parse("{k}").unwrap();

@@ -49,6 +49,17 @@ impl Redis {
         Ok(found.map(Fence::found))
     }
 
+    /// Whether this Redis accepts writes at all: a replica does not, nor does a primary that misses its replicas or its disk.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or accepts no writes. Nothing is changed in any case.
+    pub async fn try_write(&self, partition: Partition) -> Result<(), RedisError> {
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd("DEL");
+        command.arg(keys::nothing(partition));
+        command.query_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))
+    }
+
     /// Takes the fence away, if it is still the one that was `seen`. False when it is another.
     ///
     /// # Errors

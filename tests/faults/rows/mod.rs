@@ -56,7 +56,7 @@ rows! {
     7 "Redis comes back empty" redis::comes_back_empty;
     8 "Redis comes back as an older copy" redis::comes_back_older;
     9 "failover to a replica that is behind" redis::fails_over;
-    10 "the old primary still takes writes" redis::splits;
+    10 "the old primary still takes writes" redis::splits, short;
     11 "Postgres is killed in the middle of a batch" postgres::killed, short;
     12 "the connection ends at COMMIT" postgres::cut_at_commit, short;
     13 "Postgres is slow, then stands still" postgres::slow;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use quota_gate::dev::{AppendOnly, Lifetime, RedisServer, RedisServerOptions};
+use anyhow::Context;
+use quota_gate::dev::{AppendOnly, Lifetime, RedisServerOptions};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    audit::Allowed,
+    audit::{Allowed, Split},
     history::Outcome,
-    installation::{Options, ask, copy_dir},
-    proxy::{Mode, Proxy, Trap},
+    installation::{Options, copy_dir},
+    proxy::Trap,
+    replica::Replica,
     run::{Ended, Run, Verdict},
 };
 
@@ -132,84 +133,31 @@ pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     reopened(run.end(Allowed { lost_since: Some(since), ..Allowed::default() }).await?).await
 }
 
-/// A replica of the run's Redis, behind a proxy of its own.
-async fn replica(run: &Run) -> anyhow::Result<(RedisServer, Proxy)> {
-    let link = Proxy::before(run.installation.redis.port()).await;
-    // The same password, so that the gates' URL is good for both.
-    let dir = run.installation.scratch.path().join("replica");
-    std::fs::create_dir_all(&dir)?;
-    std::fs::copy(run.installation.redis.dir().join("password"), dir.join("password"))?;
-    let password = std::fs::read_to_string(dir.join("password"))?;
-    let options = RedisServerOptions {
-        lifetime: Lifetime::Scratch,
-        extra: vec![format!("replicaof 127.0.0.1 {}", link.port()), format!("masterauth {}", password.trim())],
-        ..RedisServerOptions::default()
-    };
-    let replica = RedisServer::start(&dir, options).await?;
-    for _ in 0..200 {
-        let info: String = ask(&replica, &["INFO", "replication"]).await?;
-        if info.contains("master_link_status:up") {
-            return Ok((replica, link));
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("the replica does not follow")
-}
-
 pub(crate) async fn fails_over(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
-    let (replica, link) = replica(&run).await?;
+    let replica = Replica::of(&run.installation).await?;
     sleep(Duration::from_millis(500)).await;
-    // The replica hears nothing any more, while the primary goes on acknowledging.
-    link.set(Mode::Silent);
     let silent_since = run.now();
-    sleep(Duration::from_millis(500)).await;
+    replica.take_over(&mut run.installation, Duration::from_millis(500)).await?;
     run.fault_begins();
-    for gate in &run.installation.gates {
-        gate.redis.set(Mode::Refuse);
-    }
-    run.installation.redis.kill().await;
-    ask::<()>(&replica, &["REPLICAOF", "NO", "ONE"]).await?;
-    for gate in &run.installation.gates {
-        gate.redis.lead_to(replica.port());
-        gate.redis.set(Mode::Pass);
-    }
-    // From here on the replica is the installation's Redis, for the auditor too.
-    run.installation.redis = replica;
     reopened(run.end(Allowed { lost_since: Some(silent_since), ..Allowed::default() }).await?).await
 }
 
 pub(crate) async fn splits(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
-    let (replica, link) = replica(&run).await?;
-    // What docs/operations.md asks for where there is a replica: a primary that has lost it stops within two seconds.
-    for server in [&run.installation.redis, &replica] {
-        ask::<()>(server, &["CONFIG", "SET", "min-replicas-max-lag", "1"]).await?;
-    }
-    ask::<()>(&run.installation.redis, &["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
+    let replica = Replica::of(&run.installation).await?;
     sleep(Duration::from_millis(500)).await;
-    link.set(Mode::Silent);
     run.fault_begins();
-    let split = run.now();
-    // One gate follows the new primary, the other one still talks to the old one.
-    ask::<()>(&replica, &["REPLICAOF", "NO", "ONE"]).await?;
-    run.installation.gates[1].redis.lead_to(replica.port());
-    sleep(Duration::from_secs(6)).await;
-    let refused: String =
-        ask(&run.installation.redis, &["SET", "probe", "1"]).await.unwrap_or_else(|error| error.to_string());
-    ensure!(refused.contains("NOREPLICAS"), "the old primary still takes writes: {refused}");
-    run.installation.gates[0].redis.lead_to(replica.port());
-    run.installation.redis.kill().await;
-    run.installation.redis = replica;
-    let allowed = Allowed { lost_since: Some(split), split: Some((0, split)), ..Allowed::default() };
-    let mut ended = run.end(allowed).await?;
-    let (fault, healed) = (ended.fault, ended.healed);
-    let old = ended.history.admitted(|event| event.gate == 0 && event.sent > fault && event.answered < healed);
-    let new = ended.history.admitted(|event| event.gate == 1 && event.sent > fault && event.answered < healed);
+    let from = run.now();
+    replica.split(&mut run.installation, 0).await?;
+    let split = Split { left_behind: 0, from, to: run.now() };
+    let mut ended = run.end(Allowed { lost_since: Some(from), splits: vec![split], ..Allowed::default() }).await?;
+    let old = ended.history.admitted(|event| event.gate == 0 && event.sent > from && event.answered < split.to);
+    let new = ended.history.admitted(|event| event.gate == 1 && event.sent > from && event.answered < split.to);
     ended.figure("admitted by the old primary after the split", old);
     ended.proves("both primaries took messages", old > 0 && new > 0);
     let stopped =
-        ended.history.count(|event| event.gate == 0 && event.sent > fault && event.outcome == Outcome::Refused);
+        ended.history.count(|event| event.gate == 0 && event.sent > from && event.outcome == Outcome::Refused);
     ended.proves("the old primary stopped", stopped > 0);
     Ok(ended.verdict())
 }

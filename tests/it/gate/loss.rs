@@ -238,6 +238,21 @@ async fn a_postgres_that_is_behind_grants_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_postgres_that_names_an_older_generation_is_led_to_a_later_one() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    gate.gate.leave_generation(partition, 1).await.unwrap();
+    assert!(gate.charges("alice", 5).await);
+    // As after a restore from a backup that was made before the partition was opened anew.
+    crate::support::execute(&world.database, "update flush_watermarks set generation = 1").await;
+    assert!(gate.charges("alice", 7).await, "Redis goes on in generation 2");
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 12);
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 3);
+}
+
+#[tokio::test]
 async fn a_sleeping_gate_charges_nothing_in_a_generation_that_is_over() {
     let world = World::new().await;
     let (awake, asleep) = (world.gate().await, world.gate().await);

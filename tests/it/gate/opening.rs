@@ -1,10 +1,18 @@
 //! Opening a partition: each step may be repeated, interleaved with another opener's, or taken late.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::Duration,
+};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use quota_gate::domain::{decision::Decision, partition::Partition};
+use quota_gate::{
+    domain::{clock::Clock, decision::Decision, partition::Partition},
+    gate::GateError,
+    jobs::{flusher::Step, health::HealthCheck},
+    store::postgres::{Flush, FlushOutcome},
+};
 
 use crate::support::{GateUnderTest, World, user};
 
@@ -25,7 +33,7 @@ async fn drain_to_postgres(
 }
 
 fn now() -> DateTime<Utc> {
-    quota_gate::domain::clock::Clock::machine().now()
+    Clock::machine().now()
 }
 
 #[tokio::test]
@@ -78,14 +86,90 @@ async fn no_flush_commits_while_a_partition_is_being_opened() {
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
+    // A flusher has read; before it commits, somebody begins to open.
+    let from = gate.postgres.watermark(place.number()).await.unwrap().position.unwrap();
+    let entries = gate.redis.read_stream(place, 1, from.id, 10).await.unwrap();
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     let levels = gate.postgres.all_levels().await.unwrap();
-    let step = gate.flusher.step(place, &levels).await.unwrap();
-    assert_eq!(step, quota_gate::jobs::flusher::Step::Superseded);
+    let flush = Flush {
+        partition: place.number(),
+        generation: 1,
+        from,
+        entries: &entries[1..],
+        levels: &levels,
+        calendar: gate.gate.calendar(),
+        now: now(),
+    };
+    assert!(matches!(gate.postgres.flush(flush).await.unwrap(), FlushOutcome::Superseded));
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
     gate.gate.leave_generation(place, 1).await.unwrap();
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 5);
+}
+
+#[tokio::test]
+async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_closed_anything() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    // The fence is there, so no message meets STALE, and none would ever be flushed.
+    assert!(gate.charges("alice", 7).await);
+    let check = HealthCheck {
+        redis: gate.redis.clone(),
+        postgres: gate.postgres.clone(),
+        partitions: gate.gate.partitions(),
+        clock: Clock::machine(),
+        reset_overdue_after: TimeDelta::hours(1),
+        flush_lag_max: TimeDelta::hours(1),
+        started_at: now(),
+    };
+    let problem = format!("partition {place} is being opened: its usage waits until it is");
+    assert_eq!(check.look().await.unwrap().problems, [problem]);
+    let levels = gate.postgres.all_levels().await.unwrap();
+    assert_eq!(gate.flusher.step(place, &levels).await.unwrap(), Step::Reopened);
+    assert!(gate.charges("alice", 11).await);
+    gate.flush_and_verify().await;
+    assert!(check.look().await.unwrap().problems.is_empty());
+    assert_eq!(world.number("select total_used from chat_quotas").await, 23);
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
+}
+
+#[tokio::test]
+async fn an_opener_that_sleeps_is_taken_over_however_short_the_waits_of_others_are() {
+    let world = World::new().await;
+    let gate = world.gate_with(|tuning| tuning.deadline = Duration::from_millis(100)).await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    let asleep = gate.postgres.try_lock_partition(place.number()).await.unwrap().expect("nobody opens");
+    let waiting = gate.gate.leave_generation(place, 1).await;
+    assert!(matches!(waiting, Err(GateError::Unavailable { .. })), "somebody is at it");
+    crate::support::eventually("another one takes over", async || gate.gate.leave_generation(place, 1).await.is_ok())
+        .await;
+    drop(asleep);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 5);
+}
+
+#[tokio::test]
+async fn a_gate_whose_redis_accepts_no_writes_leaves_the_partition_to_others() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    let replicas_asked_for = async |count: &str| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("min-replicas-to-write").arg(count);
+        let _: () = command.query_async(&mut world.redis_connection().await).await.unwrap();
+    };
+    replicas_asked_for("1").await;
+    assert!(gate.gate.leave_generation(place, 1).await.is_err());
+    let watermark = gate.postgres.watermark(place.number()).await.unwrap();
+    assert!(watermark.position.is_some(), "nothing was begun that cannot be finished");
+    replicas_asked_for("0").await;
+    gate.gate.leave_generation(place, 1).await.unwrap();
+    gate.flush_and_verify().await;
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ pub(crate) struct Tuning {
     pub(crate) batcher: BatcherOptions,
     pub(crate) response_timeout: Duration,
     pub(crate) on_redis_failure: OnRedisFailure,
+    pub(crate) deadline: Duration,
 }
 
 impl Default for Tuning {
@@ -67,7 +68,8 @@ impl Default for Tuning {
             queue_timeout: Duration::from_secs(5),
             stream_entries_max: 1_000_000,
         };
-        Self { batcher, response_timeout: Duration::from_secs(5), on_redis_failure: OnRedisFailure::Deny }
+        let on_redis_failure = OnRedisFailure::Deny;
+        Self { batcher, response_timeout: Duration::from_secs(5), on_redis_failure, deadline: Duration::from_secs(15) }
     }
 }
 
@@ -191,7 +193,7 @@ impl World {
             batcher: tuning.batcher,
             idempotency_ttl: Duration::from_hours(24),
             on_redis_failure: tuning.on_redis_failure,
-            deadline: Duration::from_secs(15),
+            deadline: tuning.deadline,
         });
         let clock = self.clock.clone();
         let flusher = Flusher {

@@ -105,48 +105,32 @@ pub(in crate::http) async fn status(
     State(verifier): State<Arc<Verifier>>,
 ) -> Result<Response, Problem> {
     let postgres = &verifier.postgres;
-    let partitions = check.partitions().await.map_err(unavailable)?;
-    let redis_answers = partitions.iter().all(|partition| partition.stream.is_some());
-    // While Redis is away it cannot be told; then Postgres is asked for its part.
-    let health = check.look().await.inspect_err(|error| tracing::debug!(%error, "health cannot be told")).ok();
-    let now = gate.now();
-    let (due_rows, inbox, dead_letters) = match &health {
-        Some(health) => (health.due_rows, health.inbox, health.dead_letters),
-        None => (
-            postgres.due_rows(now).await.map_err(unavailable)?,
-            postgres.inbox_waiting().await.map_err(unavailable)?.0,
-            postgres.dead_letter_count().await.map_err(unavailable)?,
-        ),
-    };
-    let mut problems = health.map(|health| health.problems).unwrap_or_default();
-    if !redis_answers {
-        problems.push("Redis does not answer".into());
-    }
+    let health = check.look().await.map_err(unavailable)?;
     let runs = postgres.reset_runs(RUNS_SHOWN).await.map_err(unavailable)?;
     let letters = postgres.dead_letters(LETTERS_SHOWN).await.map_err(unavailable)?;
     Ok(fresh(StatusBody {
-        as_of: millis(now),
+        as_of: millis(gate.now()),
         version: env!("CARGO_PKG_VERSION"),
-        problems,
-        redis_answers,
+        redis_answers: health.partitions.iter().all(|partition| partition.stream.is_some()),
+        problems: health.problems,
         time_zone: gate.calendar().time_zone().name().to_owned(),
         levels: gate
             .levels()
             .iter()
             .map(|level| LevelBody { membership_level: level.name.to_string(), monthly_quota: level.quota.get() })
             .collect(),
-        partitions: partitions.into_iter().map(PartitionBody::from).collect(),
-        due_rows,
+        partitions: health.partitions.into_iter().map(PartitionBody::from).collect(),
+        due_rows: health.due_rows,
         reset_runs: runs.into_iter().map(LastRunBody::from).collect(),
-        inbox,
-        dead_letters,
+        inbox: health.inbox,
+        dead_letters: health.dead_letters,
         newest_dead_letters: letters.into_iter().map(DeadLetterBody::from).collect(),
     }))
 }
 
 impl From<PartitionHealth> for PartitionBody {
     fn from(partition: PartitionHealth) -> Self {
-        let (stream_length, flush_lag) = partition.stream.map(|(length, lag)| (length, lag.into())).unzip();
+        let (stream_length, flush_lag) = partition.stream.map(|stream| (stream.entries, stream.lag.into())).unzip();
         Self {
             number: partition.number,
             generation: partition.generation,

@@ -1,0 +1,84 @@
+//! A replica of the installation's Redis that takes over: too early, or while the old primary is still alive.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use quota_gate::dev::{Lifetime, RedisServer, RedisServerOptions};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    installation::{Installation, ask},
+    proxy::{Mode, Proxy},
+};
+
+/// For how long an old primary may take writes once it has lost its replica, as docs/operations.md has it.
+const LAG_MAX_SECONDS: u64 = 1;
+/// Enough for whatever a server takes its time for.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+pub(crate) struct Replica {
+    server: RedisServer,
+    link: Proxy,
+}
+
+impl Replica {
+    /// Starts one, which follows through a proxy of its own.
+    pub(crate) async fn of(installation: &Installation) -> anyhow::Result<Self> {
+        let primary = &installation.redis;
+        let link = Proxy::before(primary.port()).await;
+        // The same password, so that the gates' URL is good for both.
+        let dir = installation.scratch.path().join(format!("replica-{}", link.port()));
+        std::fs::create_dir_all(&dir)?;
+        std::fs::copy(primary.dir().join("password"), dir.join("password"))?;
+        let password = std::fs::read_to_string(dir.join("password"))?;
+        let options = RedisServerOptions { lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
+        let server = RedisServer::start(&dir, options).await?;
+        // Not in its configuration: if it is restarted later, it is a primary.
+        ask::<()>(&server, &["CONFIG", "SET", "masterauth", password.trim()]).await?;
+        ask::<()>(&server, &["REPLICAOF", "127.0.0.1", &link.port().to_string()]).await?;
+        let began = Instant::now();
+        while !ask::<String>(&server, &["INFO", "replication"]).await?.contains("master_link_status:up") {
+            ensure!(began.elapsed() < WAIT_MAX, "the replica does not follow");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Self { server, link })
+    }
+
+    /// Takes over when it has heard nothing for a while, in which the primary went on acknowledging.
+    pub(crate) async fn take_over(self, installation: &mut Installation, behind: Duration) -> anyhow::Result<()> {
+        self.link.set(Mode::Silent);
+        sleep(behind).await;
+        for gate in &installation.gates {
+            gate.redis.set(Mode::Refuse);
+        }
+        installation.redis.kill().await;
+        ask::<()>(&self.server, &["REPLICAOF", "NO", "ONE"]).await?;
+        for gate in &installation.gates {
+            gate.redis.lead_to(self.server.port());
+            gate.redis.set(Mode::Pass);
+        }
+        installation.redis = self.server;
+        Ok(())
+    }
+
+    /// Takes over for all gates but one, which talks to the old primary until that has stopped by itself, and a while beyond.
+    pub(crate) async fn split(self, installation: &mut Installation, left_behind: usize) -> anyhow::Result<()> {
+        let lag = LAG_MAX_SECONDS.to_string();
+        ask::<()>(&installation.redis, &["CONFIG", "SET", "min-replicas-max-lag", &lag]).await?;
+        ask::<()>(&installation.redis, &["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
+        self.link.set(Mode::Silent);
+        ask::<()>(&self.server, &["REPLICAOF", "NO", "ONE"]).await?;
+        let others = installation.gates.iter().enumerate().filter(|(number, _)| *number != left_behind);
+        others.for_each(|(_, gate)| gate.redis.lead_to(self.server.port()));
+        let began = Instant::now();
+        while ask::<()>(&installation.redis, &["SET", "probe", "1"]).await.is_ok() {
+            ensure!(began.elapsed() < WAIT_MAX, "the old primary still takes writes");
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_secs(3)).await;
+        installation.gates[left_behind].redis.lead_to(self.server.port());
+        installation.redis.kill().await;
+        installation.redis = self.server;
+        Ok(())
+    }
+}
