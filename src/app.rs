@@ -48,6 +48,10 @@ use crate::{
 
 pub use self::stores::{old_credits, postgres, redis, settled_postgres};
 
+/// Far less than it takes to demote a primary, give it another's data and promote it again; long enough that under load no
+/// call asks.
+const IDENTITY_TRUST: Duration = Duration::from_millis(500);
+
 /// Everything that a gate process is made of.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -94,6 +98,7 @@ impl App {
                 queue_length_max: config.redis.queue_length_max,
                 queue_timeout: ms(config.redis.queue_timeout_ms),
                 stream_entries_max: config.redis.stream_entries_max,
+                identity_trust: IDENTITY_TRUST,
             },
             idempotency_ttl: Duration::from_secs(config.quota.idempotency_ttl_seconds),
             on_redis_failure: config.quota.on_redis_failure,

@@ -3,7 +3,7 @@
 //! Applying may be repeated, by any gate, after any crash. A settlement is remembered by its hold in Redis, and a charge in
 //! the log; a message that was let through carries an Idempotency-Key, its client's or one made of its own id.
 
-use super::{Commit, Consume, Gate, GateError, commit::OTHER_COST};
+use super::{Commit, Consume, Gate, GateError, ReservationSigner, commit::OTHER_COST};
 use crate::{
     domain::{
         decision::Decision,
@@ -72,7 +72,8 @@ impl Gate {
     /// # Errors
     /// If Redis or Postgres is away.
     pub async fn apply(&self, item: &InboxItem) -> Result<Applied, GateError> {
-        let (_, reservation) = self.0.read_reservation(&item.reservation_id)?;
+        let reservation =
+            ReservationSigner::read_verified(&item.reservation_id).ok_or(GateError::UnknownReservation)?;
         let outcome = match item.kind {
             InboxKind::Consume => return self.apply_consume(item, reservation).await,
             InboxKind::Commit => {

@@ -49,7 +49,10 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     };
     tokio::pin!(stop);
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
+        let permit = select! {
+            Ok(permit) = Arc::clone(&connections).acquire_owned() => permit,
+            () = &mut stop => break,
+        };
         let (stream, peer) = select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,

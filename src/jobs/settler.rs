@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::{
     select,
     time::{sleep, timeout},
@@ -54,7 +54,8 @@ impl Settler {
                     tracing::info!(settled, "settled what was accepted while Redis was away");
                     continue;
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "the inbox waits"),
+                Ok(Err(error)) if error.is_transient() => tracing::debug!(%error, "the inbox waits"),
+                Ok(Err(error)) => tracing::error!(%error, "an item of the inbox cannot be settled"),
                 Err(_) => tracing::warn!("the inbox waits: Postgres does not answer"),
             }
             select! {
@@ -64,21 +65,28 @@ impl Settler {
         }
     }
 
-    /// Applies some items; returns how many.
+    /// Applies some items; returns how many. One that cannot be applied now keeps no other waiting.
     ///
     /// # Errors
-    /// If a store is away. What was applied stays applied.
+    /// If none could be applied.
     pub async fn step(&self) -> Result<usize, GateError> {
         let (claim, now) = (Uuid::new_v4(), self.clock.now());
         let items = self.postgres.claim_inbox(claim, now, now + CLAIM, ITEMS_PER_STEP).await?;
-        let count = items.len();
         let applying = stream::iter(items).map(|item| self.apply(item, claim)).buffer_unordered(ITEMS_AT_ONCE);
-        if let Err(error) = applying.try_for_each(|()| std::future::ready(Ok(()))).await {
-            // Whoever comes next need not wait for the claim to end.
-            let _ = self.postgres.give_up_claim(claim).await;
+        let (settled, failed) = applying
+            .fold((0, None), async |(settled, failed), outcome| match outcome {
+                Ok(()) => (settled + 1, failed),
+                Err(error) => (settled, failed.or(Some(error))),
+            })
+            .await;
+        let Some(error) = failed else { return Ok(settled) };
+        // Whoever comes next need not wait for the claim to end, and begins with what was not tried yet.
+        let _ = self.postgres.give_up_claim(claim, self.clock.now()).await;
+        if settled == 0 {
             return Err(error);
         }
-        Ok(count)
+        tracing::debug!(%error, settled, "some of the inbox waits");
+        Ok(settled)
     }
 
     async fn apply(&self, item: InboxItem, claim: Uuid) -> Result<(), GateError> {

@@ -24,7 +24,7 @@ use quota_gate::{
 use sha2::{Digest, Sha256};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::{gate::Gate, proxy::Proxy};
+use crate::{cluster, gate::Gate, proxy::Proxy};
 
 pub(crate) const SERVICE_TOKEN: &str = "the token of a chat service";
 pub(crate) const ADMIN_TOKEN: &str = "the token of an administrator";
@@ -48,6 +48,8 @@ pub(crate) struct Options {
     pub(crate) gates: usize,
     pub(crate) redis: RedisServerOptions,
     pub(crate) postgres: PostgresServerOptions,
+    /// Redis is the first node of a cluster, with all of its slots.
+    pub(crate) cluster: bool,
     /// Folders of the servers, if not the run's own.
     pub(crate) redis_dir: Option<PathBuf>,
     pub(crate) postgres_dir: Option<PathBuf>,
@@ -64,6 +66,7 @@ impl Default for Options {
             gates: 2,
             redis: RedisServerOptions { lifetime, ..RedisServerOptions::default() },
             postgres: PostgresServerOptions { lifetime, durability: Durability::Memory, ..Default::default() },
+            cluster: false,
             redis_dir: None,
             postgres_dir: None,
             balanced: false,
@@ -108,7 +111,10 @@ pub(crate) fn signer() -> ReservationSigner {
 }
 
 impl Installation {
-    pub(crate) async fn start(options: Options) -> anyhow::Result<Self> {
+    pub(crate) async fn start(mut options: Options) -> anyhow::Result<Self> {
+        if options.cluster {
+            options.redis.extra.extend(cluster::node_settings());
+        }
         let scratch = ScratchDir::new()?;
         let dir = |given: Option<PathBuf>, name: &str| given.unwrap_or_else(|| scratch.path().join(name));
         let redis_dir = dir(options.redis_dir, "redis");
@@ -117,6 +123,9 @@ impl Installation {
             RedisServer::start(&redis_dir, options.redis),
             PostgresServer::start(&postgres_dir, options.postgres),
         )?;
+        if options.cluster {
+            cluster::take_all_slots(&redis).await?;
+        }
         let store = postgres_store(&postgres.url("postgres"))?;
         store.migrate().await?;
         store.close().await;
@@ -177,10 +186,14 @@ impl Installation {
 
 /// A command to any redis-server.
 pub(crate) async fn ask<T: redis::FromRedisValue>(server: &RedisServer, command: &[&str]) -> anyhow::Result<T> {
+    send(server, redis::Cmd::new().arg(command)).await
+}
+
+/// The same, for words that are no text.
+pub(crate) async fn send<T: redis::FromRedisValue>(server: &RedisServer, command: &redis::Cmd) -> anyhow::Result<T> {
     let client = redis::Client::open(server.url())?;
     let mut connection = client.get_multiplexed_async_connection().await.context("Redis does not answer")?;
-    let (name, arguments) = command.split_first().context("no command")?;
-    Ok(redis::cmd(name).arg(arguments).query_async(&mut connection).await?)
+    Ok(command.query_async(&mut connection).await?)
 }
 
 fn postgres_store(url: &str) -> anyhow::Result<Postgres> {

@@ -14,10 +14,11 @@
 //! | `soak` | random faults, by a seed |
 //! | `run`, `audit` | one run; the invariants |
 //! | `load`, `history` | clients, and what they saw |
-//! | `installation`, `gate`, `proxy`, `replica` | what the fault happens to |
+//! | `installation`, `gate`, `proxy`, `replica`, `cluster` | what the fault happens to |
 #![expect(clippy::print_stdout, reason = "the report is what it is run for")]
 
 mod audit;
+mod cluster;
 mod gate;
 mod history;
 mod installation;

@@ -78,6 +78,26 @@ fn each_decision_that_is_cited_exists() {
 }
 
 #[test]
+fn each_fault_that_is_tried_is_in_the_reliability_table() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (rows, table) = (read("tests/faults/rows/mod.rs"), read("docs/reliability.md"));
+    let tried: Vec<(&str, &str)> = rows
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(';')?.split_once(" \""))
+        .filter_map(|(number, rest)| Some((number, rest.split_once("\" ")?.0)))
+        .collect();
+    assert!(!tried.is_empty());
+    let missing: Vec<_> =
+        tried.iter().filter(|(number, name)| !table.contains(&format!("| {number} | {name} "))).collect();
+    assert!(missing.is_empty(), "tried, but not in the table: {missing:?}");
+    let all = tried.len();
+    for (path, words) in [("README.md", "faults"), ("README.zh-CN.md", "种故障")] {
+        assert!(read(path).contains(&format!("{all} {words}")), "{path} does not say {all} {words}");
+    }
+    assert!(table.contains(&format!("| {all} of {all} |")), "docs/reliability.md does not say {all} of {all}");
+}
+
+#[test]
 fn citations_are_found() {
     let text = "see decision 0003, docs/decisions/0012-clock.md and decisions 0001 and 0002; not migration 0004";
     assert_eq!(cited(text).collect::<Vec<_>>(), ["0003", "0012", "0001", "0002"]);

@@ -103,7 +103,8 @@ impl Postgres {
         })
     }
 
-    /// Takes items that wait and that no other settler is at, the oldest first. They are this claim's until `until`.
+    /// Takes items that wait and that no other settler is at: those that were not tried yet, the oldest first, then those whose last try
+    /// is longest ago. They are this claim's until `until`.
     ///
     /// # Errors
     /// If Postgres is away.
@@ -122,8 +123,8 @@ impl Postgres {
                  select id
                  from inbox
                  where settled_at is null
-                   and (claimed_until is null or claimed_until < $2)
-                 order by accepted_at, id
+                   and (claimed_until is null or claimed_until <= $2)
+                 order by claimed_until nulls first, accepted_at, id
                  limit $4
                  for update skip locked
              )
@@ -158,14 +159,15 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is away; then the claim ends by itself.
-    pub async fn give_up_claim(&self, claim: Uuid) -> Result<(), PostgresError> {
+    pub async fn give_up_claim(&self, claim: Uuid, now: DateTime<Utc>) -> Result<(), PostgresError> {
         sqlx::query!(
             "update inbox
              set claim = null,
-                 claimed_until = null
+                 claimed_until = $2
              where claim = $1
                and settled_at is null",
             claim,
+            now,
         )
         .execute(&self.pool)
         .await?;

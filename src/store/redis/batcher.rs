@@ -57,6 +57,8 @@ pub struct BatcherOptions {
     pub queue_timeout: Duration,
     /// Longest usage stream. Past it nothing new is begun until Postgres has caught up.
     pub stream_entries_max: u32,
+    /// How long a connection that nobody uses is believed to lead to the same Redis; then it is asked again which one it is.
+    pub identity_trust: Duration,
 }
 
 /// Sends requests to Redis. A cheap clone; its workers end when the last clone is dropped.
@@ -295,10 +297,10 @@ impl Worker {
         generation: u32,
         batch: &[Job],
     ) -> Result<&'w [u8], RedisError> {
-        if let Some((idle, _)) = wire
-            && !idle.is_open().await
+        if let Some((idle, server)) = wire
+            && !self.leads_there_still(idle, server).await?
         {
-            // Closed while nobody looked: a new connection, and nothing is in doubt.
+            // Closed while nobody looked, or another Redis by now: a new connection, and nothing is in doubt.
             *wire = None;
         }
         let (wire, server) = match wire {
@@ -316,6 +318,16 @@ impl Worker {
             stream_entries_max: self.options.stream_entries_max,
         };
         self.script.call(wire, call, &context, batch.iter().map(|job| &job.request)).await
+    }
+
+    /// Whether an idle connection is open, and leads to the Redis that it led to. That one may have been a replica meanwhile, have
+    /// taken over another's older data and be the primary again, with every connection still open (decision 0011). On a connection
+    /// that is in use READONLY would have told.
+    async fn leads_there_still(&self, idle: &mut Wire, server: &ServerId) -> Result<bool, RedisError> {
+        if !idle.is_open().await {
+            return Ok(false);
+        }
+        Ok(idle.unused_for() <= self.options.identity_trust || idle.ask_server().await? == *server)
     }
 }
 

@@ -11,7 +11,7 @@ use redis::{ConnectionAddr, ConnectionInfo};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{error::RedisError, fence::ServerId, tls};
@@ -24,6 +24,7 @@ pub(super) struct Wire {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
     response_timeout: Duration,
+    answered_at: Instant,
 }
 
 /// What a command was answered.
@@ -49,7 +50,8 @@ impl Wire {
     ) -> Result<(Self, ServerId), RedisError> {
         let connecting = async {
             let stream = reach(server.addr()).await.map_err(RedisError::away)?;
-            let mut wire = Self { stream, received: Vec::with_capacity(RECEIVE_BYTES), response_timeout };
+            let received = Vec::with_capacity(RECEIVE_BYTES);
+            let mut wire = Self { stream, received, response_timeout, answered_at: Instant::now() };
             wire.log_in(server).await?;
             let server = wire.ask_server().await?;
             Ok((wire, server))
@@ -71,7 +73,8 @@ impl Wire {
         Ok(())
     }
 
-    async fn ask_server(&mut self) -> Result<ServerId, RedisError> {
+    /// Which Redis this is now.
+    pub(super) async fn ask_server(&mut self) -> Result<ServerId, RedisError> {
         match self.ask(&["INFO", "server", "replication"]).await? {
             Received::Text(info) => ServerId::of_info(&String::from_utf8_lossy(info)),
             Received::Refusal(words) => Err(RedisError::Away(words.to_owned())),
@@ -107,6 +110,11 @@ impl Wire {
         .await
     }
 
+    /// Since the last answer.
+    pub(super) fn unused_for(&self) -> Duration {
+        self.answered_at.elapsed()
+    }
+
     /// Sends a command and waits for its answer. After an error, whether Redis carried it out is open, and the connection is of
     /// no use any more.
     pub(super) async fn send(&mut self, command: &[u8]) -> io::Result<Received<'_>> {
@@ -126,6 +134,7 @@ impl Wire {
         match timeout(self.response_timeout, exchange).await {
             Ok(Ok(length)) => {
                 self.received.truncate(length);
+                self.answered_at = Instant::now();
                 Ok(self.received())
             }
             Ok(Err(error)) => Err(error),

@@ -77,4 +77,5 @@ rows! {
     28 "100,000 events wait when a partition is lost" flushing::backlog;
     29 "Postgres is away for ten minutes" postgres::away_for_long, long;
     30 "answers of Redis are lost" redis::answers_lost, short;
+    31 "a slot of a cluster moves away and back" redis::slot_moves;
 }

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     audit::{Allowed, Split},
+    cluster,
     history::Outcome,
     installation::{Options, copy_dir},
     proxy::Trap,
@@ -184,6 +185,36 @@ pub(crate) async fn forgets_functions(seed: u64) -> anyhow::Result<Verdict> {
     let unknown = ended.history.unknown();
     if unknown > 0 {
         ended.violated(format!("{unknown} outcomes are unknown, though nothing was carried out"));
+    }
+    Ok(ended.verdict())
+}
+
+pub(crate) async fn slot_moves(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(Options { cluster: true, ..Options::default() }, seed).await?;
+    let other = cluster::second_node(&run.installation).await?;
+    let slot: i64 = run.installation.redis(&["CLUSTER", "KEYSLOT", "qg:{00}:gen"]).await?;
+    run.fault_begins();
+    cluster::move_slot(slot, &run.installation.redis, &other).await?;
+    sleep(cluster::MOMENT).await;
+    cluster::move_slot(slot, &other, &run.installation.redis).await?;
+    let errors: String = run.installation.redis(&["INFO", "errorstats"]).await?;
+    let mut ended = run.end(Allowed::default()).await?;
+    for code in ["TRYAGAIN", "ASK", "MOVED"] {
+        ended.proves(&format!("Redis answered {code}"), errors.contains(&format!("errorstat_{code}:")));
+    }
+    let (fault, healed) = (ended.fault, ended.healed);
+    let refused =
+        ended.history.count(|event| event.sent > fault && event.sent < healed && event.outcome == Outcome::Refused);
+    ended.proves("messages of the slot's users were refused", refused > 20);
+    let served = ended.history.admitted(|event| event.sent > fault && event.answered < healed);
+    ended.proves("messages of other users went on", served > 20);
+    let unknown = ended.history.unknown();
+    if unknown > 0 {
+        ended.violated(format!("{unknown} outcomes are unknown, though nothing was carried out"));
+    }
+    let reopened = ended.installation.reopened().await?;
+    if reopened > 0 {
+        ended.violated(format!("{reopened} partitions were opened anew, though nothing was lost"));
     }
     Ok(ended.verdict())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -65,6 +66,27 @@ async fn clients_that_send_slowly_or_nothing_or_too_much_are_cut_off_and_take_no
     }
     let answer = answer(&mut bodiless).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("took too long"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_gate_whose_connections_are_all_taken_ends_when_it_is_told_to() {
+    let dev = Dev::start().await;
+    let mut gate = Serve::start_with(
+        &dev,
+        &[("QUOTA_GATE__SERVER__CONNECTIONS_MAX", "2"), ("QUOTA_GATE__SERVER__HEADER_READ_TIMEOUT_MS", "600000")],
+    )
+    .await;
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut connection = connect(&gate).await;
+        connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: gate\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        kept.push(connection);
+    }
+    gate.signal(Signal::SIGTERM);
+    eventually("it ends", async || gate.ended().is_some_and(|status| status.success())).await;
 }
 
 #[tokio::test]

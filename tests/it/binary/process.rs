@@ -254,6 +254,10 @@ impl Serve {
     pub(super) fn wait(&mut self) -> ExitStatus {
         self.process.0.wait().unwrap()
     }
+
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
 }
 
 /// Processes that name this folder on their command line, or work in it.

@@ -177,3 +177,42 @@ async fn what_exceeds_the_quota_after_all_is_overage() {
     assert_eq!(quota.used.get(), 100, "never more than the quota");
     assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 3, "and the rest is on record");
 }
+
+#[tokio::test]
+async fn what_was_accepted_is_made_though_the_secret_is_another_one_by_then() {
+    let mut world = World::new().await;
+    let old = world.impatient_gate(Duration::from_millis(200)).await;
+    let held = old.gate.reservation_id(&hold(&old, "alice", 5).await);
+    world.redis.pause();
+    assert_eq!(old.gate.commit(&held, COST_3).await.unwrap(), Settled::Later);
+    world.redis.resume();
+    let new = world.gate_with(|tuning| tuning.secret = [8; 32]).await;
+    settle(&world, &new).await;
+    assert_eq!(new.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
+    new.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn an_item_that_nobody_can_settle_keeps_no_other_waiting_and_is_not_dropped() {
+    let mut world = World::new().await;
+    let gate = world.impatient_gate(Duration::from_millis(200)).await;
+    let held = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
+    world.redis.pause();
+    assert_eq!(gate.gate.commit(&held, COST_3).await.unwrap(), Settled::Later);
+    world.redis.resume();
+    // More than one step takes, and all of them older.
+    crate::support::execute(
+        &world.database,
+        "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, accepted_at)
+         select gen_random_uuid(), 'bob', 'commit', 'spoilt', 1, 0, '2026-01-01' from generate_series(1, 1200)",
+    )
+    .await;
+    eventually("the commit is made", async || {
+        let _ = gate.settler.step().await;
+        world.number("select count(*) from inbox where settled_at is not null").await == 1
+    })
+    .await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
+    assert_eq!(world.number("select count(*) from inbox where settled_at is null").await, 1200);
+    gate.flush_and_verify().await;
+}

@@ -1,7 +1,10 @@
 //! Redis loses data: users keep what Postgres knows, and only what was not flushed is gone.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use quota_gate::{
+    dev::RedisServer,
     domain::{ap::Ap, decision::Decision},
     gate::{Commit, GateError},
 };
@@ -139,6 +142,43 @@ async fn a_redis_that_was_a_replica_for_a_while_is_another_one_for_whoever_conne
     one.flush_and_verify().await;
 }
 
+#[tokio::test]
+async fn a_redis_that_took_over_a_replicas_older_data_is_another_one_for_whoever_was_connected_all_along() {
+    let world = World::new().await;
+    let replica = crate::support::redis().await;
+    follow(&replica, &world.redis).await;
+    let gate = world.gate_with(|tuning| tuning.batcher.identity_trust = Duration::ZERO).await;
+    assert!(gate.charges("alice", 10).await);
+    assert_eq!(command(&world.redis, &["WAIT", "1", "0"]).await, "1");
+    command(&replica, &["REPLICAOF", "NO", "ONE"]).await;
+    assert!(gate.charges("alice", 50).await);
+    gate.flush_and_verify().await;
+    // The primary follows its former replica, and is promoted again; the gate's connections were open and idle all the time.
+    follow(&world.redis, &replica).await;
+    command(&world.redis, &["REPLICAOF", "NO", "ONE"]).await;
+    assert!(!gate.charges("alice", 41).await, "60 of 100 are used, whatever this Redis says");
+    assert!(gate.charges("alice", 40).await);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
+}
+
+async fn command(server: &RedisServer, words: &[&str]) -> String {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::Cmd::new().arg(words).query_async(&mut connection).await.unwrap()
+}
+
+/// Makes one server a replica of another, and waits until it has the other's data.
+async fn follow(replica: &RedisServer, primary: &RedisServer) {
+    let password = std::fs::read_to_string(primary.dir().join("password")).unwrap();
+    command(replica, &["CONFIG", "SET", "masterauth", password.trim()]).await;
+    command(replica, &["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
+    crate::support::eventually("the replica follows", async || {
+        command(replica, &["INFO", "replication"]).await.contains("master_link_status:up")
+    })
+    .await;
+}
+
 /// Keeps a copy of what Redis has now.
 async fn keep_copy(world: &mut World) {
     world.redis.stop().await;
@@ -247,7 +287,8 @@ async fn a_postgres_that_names_an_older_generation_is_led_to_a_later_one() {
     // As after a restore from a backup that was made before the partition was opened anew.
     crate::support::execute(&world.database, "update flush_watermarks set generation = 1").await;
     assert!(gate.charges("alice", 7).await, "Redis goes on in generation 2");
-    gate.flush_and_verify().await;
+    let flushing = tokio::time::timeout(Duration::from_mins(1), gate.flush_and_verify());
+    flushing.await.expect("the flusher does not go round for ever");
     assert_eq!(world.number("select total_used from chat_quotas").await, 12);
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 3);
 }

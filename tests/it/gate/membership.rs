@@ -107,6 +107,7 @@ async fn a_stale_lower_level_version_never_wins() {
         queue_length_max: 1,
         queue_timeout: std::time::Duration::from_secs(5),
         stream_entries_max: 1_000,
+        identity_trust: std::time::Duration::from_secs(5),
     };
     let clock = (&world.clock, gate.gate.calendar(), gate.gate.levels());
     let sleeper =

@@ -130,6 +130,7 @@ impl Harness {
             queue_length_max: 1_000,
             queue_timeout: std::time::Duration::from_secs(5),
             stream_entries_max: 1_000_000,
+            identity_trust: std::time::Duration::from_secs(5),
         };
         let levels = levels();
         let batcher = Batcher::start(

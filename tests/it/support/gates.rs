@@ -57,6 +57,8 @@ pub(crate) struct Tuning {
     pub(crate) response_timeout: Duration,
     pub(crate) on_redis_failure: OnRedisFailure,
     pub(crate) deadline: Duration,
+    /// Signs reservation ids.
+    pub(crate) secret: [u8; 32],
 }
 
 impl Default for Tuning {
@@ -67,9 +69,11 @@ impl Default for Tuning {
             queue_length_max: 4096,
             queue_timeout: Duration::from_secs(5),
             stream_entries_max: 1_000_000,
+            identity_trust: Duration::from_millis(500),
         };
         let on_redis_failure = OnRedisFailure::Deny;
-        Self { batcher, response_timeout: Duration::from_secs(5), on_redis_failure, deadline: Duration::from_secs(15) }
+        let (response_timeout, deadline) = (Duration::from_secs(5), Duration::from_secs(15));
+        Self { batcher, response_timeout, on_redis_failure, deadline, secret: [7; 32] }
     }
 }
 
@@ -189,7 +193,7 @@ impl World {
             calendar,
             clock: self.clock.clone(),
             levels,
-            signer: ReservationSigner::new(&[7; 32]).expect("a secret"),
+            signer: ReservationSigner::new(&tuning.secret).expect("a secret"),
             batcher: tuning.batcher,
             idempotency_ttl: Duration::from_hours(24),
             on_redis_failure: tuning.on_redis_failure,

@@ -1,0 +1,83 @@
+//! A Redis Cluster of two nodes: the installation's, which has all slots at first, and another one.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use quota_gate::dev::{Lifetime, RedisServer, RedisServerOptions};
+use redis::Cmd;
+use tokio::time::{Instant, sleep};
+
+use crate::installation::{Installation, ask, send};
+
+/// Keys that move at once: few, so that calls meet a slot of which a part has gone.
+const KEYS_AT_ONCE: &str = "5";
+/// For how long the load meets each state of a slot.
+pub(crate) const MOMENT: Duration = Duration::from_millis(700);
+/// Enough for whatever a server takes its time for.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Lines of a node's configuration. A node that has lost its last slot stays a primary.
+pub(crate) fn node_settings() -> Vec<String> {
+    ["cluster-enabled yes", "cluster-require-full-coverage no", "cluster-allow-replica-migration no"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Gives a node every slot, and waits until it serves them.
+pub(crate) async fn take_all_slots(node: &RedisServer) -> anyhow::Result<()> {
+    ask::<()>(node, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await?;
+    until(node, &["CLUSTER", "INFO"], "cluster_state:ok").await
+}
+
+/// Starts a node that has no slots, and waits until it and the installation's know each other.
+pub(crate) async fn second_node(installation: &Installation) -> anyhow::Result<RedisServer> {
+    let first = &installation.redis;
+    let dir = installation.scratch.path().join("second-node");
+    std::fs::create_dir_all(&dir)?;
+    std::fs::copy(first.dir().join("password"), dir.join("password"))?;
+    let options =
+        RedisServerOptions { lifetime: Lifetime::Scratch, extra: node_settings(), ..RedisServerOptions::default() };
+    let second = RedisServer::start(&dir, options).await?;
+    ask::<()>(&second, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string()]).await?;
+    for (node, other) in [(first, &second), (&second, first)] {
+        let id: String = ask(other, &["CLUSTER", "MYID"]).await?;
+        until(node, &["CLUSTER", "NODES"], &id).await?;
+    }
+    until(&second, &["CLUSTER", "INFO"], "cluster_state:ok").await?;
+    Ok(second)
+}
+
+/// As `redis-cli --cluster reshard` does it.
+pub(crate) async fn move_slot(slot: i64, from: &RedisServer, to: &RedisServer) -> anyhow::Result<()> {
+    let slot = slot.to_string();
+    let from_id: String = ask(from, &["CLUSTER", "MYID"]).await?;
+    let to_id: String = ask(to, &["CLUSTER", "MYID"]).await?;
+    ask::<()>(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await?;
+    ask::<()>(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await?;
+    sleep(MOMENT).await;
+    let password = std::fs::read_to_string(from.dir().join("password"))?;
+    let port = to.port().to_string();
+    loop {
+        let keys: Vec<Vec<u8>> = ask(from, &["CLUSTER", "GETKEYSINSLOT", &slot, KEYS_AT_ONCE]).await?;
+        if keys.is_empty() {
+            break;
+        }
+        let mut migrate = Cmd::new();
+        migrate.arg(&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "AUTH", password.trim(), "KEYS"]).arg(keys);
+        send::<()>(from, &migrate).await?;
+    }
+    sleep(MOMENT).await;
+    for node in [to, from] {
+        ask::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;
+    }
+    Ok(())
+}
+
+async fn until(node: &RedisServer, command: &[&str], has: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !ask::<String>(node, command).await?.contains(has) {
+        ensure!(began.elapsed() < WAIT_MAX, "{} has no {has}", command.join(" "));
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
