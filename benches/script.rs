@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use quota_gate::{
     dev::{RedisServer, ScratchDir},
     domain::{
@@ -214,7 +215,9 @@ impl Bench {
         };
         let opening = async {
             let redis = Redis::new(&options)?;
-            let drained = redis.drain(self.partition, &[]).await?;
+            let mut draining = redis.drain(self.partition, &[]).await?;
+            while draining.next().await?.is_some() {}
+            let drained = draining.ended().context("the streams are not read")?;
             anyhow::ensure!(redis.open(self.partition, 1, &drained).await?, "the partition does not open");
             Ok(())
         };

@@ -5,7 +5,8 @@
 -- hold that was alive when its period ended (`covered`) is still charged. What is not charged is overage.
 --
 -- A commit that Postgres accepted while Redis was away counts as of that time, and is remembered for longer: whoever
--- applies it may be slow.
+-- applies it may be slow. By then the settlement of a first attempt, whose answer was lost, may be forgotten:
+-- UNKNOWN_HOLD again, and the gate asks the log.
 --
 -- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; accepted in ms
 --            I6, 0 for one that is made now; then the event's tail
@@ -31,7 +32,7 @@ local function commit(op, at, slot, outcome)
     remove_hold(id)
   elseif at_ms > expiry_ms + SETTLE_WINDOW_MS then
     return answer(slot, false, EXPIRED)
-  elseif may_be_settled_elsewhere(hold_generation, adopt) then
+  elseif may_be_settled_elsewhere(hold_generation, adopt) or may_be_forgotten(accepted_ms, adopt) then
     return answer(slot, false, UNKNOWN_HOLD)
   end
 

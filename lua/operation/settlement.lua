@@ -7,7 +7,7 @@
 -- generation may have been settled there: Redis cannot know, so the answer is UNKNOWN_HOLD, and the gate asks
 -- Postgres and comes back with `adopt`.
 --
--- Defines: the states; settlement_of, keep_settlement, may_be_settled_elsewhere
+-- Defines: the states; settlement_of, keep_settlement, may_be_settled_elsewhere, may_be_forgotten
 
 local COMMITTED, COMMITTED_LATE, RELEASED = 1, 2, 3
 
@@ -24,4 +24,9 @@ end
 
 local function may_be_settled_elsewhere(hold_generation, adopt)
   return hold_generation ~= generation and adopt == 0
+end
+
+-- A settlement made before Postgres accepted the commit is kept for at least twice as long as this.
+local function may_be_forgotten(accepted_ms, adopt)
+  return accepted_ms > 0 and adopt == 0 and now_ms > accepted_ms + SETTLE_WINDOW_MS
 end

@@ -4,6 +4,8 @@
 //! sent again with a seed before it. When the partition is not open in the generation that this gate named, the
 //! generation is learned from Postgres, or a new one opened, and the operation begins again.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{GateError, Inner};
@@ -18,7 +20,7 @@ use crate::{
 
 impl Inner {
     /// Carries out an operation, bringing the user or opening the partition where needed.
-    pub(super) async fn call(&self, user: &UserId, operation: Operation) -> Result<Answer, GateError> {
+    pub(super) async fn call(self: &Arc<Self>, user: &UserId, operation: Operation) -> Result<Answer, GateError> {
         let partition = self.partitions.of(user);
         let deadline = Instant::now() + self.deadline;
         loop {
@@ -27,7 +29,7 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
                 // Nothing happened, so beginning again is safe.
                 Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.meet_stale(partition, generation).await?;
+                    self.meet_stale(partition, generation, deadline).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -47,7 +49,7 @@ impl Inner {
             return Ok(answer);
         }
         let loaded = self.loader.load(partition, user).await?;
-        self.batcher.generations().learn(partition, loaded.generation);
+        self.batcher.generations().learn(partition, loaded.generation, None);
         if generation.is_some_and(|needed| needed != loaded.generation) {
             return Err(RedisError::Stale);
         }

@@ -52,7 +52,7 @@ impl Gate {
             adopt,
             accepted_at,
         };
-        let answer = match gate.settle(reservation, operation).await? {
+        let answer = match gate.settle(reservation, accepted_at, operation).await? {
             Settling::Answered(answer) => answer,
             Settling::CommittedBefore(logged) => {
                 if logged.ap.saturating_add(logged.overage) != ap {

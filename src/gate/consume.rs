@@ -1,6 +1,6 @@
 //! Consume: check and charge in one step.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{
@@ -47,7 +47,8 @@ impl Gate {
         let operation = gate.consume_operation(event, request);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {
-            let generation = match self.charged_earlier(partition, event, request).await? {
+            let asking = self.charged_earlier(partition, event, request);
+            let generation = match timeout_at(deadline, asking).await.map_err(|_| GateError::slow())?? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
                 Earlier::NoKey => break gate.call(&request.user, operation).await?,
                 Earlier::NotBefore(generation) => generation,
@@ -55,7 +56,7 @@ impl Gate {
             match gate.call_in(Some(generation), partition, &request.user, &operation).await {
                 Ok(answer) => break answer,
                 Err(RedisError::Stale) if Instant::now() < deadline => {
-                    gate.meet_stale(partition, generation).await?;
+                    gate.meet_stale(partition, generation, deadline).await?;
                 }
                 Err(error) => return Err(error.into()),
             }

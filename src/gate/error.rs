@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{domain::InvalidInput, store::redis::Status};
 
 /// Why the gate could not answer. A denial is not an error: see [`Decision`](crate::domain::decision::Decision).
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum GateError {
     /// The request cannot be meant.
     #[error(transparent)]
@@ -61,6 +61,11 @@ impl GateError {
     /// It is wrong in any mode of the rollout.
     pub(super) const fn is_callers_fault(&self) -> bool {
         matches!(self, Self::Invalid(_) | Self::Mismatch(_))
+    }
+
+    /// Postgres has not answered in time.
+    pub(super) fn slow() -> Self {
+        Self::Unavailable { reason: "Postgres does not answer".into(), retry_after: Duration::from_secs(1) }
     }
 
     /// Postgres has been away for so long that Redis keeps as many charges as it may.

@@ -60,14 +60,15 @@ impl Gate {
         if request.idempotency_key.is_none() {
             return Ok(Earlier::NoKey);
         }
-        let believed = gate.batcher.generations().get(partition);
-        if believed <= FIRST_GENERATION {
+        let (believed, opened_at) = gate.batcher.generations().opened(partition);
+        let now = gate.now();
+        let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
+        // Should it be over by now, the call is STALE.
+        if believed <= FIRST_GENERATION || opened_at.is_some_and(|at| at + remembered < now) {
             return Ok(Earlier::NotBefore(believed));
         }
         let watermark = gate.postgres.watermark(partition.number()).await?;
-        gate.batcher.generations().learn(partition, watermark.generation);
-        let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
-        let now = gate.now();
+        gate.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
         if watermark.opened_at + remembered < now {
             return Ok(Earlier::NotBefore(watermark.generation));
         }
@@ -76,7 +77,8 @@ impl Gate {
         let Some(logged) = gate.postgres.find_event(event, &request.user, from, to).await? else {
             return Ok(Earlier::NotBefore(watermark.generation));
         };
-        let same = logged.ap == request.ap
+        // What was let through while Redis was away may be overage in part.
+        let same = logged.ap.saturating_add(logged.overage) == request.ap
             && logged.session == request.session.as_str()
             && u32::try_from(logged.tokens) == Ok(request.tokens.get())
             && logged.model == request.model;

@@ -57,6 +57,8 @@ impl Gate {
                 metrics::counter!("quota_gate_inbox_accepted_total", "kind" => item.kind.as_str()).increment(1);
                 Ok(())
             }
+            // The message was let through before, and what its quota does not cover is being recorded.
+            Ok(Acceptance::OtherKind(InboxKind::Commit)) if item.kind == InboxKind::Consume => Ok(()),
             Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
             Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
             Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),

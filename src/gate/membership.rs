@@ -1,7 +1,7 @@
 //! Membership: change a user's level. Postgres first, then Redis; a Redis failure is retried until it arrives, and
 //! when this gate ends before, by the announcer of any other (`jobs/announcer.rs`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -114,7 +114,7 @@ fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidI
 
 impl Inner {
     /// Tells Redis, again and again until it has heard. A level version makes repeating harmless.
-    async fn tell_redis(&self, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
+    async fn tell_redis(self: &Arc<Self>, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
         let mut pause = RETRY_PAUSE_MIN;
         loop {
             let answer = self.call(user, Operation::SetLevel(membership_of(row))).await;

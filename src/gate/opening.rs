@@ -3,21 +3,27 @@
 //! g is the generation in Postgres.
 //!
 //! 0. Postgres: mark the row *opening*, where generation = g. From here every flusher's compare-and-swap fails.
-//! 1. Redis: close, that is delete the fence if it is still the one that was seen. From here every operation is STALE.
-//! 2. Read every stream of the partition whole.
-//! 3. Postgres, only where generation = g and opening: the events that are not there yet, and the totals of just those.
+//! 1. Redis: close, that is delete the fence if it is still the one that was seen before. From here every operation is STALE.
+//! 2. Read every stream of the partition to its end, a part at a time.
+//! 3. Postgres, for each part, only where generation = g and opening: the events that are not there yet, and the totals of just those.
 //! 4. Redis: open, only if the fence is still absent and each stream still ends in the entry that was drained.
 //! 5. Postgres, only where generation = g and opening: the new generation, with the watermark at its genesis entry.
+//!
+//! An opening is a task of its own: whoever waits for it may stop waiting, and it goes on; however much there is to drain,
+//! what was drained stays drained.
 //!
 //! Each step may be repeated, interleaved with another opener's, or taken late by a process that slept: the
 //! conditions make that safe, not the advisory lock, which only saves work. A condition that does not hold ends the
 //! attempt; whoever still meets STALE begins again. ARCHITECTURE.md tells what each condition is for.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
-    sync::Mutex,
-    time::{Instant, sleep},
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{Gate, GateError, Inner};
@@ -26,65 +32,115 @@ use crate::{
         journal::Watermark,
         partition::{Partition, Partitions},
     },
-    store::redis::Fence,
+    store::{
+        postgres::{DrainReport, PostgresError},
+        redis::{Fence, RedisError},
+    },
 };
 
 /// How long to wait for another opener before taking over: many times what an opening takes.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Longest time for one step, or one part of a drain. A store that hangs does not end it by itself.
+const STEP_MAX: Duration = Duration::from_secs(15);
+/// Attempts whose conditions did not hold end after this; whoever still meets STALE begins again.
+const ATTEMPTS_MAX: Duration = Duration::from_secs(30);
+/// A gate that starts has nothing better to do than to wait.
+const START_MAX: Duration = Duration::from_hours(1);
 
-/// One opening of a partition at a time in this process.
+/// What came of an opening; none while it is under way.
+type Outcome = Option<Result<(), GateError>>;
+
+/// The openings under way: one of a partition at a time in this process.
 #[derive(Debug)]
-pub(super) struct Openings(Box<[Mutex<Option<Elsewhere>>]>);
+pub(super) struct Openings(Box<[Mutex<watch::Receiver<Outcome>>]>);
 
-/// Another process is leaving this generation of the partition, as far as its lock can tell.
-#[derive(Debug, Clone, Copy)]
-struct Elsewhere {
-    generation: u32,
-    /// When that was first seen, in whichever request.
-    since: Instant,
+/// Why a generation is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// An operation was STALE: perhaps only its connection was outdated.
+    Stale,
+    /// A flusher missed its anchor, or met an opening that stands still.
+    Lost,
+}
+
+/// Why an attempt ended early.
+enum Ended {
+    /// A condition did not hold: somebody else is at it.
+    Overtaken,
+    Failed(GateError),
 }
 
 impl Openings {
     pub(super) fn new(partitions: Partitions) -> Self {
-        Self(partitions.all().map(|_| Mutex::new(None)).collect())
+        Self(partitions.all().map(|_| Mutex::new(watch::channel(Some(Ok(()))).1)).collect())
+    }
+
+    /// The opening that is under way, or the one that `begin` begins.
+    fn join(&self, partition: Partition, begin: impl FnOnce() -> watch::Receiver<Outcome>) -> watch::Receiver<Outcome> {
+        let mut under_way = self.0[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.borrow().is_some() || under_way.has_changed().is_err() {
+            *under_way = begin();
+        }
+        under_way.clone()
     }
 }
 
 impl Gate {
-    /// Goes on to a later generation than `left`, because Redis has lost data of that one.
+    /// Goes on to a later generation than `left`, because Redis has lost data of that one, or an opening of it stands still.
     ///
     /// # Errors
     /// [`GateError::Unavailable`] if Redis or Postgres is away, or the partition is not open in time.
     pub async fn leave_generation(&self, partition: Partition, left: u32) -> Result<(), GateError> {
-        self.0.leave_generation(partition, left).await
+        let deadline = Instant::now() + self.0.deadline;
+        self.0.leave(partition, left, Cause::Lost, deadline).await
     }
 }
 
 impl Inner {
     /// Finds the partition's generation, and opens one if there is none.
-    pub(super) async fn learn_generation(&self, partition: Partition) -> Result<u32, GateError> {
+    pub(super) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
-        self.batcher.generations().learn(partition, watermark.generation);
+        self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
         if !self.is_open(partition, watermark).await? {
-            self.leave_generation(partition, watermark.generation).await?;
+            self.leave(partition, watermark.generation, Cause::Lost, Instant::now() + START_MAX).await?;
         }
         Ok(self.batcher.generations().get(partition))
     }
 
     /// After an operation was STALE in `generation`: goes on to a later one, unless only the connection was outdated.
-    pub(super) async fn meet_stale(&self, partition: Partition, generation: u32) -> Result<(), GateError> {
-        let deadline = Instant::now() + self.deadline;
-        let mut elsewhere = self.openings.0[partition.index()].lock().await;
+    pub(super) async fn meet_stale(
+        self: &Arc<Self>,
+        partition: Partition,
+        generation: u32,
+        deadline: Instant,
+    ) -> Result<(), GateError> {
         if self.batcher.generations().get(partition) > generation {
             return Ok(());
         }
-        let watermark = self.postgres.watermark(partition.number()).await?;
-        if watermark.generation == generation && self.is_open(partition, watermark).await? {
-            return Ok(());
+        self.leave(partition, generation, Cause::Stale, deadline).await
+    }
+
+    /// Waits for the opening that is under way, or begins one.
+    async fn leave(
+        self: &Arc<Self>,
+        partition: Partition,
+        left: u32,
+        cause: Cause,
+        deadline: Instant,
+    ) -> Result<(), GateError> {
+        let mut outcome = self.openings.join(partition, || {
+            let (sender, receiver) = watch::channel(None);
+            let inner = Arc::clone(self);
+            tokio::spawn(async move { sender.send_replace(Some(inner.open_later_than(partition, left, cause).await)) });
+            receiver
+        });
+        let ended = timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
+        match ended {
+            Ok(Ok(ended)) => ended.clone().unwrap_or(Ok(())),
+            Ok(Err(_)) | Err(_) => Err(being_opened(partition)),
         }
-        self.open_later_than(partition, generation, &mut elsewhere, deadline).await
     }
 
     /// Whether Postgres and this very Redis agree that the generation is open.
@@ -93,83 +149,102 @@ impl Inner {
         Ok(watermark.position.is_some() && self.redis.fence(partition).await? == Some(open))
     }
 
-    /// After a flusher missed its anchor in `left`, or met an opening of it that stands still.
-    pub(super) async fn leave_generation(&self, partition: Partition, left: u32) -> Result<(), GateError> {
-        let deadline = Instant::now() + self.deadline;
-        let mut elsewhere = self.openings.0[partition.index()].lock().await;
-        self.open_later_than(partition, left, &mut elsewhere, deadline).await
-    }
-
-    /// Goes on to a later generation than `left`, in which an operation was STALE or a flusher missed its anchor:
-    /// one that another gate has opened, or a new one. Asks until there is one, or the deadline is over. Believes
-    /// Postgres, not what this gate knew: a Postgres that was restored may be behind it.
-    async fn open_later_than(
-        &self,
-        partition: Partition,
-        left: u32,
-        elsewhere: &mut Option<Elsewhere>,
-        deadline: Instant,
-    ) -> Result<(), GateError> {
+    /// Goes on to a later generation than `left`: one that another gate has opened, or a new one. Believes Postgres, not
+    /// what this gate knew: a Postgres that was restored may be behind it.
+    async fn open_later_than(&self, partition: Partition, left: u32, cause: Cause) -> Result<(), GateError> {
+        let number = partition.number();
+        let began = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
+        let mut elsewhere: Option<(u32, Instant)> = None;
         loop {
-            let watermark = self.postgres.watermark(partition.number()).await?;
+            let watermark = step(self.postgres.watermark(number)).await?;
             let generation = watermark.generation;
-            if watermark.position.is_some() && generation > left {
-                self.batcher.generations().learn(partition, generation);
+            if watermark.position.is_some()
+                && (generation > left
+                    || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
+            {
+                self.batcher.generations().learn(partition, generation, Some(watermark.opened_at));
                 return Ok(());
             }
-            let known = elsewhere.filter(|elsewhere| elsewhere.generation == generation);
-            let take_over = known.is_some_and(|elsewhere| elsewhere.since.elapsed() >= TAKE_OVER_AFTER);
-            let lock = self.postgres.try_lock_partition(partition.number()).await?;
-            if lock.is_some() || take_over {
-                if let Some(opened) = self.open(partition, generation).await? {
-                    self.batcher.generations().learn(partition, opened);
-                    return Ok(());
+            let lock = step(self.postgres.try_lock_partition(number)).await?;
+            // As far as the lock tells, another process is at it, and has been since then.
+            let since = elsewhere.filter(|(of, _)| *of == generation).map(|(_, since)| since);
+            if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
+                match self.open(partition, generation).await {
+                    Ok(opened) => {
+                        self.batcher.generations().learn(partition, opened, Some(self.now()));
+                        return Ok(());
+                    }
+                    Err(Ended::Failed(error)) => return Err(error),
+                    Err(Ended::Overtaken) => {}
                 }
-            } else if known.is_none() {
-                *elsewhere = Some(Elsewhere { generation, since: Instant::now() });
+            } else if since.is_none() {
+                elsewhere = Some((generation, Instant::now()));
             }
             drop(lock);
-            if Instant::now() > deadline {
-                let reason = format!("partition {partition} is being opened");
-                return Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(1) });
+            if began.elapsed() > ATTEMPTS_MAX {
+                return Err(being_opened(partition));
             }
+            // Whoever is at it gets time.
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
 
-    /// One attempt at the six steps. None when a condition did not hold: somebody else is at it.
-    async fn open(&self, partition: Partition, generation: u32) -> Result<Option<u32>, GateError> {
+    /// One attempt at the six steps.
+    async fn open(&self, partition: Partition, generation: u32) -> Result<u32, Ended> {
         let number = partition.number();
         // Whoever talks to a primary that has lost its replicas, and may not write, must not take the partition away from
         // those who talk to its successor.
         self.redis.try_write(partition).await?;
-        if !self.postgres.begin_opening(number, generation, self.now()).await? {
-            return Ok(None);
-        }
+        // Seen before the row is marked: an opener that sleeps in between closes nothing that another one has opened.
         let fence = self.redis.fence(partition).await?;
-        if !self.redis.close(partition, fence.as_ref()).await? {
-            return Ok(None);
-        }
+        overtaken_unless(step(self.postgres.begin_opening(number, generation, self.now())).await?)?;
+        overtaken_unless(self.redis.close(partition, fence.as_ref()).await?)?;
         let also: Vec<u32> = fence.iter().map(Fence::generation).chain([generation]).collect();
-        let drained = self.redis.drain(partition, &also).await?;
-        let levels = self.postgres.all_levels().await?;
-        let Some(report) =
-            self.postgres.drain(number, generation, &drained.entries, &levels, self.calendar, self.now()).await?
-        else {
-            return Ok(None);
-        };
+        let levels = step(self.postgres.all_levels()).await?;
+        let mut report = DrainReport::default();
+        let mut draining = self.redis.drain(partition, &also).await?;
+        while let Some(entries) = draining.next().await? {
+            let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());
+            report += step(written).await?.ok_or(Ended::Overtaken)?;
+        }
+        let drained = draining.ended().ok_or(Ended::Overtaken)?;
         let opened = drained.generation_max + 1;
-        if !self.redis.open(partition, opened, &drained).await? {
-            return Ok(None);
-        }
-        if !self.postgres.finish_opening(number, generation, opened, self.now()).await? {
-            return Ok(None);
-        }
+        overtaken_unless(self.redis.open(partition, opened, &drained).await?)?;
+        overtaken_unless(step(self.postgres.finish_opening(number, generation, opened, self.now())).await?)?;
         metrics::counter!("quota_gate_generations_opened_total").increment(1);
         tracing::info!(%partition, generation = opened, previous = generation, events = report.events,
             inserted = report.inserted, "opened a partition");
-        Ok(Some(opened))
+        Ok(opened)
+    }
+}
+
+fn being_opened(partition: Partition) -> GateError {
+    let reason = format!("partition {partition} is being opened");
+    GateError::Unavailable { reason, retry_after: Duration::from_secs(1) }
+}
+
+async fn step<T>(asking: impl Future<Output = Result<T, PostgresError>>) -> Result<T, GateError> {
+    let hangs = |_| GateError::Unavailable {
+        reason: format!("Postgres has not answered in {STEP_MAX:?}"),
+        retry_after: Duration::from_secs(1),
+    };
+    Ok(timeout(STEP_MAX, asking).await.map_err(hangs)??)
+}
+
+const fn overtaken_unless(holds: bool) -> Result<(), Ended> {
+    if holds { Ok(()) } else { Err(Ended::Overtaken) }
+}
+
+impl From<GateError> for Ended {
+    fn from(error: GateError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<RedisError> for Ended {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error.into())
     }
 }

@@ -64,7 +64,7 @@ impl Gate {
     /// A release, by Redis or not at all.
     pub(super) async fn release_now(&self, reservation: &Reservation) -> Result<Released, GateError> {
         let operation = |adopt| Operation::Release { reservation: reservation.clone(), adopt };
-        let Settling::Answered(answer) = self.0.settle(reservation, operation).await? else {
+        let Settling::Answered(answer) = self.0.settle(reservation, None, operation).await? else {
             return Err(GateError::AlreadySettled("it was committed"));
         };
         match answer.status {

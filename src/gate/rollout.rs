@@ -93,10 +93,11 @@ impl Gate {
                 tracing::warn!(%error, "a message passes undecided: the rollout is in shadow mode");
                 Ok(Decision::Passed(Passed::Undecided))
             }
-            decision => {
+            Ok(allowed) => {
                 switch.shadow_allowed.one();
-                decision
+                Ok(allowed)
             }
+            Err(callers_fault) => Err(callers_fault),
         }
     }
 }

@@ -4,12 +4,16 @@
 //! because a generation opens only after the older streams were drained. So Postgres is asked for the generation, then
 //! for the log, and the answer counts only as long as that generation lasts.
 
-use tokio::time::Instant;
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::{Instant, timeout_at};
 
 use super::{GateError, Inner};
 use crate::{
     domain::{
         hold::{Reservation, SETTLE_WINDOW},
+        journal::{Entry, Watermark},
         partition::Partition,
     },
     store::{
@@ -17,6 +21,9 @@ use crate::{
         redis::{Answer, Operation, RedisError, Status},
     },
 };
+
+/// Redis and this gate agree about the time to within this, or nobody decides.
+const CLOCKS_APART: TimeDelta = TimeDelta::minutes(1);
 
 /// How a hold stands.
 pub(super) enum Settling {
@@ -27,27 +34,30 @@ pub(super) enum Settling {
 }
 
 impl Inner {
-    /// Carries out a commit or a release; `operation` makes it, given whether Postgres has vouched for the hold.
+    /// Carries out a commit or a release; `operation` makes it, given whether Postgres has vouched for the hold. `accepted_at`: when
+    /// Postgres accepted it, if it did.
     pub(super) async fn settle(
-        &self,
+        self: &Arc<Self>,
         reservation: &Reservation,
+        accepted_at: Option<DateTime<Utc>>,
         operation: impl Fn(bool) -> Operation,
     ) -> Result<Settling, GateError> {
         let partition = self.partitions.of(&reservation.user);
+        let deadline = Instant::now() + self.deadline;
         let answer = self.call(&reservation.user, operation(false)).await?;
         if answer.status != Status::UnknownHold {
             return Ok(Settling::Answered(answer));
         }
-        let deadline = Instant::now() + self.deadline;
         loop {
-            let (generation, logged) = self.logged_commit(partition, reservation).await?;
+            let asking = self.logged_commit(partition, reservation, accepted_at);
+            let (generation, logged) = timeout_at(deadline, asking).await.map_err(|_| GateError::slow())??;
             if let Some(logged) = logged {
                 return Ok(Settling::CommittedBefore(logged));
             }
             match self.call_in(Some(generation), partition, &reservation.user, &operation(true)).await {
                 Ok(answer) => return Ok(Settling::Answered(answer)),
                 Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.meet_stale(partition, generation).await?;
+                    self.meet_stale(partition, generation, deadline).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -58,14 +68,46 @@ impl Inner {
         &self,
         partition: Partition,
         reservation: &Reservation,
+        accepted_at: Option<DateTime<Utc>>,
     ) -> Result<(u32, Option<LoggedUsage>), GateError> {
-        // A commit comes after the hold was made, and no hold lives longer than a few hours of extensions. A day
-        // to either side keeps the search in the log's partitions of those days.
-        let around = SETTLE_WINDOW + chrono::TimeDelta::days(1);
+        let watermark = self.postgres.watermark(partition.number()).await?;
+        self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
+        // Until then Redis remembers what was settled in this generation.
+        if let Some(accepted_at) = accepted_at.filter(|at| self.now() + CLOCKS_APART > *at + SETTLE_WINDOW) {
+            self.is_flushed_until(partition, watermark, accepted_at + CLOCKS_APART).await?;
+        }
+        // A commit comes after the hold was made, and no hold lives longer than a few hours of extensions. A day to either side keeps the
+        // search in the log's partitions of those days; what was accepted is charged whenever Redis is back.
+        let around = SETTLE_WINDOW + TimeDelta::days(1);
         let (from, to) = (reservation.expires_at - around, reservation.expires_at + around);
-        let generation = self.postgres.watermark(partition.number()).await?.generation;
-        self.batcher.generations().learn(partition, generation);
+        let to = to.max(self.now() + CLOCKS_APART);
         let logged = self.postgres.find_event(reservation.hold, &reservation.user, from, to).await?;
-        Ok((generation, logged))
+        Ok((watermark.generation, logged))
     }
+
+    /// Whether the log has all that was journalled until then: where Redis has forgotten a settlement, only the log can tell.
+    async fn is_flushed_until(
+        &self,
+        partition: Partition,
+        watermark: Watermark,
+        until: DateTime<Utc>,
+    ) -> Result<(), GateError> {
+        if let Some(from) = watermark.position {
+            let entries = self.redis.read_stream(partition, watermark.generation, from.id, 2).await?;
+            let flushed = match entries.as_slice() {
+                [anchor] => anchor.position() == from,
+                [anchor, next, ..] => anchor.position() == from && is_after(next, until),
+                [] => false,
+            };
+            if flushed {
+                return Ok(());
+            }
+        }
+        let reason = format!("usage of partition {partition} waits for Postgres, and may have been charged already");
+        Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(1) })
+    }
+}
+
+fn is_after(entry: &Entry, until: DateTime<Utc>) -> bool {
+    entry.events().first().is_some_and(|event| event.at > until)
 }

@@ -1,5 +1,7 @@
 //! Step 3 of an opening: what the old streams hold and Postgres does not have yet.
 
+use std::ops::AddAssign;
+
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -26,8 +28,9 @@ pub struct DrainReport {
 }
 
 impl Postgres {
-    /// Writes the events that are not there yet, and adds just those to the totals. None, with nothing changed, unless
-    /// the partition is being opened in this generation.
+    /// Writes the events of a part of the streams that are not there yet, and adds just those to the totals. None, with nothing
+    /// changed, unless the partition is being opened in this generation. What was drained stays drained, whatever becomes of
+    /// the rest.
     ///
     /// # Errors
     /// If Postgres is away.
@@ -73,5 +76,13 @@ impl Postgres {
         usage_days::add(&mut transaction, number(partition), &new, levels, calendar).await?;
         transaction.commit().await?;
         Ok(Some(report))
+    }
+}
+
+impl AddAssign for DrainReport {
+    fn add_assign(&mut self, part: Self) {
+        self.events += part.events;
+        self.inserted += part.inserted;
+        self.dead_letters += part.dead_letters;
     }
 }

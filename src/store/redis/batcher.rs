@@ -9,11 +9,12 @@
 use std::{
     sync::{
         Arc, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use metrics::{Gauge, Histogram};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -40,9 +41,10 @@ use crate::{
     store::breaker::Breaker,
 };
 
-/// The generation of each partition, as this gate believes it to be; 0 before it has asked.
+/// The generation of each partition, as this gate believes it to be (0 before it has asked), and since when it is open, where that is
+/// known. Both in one word: the generation above, seconds since 1970 below.
 #[derive(Debug, Clone)]
-pub struct Generations(Arc<[AtomicU32]>);
+pub struct Generations(Arc<[AtomicU64]>);
 
 /// How the batcher behaves.
 #[derive(Debug, Clone)]
@@ -109,18 +111,29 @@ impl Generations {
     /// None is known yet.
     #[must_use]
     pub fn unknown(partitions: Partitions) -> Self {
-        Self(partitions.all().map(|_| AtomicU32::new(0)).collect())
+        Self(partitions.all().map(|_| AtomicU64::new(0)).collect())
     }
 
     /// What this gate believes.
     #[must_use]
     pub fn get(&self, partition: Partition) -> u32 {
-        self.0[partition.index()].load(Ordering::Acquire)
+        self.opened(partition).0
+    }
+
+    /// The same, and since when it is open, at most a second too late; none where nobody has said.
+    #[must_use]
+    pub fn opened(&self, partition: Partition) -> (u32, Option<DateTime<Utc>>) {
+        let word = self.0[partition.index()].load(Ordering::Acquire);
+        let [generation, seconds] =
+            [word >> 32, word & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
+        (generation, DateTime::from_timestamp(seconds.into(), 0).filter(|_| seconds > 0))
     }
 
     /// What Postgres says now. Generations only rise, so an older word is ignored.
-    pub fn learn(&self, partition: Partition, generation: u32) {
-        self.0[partition.index()].fetch_max(generation, Ordering::AcqRel);
+    pub fn learn(&self, partition: Partition, generation: u32, opened_at: Option<DateTime<Utc>>) {
+        let seconds = opened_at.and_then(|at| u32::try_from(at.timestamp() + 1).ok()).unwrap_or(0);
+        let word = u64::from(generation) << 32 | u64::from(seconds);
+        self.0[partition.index()].fetch_max(word, Ordering::AcqRel);
     }
 }
 
@@ -298,7 +311,7 @@ impl Worker {
         batch: &[Job],
     ) -> Result<&'w [u8], RedisError> {
         if let Some((idle, server)) = wire
-            && !self.leads_there_still(idle, server).await?
+            && !self.leads_there_still(idle, server).await
         {
             // Closed while nobody looked, or another Redis by now: a new connection, and nothing is in doubt.
             *wire = None;
@@ -323,11 +336,11 @@ impl Worker {
     /// Whether an idle connection is open, and leads to the Redis that it led to. That one may have been a replica meanwhile, have
     /// taken over another's older data and be the primary again, with every connection still open (decision 0011). On a connection
     /// that is in use READONLY would have told.
-    async fn leads_there_still(&self, idle: &mut Wire, server: &ServerId) -> Result<bool, RedisError> {
-        if !idle.is_open().await {
-            return Ok(false);
-        }
-        Ok(idle.unused_for() <= self.options.identity_trust || idle.ask_server().await? == *server)
+    async fn leads_there_still(&self, idle: &mut Wire, server: &ServerId) -> bool {
+        // One whose other end has vanished without a word gives no answer, and is no more use than a closed one.
+        idle.is_open().await
+            && (idle.unused_for() <= self.options.identity_trust
+                || matches!(idle.ask_server().await, Ok(found) if found == *server))
     }
 }
 

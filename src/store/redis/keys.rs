@@ -43,9 +43,10 @@ pub(super) fn stream(partition: Partition, generation: u32) -> String {
     format!("qg:{{{partition}}}:ev:{generation}")
 }
 
-/// `qg:{NN}:i:<user>:<key>`: the first answer to a request that carried an Idempotency-Key.
+/// `qg:{NN}:i:<user>/<key>`: the first answer to a request that carried an Idempotency-Key. No user id has a slash, so that no two
+/// pairs of user and key are spelled alike.
 pub(super) fn outcome(partition: Partition, user: &UserId, key: &IdempotencyKey) -> Vec<u8> {
-    format!("qg:{{{partition}}}:i:{user}:{}", key.as_str()).into_bytes()
+    format!("qg:{{{partition}}}:i:{user}/{}", key.as_str()).into_bytes()
 }
 
 /// `qg:{NN}:s:<sixteen bytes>`: how a hold was settled.
@@ -75,7 +76,7 @@ mod tests {
         assert_eq!(generations(partition), "qg:{03}:gens");
         assert_eq!(stream(partition, 12), "qg:{03}:ev:12");
         let key = IdempotencyKey::parse("{k}").unwrap();
-        assert_eq!(outcome(partition, &user, &key), b"qg:{03}:i:alice@example.com:1:{k}");
+        assert_eq!(outcome(partition, &user, &key), b"qg:{03}:i:alice@example.com:1/{k}");
         assert_eq!(settlement(partition, Uuid::from_bytes(*b"0123456789abcdef")), b"qg:{03}:s:0123456789abcdef");
     }
 

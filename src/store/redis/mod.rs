@@ -36,7 +36,7 @@ pub use self::{
     facts::RedisFacts,
     fence::{Fence, ServerId},
     operation::{Idempotency, Membership, Operation, Request, Seed},
-    partition::{Drained, Swept},
+    partition::{Drained, Draining, Swept},
     record::{Hold, Record},
     reply::{Answer, Status},
     script::{Context, Script},

@@ -2,7 +2,7 @@
 //!
 //! The order in which these are called, and what Postgres does in between, is in `gate/opening.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
@@ -16,11 +16,21 @@ use crate::domain::{
 /// Entries per read while a stream is drained: some thousand events, a few hundred kilobytes.
 const DRAIN_ENTRIES: usize = 1_000;
 
-/// Everything that a partition's streams held when they were drained.
+/// A drain under way: it holds a part of the streams at a time, however long they are.
+#[derive(Debug)]
+pub struct Draining {
+    redis: Redis,
+    partition: Partition,
+    /// The generations whose streams are not read to their end yet.
+    unread: VecDeque<u32>,
+    /// What was read last of the first of them.
+    last: Option<RawEntry>,
+    drained: Drained,
+}
+
+/// Where a partition's streams ended when they were drained.
 #[derive(Debug, Clone)]
 pub struct Drained {
-    /// The entries of all streams.
-    pub entries: Vec<Entry>,
     /// The highest generation seen in this Redis, 0 for none.
     pub generation_max: u32,
     listed: usize,
@@ -34,6 +44,35 @@ pub struct Swept {
     pub deleted: u64,
     /// Records that were freed of expired holds.
     pub freed: u64,
+}
+
+impl Draining {
+    /// The next entries; none when all streams are read.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn next(&mut self) -> Result<Option<Vec<Entry>>, RedisError> {
+        while let Some(generation) = self.unread.front().copied() {
+            let start = self.last.as_ref().map_or_else(|| "-".to_owned(), |last| format!("({}", last.id));
+            let read = self.redis.read_raw(&keys::stream(self.partition, generation), &start, DRAIN_ENTRIES).await?;
+            let is_complete = read.len() < DRAIN_ENTRIES;
+            self.last = read.last().cloned().or(self.last.take());
+            if is_complete {
+                self.drained.streams.push((generation, self.last.take()));
+                self.unread.pop_front();
+            }
+            if !read.is_empty() {
+                return Ok(Some(read.into_iter().map(RawEntry::decode).collect()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the streams ended; none unless all are read.
+    #[must_use]
+    pub fn ended(self) -> Option<Drained> {
+        self.unread.is_empty().then_some(self.drained)
+    }
 }
 
 impl Redis {
@@ -76,53 +115,27 @@ impl Redis {
             .map_err(|error| RedisError::of_sent(&error))
     }
 
-    /// Reads every stream of a partition whole: those listed, and those of the fence and of Postgres' generation.
+    /// Begins to read every stream of a partition: those listed, and those of the fence and of Postgres' generation.
     ///
     /// # Errors
     /// If Redis does not answer. Nothing is changed in any case.
-    pub async fn drain(&self, partition: Partition, also: &[u32]) -> Result<Drained, RedisError> {
-        let listed: BTreeSet<u32> = {
-            let mut connection = self.connection().await?;
-            redis::cmd("SMEMBERS")
-                .arg(keys::generations(partition))
-                .query_async(&mut connection)
-                .await
-                .map_err(RedisError::not_executed)?
-        };
+    pub async fn drain(&self, partition: Partition, also: &[u32]) -> Result<Draining, RedisError> {
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(keys::generations(partition));
+        let listed: BTreeSet<u32> = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
         let generations: BTreeSet<u32> = listed.iter().chain(also).copied().collect();
-        let mut drained = Drained {
-            entries: Vec::new(),
-            generation_max: generations.last().copied().unwrap_or(0),
-            listed: listed.len(),
-            streams: Vec::with_capacity(generations.len()),
-        };
-        for generation in generations {
-            let last = self.drain_stream(partition, generation, &mut drained.entries).await?;
-            drained.streams.push((generation, last));
-        }
-        Ok(drained)
-    }
-
-    async fn drain_stream(
-        &self,
-        partition: Partition,
-        generation: u32,
-        entries: &mut Vec<Entry>,
-    ) -> Result<Option<RawEntry>, RedisError> {
-        let key = keys::stream(partition, generation);
-        let (mut start, mut last) = ("-".to_owned(), None);
-        loop {
-            let read = self.read_raw(&key, &start, DRAIN_ENTRIES).await?;
-            let complete = read.len() < DRAIN_ENTRIES;
-            if let Some(entry) = read.last() {
-                start = format!("({}", entry.id);
-                last = Some(entry.clone());
-            }
-            entries.extend(read.into_iter().map(RawEntry::decode));
-            if complete {
-                return Ok(last);
-            }
-        }
+        Ok(Draining {
+            redis: self.clone(),
+            partition,
+            drained: Drained {
+                generation_max: generations.last().copied().unwrap_or(0),
+                listed: listed.len(),
+                streams: Vec::with_capacity(generations.len()),
+            },
+            unread: generations.into_iter().collect(),
+            last: None,
+        })
     }
 
     /// Begins a generation, if nothing happened since the drain. False when something did.

@@ -11,6 +11,7 @@ use quota_gate::{
         usage::Tokens,
     },
     gate::{Commit, Consume, GateError},
+    store::postgres::{InboxItem, InboxKind},
 };
 
 use crate::support::{GateUnderTest, World, consume, eventually, key, reserve, user};
@@ -215,4 +216,37 @@ async fn an_item_that_nobody_can_settle_keeps_no_other_waiting_and_is_not_droppe
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
     assert_eq!(world.number("select count(*) from inbox where settled_at is null").await, 1200);
     gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_charged_once_however_late_it_is_settled() {
+    let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    let reservation = hold(&gate, "alice", 5).await;
+    let id = gate.gate.reservation_id(&reservation);
+    // It is carried out, and nobody hears of it: so Postgres accepts it, and Redis is out of reach for half an hour.
+    gate.gate.commit(&id, COST_3).await.unwrap();
+    let item = InboxItem {
+        id: reservation.hold,
+        user: user("alice"),
+        kind: InboxKind::Commit,
+        reservation_id: id,
+        ap: Ap::new(3),
+        tokens: Tokens::ZERO,
+        model: None,
+        idempotency_key: None,
+        accepted_at: world.clock.now(),
+    };
+    gate.postgres.accept(&item).await.unwrap();
+    world.set_time("2026-11-10T12:30:00Z").await;
+    let mut redis = world.redis_connection().await;
+    let settlements: Vec<Vec<u8>> = redis::cmd("KEYS").arg("qg:*:s:*").query_async(&mut redis).await.unwrap();
+    let forgotten: usize = redis::cmd("DEL").arg(settlements).query_async(&mut redis).await.unwrap();
+    assert_eq!(forgotten, 1, "its time to live is over by then");
+    assert!(gate.settler.step().await.is_err(), "the charge is still in the journal: the log cannot tell");
+    gate.flusher.flush_all().await.unwrap();
+    settle(&world, &gate).await;
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1);
 }

@@ -6,7 +6,7 @@ use quota_gate::{
     gate::{Consume, GateError, Reserve},
 };
 
-use crate::support::{World, consume, key, reserve};
+use crate::support::{World, consume, key, reserve, user};
 
 #[tokio::test]
 async fn the_same_key_and_request_has_the_first_answer_and_one_charge() {
@@ -107,4 +107,35 @@ async fn a_key_whose_charge_was_flushed_is_still_known_after_redis_lost_everythi
     assert_eq!(firsts, 1);
     gate.flush_and_verify().await;
     assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 8);
+}
+
+#[tokio::test]
+async fn long_after_a_loss_a_message_with_a_key_needs_no_postgres() {
+    let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    assert!(gate.charges("alice", 5).await);
+    gate.gate.leave_generation(partition, 1).await.unwrap();
+    assert!(gate.charges("alice", 5).await, "and her record is of this generation");
+    // As long as keys are remembered, and a little longer.
+    world.set_time("2026-11-11T12:00:02Z").await;
+    gate.postgres.close().await;
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
+    assert!(matches!(gate.gate.consume(request).await, Ok(Decision::Allowed(_))));
+}
+
+#[tokio::test]
+async fn no_two_pairs_of_user_and_key_share_an_answer() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let ask = async |who: &str, its_key: &str| {
+        let request = Consume { idempotency_key: Some(key(its_key)), ..consume(who, 5) };
+        let Decision::Allowed(charged) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };
+        charged.replayed
+    };
+    // Joined by a colon they would read alike, and share an answer where they share a partition.
+    for number in 0..16 {
+        assert!(!ask(&format!("team-{number}"), "alice:1").await);
+        assert!(!ask(&format!("team-{number}:alice"), "1").await);
+    }
 }

@@ -113,7 +113,7 @@ async fn a_stale_lower_level_version_never_wins() {
     let sleeper =
         quota_gate::store::redis::Batcher::start(&gate.redis, &script, gate.gate.partitions(), clock, &options);
     let partition = gate.gate.partitions().of(&user("alice"));
-    sleeper.generations().learn(partition, 1);
+    sleeper.generations().learn(partition, 1, None);
     let request = Request { user: user("alice"), operation: Operation::SetLevel(stale), seed: None, generation: None };
     sleeper.call(partition, request).await.unwrap().unwrap();
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 3000);

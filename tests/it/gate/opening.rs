@@ -8,10 +8,13 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use quota_gate::{
-    domain::{clock::Clock, decision::Decision, partition::Partition},
+    domain::{clock::Clock, decision::Decision, journal::Entry, partition::Partition},
     gate::GateError,
     jobs::{flusher::Step, health::HealthCheck},
-    store::postgres::{Flush, FlushOutcome},
+    store::{
+        postgres::{Flush, FlushOutcome},
+        redis::Drained,
+    },
 };
 
 use crate::support::{GateUnderTest, World, user};
@@ -20,15 +23,19 @@ fn partition(gate: &GateUnderTest) -> Partition {
     gate.gate.partitions().of(&user("alice"))
 }
 
-async fn drain_to_postgres(
-    gate: &GateUnderTest,
-    generation: u32,
-    drained: &quota_gate::store::redis::Drained,
-) -> Option<u64> {
+async fn drain(gate: &GateUnderTest) -> (Drained, Vec<Entry>) {
+    let mut draining = gate.redis.drain(partition(gate), &[1]).await.unwrap();
+    let mut entries = Vec::new();
+    while let Some(part) = draining.next().await.unwrap() {
+        entries.extend(part);
+    }
+    (draining.ended().unwrap(), entries)
+}
+
+async fn drain_to_postgres(gate: &GateUnderTest, generation: u32, entries: &[Entry]) -> Option<u64> {
     let levels = gate.postgres.all_levels().await.unwrap();
     let (number, now) = (partition(gate).number(), now());
-    let report =
-        gate.postgres.drain(number, generation, &drained.entries, &levels, gate.gate.calendar(), now).await.unwrap();
+    let report = gate.postgres.drain(number, generation, entries, &levels, gate.gate.calendar(), now).await.unwrap();
     report.map(|report| report.inserted)
 }
 
@@ -46,14 +53,14 @@ async fn an_opener_that_slept_changes_nothing_once_another_has_opened() {
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     let fence = gate.redis.fence(place).await.unwrap();
     assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
-    let asleep = gate.redis.drain(place, &[1]).await.unwrap();
+    let (asleep, entries) = drain(&gate).await;
     // The gate meets STALE, takes over, opens generation 2, and goes on.
     assert!(gate.charges("alice", 7).await);
     gate.flush_and_verify().await;
     assert!(gate.charges("alice", 11).await);
     // The sleeper wakes: none of its steps does anything any more.
     assert!(!gate.redis.close(place, fence.as_ref()).await.unwrap(), "the fence is another one");
-    assert_eq!(drain_to_postgres(&gate, 1, &asleep).await, None, "the generation is another one");
+    assert_eq!(drain_to_postgres(&gate, 1, &entries).await, None, "the generation is another one");
     assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence is there");
     assert!(!gate.postgres.finish_opening(place.number(), 1, 2, now()).await.unwrap());
     assert!(!gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
@@ -68,12 +75,12 @@ async fn a_charge_that_comes_after_the_drain_keeps_the_partition_from_opening() 
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
-    let drained = gate.redis.drain(place, &[1]).await.unwrap();
+    let (drained, entries) = drain(&gate).await;
     // The fence was not closed yet, and a charge slips in; then the fence goes.
     assert!(gate.charges("alice", 7).await);
     let fence = gate.redis.fence(place).await.unwrap();
     assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
-    assert_eq!(drain_to_postgres(&gate, 1, &drained).await, Some(1));
+    assert_eq!(drain_to_postgres(&gate, 1, &entries).await, Some(1));
     assert!(!gate.redis.open(place, 2, &drained).await.unwrap(), "the stream does not end where it was drained");
     assert!(gate.charges("alice", 1).await);
     gate.flush_and_verify().await;

@@ -141,9 +141,11 @@ impl Harness {
             &batching,
         );
         let this = Self { redis, batcher, clock, calendar, levels, partitions };
-        let drained = this.redis.drain(this.partition(), &[]).await.unwrap();
+        let mut draining = this.redis.drain(this.partition(), &[]).await.unwrap();
+        assert!(draining.next().await.unwrap().is_none());
+        let drained = draining.ended().unwrap();
         assert!(this.redis.open(this.partition(), 1, &drained).await.unwrap());
-        this.batcher.generations().learn(this.partition(), 1);
+        this.batcher.generations().learn(this.partition(), 1, None);
         this
     }
 
