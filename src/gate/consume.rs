@@ -30,8 +30,9 @@ impl Gate {
             return Ok(self.let_out());
         }
         let asked = (Asked::Consume, mode, Instant::now());
-        let decision = match self.consume_now(&request).await {
-            Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, away).await,
+        let event = self.0.id_of("consume", &request.user, request.idempotency_key.as_ref());
+        let decision = match self.consume_now(&request, event).await {
+            Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, event, away).await,
             decision => decision,
         };
         let level_of = |charged: &Charged| (charged.quota.level, charged.degraded);
@@ -39,11 +40,10 @@ impl Gate {
         self.under(mode, decision)
     }
 
-    /// The same, by Redis or not at all.
-    pub(super) async fn consume_now(&self, request: &Consume) -> Result<Decision<Charged>, GateError> {
+    /// The same, by Redis or not at all; the charge has this id.
+    pub(super) async fn consume_now(&self, request: &Consume, event: Uuid) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
         let partition = gate.partitions.of(&request.user);
-        let event = gate.id_of("consume", &request.user, request.idempotency_key.as_ref());
         let operation = gate.consume_operation(event, request);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {

@@ -4,6 +4,8 @@
 //! charge: each message goes into the inbox and is charged when Redis is back, what the quota then does not cover as overage. A
 //! user whose quota is exhausted by what Postgres knows is denied, for Postgres never knows too much.
 
+use uuid::Uuid;
+
 use super::{Consume, Gate, GateError, Inner, Reserve};
 use crate::{
     domain::{
@@ -27,6 +29,7 @@ impl Gate {
     pub(super) async fn consume_degraded(
         &self,
         request: &Consume,
+        event: Uuid,
         away: GateError,
     ) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
@@ -35,8 +38,6 @@ impl Gate {
             Some(Err(denied)) => return Ok(Decision::Denied(denied)),
             None => return Err(away),
         };
-        // The id that an ordinary consume of this message has, so that it is charged once whichever way it goes.
-        let event = gate.id_of("consume", &request.user, request.idempotency_key.as_ref());
         let reservation = gate.unheld(event, &quota, (&request.user, &request.session), request.ap, Ttl::DEFAULT);
         let item = InboxItem {
             id: event,
@@ -92,7 +93,7 @@ impl Inner {
     /// A reservation that nobody holds.
     fn unheld(
         &self,
-        hold: uuid::Uuid,
+        hold: Uuid,
         quota: &Quota,
         (user, session): (&UserId, &SessionId),
         ap: Ap,

@@ -103,7 +103,7 @@ impl Gate {
             model: item.model.clone(),
             idempotency_key: Some(key),
         };
-        match self.consume_now(&message).await {
+        match self.consume_now(&message, item.id).await {
             Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
             Ok(Decision::Denied(_) | Decision::Passed(_)) => Ok(Applied::Denied),
             Err(error) if error.is_transient() => Err(error),

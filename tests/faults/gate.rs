@@ -12,7 +12,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::{
     installation::{SERVICE_TOKEN, shared_settings},
@@ -20,7 +22,7 @@ use crate::{
 };
 
 /// A debug build on a loaded machine, with partitions to open.
-const START_MAX: Duration = Duration::from_mins(1);
+const START_MAX: Duration = Duration::from_secs(20);
 
 /// One gate. Killed when dropped.
 pub(crate) struct Gate {
@@ -135,46 +137,57 @@ impl Gate {
         fs::read_to_string(&self.log).unwrap_or_default().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// One metric, all its labels added up.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let text = match reqwest::get(format!("{}/metrics", self.url)).await {
-            Ok(response) => response.text().await.unwrap_or_default(),
-            Err(_) => return 0.0,
-        };
+    /// One metric, all its labels added up; none when the gate does not have it.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = reqwest::get(format!("{}/metrics", self.url)).await.ok()?.text().await.ok()?;
         text.lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+            .map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .reduce(|sum, value| Some(sum? + value?))?
     }
 
     /// `GET /api/chat/quota/reset`: what waits for Postgres and for Redis.
     pub(crate) async fn backlog(&self) -> Option<u64> {
-        let health = reqwest::Client::new()
-            .get(format!("{}/api/chat/quota/reset", self.url))
-            .timeout(Duration::from_secs(2))
-            .send()
-            .await
-            .ok()?;
-        let health: serde_json::Value = health.json().await.ok()?;
-        let unknown = ["does not answer", "is being opened"];
-        let mut problems = health["problems"].as_array()?.iter().filter_map(serde_json::Value::as_str);
-        if problems.any(|problem| unknown.iter().any(|words| problem.contains(words))) {
-            return None;
-        }
+        let health = self.health().await?;
         Some(health["flushLag"]["events"].as_u64()? + health["inbox"].as_u64()?)
     }
 
-    /// Charges one AP to this user: was the request decided by Redis, one way or the other?
-    pub(crate) async fn decides(&self, user: &str) -> bool {
+    /// For how many seconds usage has waited for Postgres.
+    pub(crate) async fn lag_seconds(&self) -> Option<u64> {
+        self.health().await?["flushLag"]["seconds"].as_u64()
+    }
+
+    async fn health(&self) -> Option<Value> {
+        let request =
+            reqwest::Client::new().get(format!("{}/api/chat/quota/reset", self.url)).timeout(Duration::from_secs(2));
+        let health: Value = request.send().await.ok()?.json().await.ok()?;
+        let unknown = ["does not answer", "is being opened"];
+        let mut problems = health["problems"].as_array()?.iter().filter_map(Value::as_str);
+        if problems.any(|problem| unknown.iter().any(|words| problem.contains(words))) {
+            return None;
+        }
+        Some(health)
+    }
+
+    /// Charges one AP to this user; the usage event, if Redis decided.
+    pub(crate) async fn charge(&self, user: &str) -> Option<Uuid> {
         let request = reqwest::Client::new()
             .post(format!("{}/api/chat/quota/consume", self.url))
             .bearer_auth(SERVICE_TOKEN)
-            .json(&serde_json::json!({"userUuid": user, "sessionId": "probe"}))
+            .json(&json!({"userUuid": user, "sessionId": "probe"}))
             .timeout(Duration::from_secs(2));
-        match request.send().await {
-            Ok(response) => matches!(response.status().as_u16(), 200 | 429),
-            Err(_) => false,
-        }
+        let answer: Value = request.send().await.ok()?.error_for_status().ok()?.json().await.ok()?;
+        if answer["degraded"] == true { None } else { answer["usageId"].as_str()?.parse().ok() }
+    }
+
+    /// What this user's holds take from the quota now.
+    pub(crate) async fn held(&self, user: &str) -> Option<u64> {
+        let request = reqwest::Client::new()
+            .get(format!("{}/api/chat/quota", self.url))
+            .bearer_auth(SERVICE_TOKEN)
+            .header("X-User-Id", user)
+            .timeout(Duration::from_secs(2));
+        request.send().await.ok()?.json::<Value>().await.ok()?["held"].as_u64()
     }
 }
 

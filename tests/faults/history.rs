@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::load::user;
+
 /// One request and its answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
@@ -23,8 +25,11 @@ pub(crate) enum Kind {
     Consume,
     /// An attempt at a consume with an Idempotency-Key that was made again: the last attempt tells what came of it.
     Attempt,
+    /// A consume with an Idempotency-Key whose answer, this event, was known already.
+    Again(Uuid),
     Reserve,
     /// Of this hold.
+    Extend(Uuid),
     Commit(Uuid),
     Release(Uuid),
 }
@@ -35,6 +40,8 @@ pub(crate) enum Outcome {
     Charged { event: Uuid, ap: u32, overage: u32, degraded: bool },
     /// 201: this hold.
     Held { hold: Uuid, degraded: bool },
+    /// 200 of an extension.
+    Extended,
     /// 200 of a release.
     Released,
     /// 202: it will be settled.
@@ -60,6 +67,11 @@ impl Event {
 }
 
 impl History {
+    /// What one user asked.
+    pub(crate) fn of(&self, who: &str) -> impl Iterator<Item = &Event> {
+        self.0.iter().filter(move |event| user(event.user) == who)
+    }
+
     pub(crate) fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.0.iter().filter(|event| wanted(event)).count()
     }

@@ -31,8 +31,8 @@ pub(crate) const ADMIN_TOKEN: &str = "the token of an administrator";
 pub(crate) const CRON_TOKEN: &str = "the token of the reset job";
 const RESERVATION_SECRET: &str = "signs reservations, at least 32 bytes";
 pub(crate) const PARTITIONS: u16 = 4;
-/// AP per month of new users in a run: some users reach it, most do not.
-pub(crate) const QUOTA: u32 = 400;
+/// AP per month of new users in a run: the busy ones reach it soon, most do not.
+pub(crate) const QUOTA: u32 = 100;
 
 /// Everything of one run. All of it ends when this is dropped.
 pub(crate) struct Installation {

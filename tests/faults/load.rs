@@ -26,8 +26,12 @@ use crate::{
     installation::{SERVICE_TOKEN, signer},
 };
 
-/// Users of a run. Half of the messages come from the first twentieth, so that some reach their quota.
+/// Users of a run.
 pub(crate) const USERS: usize = 400;
+/// A quarter of the messages come from these few, who have soon used up their quotas, so that denials are tried as well.
+pub(crate) const BUSY_USERS: usize = 4;
+/// A quarter come from these, who are never long unknown to Redis.
+pub(crate) const HOT_USERS: usize = USERS / 20;
 const CLIENTS: u64 = 12;
 /// A client's pause between two messages, at most: some thousand messages a second are more than two cores can test.
 const PAUSE_MAX_MS: u64 = 12;
@@ -36,8 +40,11 @@ const AP_MAX: u32 = 7;
 const REQUEST_MAX: Duration = Duration::from_secs(12);
 /// How long a client repeats what it may repeat.
 const REPEAT_MAX: Duration = Duration::from_secs(40);
+const REPEAT_PAUSE: Duration = Duration::from_millis(50);
 /// What an abandoned reservation holds on to for so long.
-const TTL_SECONDS: u64 = 4;
+pub(crate) const TTL: Duration = Duration::from_secs(2);
+/// One reservation in so many is committed after it has expired.
+const LATE_ONE_IN: u32 = 150;
 
 /// Clients at work. They stop when told to, or when this is dropped.
 pub(crate) struct Load {
@@ -126,14 +133,15 @@ async fn watch_readiness(gates: Arc<[Target]>, mut stop: watch::Receiver<bool>) 
 impl Worker {
     async fn run(mut self) -> Vec<Event> {
         while !*self.stop.borrow() {
-            let user = if self.random.bool() { self.random.usize(..USERS / 20) } else { self.random.usize(..USERS) };
+            let user = match self.random.u8(..4) {
+                0 => self.random.usize(..BUSY_USERS),
+                1 => self.random.usize(..HOT_USERS),
+                _ => self.random.usize(..USERS),
+            };
             let ap = self.random.u32(1..=AP_MAX);
             let refused = match self.random.u8(..10) {
-                0..=4 => self.consume(user, ap, None).await,
-                5 => {
-                    let key = Uuid::from_u128(self.random.u128(..)).to_string();
-                    self.consume_until_known(user, ap, &key).await
-                }
+                0..=4 => self.consume(user, Kind::Consume, ap, None).await,
+                5 => self.consume_until_known(user, ap).await,
                 _ => self.reserve_and_settle(user, ap).await,
             };
             let pause = if refused { 30 } else { self.random.u64(0..=PAUSE_MAX_MS) };
@@ -143,19 +151,33 @@ impl Worker {
     }
 
     /// Whether the gate could not decide.
-    async fn consume(&mut self, user: usize, ap: u32, key: Option<&str>) -> bool {
+    async fn consume(&mut self, user: usize, kind: Kind, ap: u32, key: Option<&str>) -> bool {
         let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "tokens": ap * 100});
-        let (outcome, _) = self.ask(user, Kind::Consume, ap, "/api/chat/quota/consume", &body, key).await;
+        let (outcome, _) = self.ask(user, kind, ap, "/api/chat/quota/consume", &body, key).await;
         matches!(outcome, Outcome::Refused | Outcome::Unknown)
     }
 
-    async fn consume_until_known(&mut self, user: usize, ap: u32, key: &str) -> bool {
+    async fn consume_until_known(&mut self, user: usize, ap: u32) -> bool {
+        let key = self.key();
         let deadline = Instant::now() + REPEAT_MAX;
         let from = self.events.len();
-        while self.consume(user, ap, Some(key)).await && Instant::now() < deadline {
-            sleep(Duration::from_millis(50)).await;
+        while self.consume(user, Kind::Consume, ap, Some(&key)).await && Instant::now() < deadline {
+            sleep(REPEAT_PAUSE).await;
         }
-        // All attempts were one request. What the last one was answered is what came of it.
+        if self.are_one_request(from) {
+            if let Some(Outcome::Charged { event, .. }) = self.events.last().map(|event| event.outcome)
+                && self.random.u8(..4) == 0
+            {
+                // Whoever repeats what is known gets the same answer.
+                self.consume(user, Kind::Again(event), ap, Some(&key)).await;
+            }
+            return false;
+        }
+        true
+    }
+
+    /// All attempts were one request, and what the last one was answered is what came of it; if that is known.
+    fn are_one_request(&mut self, from: usize) -> bool {
         let known = !matches!(self.events.last().map(|event| event.outcome), Some(Outcome::Refused | Outcome::Unknown));
         if known {
             let sent = self.events[from].sent;
@@ -163,30 +185,70 @@ impl Worker {
             self.events[from..last].iter_mut().for_each(|attempt| attempt.kind = Kind::Attempt);
             self.events[last].sent = sent;
         }
-        !known
+        known
+    }
+
+    fn key(&mut self) -> String {
+        Uuid::from_u128(self.random.u128(..)).to_string()
     }
 
     async fn reserve_and_settle(&mut self, user: usize, ap: u32) -> bool {
-        let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "ttlSeconds": TTL_SECONDS});
-        let (outcome, answer) = self.ask(user, Kind::Reserve, ap, "/api/chat/quota/reservations", &body, None).await;
-        let Outcome::Held { hold, .. } = outcome else {
-            return matches!(outcome, Outcome::Refused | Outcome::Unknown);
-        };
-        let id = answer["reservationId"].as_str().unwrap_or_default().to_owned();
-        sleep(Duration::from_millis(self.random.u64(..60))).await;
-        match self.random.u8(..10) {
-            0 => {}
-            1..=3 => self.settle(user, Kind::Release(hold), ap, &id).await,
-            _ => {
-                let cost = self.random.u32(1..=ap + 2);
-                self.settle(user, Kind::Commit(hold), cost, &id).await;
+        let ttl = TTL.as_secs();
+        let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "ttlSeconds": ttl});
+        // One in four may be repeated until it is known.
+        let key = (self.random.u8(..4) == 0).then(|| self.key());
+        let deadline = Instant::now() + REPEAT_MAX;
+        let from = self.events.len();
+        let (hold, answer) = loop {
+            let path = "/api/chat/quota/reservations";
+            let (outcome, answer) = self.ask(user, Kind::Reserve, ap, path, &body, key.as_deref()).await;
+            match outcome {
+                Outcome::Held { hold, .. } => break (hold, answer),
+                Outcome::Refused | Outcome::Unknown if key.is_some() && Instant::now() < deadline => {
+                    sleep(REPEAT_PAUSE).await;
+                }
+                outcome => return matches!(outcome, Outcome::Refused | Outcome::Unknown),
             }
+        };
+        self.are_one_request(from);
+        let mut id = answer["reservationId"].as_str().unwrap_or_default().to_owned();
+        sleep(Duration::from_millis(self.random.u64(..60))).await;
+        if self.random.u8(..10) == 0 {
+            id = self.extend(user, hold, ap, id).await;
+        }
+        if self.random.u32(..LATE_ONE_IN) == 0 {
+            sleep(2 * TTL).await;
+        }
+        let cost = self.random.u32(1..=ap + 2);
+        let (settled, contrary) = match self.random.u8(..10) {
+            0 => return false,
+            1..=3 => ((Kind::Release(hold), ap), (Kind::Commit(hold), cost)),
+            _ => ((Kind::Commit(hold), cost), (Kind::Release(hold), ap)),
+        };
+        if self.settle(user, settled, &id).await {
+            // Whoever settles again is told the same, and whoever settles the other way is told so.
+            match self.random.u8(..8) {
+                0 => self.settle(user, settled, &id).await,
+                1 => self.settle(user, contrary, &id).await,
+                _ => true,
+            };
         }
         false
     }
 
-    /// Repeats the settlement until its outcome is known.
-    async fn settle(&mut self, user: usize, kind: Kind, ap: u32, id: &str) {
+    /// The id to settle by from now on.
+    async fn extend(&mut self, user: usize, hold: Uuid, ap: u32, id: String) -> String {
+        let path = format!("/api/chat/quota/reservations/{id}/extend");
+        let (outcome, answer) =
+            self.ask(user, Kind::Extend(hold), ap, &path, &json!({"ttlSeconds": TTL.as_secs()}), None).await;
+        match (outcome, answer["reservationId"].as_str()) {
+            (Outcome::Extended, Some(extended)) => extended.to_owned(),
+            _ => id,
+        }
+    }
+
+    /// Repeats the settlement until its outcome is known; whether it was made now.
+    async fn settle(&mut self, user: usize, (kind, ap): (Kind, u32), id: &str) -> bool {
         let (verb, body) = match kind {
             Kind::Commit(_) => ("commit", json!({"ap": ap, "tokens": 10})),
             _ => ("release", json!({})),
@@ -196,10 +258,11 @@ impl Worker {
         while Instant::now() < deadline {
             let (outcome, _) = self.ask(user, kind, ap, &path, &body, None).await;
             if !matches!(outcome, Outcome::Refused | Outcome::Unknown) {
-                return;
+                return matches!(outcome, Outcome::Charged { .. } | Outcome::Released);
             }
-            sleep(Duration::from_millis(50)).await;
+            sleep(REPEAT_PAUSE).await;
         }
+        false
     }
 
     fn choose(&mut self) -> usize {
@@ -230,7 +293,9 @@ impl Worker {
                 let status = response.status().as_u16();
                 match response.json::<Value>().await {
                     Ok(answer) => (self.outcome(kind, status, &answer), answer),
-                    Err(_) => (Outcome::Unknown, Value::Null),
+                    // An answer that was cut off; but every problem has a body.
+                    Err(_) if status < 400 => (Outcome::Unknown, Value::Null),
+                    Err(_) => (Outcome::Rejected(status), Value::Null),
                 }
             }
             Err(error) if error.is_connect() => (Outcome::Refused, Value::Null),
@@ -244,13 +309,14 @@ impl Worker {
         let number = |member: &str| answer[member].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
         let degraded = answer["degraded"] == true;
         match (status, kind) {
-            (200, Kind::Consume) => {
+            (200, Kind::Consume | Kind::Again(_)) => {
                 let event = answer["usageId"].as_str().and_then(|id| id.parse().ok()).unwrap_or_default();
                 Outcome::Charged { event, ap: number("charged"), overage: 0, degraded }
             }
             (200, Kind::Commit(hold)) => {
                 Outcome::Charged { event: hold, ap: number("charged"), overage: number("overage"), degraded: false }
             }
+            (200, Kind::Extend(_)) => Outcome::Extended,
             (200, _) => Outcome::Released,
             (201, _) => {
                 let id = answer["reservationId"].as_str().unwrap_or_default();

@@ -49,8 +49,14 @@ pub(crate) struct Proxy {
     accepting: tokio::task::JoinHandle<()>,
 }
 
-/// The word, what becomes of its connection, and who waits for it.
-type SetTrap = (Vec<u8>, Trap, oneshot::Sender<()>);
+/// A trap that waits for somebody.
+struct SetTrap {
+    /// The connection has to have sent this before; nothing, or a word.
+    after: Vec<u8>,
+    word: Vec<u8>,
+    trap: Trap,
+    caught: oneshot::Sender<()>,
+}
 
 struct Shared {
     target: AtomicU16,
@@ -98,9 +104,20 @@ impl Proxy {
 
     /// Catches the next connection that sends `word`; the answer comes when it is caught.
     pub(crate) fn trap(&self, word: &[u8], trap: Trap) -> oneshot::Receiver<()> {
+        self.trap_after(b"", word, trap)
+    }
+
+    /// The same, but only one that has sent `after` since its last `word`.
+    pub(crate) fn trap_after(&self, after: &[u8], word: &[u8], trap: Trap) -> oneshot::Receiver<()> {
         let (caught, receiver) = oneshot::channel();
-        *self.shared.trap.lock().expect("no panic") = Some((word.to_owned(), trap, caught));
+        let set = SetTrap { after: after.to_owned(), word: word.to_owned(), trap, caught };
+        *self.shared.trap.lock().expect("no panic") = Some(set);
         receiver
+    }
+
+    /// Catches nobody any more.
+    pub(crate) fn disarm(&self) {
+        *self.shared.trap.lock().expect("no panic") = None;
     }
 }
 
@@ -112,15 +129,18 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    fn springs(&self, bytes: &[u8]) -> Option<Trap> {
-        let mut trap = self.trap.lock().expect("no panic");
-        let (word, ..) = trap.as_ref()?;
-        if !bytes.windows(word.len()).any(|window| window == word) {
+    /// `is_due`: the connection has sent what has to come before.
+    fn springs(&self, bytes: &[u8], is_due: &mut bool) -> Option<Trap> {
+        let mut set = self.trap.lock().expect("no panic");
+        let SetTrap { after, word, .. } = set.as_ref()?;
+        let has = |word: &[u8]| word.is_empty() || bytes.windows(word.len()).any(|window| window == word);
+        *is_due |= has(after);
+        if !has(word) || !std::mem::take(is_due) {
             return None;
         }
-        let (_, kind, caught) = trap.take()?;
+        let SetTrap { trap, caught, .. } = set.take()?;
         let _ = caught.send(());
-        Some(kind)
+        Some(trap)
     }
 
     /// Waits for as long as the mode asks.
@@ -165,9 +185,10 @@ async fn carry(client: TcpStream, shared: Arc<Shared>) {
 
 async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, muted: &AtomicBool) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut is_due = false;
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         shared.wait().await;
-        let trap = shared.springs(&buffer[..read]);
+        let trap = shared.springs(&buffer[..read], &mut is_due);
         if trap == Some(Trap::Hold) {
             return std::future::pending().await;
         }

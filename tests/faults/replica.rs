@@ -61,8 +61,9 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over for all gates but one, which talks to the old primary until that has stopped by itself, and a while beyond.
-    pub(crate) async fn split(self, installation: &mut Installation, left_behind: usize) -> anyhow::Result<()> {
+    /// Takes over for all gates but one, which talks to the old primary until that has stopped by itself, and a while beyond. When it
+    /// had stopped.
+    pub(crate) async fn split(self, installation: &mut Installation, left_behind: usize) -> anyhow::Result<Instant> {
         let lag = LAG_MAX_SECONDS.to_string();
         ask::<()>(&installation.redis, &["CONFIG", "SET", "min-replicas-max-lag", &lag]).await?;
         ask::<()>(&installation.redis, &["CONFIG", "SET", "min-replicas-to-write", "1"]).await?;
@@ -75,10 +76,11 @@ impl Replica {
             ensure!(began.elapsed() < WAIT_MAX, "the old primary still takes writes");
             sleep(Duration::from_millis(50)).await;
         }
+        let stopped = Instant::now();
         sleep(Duration::from_secs(3)).await;
         installation.gates[left_behind].redis.lead_to(self.server.port());
         installation.redis.kill().await;
         installation.redis = self.server;
-        Ok(())
+        Ok(stopped)
     }
 }

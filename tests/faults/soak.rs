@@ -8,11 +8,11 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    audit::{Allowed, Split},
+    audit::{Allowed, Loss, Split},
     installation::{Installation, Options},
     proxy::{Mode, Trap},
     replica::Replica,
-    run::Run,
+    run::{Run, UNFLUSHED},
 };
 
 /// Faults on one installation: its users have used up their quotas not long after.
@@ -106,30 +106,39 @@ async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdic
     let mut random = Rng::with_seed(seed);
     let mut run = Run::begin(Options::default(), seed).await?;
     let faults: Vec<Fault> = (0..FAULTS).filter_map(|_| random.choice(Fault::ALL)).collect();
-    let (mut lost_since, mut delayed_since): (Option<Duration>, Option<Duration>) = (None, None);
-    let mut splits = Vec::new();
+    let mut allowed = Allowed::default();
+    let mut delayed_since: Option<Duration> = None;
     for fault in &faults {
-        let now = run.now();
-        if fault.delays() {
-            delayed_since = delayed_since.or(Some(now));
+        let began = run.now();
+        // Usage waits for nobody any more.
+        if run.installation.gates[0].lag_seconds().await.is_some_and(|seconds| seconds == 0) {
+            delayed_since = None;
         }
-        if fault.loses() {
-            let since = delayed_since.unwrap_or(now).saturating_sub(Duration::from_secs(3));
-            lost_since = Some(lost_since.map_or(since, |before| before.min(since)));
+        if fault.delays() {
+            delayed_since = delayed_since.or(Some(began));
         }
         let which = random.usize(..run.installation.gates.len());
-        strike(*fault, which, &mut run.installation, &mut random).await?;
-        if matches!(fault, Fault::Split) {
-            splits.push(Split { left_behind: which, from: now, to: run.now() });
+        let stopped = strike(*fault, which, &mut run.installation, &mut random).await?;
+        if fault.loses() {
+            let from = delayed_since.unwrap_or(began).saturating_sub(UNFLUSHED);
+            allowed.losses.push(Loss { from, until: run.now() });
+        }
+        if let Some(stopped) = stopped {
+            allowed.splits.push(Split { left_behind: which, from: began, to: run.at(stopped) });
         }
         sleep(Duration::from_millis(random.u64(100..2_500))).await;
     }
     run.fault_begins();
-    let allowed = Allowed { lost_since, splits, ..Allowed::default() };
     Ok((faults, run.end(allowed).await?.verdict()))
 }
 
-async fn strike(fault: Fault, which: usize, installation: &mut Installation, random: &mut Rng) -> anyhow::Result<()> {
+/// When an old primary had stopped, if there was one.
+async fn strike(
+    fault: Fault,
+    which: usize,
+    installation: &mut Installation,
+    random: &mut Rng,
+) -> anyhow::Result<Option<Instant>> {
     let moment = Duration::from_millis(random.u64(50..3_000));
     match fault {
         Fault::KillGate => {
@@ -154,7 +163,7 @@ async fn strike(fault: Fault, which: usize, installation: &mut Installation, ran
         }
         Fault::FlushRedis => installation.redis::<()>(&["FLUSHALL"]).await?,
         Fault::FailOver => Replica::of(installation).await?.take_over(installation, moment / 3).await?,
-        Fault::Split => Replica::of(installation).await?.split(installation, which).await?,
+        Fault::Split => return Ok(Some(Replica::of(installation).await?.split(installation, which).await?)),
         Fault::KillPostgres => {
             installation.postgres.kill().await;
             sleep(moment).await;
@@ -184,10 +193,12 @@ async fn strike(fault: Fault, which: usize, installation: &mut Installation, ran
             proxy.set(Mode::Pass);
         }
         Fault::CutAtCommit => {
-            let caught = installation.gates[which].postgres.trap(b"COMMIT", Trap::CutAnswer);
+            let postgres = &installation.gates[which].postgres;
+            let caught = postgres.trap_after(b"copy chat_usage_logs", b"COMMIT", Trap::CutAnswer);
             let _ = tokio::time::timeout(moment, caught).await;
+            postgres.disarm();
         }
         Fault::ForgetFunctions => installation.redis::<()>(&["FUNCTION", "FLUSH"]).await?,
     }
-    Ok(())
+    Ok(None)
 }

@@ -139,6 +139,8 @@ async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Lev
     Ok(())
 }
 
+/// Passes over what is there, at whatever time: two primaries may both have carried out a request that was repeated. Two days to either
+/// side are more than a request may be repeated for, and keep the search in the log's partitions of those days.
 async fn insert_absent<'a>(
     connection: &mut PgConnection,
     events: &'a [UsageEvent],
@@ -158,8 +160,16 @@ async fn insert_absent<'a>(
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
              (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
-         select *
+         select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[])
+              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, place)
+         where not exists (
+             select
+             from chat_usage_logs as logged
+             where logged.uuid = new.uuid
+               and logged.created_at between new.at - interval '2 days' and new.at + interval '2 days'
+         )
+         order by new.uuid, new.place
          on conflict (uuid, created_at) do nothing
          returning uuid",
         &ids,

@@ -50,6 +50,9 @@ pub(crate) async fn repeats(seed: u64) -> anyhow::Result<Verdict> {
     Ok(ended.verdict())
 }
 
+/// Users whose level changes.
+const CHANGED: usize = 5;
+
 pub(crate) async fn levels_change(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     let client = Client::new();
@@ -60,13 +63,13 @@ pub(crate) async fn levels_change(seed: u64) -> anyhow::Result<Verdict> {
         let answer = client
             .put(format!("{}/api/chat/quota/membership", gate.url))
             .bearer_auth(ADMIN_TOKEN)
-            .json(&json!({"userUuid": user(round % 5), "membershipLevel": level, "effective": "now"}))
+            .json(&json!({"userUuid": user(round % CHANGED), "membershipLevel": level, "effective": "now"}))
             .send()
             .await?;
         changed += usize::from(answer.status().is_success());
         sleep(Duration::from_millis(10)).await;
     }
-    let mut ended = run.end(Allowed { quota_max: Some(QUOTA + 100), ..Allowed::default() }).await?;
+    let mut ended = run.end(Allowed { raised: Some((CHANGED, QUOTA + 100)), ..Allowed::default() }).await?;
     ended.figure("changes of level", changed);
     ended.proves("levels were changed", changed > 100);
     let told = ended.installation.number("select count(*) from chat_quotas where told_version < level_version").await?;

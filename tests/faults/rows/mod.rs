@@ -78,4 +78,5 @@ rows! {
     29 "Postgres is away for ten minutes" postgres::away_for_long, long;
     30 "answers of Redis are lost" redis::answers_lost, short;
     31 "a slot of a cluster moves away and back" redis::slot_moves;
+    32 "Redis is away, and messages are let through" redis::lets_messages_through;
 }

@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     audit::Allowed,
     history::Outcome,
     installation::{Options, PARTITIONS, copy_dir},
-    load::USERS,
+    load::{HOT_USERS, USERS},
     proxy::{Mode, Trap},
-    run::{Ended, Run, Verdict},
+    run::{Ended, Run, UNFLUSHED, Verdict},
 };
 
 pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
+    let mut caught_at_copy = 0;
     for _ in 0..2 {
         let caught = run.installation.gates[0].postgres.trap(b"copy chat_usage_logs", Trap::Hold);
-        let _ = tokio::time::timeout(Duration::from_secs(5), caught).await;
+        caught_at_copy += usize::from(matches!(timeout(Duration::from_secs(5), caught).await, Ok(Ok(()))));
         run.installation.postgres.kill().await;
         sleep(Duration::from_millis(700)).await;
         run.installation.postgres.restart().await?;
@@ -26,8 +27,14 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     }
     let mut ended = run.end(Allowed::default()).await?;
     let (fault, healed) = (ended.fault, ended.healed);
-    let hot = ended.history.admitted(|event| event.sent > fault && event.answered < healed && event.user < USERS / 20);
+    let hot = ended.history.count(|event| {
+        event.sent > fault
+            && event.answered < healed
+            && event.user < HOT_USERS
+            && !matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
+    });
     ended.proves("users whom Redis knows were served", hot > 50);
+    ended.proves("it was killed in the middle of a batch", caught_at_copy > 0);
     let failures: usize = ended.installation.gates.iter().map(|gate| gate.logged("a flush failed")).sum();
     ended.figure("flushes that failed", failures);
     ended.proves("flushes failed", failures > 0);
@@ -39,13 +46,13 @@ pub(crate) async fn cut_at_commit(seed: u64) -> anyhow::Result<Verdict> {
     let mut cut = 0;
     for round in 0..8 {
         let gate = &run.installation.gates[round % 2];
-        let caught = gate.postgres.trap(b"COMMIT", Trap::CutAnswer);
-        cut += usize::from(matches!(tokio::time::timeout(Duration::from_secs(3), caught).await, Ok(Ok(()))));
+        let caught = gate.postgres.trap_after(b"copy chat_usage_logs", b"COMMIT", Trap::CutAnswer);
+        cut += usize::from(matches!(timeout(Duration::from_secs(3), caught).await, Ok(Ok(()))));
         sleep(Duration::from_millis(150)).await;
     }
     let mut ended = run.end(Allowed::default()).await?;
     ended.figure("commits without an answer", cut);
-    ended.proves("connections ended at COMMIT", cut >= 4);
+    ended.proves("connections ended at the COMMIT of a flush", cut >= 4);
     Ok(ended.verdict())
 }
 
@@ -67,38 +74,48 @@ pub(crate) async fn slow(seed: u64) -> anyhow::Result<Verdict> {
 }
 
 /// Users whom Redis knows have noticed nothing.
-fn served(mut ended: Ended, grown: f64) -> Verdict {
+fn served(mut ended: Ended, grown: Option<f64>) -> Verdict {
     let (fault, healed) = (ended.fault, ended.healed);
     let during = |event: &crate::history::Event| event.sent > fault && event.answered < healed;
-    let hot = ended.history.count(|event| during(event) && event.user < USERS / 20);
+    let hot = ended.history.count(|event| during(event) && event.user < HOT_USERS);
     let disturbed = ended.history.count(|event| {
-        during(event) && event.user < USERS / 20 && matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
+        during(event) && event.user < HOT_USERS && matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
     });
     ended.figure("messages of users whom Redis knows", format!("{hot}, of them refused or unknown {disturbed}"));
-    ended.figure("entries in the stream at its longest", grown);
+    ended.figure("entries in the stream at its longest", grown.unwrap_or_default());
     ended.proves("users whom Redis knows were served", hot > 200);
-    ended.proves("usage waited", grown > 100.0);
+    ended.proves("usage waited", grown.is_some_and(|entries| entries > 50.0));
     if disturbed > 0 {
         ended.violated(format!("{disturbed} messages of users whom Redis knows were disturbed"));
     }
     ended.verdict()
 }
 
+const ENOUGH: u32 = 1_000_000;
+
 /// Ten minutes are no more to users whom Redis knows than ten seconds.
 pub(crate) async fn away_for_long(seed: u64) -> anyhow::Result<Verdict> {
-    // So much that nobody reaches it.
-    let options = Options::default().with("QUOTA_GATE__LEVELS__FREE", "1000000");
+    // So much that nobody reaches it, at whichever level new users begin.
+    let options = ["FREE", "BASIC", "PLUS", "PRO"].into_iter().fold(Options::default(), |options, level| {
+        options.with(&format!("QUOTA_GATE__LEVELS__{level}"), &ENOUGH.to_string())
+    });
     let run = Run::begin(options, seed).await?;
     run.installation.signal_postgres(Signal::SIGSTOP);
     sleep(Duration::from_mins(10)).await;
     let grown = run.installation.gates[0].metric("quota_gate_stream_entries").await;
     run.installation.signal_postgres(Signal::SIGCONT);
-    Ok(served(run.end(Allowed { quota_max: Some(1_000_000), ..Allowed::default() }).await?, grown))
+    let mut ended = run.end(Allowed { raised: Some((USERS, ENOUGH)), ..Allowed::default() }).await?;
+    let denied = ended.history.denied();
+    if denied > 0 {
+        ended.violated(format!("I9: {denied} messages were denied, and nobody had used up a quota"));
+    }
+    Ok(served(ended, grown))
 }
 
 pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
     let (data, copy) = (run.installation.postgres.data(), run.installation.scratch.path().join("older"));
+    let copied = run.now().saturating_sub(UNFLUSHED);
     run.installation.postgres.stop().await;
     copy_dir(&data, &copy)?;
     run.installation.postgres.restart().await?;
@@ -111,12 +128,12 @@ pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     let ahead = run.installation.reopened().await?;
     run.fault_begins();
     run.installation.postgres.kill().await;
+    let lost = Allowed::loss(copied, run.now());
     std::fs::remove_dir_all(&data)?;
     copy_dir(&copy, &data)?;
     run.installation.postgres.restart().await?;
     // What was flushed after the copy was made is gone from Postgres; Redis still counts it, so nothing is granted twice.
-    let allowed = Allowed { lost_since: Some(Duration::ZERO), postgres_restored: true, ..Allowed::default() };
-    let mut ended = run.end(allowed).await?;
+    let mut ended = run.end(Allowed { postgres_restored: true, ..lost }).await?;
     let differences = ended.installation.verifier()?.verify().await?.differences.len();
     ended.figure("records ahead of Postgres", differences);
     ended.proves("Redis knows of charges that Postgres has lost", differences > 0);

@@ -16,9 +16,6 @@ use crate::{
     run::{Ended, Run, Verdict},
 };
 
-/// Longer than a flush takes to come round: what was acknowledged before is in Postgres.
-const UNFLUSHED: Duration = Duration::from_secs(3);
-
 fn with_appendfsync(append_only: AppendOnly) -> Options {
     let redis = RedisServerOptions { append_only, lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
     Options { redis, ..Options::default() }
@@ -26,13 +23,12 @@ fn with_appendfsync(append_only: AppendOnly) -> Options {
 
 pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(with_appendfsync(AppendOnly::EverySecond), seed).await?;
+    let lost = run.lost_now();
     run.installation.redis.kill().await;
     sleep(Duration::from_secs(1)).await;
     run.installation.redis.restart().await?;
     // Allowed by the setting, reported, and normally none: what was answered is with the operating system.
-    let since = run.now().saturating_sub(UNFLUSHED);
-    let ended = run.end(Allowed { lost_since: Some(since), ..Allowed::default() }).await?;
-    reopened(ended).await
+    reopened(run.end(lost).await?).await
 }
 
 pub(crate) async fn killed_always(seed: u64) -> anyhow::Result<Verdict> {
@@ -100,10 +96,9 @@ pub(crate) async fn answers_lost(seed: u64) -> anyhow::Result<Verdict> {
 
 pub(crate) async fn flushed(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
+    let lost = run.lost_now();
     run.installation.redis::<()>(&["FLUSHALL"]).await?;
-    sleep(Duration::from_millis(500)).await;
-    let since = run.now().saturating_sub(UNFLUSHED);
-    let mut ended = run.end(Allowed { lost_since: Some(since), ..Allowed::default() }).await?;
+    let mut ended = run.end(lost).await?;
     let generations = ended.installation.reopened().await?;
     ended.proves("partitions were opened anew", generations > 0);
     Ok(ended.verdict())
@@ -111,12 +106,12 @@ pub(crate) async fn flushed(seed: u64) -> anyhow::Result<Verdict> {
 
 pub(crate) async fn comes_back_empty(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
+    let lost = run.lost_now();
     run.installation.redis.kill().await;
     let data = run.installation.redis.dir().join("appendonlydir");
     std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
     run.installation.redis.restart().await?;
-    let since = run.now().saturating_sub(UNFLUSHED);
-    reopened(run.end(Allowed { lost_since: Some(since), ..Allowed::default() }).await?).await
+    reopened(run.end(lost).await?).await
 }
 
 pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
@@ -126,12 +121,12 @@ pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     copy_dir(&data, &copy)?;
     sleep(Duration::from_secs(4)).await;
     run.fault_begins();
+    let lost = run.lost_now();
     run.installation.redis.kill().await;
     std::fs::remove_dir_all(&data)?;
     copy_dir(&copy, &data)?;
     run.installation.redis.restart().await?;
-    let since = run.now().saturating_sub(UNFLUSHED);
-    reopened(run.end(Allowed { lost_since: Some(since), ..Allowed::default() }).await?).await
+    reopened(run.end(lost).await?).await
 }
 
 pub(crate) async fn fails_over(seed: u64) -> anyhow::Result<Verdict> {
@@ -141,7 +136,8 @@ pub(crate) async fn fails_over(seed: u64) -> anyhow::Result<Verdict> {
     let silent_since = run.now();
     replica.take_over(&mut run.installation, Duration::from_millis(500)).await?;
     run.fault_begins();
-    reopened(run.end(Allowed { lost_since: Some(silent_since), ..Allowed::default() }).await?).await
+    let lost = Allowed::loss(silent_since, run.now());
+    reopened(run.end(lost).await?).await
 }
 
 pub(crate) async fn splits(seed: u64) -> anyhow::Result<Verdict> {
@@ -150,9 +146,9 @@ pub(crate) async fn splits(seed: u64) -> anyhow::Result<Verdict> {
     sleep(Duration::from_millis(500)).await;
     run.fault_begins();
     let from = run.now();
-    replica.split(&mut run.installation, 0).await?;
-    let split = Split { left_behind: 0, from, to: run.now() };
-    let mut ended = run.end(Allowed { lost_since: Some(from), splits: vec![split], ..Allowed::default() }).await?;
+    let stopped = replica.split(&mut run.installation, 0).await?;
+    let split = Split { left_behind: 0, from, to: run.at(stopped) };
+    let mut ended = run.end(Allowed { splits: vec![split], ..Allowed::loss(from, split.to) }).await?;
     let old = ended.history.admitted(|event| event.gate == 0 && event.sent > from && event.answered < split.to);
     let new = ended.history.admitted(|event| event.gate == 1 && event.sent > from && event.answered < split.to);
     ended.figure("admitted by the old primary after the split", old);
@@ -216,5 +212,19 @@ pub(crate) async fn slot_moves(seed: u64) -> anyhow::Result<Verdict> {
     if reopened > 0 {
         ended.violated(format!("{reopened} partitions were opened anew, though nothing was lost"));
     }
+    Ok(ended.verdict())
+}
+
+/// The operator lets messages through while Redis is away: each is charged in the end.
+pub(crate) async fn lets_messages_through(seed: u64) -> anyhow::Result<Verdict> {
+    let options = Options::default().with("QUOTA_GATE__QUOTA__ON_REDIS_FAILURE", "allow");
+    let mut run = Run::begin(options, seed).await?;
+    run.installation.redis.pause();
+    sleep(Duration::from_secs(6)).await;
+    run.installation.redis.resume();
+    let mut ended = run.end(Allowed::default()).await?;
+    let degraded = ended.history.count(|event| matches!(event.outcome, Outcome::Charged { degraded: true, .. }));
+    ended.figure("messages that were let through", degraded);
+    ended.proves("messages were let through", degraded > 50);
     Ok(ended.verdict())
 }

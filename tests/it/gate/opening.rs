@@ -8,7 +8,13 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use quota_gate::{
-    domain::{clock::Clock, decision::Decision, journal::Entry, partition::Partition},
+    domain::{
+        clock::Clock,
+        decision::Decision,
+        journal::{Content, Entry},
+        partition::Partition,
+        usage::UsageEvent,
+    },
     gate::GateError,
     jobs::{flusher::Step, health::HealthCheck},
     store::{
@@ -66,6 +72,26 @@ async fn an_opener_that_slept_changes_nothing_once_another_has_opened() {
     assert!(!gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 23);
+}
+
+#[tokio::test]
+async fn a_request_that_two_primaries_have_carried_out_is_counted_once() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    let (_, entries) = drain(&gate).await;
+    let [charged] = entries[1].events() else { panic!("one charge") };
+    let later = |seconds| UsageEvent { at: charged.at + TimeDelta::seconds(seconds), ..charged.clone() };
+    let twice = [Entry { content: Content::Events(vec![later(1), later(2)]), ..entries[1].clone() }];
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert_eq!(drain_to_postgres(&gate, 1, &twice).await, Some(1));
+    // The other primary's journal comes later, and has it at another time.
+    assert_eq!(drain_to_postgres(&gate, 1, &entries).await, Some(0));
+    gate.gate.leave_generation(place, 1).await.unwrap();
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 5);
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1);
 }
 
 #[tokio::test]

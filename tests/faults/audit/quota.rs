@@ -1,0 +1,132 @@
+//! I1 and I9: nobody exceeds the quota, and nobody is denied what it covers.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use super::{Allowed, Audit, LogRow};
+use crate::{
+    history::{Event, History, Kind, Outcome},
+    installation::QUOTA,
+    load::{TTL, user},
+};
+
+/// By how much the end of a hold can come later than its time to live after the answer: clocks, and a request whose answer was lost
+/// and which was carried out late.
+const EXPIRY_SLACK: Duration = Duration::from_secs(2);
+const UNKNOWN_SLACK: Duration = Duration::from_secs(15);
+
+impl Audit {
+    pub(super) fn nobody_exceeds_the_quota(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed) {
+        let mut used: HashMap<(&str, i32), u64> = HashMap::new();
+        for row in rows {
+            *used.entry((&row.user, row.period)).or_default() += u64::from(row.ap);
+        }
+        let raised: HashMap<String, u32> =
+            allowed.raised.iter().flat_map(|(below, quota)| (0..*below).map(|number| (user(number), *quota))).collect();
+        for ((who, period), used) in used {
+            let quota = u64::from(raised.get(who).copied().unwrap_or(QUOTA));
+            let beside: u64 = allowed
+                .splits
+                .iter()
+                .map(|split| {
+                    let by = |event: &&Event| {
+                        event.gate == split.left_behind && event.answered >= split.from && event.sent <= split.to
+                    };
+                    history.of(who).filter(by).map(|event| u64::from(may_charge(event))).sum::<u64>()
+                })
+                .sum();
+            self.over_ap += used.saturating_sub(quota);
+            if used > quota + beside {
+                self.violated("I1", format!("{who} was charged {used} AP in {period} of {quota} (+{beside})"));
+            }
+        }
+    }
+
+    /// At a denial, what may have been used or held by then must exceed the quota together with what was denied.
+    pub(super) fn no_false_denial(&mut self, history: &History, allowed: &Allowed) {
+        let raised = allowed.raised.map_or(0, |(below, _)| below);
+        let mut by_user: HashMap<usize, Vec<&Event>> = HashMap::new();
+        for event in &history.0 {
+            by_user.entry(event.user).or_default().push(event);
+        }
+        for (number, events) in by_user {
+            for denied in &events {
+                let Outcome::Denied { remaining } = denied.outcome else { continue };
+                if remaining >= denied.ap {
+                    self.violated("I9", format!("{} was denied {} AP with {remaining} left", user(number), denied.ap));
+                }
+                // Where levels change, the quota at that moment is not known.
+                if number < raised {
+                    continue;
+                }
+                let taken = may_be_taken(&events, denied);
+                if taken + u64::from(denied.ap) <= u64::from(QUOTA) {
+                    let (who, ap, at) = (user(number), denied.ap, denied.answered);
+                    self.violated(
+                        "I9",
+                        format!("{who} was denied {ap} AP at {at:?}, when at most {taken} of {QUOTA} were taken"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The most that a user's requests can have used and held when this one was denied.
+fn may_be_taken(events: &[&Event], denied: &Event) -> u64 {
+    let begun = || events.iter().filter(|event| event.sent < denied.answered);
+    // Given back or charged before this was asked: it holds nothing any more.
+    let settled: HashSet<Uuid> = begun()
+        .filter(|event| event.answered < denied.sent)
+        .filter_map(|event| match (event.kind, event.outcome) {
+            (Kind::Commit(hold), Outcome::Charged { .. }) | (Kind::Release(hold), Outcome::Released) => Some(hold),
+            _ => None,
+        })
+        .collect();
+    // However often it is tried and answered, a hold is charged once.
+    let mut committed: HashMap<Uuid, u32> = HashMap::new();
+    let mut taken = 0;
+    for event in begun() {
+        let held_until = |slack: Duration| event.answered + TTL + slack;
+        taken += u64::from(match (event.kind, event.outcome) {
+            (Kind::Reserve, Outcome::Held { hold, .. }) => {
+                let is_over =
+                    settled.contains(&hold) || event.is_last_extended(events, hold, denied.sent, EXPIRY_SLACK);
+                if is_over { 0 } else { event.ap }
+            }
+            (Kind::Reserve, Outcome::Unknown) if held_until(UNKNOWN_SLACK) < denied.sent => 0,
+            (Kind::Commit(hold), _) => {
+                let most = committed.entry(hold).or_default();
+                *most = may_charge(event).max(*most);
+                0
+            }
+            _ => may_charge(event),
+        });
+    }
+    taken + committed.into_values().map(u64::from).sum::<u64>()
+}
+
+impl Event {
+    /// Whether this hold and all its extensions were over at that time.
+    fn is_last_extended(&self, events: &[&Event], hold: Uuid, at: Duration, slack: Duration) -> bool {
+        let extended = events.iter().filter(|event| event.kind == Kind::Extend(hold)).map(|event| event.answered);
+        let last = extended.fold(self.answered, Duration::max);
+        last + TTL + slack < at
+    }
+}
+
+/// The most that a request can have charged or held.
+fn may_charge(event: &Event) -> u32 {
+    match (event.kind, event.outcome) {
+        (Kind::Commit(_), Outcome::Charged { ap, .. }) => ap,
+        (Kind::Commit(_), Outcome::Unknown | Outcome::Accepted)
+        | (Kind::Consume | Kind::Reserve, Outcome::Charged { .. } | Outcome::Held { .. } | Outcome::Unknown) => {
+            event.ap
+        }
+        _ => 0,
+    }
+}
