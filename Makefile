@@ -32,7 +32,7 @@ test-faults: setup ## every fault of docs/reliability.md, some ten minutes; as r
 	cargo test --test faults -- --all
 	cargo test --test model -- --include-ignored
 
-plant-bugs: setup ## prove that test-faults finds bugs: plants three, each has to be found
+plant-bugs: setup ## prove that test-faults finds bugs: plants six, each has to be found
 	scripts/plant-bugs
 
 soak: setup ## random faults for MINUTES=30

@@ -45,6 +45,7 @@ pub(crate) enum Action {
     FlushRead(usize),
     FlushCommit(usize),
     FlushTrim(usize),
+    OpenLook(usize),
     OpenBegin(usize),
     OpenClose(usize),
     OpenRead(usize),
@@ -199,10 +200,11 @@ impl Model for Protocol {
             let next = match opener {
                 Opener::Idle => {
                     if self.needs_opening(state) && state.postgres.generation < self.generations {
-                        actions.push(Action::OpenBegin(number));
+                        actions.push(Action::OpenLook(number));
                     }
                     continue;
                 }
+                Opener::Looked { .. } => Action::OpenBegin(number),
                 Opener::Begun { .. } => Action::OpenClose(number),
                 Opener::Closed { .. } => Action::OpenRead(number),
                 Opener::Read { .. } => Action::OpenDrain(number),
@@ -227,14 +229,13 @@ impl Model for Protocol {
             Action::FlushRead(number) => self.flush_read(&mut state, number),
             Action::FlushCommit(number) => state.flush_commit(number),
             Action::FlushTrim(number) => state.flush_trim(number),
-            Action::OpenBegin(number) => {
-                // Step 0. From here on no flush commits.
-                state.postgres.watermark = None;
+            Action::OpenLook(number) => {
                 state.openers[number] =
-                    Opener::Begun { generation: state.postgres.generation, fence: state.redis.fence };
+                    Opener::Looked { generation: state.postgres.generation, fence: state.redis.fence };
             }
             Action::OpenDie(number) => state.openers[number] = Opener::Idle,
-            Action::OpenClose(number)
+            Action::OpenBegin(number)
+            | Action::OpenClose(number)
             | Action::OpenRead(number)
             | Action::OpenDrain(number)
             | Action::OpenOpen(number)
@@ -287,10 +288,18 @@ impl Protocol {
         state.flushers[number] = Flusher::Read { generation, from, new };
     }
 
-    /// Steps 1 to 5 of an opening. A condition that does not hold ends the attempt.
+    /// Steps 0 to 5 of an opening. A condition that does not hold ends the attempt.
     fn open(&self, state: &mut State, opener: Opener) -> Opener {
         match opener {
             Opener::Idle => Opener::Idle,
+            Opener::Looked { generation, fence } => {
+                if state.postgres.generation != generation {
+                    return Opener::Idle;
+                }
+                // From here on no flush commits.
+                state.postgres.watermark = None;
+                Opener::Begun { generation, fence }
+            }
             Opener::Begun { generation, fence } => {
                 if state.redis.fence != fence {
                     return Opener::Idle;

@@ -44,6 +44,7 @@ pub(crate) enum Flusher {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Opener {
     Idle,
+    Looked { generation: u8, fence: Option<(u8, u8)> },
     Begun { generation: u8, fence: Option<(u8, u8)> },
     Closed { generation: u8, highest: u8 },
     Read { generation: u8, highest: u8, streams: Vec<Stream> },
