@@ -6,7 +6,7 @@
 //! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows
 //! and a change of level takes one row, so nobody waits in a circle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -53,20 +53,16 @@ pub(super) async fn add(
         sum.level = Some(event.level);
         at = at.max(event.at);
     }
-    let batch = Batch::of(&sums, |_| true);
-    if add_to_current(connection, &batch, at).await? == batch.users.len() as u64 {
-        return Ok(());
-    }
-    let rest = not_current(connection, &batch).await?;
-    let sums: BTreeMap<(&UserId, Period), Sum> = sums
-        .into_iter()
-        .filter(|((user, period), _)| rest.contains(&(user.as_str().to_owned(), period.id())))
-        .collect();
+    let added = add_to_current(connection, &Batch::of(&sums, |_| true), at).await?;
+    // What is left is what was not added, not what another look finds in another period: a row may have rolled since, or while the
+    // update waited for it.
+    sums.retain(|(user, period), _| !added.contains(&(user.as_str().to_owned(), id(*period))));
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
     for period in periods {
         let batch = Batch::of(&sums, |of| of == period);
         let end = calendar.period_end(period);
         create_missing(connection, &sums, period, end, levels, at).await?;
+        // From here on the rows stand still: after the roll each is in this period or in a later one.
         lock(connection, &batch).await?;
         sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &batch.users as &[&str], id(period), end, at)
             .fetch_one(&mut *connection)
@@ -90,13 +86,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Rows that stand in the period of the charge; returns how many there were.
+/// Rows that stand in the period of the charge; returns which there were.
 async fn add_to_current(
     connection: &mut PgConnection,
     batch: &Batch<'_>,
     at: DateTime<Utc>,
-) -> Result<u64, PostgresError> {
-    let done = sqlx::query!(
+) -> Result<HashSet<(String, i32)>, PostgresError> {
+    let rows = sqlx::query!(
         "update chat_quotas as quotas
          set monthly_used = quotas.monthly_used + batch.ap,
              monthly_overage = quotas.monthly_overage + batch.overage,
@@ -104,16 +100,17 @@ async fn add_to_current(
              updated_at = greatest(quotas.updated_at, $5)
          from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as batch (user_uuid, period, ap, overage)
          where quotas.user_uuid = batch.user_uuid
-           and quotas.period = batch.period",
+           and quotas.period = batch.period
+         returning quotas.user_uuid, quotas.period",
         &batch.users as &[&str],
         &batch.periods,
         &batch.aps,
         &batch.overages,
         at,
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(done.rows_affected())
+    Ok(rows.into_iter().map(|row| (row.user_uuid, row.period)).collect())
 }
 
 /// Rows that stand in a later period: the month of the charge is closed, or was never begun.
@@ -153,24 +150,6 @@ async fn add_to_closed(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Which of the batch have no row in their period.
-async fn not_current(
-    connection: &mut PgConnection,
-    batch: &Batch<'_>,
-) -> Result<BTreeSet<(String, u32)>, PostgresError> {
-    let rows = sqlx::query!(
-        r#"select batch.user_uuid as "user_uuid!", batch.period as "period!"
-         from unnest($1::text[], $2::int[]) as batch (user_uuid, period)
-         left join chat_quotas as quotas using (user_uuid)
-         where quotas.period is distinct from batch.period"#,
-        &batch.users as &[&str],
-        &batch.periods,
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.user_uuid, u32::try_from(row.period).unwrap_or_default())).collect())
 }
 
 /// A charge of a user without a row: Postgres was restored from a time before the user was seen.

@@ -108,6 +108,32 @@ async fn a_flusher_killed_between_copy_and_commit_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_row_that_rolls_while_a_flush_waits_for_it_misses_no_charge() {
+    let world = World::at("2026-11-30T23:59:59Z", "UTC").await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 5).await);
+    world.set_time("2026-12-01T00:00:00Z").await;
+    assert!(gate.charges("alice", 3).await);
+    // The flush has a charge of each month, and the reset is faster: the row that the flush found in November is in December.
+    let mut resetter = world.pool.begin().await.unwrap();
+    sqlx::query("select roll_chat_quotas(array['alice'], 202612, '2027-01-01T00:00:00Z', '2026-12-01T00:00:00Z')")
+        .execute(&mut *resetter)
+        .await
+        .unwrap();
+    let flushing = tokio::spawn({
+        let flusher = gate.flusher.clone();
+        async move { flusher.flush_all().await.unwrap() }
+    });
+    eventually("the flush waits for the row", async || world.number(WAITING).await == 1).await;
+    resetter.commit().await.unwrap();
+    flushing.await.unwrap();
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select monthly_used from chat_quotas where period = 202612").await, 3);
+    assert_eq!(world.number("select used from chat_quota_months where period = 202611").await, 5);
+    assert_eq!(world.number("select total_used from chat_quotas").await, 8);
+}
+
+#[tokio::test]
 async fn flushers_that_fight_over_the_same_entries_count_each_once() {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await, world.gate().await];
