@@ -4,7 +4,7 @@
 //! is what its row says, plus the events after the watermark. Rows and watermarks come from one snapshot of Postgres, records and
 //! events from one transaction of Redis, so both sides are exact, and a difference is one.
 
-use std::{collections::HashMap, time::Duration};
+use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
 use tokio::time::sleep;
 
@@ -68,7 +68,8 @@ pub struct Difference {
     pub user: UserId,
     /// The period of the record.
     pub period: Period,
-    /// AP used in that period, by the record and by Postgres with what is not flushed. Equal where the row is ahead.
+    /// AP used in that period, by the record and by Postgres with what is not flushed. Equal where the row is ahead, and where a record of
+    /// an older generation is behind.
     pub used: (u64, u64),
     /// AP used ever, in the same order.
     pub total_used: (u64, u64),
@@ -254,18 +255,21 @@ impl<'a> Tail<'a> {
 }
 
 fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>) -> Option<Difference> {
-    // A record of an older generation is not used any more: the next touch replaces it from Postgres.
-    if record.generation != generation {
-        return None;
-    }
     let recorded = u64::from(record.used.get());
-    let used = match row.period.cmp(&record.period) {
+    let mut used = match row.period.cmp(&record.period) {
         // A row that is ahead was rolled for a user who has not come since.
-        std::cmp::Ordering::Greater => (recorded, recorded),
-        std::cmp::Ordering::Equal => (recorded, u64::from(row.used.get()) + tail.in_period(&row.user, record.period)),
-        std::cmp::Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
+        Ordering::Greater => (recorded, recorded),
+        Ordering::Equal => (recorded, u64::from(row.used.get()) + tail.in_period(&row.user, record.period)),
+        Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
     };
-    let total_used = (record.total_used, row.total_used + tail.ever(&row.user));
+    let mut total_used = (record.total_used, row.total_used + tail.ever(&row.user));
+    if record.generation != generation {
+        // The next touch replaces a record of an older generation by the larger of it and its row, and every charge of that generation
+        // that survived is in Postgres by now. So it may be behind; what it has more is what Postgres lost.
+        for (recorded, known) in [&mut used, &mut total_used] {
+            *recorded = (*recorded).max(*known);
+        }
+    }
     let differs = used.0 != used.1 || total_used.0 != total_used.1;
     differs.then(|| Difference { user: row.user.clone(), period: record.period, used, total_used, dead_letters: 0 })
 }
