@@ -55,7 +55,7 @@ pub struct Repaired {
     pub usage: u64,
     /// Partitions that were opened anew.
     pub reopened: u64,
-    /// What is left to people: dead letters, and a total above the log that no period explains.
+    /// What is left to people: what dead letters hold or may hold, and a total above the log that no period explains.
     pub left: u64,
 }
 
@@ -98,6 +98,9 @@ impl Repairer {
                 repaired.left += 1;
             } else if difference.used.0 < difference.used.1 || difference.total_used.0 < difference.total_used.1 {
                 behind.insert(self.gate.partitions().of(&difference.user));
+            } else if difference.unreadable {
+                // An adjustment, and the same charges again once a newer program reads the entry.
+                repaired.left += 1;
             } else {
                 repaired.adjustments += self.adjust(difference, &levels).await?;
             }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{
     domain::{
         calendar::Period,
-        journal::{Entry, Watermark},
+        journal::{Content, Entry, Watermark},
         partition::{Partition, Partitions},
         user_id::UserId,
     },
@@ -75,6 +75,8 @@ pub struct Difference {
     pub total_used: (u64, u64),
     /// AP of this user that Postgres refused.
     pub dead_letters: u64,
+    /// There are entries of this user's partition that nobody could read: they may hold what Postgres misses.
+    pub unreadable: bool,
 }
 
 /// Some users, compared.
@@ -118,6 +120,9 @@ impl Difference {
         let (redis, postgres) = if self.used.0 == self.used.1 { self.total_used } else { self.used };
         if redis > postgres && redis - postgres == self.dead_letters {
             return format!("{} AP are in dead letters: replay them", self.dead_letters);
+        }
+        if redis > postgres && self.unreadable {
+            return "an entry that nobody could read may hold the charges: replay the dead letters first".to_owned();
         }
         if redis > postgres {
             "Postgres misses charges: was it restored from an older copy?".to_owned()
@@ -170,8 +175,10 @@ impl Verifier {
             for user in self.compare(partition, page.watermarks[partition.index()], rows).await? {
                 compared.records += u64::from(user.record.is_some());
                 if let Some(found) = user.difference {
-                    let dead_letters = self.postgres.ap_in_dead_letters(&found.user).await?;
-                    compared.differences.push(Difference { dead_letters, ..found });
+                    let (dead_letters, unreadable) =
+                        self.postgres.letters_about(&found.user, partition.number()).await?;
+                    let unreadable = unreadable || found.unreadable;
+                    compared.differences.push(Difference { dead_letters, unreadable, ..found });
                 }
             }
         }
@@ -228,24 +235,30 @@ impl Verifier {
     }
 }
 
-/// AP that is journalled beyond the watermark, per user and period.
-struct Tail<'a>(HashMap<&'a UserId, HashMap<Period, u64>>);
+/// What is journalled beyond the watermark.
+struct Tail<'a> {
+    /// AP per user and period.
+    ap: HashMap<&'a UserId, HashMap<Period, u64>>,
+    /// There are entries that nobody can read: dead letters to be.
+    unreadable: bool,
+}
 
 impl<'a> Tail<'a> {
     fn of(entries: &'a [Entry]) -> Self {
-        let mut tail: HashMap<&UserId, HashMap<Period, u64>> = HashMap::new();
+        let mut ap: HashMap<&UserId, HashMap<Period, u64>> = HashMap::new();
         for event in entries.iter().flat_map(Entry::events) {
-            *tail.entry(&event.user).or_default().entry(event.period).or_default() += u64::from(event.ap.get());
+            *ap.entry(&event.user).or_default().entry(event.period).or_default() += u64::from(event.ap.get());
         }
-        Self(tail)
+        let unreadable = entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. }));
+        Self { ap, unreadable }
     }
 
     fn in_period(&self, user: &UserId, period: Period) -> u64 {
-        self.0.get(user).and_then(|periods| periods.get(&period)).copied().unwrap_or(0)
+        self.ap.get(user).and_then(|periods| periods.get(&period)).copied().unwrap_or(0)
     }
 
     fn ever(&self, user: &UserId) -> u64 {
-        self.0.get(user).map_or(0, |periods| periods.values().sum())
+        self.ap.get(user).map_or(0, |periods| periods.values().sum())
     }
 
     fn compare(&self, row: QuotaRow, record: Option<Record>, generation: u32) -> Compared {
@@ -271,5 +284,12 @@ fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>)
         }
     }
     let differs = used.0 != used.1 || total_used.0 != total_used.1;
-    differs.then(|| Difference { user: row.user.clone(), period: record.period, used, total_used, dead_letters: 0 })
+    differs.then(|| Difference {
+        user: row.user.clone(),
+        period: record.period,
+        used,
+        total_used,
+        dead_letters: 0,
+        unreadable: tail.unreadable,
+    })
 }

@@ -205,18 +205,23 @@ impl Postgres {
         Ok(letters)
     }
 
-    /// AP of a user that was refused.
+    /// AP of a user that was refused, and whether there are entries of the user's partition that nobody could read: they may be anybody's.
     ///
     /// # Errors
     /// If Postgres is away.
-    pub async fn ap_in_dead_letters(&self, user: &UserId) -> Result<u64, PostgresError> {
-        let ap = sqlx::query_scalar!(
-            r#"select coalesce(sum(ap_used), 0) as "ap!" from dead_letters where user_uuid = $1"#,
+    pub async fn letters_about(&self, user: &UserId, partition: u16) -> Result<(u64, bool), PostgresError> {
+        let row = sqlx::query!(
+            r#"select coalesce(sum(ap_used), 0) as "ap!",
+                    coalesce(bool_or(event is null), false) as "unreadable!"
+             from dead_letters
+             where user_uuid = $1
+                or (partition = $2 and event is null)"#,
             user.as_str(),
+            number(partition),
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(u64::try_from(ap).unwrap_or_default())
+        Ok((u64::try_from(row.ap).unwrap_or_default(), row.unreadable))
     }
 
     /// What a letter holds.

@@ -107,6 +107,43 @@ async fn charges_that_a_restored_postgres_lost_are_found_in_records_that_nobody_
 }
 
 #[tokio::test]
+async fn what_an_unreadable_entry_may_hold_is_replayed_and_never_adjusted() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 30).await);
+    // The entry is of a format that only a newer program reads.
+    let stream = format!("qg:{{{}}}:ev:1", gate.gate.partitions().of(&user("alice")));
+    let mut connection = world.redis_connection().await;
+    let newest: Vec<(String, Vec<Vec<u8>>)> = redis::cmd("XREVRANGE")
+        .arg(&stream)
+        .arg("+")
+        .arg("-")
+        .arg("COUNT")
+        .arg(1)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let (id, fields) = &newest[0];
+    let (format, mut payload) = (fields[1][0], fields[1].clone());
+    payload[0] = 9;
+    let _: u64 = redis::cmd("XDEL").arg(&stream).arg(id).query_async(&mut connection).await.unwrap();
+    let _: String =
+        redis::cmd("XADD").arg(&stream).arg("*").arg("e").arg(payload).query_async(&mut connection).await.unwrap();
+    // Whether it is in the stream still or a dead letter already.
+    for _ in 0..2 {
+        let verdict = gate.verifier.verify().await.unwrap();
+        assert!(verdict.differences[0].reason().contains("replay the dead letters first"), "{verdict:#?}");
+        let repaired = gate.repairer.repair().await.unwrap();
+        assert_eq!((repaired.adjustments, repaired.left), (0, 1));
+        gate.flusher.flush_all().await.unwrap();
+    }
+    execute(&world.database, &format!("update dead_letters set payload = set_byte(payload, 0, {format})")).await;
+    gate.replayer.replay(&[]).await.unwrap();
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 30);
+}
+
+#[tokio::test]
 async fn a_record_of_an_older_generation_that_is_behind_its_row_is_no_difference() {
     let world = World::new().await;
     let gate = world.gate().await;
