@@ -106,6 +106,9 @@ pub enum FlushError {
     /// A partition was looked at again and again and was not open.
     #[error("partition {0} is not open: no gate runs, or it is being opened")]
     Closed(Partition),
+    /// Two repairs would count the same difference twice.
+    #[error("another repair is running: wait until it has ended, then verify again")]
+    Repairing,
     /// A store hangs.
     #[error("a step took longer than {0:?}")]
     Slow(Duration),

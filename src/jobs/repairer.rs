@@ -15,7 +15,7 @@ use super::{
 use crate::{
     domain::{
         ap::Ap,
-        calendar::Calendar,
+        calendar::{Calendar, Period},
         clock::Clock,
         level::Levels,
         partition::Partition,
@@ -49,7 +49,7 @@ pub struct Repairer {
 pub struct Repaired {
     /// Rows that were added to the log.
     pub adjustments: u64,
-    /// Totals that were raised to the sum of the log.
+    /// Users whose totals were raised to the sum of the log.
     pub totals: u64,
     /// Sums by day, level and model that were made those of the log.
     pub usage: u64,
@@ -63,21 +63,28 @@ impl Repairer {
     /// Postgres against itself first, then Redis against Postgres. One repair at a time.
     ///
     /// # Errors
-    /// If a store is away. What was repaired stays repaired; verify again to see.
+    /// If a store is away, or another repair is running. What was repaired stays repaired; verify again to see.
     pub async fn repair(&self) -> Result<Repaired, FlushError> {
+        let lock = self.postgres.try_lock_repairs().await?;
+        let _alone = lock.ok_or(FlushError::Repairing)?;
         let mut repaired = Repaired::default();
-        self.repair_totals(&self.verifier.verify().await?, &mut repaired).await?;
+        self.repair_totals(&mut repaired).await?;
         repaired.usage = self.postgres.repair_usage().await?;
         self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
         Ok(repaired)
     }
 
-    async fn repair_totals(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), FlushError> {
-        for drift in &verdict.drift {
+    async fn repair_totals(&self, repaired: &mut Repaired) -> Result<(), FlushError> {
+        let levels = self.postgres.all_levels().await?;
+        let mut raised: BTreeSet<String> = BTreeSet::new();
+        for drift in self.postgres.drift().await? {
             let Some(period) = drift.period else { continue };
             if drift.logged > drift.total {
-                self.postgres.raise_totals(&drift.user, period, drift.logged - drift.total, self.clock.now()).await?;
-                repaired.totals += 1;
+                let (Ok(user), Some(of)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
+                let ap = drift.logged.abs_diff(drift.total);
+                let event = self.adjustment(&user, of, ap, &levels);
+                self.postgres.raise_period(&event, &levels, self.calendar, self.clock.now()).await?;
+                raised.insert(drift.user);
             } else {
                 // The log misses rows: it is what people are shown, so it is completed; the totals stay.
                 let ap = u32::try_from(drift.total - drift.logged).unwrap_or(u32::MAX);
@@ -85,6 +92,14 @@ impl Repairer {
                 repaired.adjustments += 1;
             }
         }
+        // Only now, for a log that was completed adds up to more.
+        for drift in self.postgres.drift().await? {
+            if drift.period.is_none() && drift.logged > drift.total {
+                self.postgres.raise_total(&drift.user, drift.logged - drift.total, self.clock.now()).await?;
+                raised.insert(drift.user);
+            }
+        }
+        repaired.totals = raised.len() as u64;
         Ok(())
     }
 
@@ -128,13 +143,7 @@ impl Repairer {
         Ok(added)
     }
 
-    fn adjustment(
-        &self,
-        user: &UserId,
-        period: crate::domain::calendar::Period,
-        ap: u64,
-        levels: &Levels,
-    ) -> UsageEvent {
+    fn adjustment(&self, user: &UserId, period: Period, ap: u64, levels: &Levels) -> UsageEvent {
         UsageEvent {
             id: Uuid::new_v4(),
             user: user.clone(),
@@ -149,4 +158,8 @@ impl Repairer {
             at: self.clock.now(),
         }
     }
+}
+
+fn period_of(id: i32) -> Option<Period> {
+    Period::from_id(u32::try_from(id).ok()?).ok()
 }

@@ -1,6 +1,7 @@
 //! Adjustments: what a repair writes. Each is a row of the log that says so.
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 
 use super::{
     Postgres, PostgresError,
@@ -64,36 +65,52 @@ impl Postgres {
         Ok(())
     }
 
-    /// Raises a user's totals by what the log has more.
+    /// Raises what a user's totals say of a period by what the log has more: like a charge of that period, with or without a row in it, but
+    /// that the total over all periods stays.
     ///
     /// # Errors
     /// If Postgres is away; then nothing is changed.
-    pub async fn raise_totals(
+    pub async fn raise_period(
         &self,
-        user: &str,
-        period: i32,
-        ap: i64,
+        event: &UsageEvent,
+        levels: &Levels,
+        calendar: Calendar,
         now: DateTime<Utc>,
     ) -> Result<(), PostgresError> {
-        sqlx::query!(
-            "with closed as (
-                 update chat_quota_months
-                 set used = used + $3
-                 where user_uuid = $1
-                   and period = $2
-             )
-             update chat_quotas
-             set monthly_used = monthly_used + case when period = $2 then $3 else 0 end,
-                 total_used = total_used + $3,
-                 updated_at = greatest(updated_at, $4)
-             where user_uuid = $1",
-            user,
-            period,
-            ap,
-            now,
-        )
-        .execute(&self.pool)
-        .await?;
+        let mut transaction = self.pool.begin().await?;
+        totals::add(&mut transaction, &[event], levels, calendar, now).await?;
+        // The total may have been right. Where it was not, it has a drift of its own.
+        raise_total(&mut transaction, event.user.as_str(), -i64::from(event.ap.get()), now).await?;
+        transaction.commit().await?;
         Ok(())
     }
+
+    /// Raises a user's total over all periods by what the log has more.
+    ///
+    /// # Errors
+    /// If Postgres is away; then nothing is changed.
+    pub async fn raise_total(&self, user: &str, ap: i64, now: DateTime<Utc>) -> Result<(), PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        raise_total(&mut connection, user, ap, now).await
+    }
+}
+
+async fn raise_total(
+    connection: &mut PgConnection,
+    user: &str,
+    ap: i64,
+    now: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "update chat_quotas
+         set total_used = total_used + $2,
+             updated_at = greatest(updated_at, $3)
+         where user_uuid = $1",
+        user,
+        ap,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -1,22 +1,13 @@
 //! `flush_watermarks`: how far each partition's events are in Postgres.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres as Database, pool::PoolConnection};
+use sqlx::PgConnection;
 
 use super::{Postgres, PostgresError};
 use crate::domain::{
     journal::{Position, Watermark},
     partition::Partitions,
 };
-
-/// The advisory lock of a partition. It ends with the connection that it holds.
-#[derive(Debug)]
-pub struct PartitionLock {
-    connection: Option<PoolConnection<Database>>,
-}
-
-/// Tells our advisory locks from anybody else's in the same database.
-const LOCK_CLASS: i32 = 0x7167; // "qg"
 
 impl Postgres {
     /// Makes a row for every partition that has none: opening, in generation 0.
@@ -121,31 +112,6 @@ impl Postgres {
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() == 1)
-    }
-
-    /// Takes the advisory lock of a partition, if nobody has it.
-    ///
-    /// # Errors
-    /// If Postgres is away.
-    pub async fn try_lock_partition(&self, partition: u16) -> Result<Option<PartitionLock>, PostgresError> {
-        let mut connection = self.pool.acquire().await?;
-        let locked = sqlx::query_scalar!(
-            r#"select pg_try_advisory_lock($1, $2) as "locked!""#,
-            LOCK_CLASS,
-            i32::from(partition)
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        Ok(locked.then_some(PartitionLock { connection: Some(connection) }))
-    }
-}
-
-impl Drop for PartitionLock {
-    /// Closes the connection instead of giving it back: the lock ends with it, whatever happens.
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            drop(connection.detach());
-        }
     }
 }
 

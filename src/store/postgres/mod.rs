@@ -14,10 +14,12 @@
 //! | `dual_writes` | charges on their way to the old credits system |
 //! | `user_changes`, `listing`, `heavy_users` | who changed what, and pages for people who look |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
+//! | `advisory_locks` | who does something alone |
 //! | `facts` | what Postgres says of itself |
 //! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
 
 mod adjustments;
+mod advisory_locks;
 mod announcements;
 mod audit;
 mod change_level;
@@ -53,6 +55,7 @@ use std::{str::FromStr, time::Duration};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use self::{
+    advisory_locks::AdvisoryLock,
     audit::{Drift, Page},
     change_level::LevelChange,
     chat_quotas::{Loaded, NewUser, QuotaRow},
@@ -63,7 +66,6 @@ pub use self::{
     error::PostgresError,
     facts::{PostgresFacts, VERSION_MIN as POSTGRES_VERSION_MIN},
     flush::{Flush, FlushOutcome, FlushReport},
-    flush_watermarks::PartitionLock,
     foreign_users::{ForeignUser, read_foreign_users},
     gate_settings::Settings,
     heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::support::{World, execute, user};
+use quota_gate::jobs::flusher::FlushError;
+
+use crate::support::{World, eventually, execute, user};
 
 #[tokio::test]
 async fn live_traffic_is_no_drift() {
@@ -194,4 +196,45 @@ async fn totals_and_log_are_made_to_agree_in_either_direction() {
     gate.flush_and_verify().await;
     assert_eq!(world.number("select monthly_used from chat_quotas where user_uuid = 'alice'").await, 30);
     assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs where user_uuid = 'bob'").await, 5);
+}
+
+#[tokio::test]
+async fn a_period_without_its_row_is_made_the_logs_and_a_total_that_was_right_stays() {
+    let world = World::at("2026-11-20T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    for (who, ap) in [("alice", 30), ("bob", 20), ("carol", 10)] {
+        assert!(gate.charges(who, ap).await);
+    }
+    world.set_time("2026-12-01T00:00:00Z").await;
+    for (who, ap) in [("alice", 3), ("bob", 2), ("carol", 1)] {
+        assert!(gate.charges(who, ap).await);
+    }
+    gate.flush_and_verify().await;
+    // Alice's November is gone, bob's row never left it, and of carol only the total is behind.
+    execute(&world.database, "delete from chat_quota_months where user_uuid in ('alice', 'bob')").await;
+    let back = "update chat_quotas set period = 202611, monthly_used = 20 where user_uuid = 'bob'";
+    execute(&world.database, back).await;
+    execute(&world.database, "update chat_quotas set total_used = 4 where user_uuid = 'carol'").await;
+    let repaired = gate.repairer.repair().await.unwrap();
+    assert_eq!((repaired.totals, repaired.adjustments, repaired.left), (3, 0, 0));
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select used from chat_quota_months where user_uuid = 'alice'").await, 30);
+    assert_eq!(world.number("select monthly_used from chat_quotas where user_uuid = 'bob'").await, 2);
+    assert_eq!(world.number("select sum(total_used)::bigint from chat_quotas").await, 66);
+}
+
+#[tokio::test]
+async fn one_repair_runs_at_a_time() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 30).await);
+    gate.flush_and_verify().await;
+    execute(&world.database, "update chat_quotas set monthly_used = 20, total_used = 20").await;
+    let other = gate.postgres.try_lock_repairs().await.unwrap().expect("nobody repairs");
+    assert!(matches!(gate.repairer.repair().await, Err(FlushError::Repairing)));
+    drop(other);
+    eventually("the other repair has ended", async || gate.repairer.repair().await.is_ok()).await;
+    gate.flush_and_verify().await;
+    // The lock ends with each repair.
+    eventually("another may run", async || gate.repairer.repair().await.is_ok()).await;
 }
