@@ -33,6 +33,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is away.
     pub async fn drift(&self) -> Result<Vec<Drift>, PostgresError> {
+        let mut snapshot = self.unhurried_snapshot().await?;
         let drift = sqlx::query_as!(
             Drift,
             r#"with whole as (
@@ -76,7 +77,7 @@ impl Postgres {
              where coalesce(summed.ap, 0) <> coalesce(quotas.total_used, 0)
              order by 1, 2"#,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *snapshot)
         .await?;
         Ok(drift)
     }
@@ -108,6 +109,13 @@ impl Postgres {
     pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
         let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
         Page::read(&ids, &mut *self.snapshot().await?).await
+    }
+
+    /// For reading whole tables, which takes as long as they are large.
+    pub(super) async fn unhurried_snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {
+        let mut snapshot = self.snapshot().await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut *snapshot).await?;
+        Ok(snapshot)
     }
 
     async fn snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {

@@ -171,12 +171,13 @@ impl Postgres {
     /// # Errors
     /// If Postgres is away.
     pub async fn usage_drift(&self) -> Result<Vec<UsageDrift>, PostgresError> {
+        let mut snapshot = self.unhurried_snapshot().await?;
         let rows = sqlx::query!(
             r#"select day as "day!", membership_level as "level!", model as "model!", messages as "messages!", ap as "ap!"
              from usage_drift()
              order by 1, 2, 3"#
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *snapshot)
         .await?;
         let drift = rows.into_iter().map(|row| UsageDrift {
             day: row.day,
@@ -187,7 +188,7 @@ impl Postgres {
         Ok(drift.collect())
     }
 
-    /// Makes the sums those of the log; returns how many were not.
+    /// Makes the sums those of the log; returns how many were not. Flushes wait for as long as it takes to read the log.
     ///
     /// # Errors
     /// If Postgres is away; then nothing is changed.
@@ -195,6 +196,7 @@ impl Postgres {
         let mut transaction = self.pool.begin().await?;
         // No flush may come in between.
         sqlx::query!("lock table usage_days in share row exclusive mode").execute(&mut *transaction).await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut *transaction).await?;
         let done = sqlx::query!(
             "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
              select day, membership_level, model, 0, messages, ap, overage, tokens

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use futures_util::future::join;
 use quota_gate::{
     domain::{
+        ap::Ap,
         author::Author,
         decision::{Decision, LevelChanged},
         level::LevelName,
@@ -14,7 +15,7 @@ use quota_gate::{
     store::redis::{Membership, Operation, Request},
 };
 
-use crate::support::{GateUnderTest, World, user};
+use crate::support::{GateUnderTest, World, eventually, user};
 
 pub(super) async fn give(gate: &GateUnderTest, who: &str, level: &str) -> LevelChanged {
     change(gate, who, level, Effective::Fair).await.unwrap()
@@ -172,4 +173,28 @@ async fn what_was_told_is_not_announced_again() {
     let gate = world.gate().await;
     give(&gate, "alice", "plus").await;
     assert_eq!(world.number("select count(*) from chat_quotas where told_version < level_version").await, 0);
+}
+
+#[tokio::test]
+async fn a_quota_is_applied_to_everybody_in_batches_and_waits_for_nobody_with_others_in_hand() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    crate::support::execute(
+        &world.database,
+        "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
+         select 'user-' || number, case when number % 10 = 0 then 'plus' else 'free' end, 202611, 100, now(), now(), now()
+         from generate_series(1, 12000) as numbers (number)",
+    )
+    .await;
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("select from chat_quotas where user_uuid = 'user-1' for update").execute(&mut *holder).await.unwrap();
+    let applying = tokio::spawn({
+        let (postgres, now) = (gate.postgres.clone(), world.clock.now());
+        async move { postgres.apply_level("free", Ap::new(150), now).await.unwrap() }
+    });
+    let applied = "select count(*) from chat_quotas where monthly_quota = 150 and level_version = 1";
+    eventually("all others have it", async || world.number(applied).await == 10_799).await;
+    holder.rollback().await.unwrap();
+    assert_eq!(applying.await.unwrap(), 10_800);
+    assert_eq!(world.number(applied).await, 10_800);
 }

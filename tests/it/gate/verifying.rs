@@ -1,11 +1,17 @@
 //! Verify and repair: what differs is found, said, and mended with a trace.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use quota_gate::jobs::flusher::FlushError;
+use quota_gate::{
+    jobs::flusher::FlushError,
+    store::postgres::{Postgres, PostgresOptions},
+};
 
 use crate::support::{World, eventually, execute, user};
 
@@ -237,4 +243,32 @@ async fn one_repair_runs_at_a_time() {
     gate.flush_and_verify().await;
     // The lock ends with each repair.
     eventually("another may run", async || gate.repairer.repair().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn an_audit_of_whole_tables_may_take_longer_than_a_statement_may() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 30).await);
+    gate.flush_and_verify().await;
+    let hurried = Postgres::new(&PostgresOptions {
+        url: world.database.clone(),
+        connections_max: 3,
+        acquire_timeout: Duration::from_secs(5),
+        statement_timeout: Duration::from_millis(200),
+    })
+    .unwrap();
+    // A lock makes reading the log take as long as the test likes.
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("lock table chat_usage_logs in access exclusive mode").execute(&mut *holder).await.unwrap();
+    let audits = tokio::spawn(async move {
+        let (drift, usage_drift, repaired) =
+            tokio::join!(hurried.drift(), hurried.usage_drift(), hurried.repair_usage());
+        (drift.unwrap(), usage_drift.unwrap(), repaired.unwrap())
+    });
+    let late = "select count(*) from pg_stat_activity where datname = current_database() \
+                and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '400 ms'";
+    eventually("all three take longer", async || world.number(late).await == 3).await;
+    holder.rollback().await.unwrap();
+    assert_eq!(audits.await.unwrap(), (vec![], vec![], 0));
 }
