@@ -206,7 +206,7 @@ impl App {
     /// Tells Redis of changes of level that it has not heard of.
     #[must_use]
     pub fn announcer(&self) -> Announcer {
-        Announcer { gate: self.gate.clone(), postgres: self.postgres.clone(), clock: self.clock.clone() }
+        Announcer { gate: self.gate.clone(), postgres: self.postgres.clone() }
     }
 
     /// Keeps the rollout as the newest change has it.

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use chrono::TimeDelta;
-
 use crate::{app::App, config::Config, domain::clock::Clock};
 
 #[derive(Debug, clap::Subcommand)]
@@ -20,6 +18,18 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
         println!("{}: {} AP, {changed} users changed", level.name, level.quota);
     }
     // The announcers of running gates help; what is left is told from here.
-    while app.announcer().step(TimeDelta::seconds(-1)).await? > 0 {}
+    let announcer = app.announcer();
+    let (mut after, mut untold) = (None, 0);
+    loop {
+        let step = announcer.step(after.as_ref()).await?;
+        untold += step.untold;
+        after = step.last;
+        if after.is_none() {
+            break;
+        }
+    }
+    if untold > 0 {
+        println!("Redis has not heard of {untold} users yet: running gates go on telling it");
+    }
     Ok(ExitCode::SUCCESS)
 }

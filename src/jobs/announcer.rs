@@ -1,11 +1,12 @@
 //! The announcer: tells Redis of changes of level that it has not heard of.
 //!
 //! Whoever changes a level tells Redis at once. When that gate dies in between, or the levels of many users changed in
-//! Postgres, the announcer of any gate does it. Telling twice is harmless: a lower level version never wins.
+//! Postgres, the announcer of any gate does it. Telling twice is harmless: a lower level version never wins. So it asks nobody how
+//! long ago a level changed; and whoever cannot be told now keeps it from nobody else.
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use futures_util::{StreamExt, stream};
 use tokio::{
     select,
     time::{sleep, timeout},
@@ -13,19 +14,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::clock::Clock,
+    domain::user_id::UserId,
     gate::{Gate, GateError},
     store::postgres::Postgres,
 };
 
 /// Users of one step.
-const USERS_PER_STEP: u32 = 500;
-/// Pause after a step that found nobody.
+const USERS_PER_STEP: u32 = 100;
+/// Users who are told at a time.
+const TOLD_AT_ONCE: usize = 20;
+/// Longest time for one user, who comes again in the next round.
+const TELLING_MAX: Duration = Duration::from_secs(2);
+/// Pause between two rounds.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Longest time for one step. A store that hangs does not end it by itself, and telling twice is harmless.
+/// Longest time for one step, more than all its users take. A Postgres that hangs does not end it by itself.
 const STEP_MAX: Duration = Duration::from_secs(20);
-/// Whoever changed the level gets this long to tell Redis by itself.
-const GRACE: TimeDelta = TimeDelta::seconds(5);
 
 /// Tells Redis of changes of level.
 #[derive(Debug, Clone)]
@@ -34,41 +37,67 @@ pub struct Announcer {
     pub gate: Gate,
     /// Knows whom.
     pub postgres: Postgres,
-    /// The present.
-    pub clock: Clock,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Announced {
+    /// Users of whom Redis has heard.
+    pub told: u64,
+    /// Users of whom it has not, in time; the next round tries again.
+    pub untold: u64,
+    /// Where to go on; none at the end of a round.
+    pub last: Option<UserId>,
 }
 
 impl Announcer {
     /// Runs until cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
+        let mut after = None;
         while !cancelled.is_cancelled() {
-            let pause = match timeout(STEP_MAX, self.step(GRACE)).await {
-                Ok(Ok(0)) | Err(_) => PAUSE,
-                Ok(Ok(told)) => {
-                    tracing::info!(told, "told Redis of changed levels");
-                    continue;
+            after = match timeout(STEP_MAX, self.step(after.as_ref())).await {
+                Ok(Ok(step)) => {
+                    if step.told > 0 {
+                        tracing::info!(told = step.told, "told Redis of changed levels");
+                    }
+                    if step.untold > 0 {
+                        tracing::warn!(untold = step.untold, "Redis has not heard of changed levels yet; trying again");
+                    }
+                    step.last
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "Redis could not be told of changed levels; trying again");
-                    PAUSE
+                    None
                 }
+                Err(_) => None,
             };
+            if after.is_some() {
+                continue;
+            }
             select! {
-                () = sleep(pause) => {}
+                () = sleep(PAUSE) => {}
                 () = cancelled.cancelled() => {}
             }
         }
     }
 
-    /// Tells Redis of some users whose level changed longer than `grace` ago; returns how many.
+    /// Tells Redis of some users after `after` whose level changed.
     ///
     /// # Errors
-    /// If Postgres is away.
-    pub async fn step(&self, grace: TimeDelta) -> Result<usize, GateError> {
-        let users = self.postgres.untold_users(self.clock.now() - grace, USERS_PER_STEP).await?;
-        for user in &users {
-            self.gate.refresh_membership(user).await?;
+    /// If Postgres does not say whose.
+    pub async fn step(&self, after: Option<&UserId>) -> Result<Announced, GateError> {
+        let users = self.postgres.untold_users(after, USERS_PER_STEP).await?;
+        let full = users.len() >= USERS_PER_STEP as usize;
+        let mut announced = Announced { last: users.last().filter(|_| full).cloned(), ..Announced::default() };
+        let tell = |user: UserId| async move { timeout(TELLING_MAX, self.gate.refresh_membership(&user)).await };
+        let mut telling = stream::iter(users).map(tell).buffer_unordered(TOLD_AT_ONCE);
+        while let Some(outcome) = telling.next().await {
+            match outcome {
+                Ok(Ok(())) => announced.told += 1,
+                // The gate has logged why.
+                Ok(Err(_)) | Err(_) => announced.untold += 1,
+            }
         }
-        Ok(users.len())
+        Ok(announced)
     }
 }

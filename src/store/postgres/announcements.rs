@@ -33,19 +33,19 @@ impl Postgres {
         Ok(())
     }
 
-    /// Users whose level changed before `before` without Redis having heard of it.
+    /// Users after `after`, in their order, whose level changed without Redis having heard of it.
     ///
     /// # Errors
     /// If Postgres is away.
-    pub async fn untold_users(&self, before: DateTime<Utc>, limit: u32) -> Result<Vec<UserId>, PostgresError> {
+    pub async fn untold_users(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserId>, PostgresError> {
         let users = sqlx::query_scalar!(
             "select user_uuid
              from chat_quotas
              where told_version < level_version
-               and updated_at < $1
+               and user_uuid > $1
              order by user_uuid
              limit $2",
-            before,
+            after.map_or("", UserId::as_str),
             i64::from(limit),
         )
         .fetch_all(&self.pool)

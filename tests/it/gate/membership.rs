@@ -1,6 +1,5 @@
 //! Levels: up at once, down at the next period, and no stale word wins.
 
-use chrono::TimeDelta;
 use futures_util::future::join;
 use quota_gate::{
     domain::{
@@ -11,9 +10,10 @@ use quota_gate::{
         membership::Effective,
     },
     gate::{ChangeLevel, GateError},
-    jobs::announcer::Announcer,
+    jobs::announcer::{Announced, Announcer},
     store::redis::{Membership, Operation, Request},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{GateUnderTest, World, eventually, user};
 
@@ -160,11 +160,41 @@ async fn a_change_that_its_gate_could_not_tell_redis_is_announced_by_another() {
     let set =
         "update chat_quotas set membership_level = 'plus', monthly_quota = 1000, level_version = level_version + 1";
     crate::support::execute(&world.database, set).await;
-    let announcer = Announcer { gate: gate.gate.clone(), postgres: gate.postgres.clone(), clock: world.clock.clone() };
-    assert_eq!(announcer.step(TimeDelta::hours(1)).await.unwrap(), 0, "its own gate gets time to do it");
-    assert_eq!(announcer.step(TimeDelta::seconds(-60)).await.unwrap(), 1);
+    let announcer = Announcer { gate: gate.gate.clone(), postgres: gate.postgres.clone() };
+    assert_eq!(announcer.step(None).await.unwrap(), Announced { told: 1, ..Announced::default() });
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 1000);
-    assert_eq!(announcer.step(TimeDelta::seconds(-60)).await.unwrap(), 0);
+    assert_eq!(announcer.step(None).await.unwrap(), Announced::default());
+}
+
+#[tokio::test]
+async fn whoever_redis_cannot_be_told_of_keeps_it_from_nobody_else() {
+    let world = World::at("2026-11-30T23:59:59Z", "UTC").await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 1).await && gate.charges("bob", 1).await);
+    gate.flush_and_verify().await;
+    // Alice's row is in a month that has not begun in Redis, and Bob's is one that flushes touch all the time.
+    for set in [
+        "update chat_quotas set monthly_quota = 1000, level_version = level_version + 1",
+        "update chat_quotas set period = 202612 where user_uuid = 'alice'",
+        "update chat_quotas set updated_at = '2100-01-01' where user_uuid = 'bob'",
+    ] {
+        crate::support::execute(&world.database, set).await;
+    }
+    let cancelled = CancellationToken::new();
+    let announcer = Announcer { gate: gate.gate.clone(), postgres: gate.postgres.clone() };
+    let announcing = tokio::spawn(announcer.run(cancelled.clone()));
+    let told = async |who: &str| {
+        let told =
+            format!("select count(*) from chat_quotas where told_version = level_version and user_uuid = '{who}'");
+        world.number(&told).await == 1
+    };
+    eventually("Redis has heard of Bob", async || told("bob").await).await;
+    assert!(!told("alice").await);
+    assert_eq!(gate.gate.quota(&user("bob")).await.unwrap().quota.get(), 1000);
+    world.set_time("2026-12-01T00:00:00Z").await;
+    eventually("Redis has heard of Alice", async || told("alice").await).await;
+    cancelled.cancel();
+    announcing.await.unwrap();
 }
 
 #[tokio::test]
