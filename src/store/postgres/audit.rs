@@ -37,7 +37,7 @@ impl Postgres {
         let drift = sqlx::query_as!(
             Drift,
             r#"with whole as (
-                 -- The first period that the log has whole; before it the closed months stand for the log.
+                 -- The first period that the log has whole; before it closed months, and rows that did not roll since, stand for the log.
                  select coalesce(to_char(log_begins_on + interval '1 month', 'YYYYMM')::int, 0) as period from gate_settings
              ),
              logged as (
@@ -46,17 +46,20 @@ impl Postgres {
                  where period >= coalesce((select period from whole), 0)
                  group by user_uuid, period
              ),
-             totals as (
+             months as (
                  select user_uuid, period, monthly_used as ap from chat_quotas
                  union all
-                 select user_uuid, period, used from chat_quota_months where period >= coalesce((select period from whole), 0)
+                 select user_uuid, period, used from chat_quota_months
+             ),
+             totals as (
+                 select user_uuid, period, ap from months where period >= coalesce((select period from whole), 0)
              ),
              summed as (
                  select user_uuid, sum(ap) as ap
                  from (
                      select user_uuid, ap from logged
                      union all
-                     select user_uuid, used from chat_quota_months where period < coalesce((select period from whole), 0)
+                     select user_uuid, ap from months where period < coalesce((select period from whole), 0)
                  ) as parts
                  group by user_uuid
              )
