@@ -74,7 +74,7 @@ enum Keys {
 struct Jwks {
     source: Source,
     known: RwLock<HashMap<String, Key>>,
-    fetched: Mutex<Instant>,
+    fetched: Arc<Mutex<Instant>>,
 }
 
 enum Source {
@@ -153,7 +153,7 @@ impl Jwks {
         let invalid = |rule: String| InvalidInput { field: "auth.jwks", rule };
         let source = Source::parse(source).map_err(invalid)?;
         let known = source.fetch().await.map_err(invalid)?;
-        Ok(Self { source, known: RwLock::new(known), fetched: Mutex::new(Instant::now()) })
+        Ok(Self { source, known: RwLock::new(known), fetched: Arc::new(Mutex::new(Instant::now())) })
     }
 
     async fn key(self: &Arc<Self>, kid: &str) -> Option<Key> {
@@ -172,16 +172,21 @@ impl Jwks {
     }
 
     /// Fetches the document, unless that was done within `pause`. One at a time; when it fails, the keys stay as they were.
-    async fn fetch_again(&self, pause: Duration) {
-        let mut fetched = self.fetched.lock().await;
+    async fn fetch_again(self: &Arc<Self>, pause: Duration) {
+        let mut fetched = Arc::clone(&self.fetched).lock_owned().await;
         if fetched.elapsed() < pause {
             return;
         }
-        *fetched = Instant::now();
-        match self.source.fetch().await {
-            Ok(keys) => *self.known.write().expect("no panic under this lock") = keys,
-            Err(error) => tracing::error!(error, "the JWKS document cannot be read; the keys stay as they were"),
-        }
+        let this = Arc::clone(self);
+        // A task: a client that goes while it is asked for must not leave the old keys in use for another pause.
+        let fetching = tokio::spawn(async move {
+            *fetched = Instant::now();
+            match this.source.fetch().await {
+                Ok(keys) => *this.known.write().expect("no panic under this lock") = keys,
+                Err(error) => tracing::error!(error, "the JWKS document cannot be read; the keys stay as they were"),
+            }
+        });
+        let _ = fetching.await;
     }
 }
 

@@ -1,12 +1,19 @@
 //! Whom credentials name, and whom they do not.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Poll,
+};
+
 use axum::http::{HeaderMap, header};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as BASE64},
 };
+use futures_util::poll;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use tokio::{sync::Semaphore, task::yield_now};
 
 use super::{tokens::tests::hash, *};
 
@@ -225,14 +232,19 @@ async fn weak_or_missing_secrets_are_refused() {
 
 /// Answers every request with this body.
 async fn web_server(body: String) -> String {
+    serve(axum::Router::new().fallback(async move || body.clone())).await
+}
+
+/// The URL of a document that this router answers.
+async fn serve(router: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
-    let router = axum::Router::new().fallback(async move || body.clone());
     tokio::spawn(async move {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let service = hyper_util::service::TowerToHyperService::new(router);
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper_util::service::TowerToHyperService::new(router.clone());
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        }
     });
     url
 }
@@ -245,6 +257,32 @@ async fn a_document_is_fetched_from_a_url_and_not_if_it_is_huge() {
     assert_eq!(user_by(&auth, &jwt).await, Some("alice".into()));
     let huge = web_server(json!({"keys": [public("one")], "padding": "x".repeat(70_000)}).to_string()).await;
     assert!(auth_with(&options("", &huge)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_the_document_is_fetched_does_not_keep_the_old_keys_in_use() {
+    let documents = ["one", "two"].map(|kid| json!({"keys": [public(kid)]}).to_string());
+    let (asked, may_answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(1)));
+    let served = (Arc::clone(&asked), Arc::clone(&may_answer));
+    let router = axum::Router::new().fallback(async move || {
+        let number = served.0.fetch_add(1, Ordering::SeqCst);
+        served.1.acquire().await.unwrap().forget();
+        documents[number].clone()
+    });
+    let auth = auth_with(&options("", &serve(router).await)).await.unwrap();
+    let [old, new] = ["one", "two"].map(|kid| signed(Some(kid), &private_key(), Algorithm::EdDSA));
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    tokio::time::resume();
+    let mut client = Box::pin(user_by(&auth, &new));
+    while asked.load(Ordering::SeqCst) < 2 {
+        assert_eq!(poll!(&mut client), Poll::Pending, "the document is not there yet");
+        yield_now().await;
+    }
+    drop(client);
+    may_answer.add_permits(1);
+    assert_eq!(user_by(&auth, &new).await, Some("alice".into()));
+    assert_eq!(user_by(&auth, &old).await, None, "a key that was withdrawn");
 }
 
 #[tokio::test]
