@@ -21,10 +21,20 @@ pub(super) struct Behaviour {
     pub(super) error: Option<usize>,
     /// `garbage`: neither JSON nor events, with status 200.
     pub(super) garbage: bool,
-    /// `no-usage`: tokens are not reported, whatever is asked for.
-    pub(super) no_usage: bool,
+    /// How tokens are reported.
+    pub(super) usage: Usage,
     /// `no-done`: a stream that does not say that it is done.
     pub(super) no_done: bool,
+}
+
+/// What an answer says of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usage {
+    Plain,
+    /// `odd-usage`: by both APIs' names at once, and by one of them wrongly.
+    Odd,
+    /// `no-usage`: nothing, whatever is asked for.
+    Missing,
 }
 
 impl Behaviour {
@@ -39,7 +49,7 @@ impl Behaviour {
             stall: None,
             error: None,
             garbage: false,
-            no_usage: false,
+            usage: Usage::Plain,
             no_done: false,
         };
         let Some((_, options)) = model.split_once(':') else { return Ok(behaviour) };
@@ -60,7 +70,8 @@ impl Behaviour {
                 "stall" => behaviour.stall = Some(words()?),
                 "error" => behaviour.error = Some(words()?),
                 "garbage" => behaviour.garbage = true,
-                "no-usage" => behaviour.no_usage = true,
+                "no-usage" => behaviour.usage = Usage::Missing,
+                "odd-usage" => behaviour.usage = Usage::Odd,
                 "no-done" => behaviour.no_done = true,
                 other => return Err(format!("the local model knows no {other:?}")),
             }
@@ -78,7 +89,7 @@ mod tests {
         let plain = Behaviour::of("gpt-4o").unwrap();
         assert_eq!(plain, Behaviour::of("local").unwrap());
         let asked = Behaviour::of("local:words=3,pace-ms=0,cut=2,no-usage").unwrap();
-        let expected = Behaviour { words: 3, pace: Duration::ZERO, cut: Some(2), no_usage: true, ..plain };
+        let expected = Behaviour { words: 3, pace: Duration::ZERO, cut: Some(2), usage: Usage::Missing, ..plain };
         assert_eq!(asked, expected);
         for wrong in ["local:", "local:words", "local:status=200", "local:cut=-1", "local:dance"] {
             assert!(Behaviour::of(wrong).is_err(), "{wrong}");

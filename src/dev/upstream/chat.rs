@@ -9,7 +9,7 @@ use super::{
     Seen,
     answer::{Step, event, give, streamed, tokens_of, whole, words},
     begin,
-    behaviour::Behaviour,
+    behaviour::{Behaviour, Usage},
 };
 
 const ID: &str = "chatcmpl-local";
@@ -23,9 +23,12 @@ pub(super) async fn complete(State(seen): State<Arc<Seen>>, Json(request): Json<
     let prompt = tokens_of(&request["messages"]);
     let tool = wanted_tool(&request);
     let spent = if tool.is_some() { 1 } else { behaviour.words };
-    let usage = json!({"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent});
+    let mut usage = json!({"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent});
+    if behaviour.usage == Usage::Odd {
+        usage["input_tokens"] = json!(-1);
+    }
     if request["stream"] == true {
-        let wants_usage = request["stream_options"]["include_usage"] == true && !behaviour.no_usage;
+        let wants_usage = request["stream_options"]["include_usage"] == true && behaviour.usage != Usage::Missing;
         return give(
             &seen,
             "text/event-stream",
@@ -38,7 +41,7 @@ pub(super) async fn complete(State(seen): State<Arc<Seen>>, Json(request): Json<
     };
     let choice = json!({"index": 0, "message": message, "finish_reason": reason(tool.as_deref()), "logprobs": null});
     let mut body = json!({"id": ID, "object": "chat.completion", "created": 0, "model": model, "choices": [choice]});
-    if !behaviour.no_usage {
+    if behaviour.usage != Usage::Missing {
         body["usage"] = usage;
     }
     give(&seen, "application/json", whole(&behaviour, &body.to_string()))

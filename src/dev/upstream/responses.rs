@@ -9,7 +9,7 @@ use super::{
     Seen,
     answer::{Step, give, streamed, tokens_of, whole, words},
     begin,
-    behaviour::Behaviour,
+    behaviour::{Behaviour, Usage},
 };
 
 const ITEM: &str = "msg_local";
@@ -21,11 +21,14 @@ pub(super) async fn respond(State(seen): State<Arc<Seen>>, Json(request): Json<V
     };
     let model = request["model"].as_str().unwrap_or_default();
     let input = tokens_of(&request["input"]);
-    let usage = json!({
+    let mut usage = json!({
         "input_tokens": input, "output_tokens": behaviour.words, "total_tokens": input + behaviour.words,
         "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
     });
-    let usage = if behaviour.no_usage { Value::Null } else { usage };
+    if behaviour.usage == Usage::Odd {
+        usage["prompt_tokens"] = json!(-1);
+    }
+    let usage = if behaviour.usage == Usage::Missing { Value::Null } else { usage };
     let text: String = words(behaviour.words).collect();
     if request["stream"] == true {
         return give(&seen, "text/event-stream", stream(model, &behaviour, &text, &usage));

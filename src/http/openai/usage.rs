@@ -28,22 +28,12 @@ pub(super) enum End {
     Failed,
 }
 
-/// Both APIs' names for the same two numbers, and their sum.
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(rename = "input_tokens", alias = "prompt_tokens")]
-    input: Option<u64>,
-    #[serde(rename = "output_tokens", alias = "completion_tokens")]
-    output: Option<u64>,
-    #[serde(rename = "total_tokens")]
-    total: Option<u64>,
-}
-
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow)]
     choices: Option<Vec<Choice<'a>>>,
-    usage: Option<Usage>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
     error: Option<IgnoredAny>,
 }
 
@@ -58,12 +48,14 @@ struct Choice<'a> {
 struct ResponsesEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    response: Option<Response>,
+    #[serde(borrow)]
+    response: Option<Response<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Response {
-    usage: Option<Usage>,
+struct Response<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -71,8 +63,9 @@ struct Whole<'a> {
     choices: Option<IgnoredAny>,
     output: Option<IgnoredAny>,
     #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
-    usage: Option<Usage>,
+    status: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
     error: Option<IgnoredAny>,
 }
 
@@ -92,10 +85,9 @@ pub(super) fn of_event(api: Api, event: &[u8]) -> Said {
 /// Reads an answer that came in one piece.
 pub(super) fn of_whole(body: &[u8]) -> Said {
     let Ok(whole) = serde_json::from_slice::<Whole<'_>>(body) else { return Said::default() };
-    let failed = whole.error.is_some() || whole.status.as_deref() == Some("failed");
+    let failed = whole.error.is_some() || whole.status.is_some_and(|status| status.get() == "\"failed\"");
     let content = !failed && (whole.choices.is_some() || whole.output.is_some());
-    let tokens = whole.usage.and_then(Usage::tokens);
-    Said { content, tokens, end: end(failed, content), only_usage: false }
+    Said { content, tokens: whole.usage.and_then(tokens), end: end(failed, content), only_usage: false }
 }
 
 const fn end(failed: bool, complete: bool) -> Option<End> {
@@ -106,23 +98,28 @@ const fn end(failed: bool, complete: bool) -> Option<End> {
     }
 }
 
-impl Usage {
-    fn tokens(self) -> Option<Tokens> {
-        let sum = || Some(self.input?.saturating_add(self.output?));
-        let total = self.total.or_else(sum)?;
-        Tokens::new(i64::try_from(total).ok()?).ok()
-    }
+/// The tokens that a `usage` reports, under either API's names or both. What is odd about it says nothing; the answer is one
+/// all the same.
+fn tokens(usage: &RawValue) -> Option<Tokens> {
+    let counts: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(usage.get()).ok()?;
+    let count = |name: &str| counts.get(name)?.get().parse::<u64>().ok();
+    let sum = || {
+        let input = count("prompt_tokens").max(count("input_tokens"))?;
+        let output = count("completion_tokens").max(count("output_tokens"))?;
+        Some(input.saturating_add(output))
+    };
+    let total = count("total_tokens").or_else(sum)?;
+    Tokens::new(i64::try_from(total).ok()?).ok()
 }
 
 impl Chunk<'_> {
     fn said(self) -> Said {
         let choices = self.choices.unwrap_or_default();
-        let tokens = self.usage.and_then(Usage::tokens);
         Said {
             content: choices.iter().any(Choice::has_content),
             end: end(self.error.is_some(), choices.iter().any(|choice| choice.finish_reason.is_some())),
-            only_usage: choices.is_empty() && tokens.is_some(),
-            tokens,
+            only_usage: choices.is_empty() && self.usage.is_some() && self.error.is_none(),
+            tokens: self.usage.and_then(tokens),
         }
     }
 }
@@ -146,7 +143,7 @@ impl ResponsesEvent<'_> {
                 matches!(kind, "response.failed" | "error"),
                 matches!(kind, "response.completed" | "response.incomplete"),
             ),
-            tokens: self.response.and_then(|response| response.usage).and_then(Usage::tokens),
+            tokens: self.response.and_then(|response| response.usage).and_then(tokens),
             only_usage: false,
         }
     }
@@ -194,6 +191,38 @@ mod tests {
         let completed = r#"{"type":"response.completed","response":{"usage":{"input_tokens":2,"output_tokens":3}}}"#;
         assert_eq!(responses(completed), Said { tokens: tokens(5), end: Some(End::Complete), ..Said::default() });
         assert_eq!(of_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes()).tokens, tokens(5));
+    }
+
+    #[test]
+    fn a_usage_that_is_odd_leaves_the_answer_what_it_is() {
+        for (usage, counted) in [
+            // Both APIs' names at once, as some gateways have it.
+            (
+                r#"{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"input_tokens":0,"output_tokens":0}"#,
+                tokens(5),
+            ),
+            (r#"{"input_tokens":0,"prompt_tokens":2,"output_tokens":0,"completion_tokens":3}"#, tokens(5)),
+            (r#"{"total_tokens":5,"total_tokens":5}"#, tokens(5)),
+            (r#"{"prompt_tokens":-2,"completion_tokens":3,"total_tokens":5}"#, tokens(5)),
+            (r#"{"prompt_tokens":-2,"completion_tokens":3}"#, None),
+            (r#"{"total_tokens":5.5}"#, None),
+            (r#"{"total_tokens":"5"}"#, None),
+            (r#"{"total_tokens":99999999999999999999}"#, None),
+            ("[]", None),
+            ("5", None),
+            ("\"many\"", None),
+        ] {
+            let whole = of_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes());
+            let complete = Said { content: true, tokens: counted, end: Some(End::Complete), only_usage: false };
+            assert_eq!(whole, complete, "{usage}");
+            let delta = chat(&format!(r#"{{"choices":[{{"delta":{{"content":"a"}}}}],"usage":{usage}}}"#));
+            assert_eq!(delta, Said { content: true, tokens: counted, ..Said::default() }, "{usage}");
+            let last = chat(&format!(r#"{{"choices":[],"usage":{usage}}}"#));
+            assert_eq!(last, Said { tokens: counted, only_usage: true, ..Said::default() }, "{usage}");
+            let completed = responses(&format!(r#"{{"type":"response.completed","response":{{"usage":{usage}}}}}"#));
+            assert_eq!((completed.tokens, completed.end), (counted, Some(End::Complete)), "{usage}");
+        }
+        assert_eq!(of_whole(br#"{"status":200,"choices":[]}"#).end, Some(End::Complete));
     }
 
     #[test]

@@ -152,6 +152,7 @@ async fn what_becomes_of_an_answer_decides_what_it_costs() {
         ("error=2", 200, 5),
         // Complete, if odd.
         ("no-usage", 200, 5),
+        ("odd-usage", 200, 5),
         ("no-done", 200, 5),
         ("words=0", 200, 5),
     ];
