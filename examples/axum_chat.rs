@@ -52,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
     let options = ServerOptions {
         connections_max: 1_000,
         header_read_timeout: Duration::from_secs(5),
+        write_stall_timeout: Duration::from_secs(30),
         stop_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(20),
     };

@@ -127,6 +127,7 @@ impl App {
         let options = ServerOptions {
             connections_max: config.server.connections_max,
             header_read_timeout: ms(config.server.header_read_timeout_ms),
+            write_stall_timeout: ms(config.server.write_stall_timeout_ms),
             stop_delay: ms(config.server.stop_delay_ms),
             drain_timeout,
         };

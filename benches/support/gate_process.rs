@@ -141,6 +141,7 @@ pub(crate) async fn empty_server() -> anyhow::Result<()> {
         stop_delay: Duration::ZERO,
         connections_max: 10_000,
         header_read_timeout: Duration::from_secs(5),
+        write_stall_timeout: Duration::from_secs(30),
         drain_timeout: Duration::from_secs(1),
     };
     serve(listener, router, options, cancelled).await;

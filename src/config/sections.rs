@@ -27,6 +27,7 @@ sections! {
         listen: SocketAddr,
         request_timeout_ms: u64,
         header_read_timeout_ms: u64,
+        write_stall_timeout_ms: u64,
         stop_delay_ms: u64,
         drain_timeout_ms: u64,
         connections_max: usize,

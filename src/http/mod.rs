@@ -22,6 +22,7 @@ mod rate_limit;
 mod refusals;
 mod routes;
 mod state;
+mod write_stall;
 
 use axum::{
     Router,

@@ -18,6 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::write_stall::WriteStall;
+
 /// Most header bytes of a request, and most headers: several times what a browser sends.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
@@ -33,6 +35,8 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// A client gets this long to send its headers.
     pub header_read_timeout: Duration,
+    /// A client that takes nothing of its answer for so long is cut off.
+    pub write_stall_timeout: Duration,
     /// After the token is cancelled, connections are accepted for so long: whoever asks is told that the gate is not ready.
     pub stop_delay: Duration,
     /// After that, requests get this long to end.
@@ -77,7 +81,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
             .header_read_timeout(options.header_read_timeout)
             .max_buf_size(HEADER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(WriteStall::new(stream, options.write_stall_timeout)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A client that breaks off, or speaks something else, is no fault of ours.

@@ -69,6 +69,23 @@ async fn clients_that_send_slowly_or_nothing_or_too_much_are_cut_off_and_take_no
 }
 
 #[tokio::test]
+async fn a_client_that_never_reads_is_cut_off_and_its_place_is_another_s() {
+    let dev = Dev::start().await;
+    let gate = Serve::start_with(
+        &dev,
+        &[("QUOTA_GATE__SERVER__CONNECTIONS_MAX", "1"), ("QUOTA_GATE__SERVER__WRITE_STALL_TIMEOUT_MS", "300")],
+    )
+    .await;
+    let mut deaf = connect(&gate).await;
+    // Many times what the machine keeps of a connection that nobody reads.
+    let asked = b"GET /openapi.json HTTP/1.1\r\nhost: gate\r\n\r\n".repeat(300);
+    deaf.write_all(&asked).await.unwrap();
+    let consume = gate.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"}));
+    let (status, _) = timeout(Duration::from_secs(20), consume).await.expect("others are served");
+    assert_eq!(status.as_u16(), 200);
+}
+
+#[tokio::test]
 async fn a_gate_whose_connections_are_all_taken_ends_when_it_is_told_to() {
     let dev = Dev::start().await;
     let mut gate = Serve::start_with(
