@@ -8,7 +8,10 @@ use anyhow::Context;
 use axum::Router;
 use chrono::TimeDelta;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -51,6 +54,9 @@ pub use self::stores::{old_credits, postgres, redis, settled_postgres};
 /// Far less than it takes to demote a primary, give it another's data and promote it again; long enough that under load no
 /// call asks.
 const IDENTITY_TRUST: Duration = Duration::from_millis(500);
+
+/// Closing waits for every statement under way, and at the end there may be one that Postgres does not answer.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Everything that a gate process is made of.
 #[derive(Debug, Clone)]
@@ -176,17 +182,20 @@ impl App {
             .then(|| tokio::spawn(self.flusher().run(ms(config.flusher.interval_ms), requests_ended.clone())));
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
         serve(listener, also.merge(router(state.clone())), options, cancelled).await;
-        // What streams were cut off is settled all the same.
-        if timeout(drain_timeout, state.settled()).await.is_err() {
+        // What was cut off is settled and flushed all the same, within one time for both.
+        let deadline = Instant::now() + drain_timeout;
+        if timeout_at(deadline, state.settled()).await.is_err() {
             tracing::warn!("some settlements took too long; their holds expire");
         }
         requests_ended.cancel();
         if let Some(flushing) = flushing
-            && timeout(drain_timeout, flushing).await.is_err()
+            && timeout_at(deadline, flushing).await.is_err()
         {
             tracing::warn!("the last flush took too long; the events stay in Redis for the next gate");
         }
-        self.postgres.close().await;
+        if timeout(CLOSE_MAX, self.postgres.close()).await.is_err() {
+            tracing::debug!("a connection to Postgres is still in use; it ends with the process");
+        }
         Ok(())
     }
 

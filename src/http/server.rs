@@ -15,7 +15,7 @@ use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::write_stall::WriteStall;
@@ -43,10 +43,12 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
 }
 
-/// Serves until cancelled and a moment longer, then waits for the requests under way.
+/// Serves until cancelled and a moment longer, then waits for the requests under way. When it returns there are none: what took too
+/// long is dropped, so that whoever settles it can be waited for.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, cancelled: CancellationToken) {
     let connections = Arc::new(Semaphore::new(options.connections_max));
     let graceful = GracefulShutdown::new();
+    let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
     let stop = async {
         cancelled.cancelled().await;
         sleep(options.stop_delay).await;
@@ -83,9 +85,10 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(WriteStall::new(stream, options.write_stall_timeout)), service);
         let connection = graceful.watch(connection);
-        tokio::spawn(async move {
+        let cut = cut.clone();
+        tasks.spawn(async move {
             // A client that breaks off, or speaks something else, is no fault of ours.
-            if let Err(error) = connection.await {
+            if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
                 tracing::debug!(%error, "a connection ended early");
             }
             drop(permit);
@@ -94,5 +97,8 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     drop(listener);
     if timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still under way after {:?}; they are cut off", options.drain_timeout);
+        cut.cancel();
     }
+    tasks.close();
+    tasks.wait().await;
 }

@@ -119,3 +119,17 @@ async fn a_level_that_changes_while_redis_is_away_arrives_when_it_is_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_gate_whose_postgres_stands_still_ends_when_it_is_told_to() {
+    let dev = Dev::start().await;
+    let mut gate = Serve::start_with(&dev, &[("QUOTA_GATE__SERVER__DRAIN_TIMEOUT_MS", "200")]).await;
+    let consume = async || gate.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"})).await;
+    assert_eq!(consume().await.0.as_u16(), 200);
+    signal(&dev, "postgres", Signal::SIGSTOP);
+    // Its flush asks Postgres, and is never answered.
+    assert_eq!(consume().await.0.as_u16(), 200);
+    gate.signal(Signal::SIGTERM);
+    eventually("it ends", async || gate.ended().is_some_and(|status| status.success())).await;
+    signal(&dev, "postgres", Signal::SIGCONT);
+}

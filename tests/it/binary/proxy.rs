@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, future::join_all};
+use nix::sys::signal::Signal;
 use quota_gate::dev::Upstream;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -201,6 +202,20 @@ async fn an_answer_that_nobody_wants_any_more_ends_at_the_upstream_and_costs_wha
         assert_eq!(chat.settled("bob").await, 0, "{client_gone}");
         eventually("the upstream is left alone", async || chat.upstream.under_way() == 0).await;
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_the_shutdown_cuts_off_costs_what_was_delivered() {
+    let mut chat = Chat::new(&[("QUOTA_GATE__SERVER__DRAIN_TIMEOUT_MS", "1000")]).await;
+    let mut answer = chat.ask("alice", "local:stall=3", true).await;
+    let mut text = String::new();
+    while !text.contains(r#"" is""#) {
+        text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    chat.gate.signal(Signal::SIGTERM);
+    eventually("the gate ends", async || chat.gate.ended().is_some_and(|status| status.success())).await;
+    assert_eq!(chat.world.number("select coalesce(sum(ap_used), 0)::bigint from chat_usage_logs").await, 5);
+    assert!(answer.text().await.is_err(), "the client sees that there should have been more");
 }
 
 #[tokio::test]
