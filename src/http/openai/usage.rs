@@ -137,16 +137,24 @@ impl Choice<'_> {
 impl ResponsesEvent<'_> {
     fn said(self) -> Said {
         let kind = self.kind.as_ref();
+        let failed = matches!(kind, "response.failed" | "error");
+        let end = end(failed, matches!(kind, "response.completed" | "response.incomplete"));
         Said {
-            content: kind.rsplit('.').next() == Some("delta"),
-            end: end(
-                matches!(kind, "response.failed" | "error"),
-                matches!(kind, "response.completed" | "response.incomplete"),
-            ),
+            content: end.is_none() && !is_preamble(kind),
+            end,
             tokens: self.response.and_then(|response| response.usage).and_then(tokens),
             only_usage: false,
         }
     }
+}
+
+/// It comes before anything that somebody would pay for, or says that a step failed. Whatever else comes is content: pictures,
+/// what was searched, and what the API does not have yet.
+fn is_preamble(kind: &str) -> bool {
+    let step = kind.rsplit('.').next().unwrap_or(kind);
+    matches!(kind, "response.created" | "response.queued" | "keepalive" | "ping")
+        || kind.starts_with("response.mcp_list_tools.")
+        || matches!(step, "added" | "in_progress" | "searching" | "generating" | "interpreting" | "failed")
 }
 
 #[cfg(test)]
@@ -177,8 +185,41 @@ mod tests {
             let said = chat(&format!(r#"{{"choices":[{{"delta":{delta},"finish_reason":null}}],"usage":null}}"#));
             assert_eq!(said, Said { content, ..Said::default() }, "{delta}");
         }
-        assert!(responses(r#"{"type":"response.output_text.delta","delta":"a"}"#).content);
-        assert!(!responses(r#"{"type":"response.created","response":{"usage":null}}"#).content);
+    }
+
+    #[test]
+    fn every_event_of_a_response_is_content_but_those_that_come_before_any() {
+        for kind in [
+            "output_text.delta",
+            "output_text.done",
+            "output_item.done",
+            "refusal.delta",
+            "reasoning_summary_text.delta",
+            "function_call_arguments.delta",
+            "image_generation_call.partial_image",
+            "web_search_call.completed",
+            "something.new",
+        ] {
+            let said = responses(&format!(r#"{{"type":"response.{kind}"}}"#));
+            assert_eq!(said, Said { content: true, ..Said::default() }, "{kind}");
+        }
+        for kind in [
+            "response.created",
+            "response.queued",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.content_part.added",
+            "response.web_search_call.searching",
+            "response.image_generation_call.in_progress",
+            "response.image_generation_call.generating",
+            "response.code_interpreter_call.interpreting",
+            "response.mcp_list_tools.completed",
+            "response.mcp_call.failed",
+            "keepalive",
+        ] {
+            assert_eq!(responses(&format!(r#"{{"type":"{kind}","response":{{}}}}"#)), Said::default(), "{kind}");
+        }
+        assert!(!responses(r#"{"type":"response.failed"}"#).content && !responses(r#"{"type":"error"}"#).content);
     }
 
     #[test]
