@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `proxy` | the handlers, and what they share |
 //! | `request` | what the gate reads of a request, and the one thing that it adds |
+//! | `member_names` | names in a request that only some readers tell apart |
 //! | `relay` | the way to the upstream and back: headers, time limits |
 //! | `tap` | the answer's body on its way: reads usage and failures, adds nothing, holds nothing back but half an event |
 //! | `events`, `usage` | server-sent events, and what they say |
@@ -14,6 +15,7 @@
 
 mod error;
 mod events;
+mod member_names;
 pub(super) mod proxy;
 mod relay;
 mod request;

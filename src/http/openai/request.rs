@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::member_names::UnmistakableNames;
 use crate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts, model_name::ModelName};
 
 /// Most answers to one message.
@@ -56,6 +57,7 @@ impl Generation {
     pub(super) fn read(api: Api, body: Bytes, costs: &ModelCosts) -> Result<Self, InvalidInput> {
         let invalid = |rule: String| InvalidInput { field: "body", rule };
         let read: Read<'_> = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+        let _: UnmistakableNames = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
         let answers = if api == Api::ChatCompletions { read.n.unwrap_or(1) } else { 1 };
         if !(1..=ANSWERS_MAX).contains(&answers) {
             return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
@@ -118,6 +120,11 @@ mod tests {
             r#"{"model":""}"#,
             r#"{"model":"cheap","model":"gpt-4o"}"#,
             r#"{"model":"cheap","mod\u0065l":"gpt-4o"}"#,
+            r#"{"model":"cheap","Model":"gpt-4o"}"#,
+            r#"{"model":"cheap","MOD\u0045L":"gpt-4o"}"#,
+            r#"{"model":"cheap","N":128}"#,
+            r#"{"model":"cheap","ſtream":true}"#,
+            r#"{"model":"cheap","\u017ftream_optionS":null}"#,
             r#"{"model":"x","n":0}"#,
             r#"{"model":"x","n":129}"#,
             r#"{"model":"x","stream":"yes"}"#,
@@ -125,6 +132,9 @@ mod tests {
         ] {
             assert!(read(Api::ChatCompletions, body).is_err(), "{body}");
         }
+        // Elsewhere such a name is nobody's.
+        let elsewhere = r#"{"model":"x","metadata":{"Model":"y","N":2},"models":[],"s":1}"#;
+        assert!(read(Api::ChatCompletions, elsewhere).is_ok());
     }
 
     #[test]
