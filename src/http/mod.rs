@@ -96,7 +96,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/v1/responses",        post(openai::responses))
         .route("/v1/models",           get(openai::models))
-        .route("/v1/models/{model}",   get(openai::models));
+        .route("/v1/models/{model}",   get(openai::model));
 
     let of = |group: Router<AppState>, permits, body_bytes_max| {
         let entrance = Entrance { state: state.clone(), permits, body_bytes_max, tell: Problem::into_response };

@@ -24,7 +24,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State},
     http::HeaderMap,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -120,6 +120,7 @@ fn router(seen: &Arc<Seen>) -> Router {
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/responses", post(responses::respond))
         .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(async |Path(id): Path<String>| Json(model(&id))))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(seen), check_key))
         .with_state(Arc::clone(seen))
@@ -133,8 +134,12 @@ async fn check_key(State(seen): State<Arc<Seen>>, request: Request, next: Next) 
 }
 
 async fn models() -> Json<serde_json::Value> {
-    let model = |id: &str| json!({"id": id, "object": "model", "created": 0, "owned_by": "quota-gate"});
     Json(json!({"object": "list", "data": [model(LOCAL_MODEL)]}))
+}
+
+/// Every name is one of the same model.
+fn model(id: &str) -> Value {
+    json!({"id": id, "object": "model", "created": 0, "owned_by": "quota-gate"})
 }
 
 /// An error as OpenAI's API shows it.

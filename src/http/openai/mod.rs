@@ -8,6 +8,7 @@
 //! | `proxy` | the handlers, and what they share |
 //! | `request` | what the gate reads of a request, and the one thing that it adds |
 //! | `member_names` | names in a request that only some readers tell apart |
+//! | `model_path` | where the upstream has one model |
 //! | `relay` | the way to the upstream and back: headers, time limits |
 //! | `tap` | the answer's body on its way: reads usage and failures, adds nothing, holds nothing back but half an event |
 //! | `events`, `usage` | server-sent events, and what they say |
@@ -16,6 +17,7 @@
 mod error;
 mod events;
 mod member_names;
+mod model_path;
 pub(super) mod proxy;
 mod relay;
 mod request;
@@ -24,7 +26,7 @@ mod usage;
 
 pub(super) use self::{
     error::OpenAiError,
-    proxy::{chat_completions, models, responses},
+    proxy::{chat_completions, model, models, responses},
 };
 pub use self::{
     proxy::{Proxy, ProxyLimits},

@@ -4,8 +4,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{Request, State},
-    http::{Method, header, request::Parts},
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, Method, header, request::Parts},
     response::Response,
 };
 use tokio::{
@@ -16,6 +16,7 @@ use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use super::{
     error::{OpenAiError, Relayed, refuse},
+    model_path::model_path,
     relay::{Upstream, untouched},
     request::{Api, Generation, Plan},
     tap::{Form, Tap},
@@ -122,6 +123,10 @@ impl Proxy {
         let answer = self.gated.clone().oneshot(Request::from_parts(parts, Body::empty())).await;
         Ok(answer.unwrap_or_else(|never| match never {}))
     }
+
+    async fn look_up(&self, path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        self.upstream.ask((Method::GET, path), headers, Bytes::new()).await.map(untouched)
+    }
 }
 
 /// Asks the model, if the quota covers what it costs. Charged when the answer has ended, and only if it was given.
@@ -192,14 +197,26 @@ async fn generate(state: &AppState, api: Api, sender: Result<Sender, Problem>, r
 pub(in crate::http) async fn models(
     State(state): State<AppState>,
     sender: Result<Sender, Problem>,
-    request: Request,
+    headers: HeaderMap,
 ) -> Response {
-    let (parts, _) = request.into_parts();
     let answer = async {
         sender?;
-        let path = upstream_path(parts.uri.path());
-        let upstream = &state.proxy()?.upstream;
-        upstream.ask((Method::GET, path), &parts.headers, Bytes::new()).await.map(untouched)
+        state.proxy()?.look_up("/models", &headers).await
+    };
+    answer.await.unwrap_or_else(OpenAiError::response)
+}
+
+/// One of them.
+pub(in crate::http) async fn model(
+    State(state): State<AppState>,
+    sender: Result<Sender, Problem>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        sender?;
+        let Path(name) = name.map_err(|_| Problem::new(Code::InvalidRequest, "the model's name is no UTF-8"))?;
+        state.proxy()?.look_up(&model_path(&name)?, &headers).await
     };
     answer.await.unwrap_or_else(OpenAiError::response)
 }
@@ -239,7 +256,7 @@ async fn forward(gate: Gate, upstream: Upstream, request: Request) -> Result<Res
     Ok(response)
 }
 
-fn form(headers: &axum::http::HeaderMap) -> Form {
+fn form(headers: &HeaderMap) -> Form {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if headers.contains_key(header::CONTENT_ENCODING) {
         Form::Unreadable

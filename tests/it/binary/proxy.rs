@@ -9,7 +9,7 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::process::Serve;
+use super::process::{Serve, answer};
 use crate::support::{World, eventually};
 
 const KEY: &str = "the operator's key";
@@ -270,6 +270,23 @@ async fn the_upstream_learns_its_key_and_nothing_of_the_client() {
         assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "INVALID_REQUEST");
     }
     assert_eq!(chat.upstream.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_model_is_looked_up_under_its_name_and_no_name_leads_elsewhere_at_the_upstream() {
+    let chat = Chat::new(&[]).await;
+    let look_up = async |name: &str| {
+        let request = chat.gate.service(Method::GET, &format!("/v1/models/{name}")).header("X-User-Id", "alice");
+        answer(request).await
+    };
+    for (name, id) in [("local:words=4", "local:words=4"), ("accounts%2Fx%2F%E6%A8%A1", "accounts/x/模")] {
+        let (status, model) = look_up(name).await;
+        assert_eq!((status.as_u16(), &model["id"]), (200, &json!(id)));
+    }
+    for name in ["..%2Ffiles", "a%2f..%2f..%2ffiles", "..%5Cfiles", "..%252Ffiles", "%FF"] {
+        let (status, error) = look_up(name).await;
+        assert_eq!((status.as_u16(), &error["error"]["code"]), (400, &json!("INVALID_REQUEST")), "{name}");
+    }
 }
 
 #[tokio::test]
