@@ -7,14 +7,10 @@
 //! nobody waits: the breaker refuses.
 
 use std::{
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use metrics::{Gauge, Histogram};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -26,6 +22,7 @@ use super::{
     connection::Redis,
     error::RedisError,
     fence::ServerId,
+    generations::Generations,
     operation::Request,
     reply::{Answer, Reply},
     script::{Call, Context, Script},
@@ -40,11 +37,6 @@ use crate::{
     },
     store::breaker::Breaker,
 };
-
-/// The generation of each partition, as this gate believes it to be (0 before it has asked), and since when it is open, where that is
-/// known. Both in one word: the generation above, seconds since 1970 below.
-#[derive(Debug, Clone)]
-pub struct Generations(Arc<[AtomicU64]>);
 
 /// How the batcher behaves.
 #[derive(Debug, Clone)]
@@ -105,36 +97,6 @@ struct BatchMetrics {
     batch_seconds: Histogram,
     call_seconds: Histogram,
     queue_depth: Gauge,
-}
-
-impl Generations {
-    /// None is known yet.
-    #[must_use]
-    pub fn unknown(partitions: Partitions) -> Self {
-        Self(partitions.all().map(|_| AtomicU64::new(0)).collect())
-    }
-
-    /// What this gate believes.
-    #[must_use]
-    pub fn get(&self, partition: Partition) -> u32 {
-        self.opened(partition).0
-    }
-
-    /// The same, and since when it is open, at most a second too late; none where nobody has said.
-    #[must_use]
-    pub fn opened(&self, partition: Partition) -> (u32, Option<DateTime<Utc>>) {
-        let word = self.0[partition.index()].load(Ordering::Acquire);
-        let [generation, seconds] =
-            [word >> 32, word & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
-        (generation, DateTime::from_timestamp(seconds.into(), 0).filter(|_| seconds > 0))
-    }
-
-    /// What Postgres says now. Generations only rise, so an older word is ignored.
-    pub fn learn(&self, partition: Partition, generation: u32, opened_at: Option<DateTime<Utc>>) {
-        let seconds = opened_at.and_then(|at| u32::try_from(at.timestamp() + 1).ok()).unwrap_or(0);
-        let word = u64::from(generation) << 32 | u64::from(seconds);
-        self.0[partition.index()].fetch_max(word, Ordering::AcqRel);
-    }
 }
 
 impl Batcher {

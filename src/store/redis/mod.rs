@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `keys` | how every key is spelled |
-//! | `fence` | which generation is open, and in which Redis |
+//! | `fence`, `generations` | which generation is open, and in which Redis; which one this gate believes to be |
 //! | `record` | the packed state of one user |
 //! | `operation`, `reply` | what goes into the script and what comes out |
 //! | `script` | the Lua source, its call and its reload |
@@ -18,6 +18,7 @@ pub mod error;
 pub mod facts;
 pub mod fence;
 mod fingerprints;
+pub mod generations;
 pub mod keys;
 pub mod operation;
 pub mod partition;
@@ -30,11 +31,12 @@ mod view;
 mod wire;
 
 pub use self::{
-    batcher::{Batcher, BatcherOptions, Generations},
+    batcher::{Batcher, BatcherOptions},
     connection::{Redis, RedisOptions},
     error::RedisError,
     facts::RedisFacts,
     fence::{Fence, ServerId},
+    generations::Generations,
     operation::{Idempotency, Membership, Operation, Request, Seed},
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},

@@ -1,0 +1,66 @@
+//! The generation of each partition, as this gate believes it to be: what its calls name until they are told that it is over.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::partition::{Partition, Partitions};
+
+/// The generation of each partition, as this gate believes it to be (0 before it has asked), and since when it is open, where that is
+/// known. Both in one word: the generation above, seconds since 1970 below.
+#[derive(Debug, Clone)]
+pub struct Generations(Arc<[AtomicU64]>);
+
+impl Generations {
+    /// None is known yet.
+    #[must_use]
+    pub fn unknown(partitions: Partitions) -> Self {
+        Self(partitions.all().map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// What this gate believes.
+    #[must_use]
+    pub fn get(&self, partition: Partition) -> u32 {
+        self.opened(partition).0
+    }
+
+    /// The same, and since when it is open, at most a second too late; none where nobody has said.
+    #[must_use]
+    pub fn opened(&self, partition: Partition) -> (u32, Option<DateTime<Utc>>) {
+        let word = self.0[partition.index()].load(Ordering::Acquire);
+        let [generation, seconds] =
+            [word >> 32, word & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
+        (generation, DateTime::from_timestamp(seconds.into(), 0).filter(|_| seconds > 0))
+    }
+
+    /// What Postgres says now. Generations only rise, so an older word is ignored.
+    pub fn learn(&self, partition: Partition, generation: u32, opened_at: Option<DateTime<Utc>>) {
+        let seconds = opened_at.and_then(|at| u32::try_from(at.timestamp() + 1).ok()).unwrap_or(0);
+        let word = u64::from(generation) << 32 | u64::from(seconds);
+        self.0[partition.index()].fetch_max(word, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_generation_wins_and_so_does_whoever_knows_since_when() {
+        let partitions = Partitions::new(2).unwrap();
+        let (generations, partition) = (Generations::unknown(partitions), partitions.all().nth(1).unwrap());
+        assert_eq!(generations.opened(partition), (0, None));
+        let at = |seconds| DateTime::from_timestamp(seconds, 0);
+        generations.learn(partition, 3, None);
+        assert_eq!(generations.opened(partition), (3, None));
+        generations.learn(partition, 3, at(1_000));
+        generations.learn(partition, 3, None);
+        generations.learn(partition, 2, at(2_000));
+        assert_eq!(generations.opened(partition), (3, at(1_001)), "rounded up, so that nothing seems older than it is");
+        generations.learn(partition, 4, None);
+        assert_eq!(generations.opened(partition), (4, None));
+    }
+}
