@@ -47,10 +47,12 @@ impl Gate {
         let operation = gate.consume_operation(event, request);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {
+            if request.idempotency_key.is_none() {
+                break gate.call(&request.user, operation).await?;
+            }
             let asking = self.charged_earlier(partition, event, request);
             let generation = match timeout_at(deadline, asking).await.map_err(|_| GateError::slow())?? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
-                Earlier::NoKey => break gate.call(&request.user, operation).await?,
                 Earlier::NotBefore(generation) => generation,
             };
             match gate.call_in(Some(generation), partition, &request.user, &operation).await {

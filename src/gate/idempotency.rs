@@ -22,8 +22,6 @@ pub(super) const OTHER_REQUEST: &str = "this Idempotency-Key was used for anothe
 
 /// What Postgres knows of a request with a key.
 pub(super) enum Earlier {
-    /// It has no key.
-    NoKey,
     /// It was not charged before this generation; so it may be charged in this one and no other.
     NotBefore(u32),
     /// It was charged in an earlier generation.
@@ -49,7 +47,7 @@ impl Inner {
 }
 
 impl Gate {
-    /// Was this request charged in a generation whose answers Redis has lost?
+    /// Was this request, which has a key, charged in a generation whose answers Redis has lost?
     pub(super) async fn charged_earlier(
         &self,
         partition: Partition,
@@ -57,9 +55,6 @@ impl Gate {
         request: &Consume,
     ) -> Result<Earlier, GateError> {
         let gate = &self.0;
-        if request.idempotency_key.is_none() {
-            return Ok(Earlier::NoKey);
-        }
         let (believed, opened_at) = gate.batcher.generations().opened(partition);
         let now = gate.now();
         let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
