@@ -140,7 +140,7 @@ async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Lev
 }
 
 /// Passes over what is there, at whatever time: two primaries may both have carried out a request that was repeated. Two days to either
-/// side are more than a request may be repeated for, and keep the search in the log's partitions of those days.
+/// side are more than a request may be repeated for, and keep the search in the log's partitions of those days (decision 0015).
 async fn insert_absent<'a>(
     connection: &mut PgConnection,
     events: &'a [UsageEvent],
