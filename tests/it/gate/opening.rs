@@ -186,6 +186,21 @@ async fn an_opener_that_sleeps_is_taken_over_however_short_the_waits_of_others_a
 }
 
 #[tokio::test]
+async fn an_opening_goes_on_when_whoever_began_it_has_lost_patience() {
+    let world = World::new().await;
+    let gate = world.gate_with(|tuning| tuning.deadline = Duration::from_millis(50)).await;
+    assert!(gate.charges("alice", 5).await);
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("select from flush_watermarks for update").execute(&mut *holder).await.unwrap();
+    assert!(gate.gate.leave_generation(partition(&gate), 1).await.is_err(), "the row cannot be marked yet");
+    holder.rollback().await.unwrap();
+    let opened = "select max(generation)::bigint from flush_watermarks";
+    crate::support::eventually("it is open", async || world.number(opened).await == 2).await;
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 5);
+}
+
+#[tokio::test]
 async fn a_gate_whose_redis_accepts_no_writes_leaves_the_partition_to_others() {
     let world = World::new().await;
     let gate = world.gate().await;
