@@ -104,7 +104,7 @@ impl Postgres {
     }
 
     /// Takes items that wait and that no other settler is at: those that were not tried yet, the oldest first, then those whose last try
-    /// is longest ago. They are this claim's until `until`.
+    /// is longest ago. They are this claim's until `until`; a claim that ends later than that is of a gate whose clock was turned, and is none.
     ///
     /// # Errors
     /// If Postgres is away.
@@ -123,7 +123,7 @@ impl Postgres {
                  select id
                  from inbox
                  where settled_at is null
-                   and (claimed_until is null or claimed_until <= $2)
+                   and (claimed_until is null or claimed_until <= $2 or claimed_until > $3)
                  order by claimed_until nulls first, accepted_at, id
                  limit $4
                  for update skip locked

@@ -23,6 +23,22 @@ async fn hold(gate: &GateUnderTest, who: &str, ap: i64) -> Reservation {
     }
 }
 
+/// Postgres accepts a commit of 3 AP, as while Redis is away.
+async fn accept(gate: &GateUnderTest, reservation: &Reservation) {
+    let item = InboxItem {
+        id: reservation.hold,
+        user: reservation.user.clone(),
+        kind: InboxKind::Commit,
+        reservation_id: gate.gate.reservation_id(reservation),
+        ap: Ap::new(3),
+        tokens: Tokens::ZERO,
+        model: None,
+        idempotency_key: None,
+        accepted_at: gate.gate.now(),
+    };
+    gate.postgres.accept(&item).await.unwrap();
+}
+
 /// Until nothing waits any more.
 async fn settle(world: &World, gate: &GateUnderTest) {
     eventually("the inbox is empty", async || {
@@ -219,25 +235,27 @@ async fn an_item_that_nobody_can_settle_keeps_no_other_waiting_and_is_not_droppe
 }
 
 #[tokio::test]
+async fn a_settler_whose_clock_was_turned_keeps_nobody_from_its_items() {
+    let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    let reservation = hold(&gate, "alice", 5).await;
+    accept(&gate, &reservation).await;
+    let (claim, ahead) = (uuid::Uuid::new_v4(), gate.gate.now() + chrono::TimeDelta::days(31));
+    let claimed = gate.postgres.claim_inbox(claim, ahead, ahead + chrono::TimeDelta::seconds(5), 10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    gate.postgres.give_up_claim(claim, ahead).await.unwrap();
+    assert_eq!(gate.settler.step().await.unwrap(), 1);
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
+}
+
+#[tokio::test]
 async fn a_commit_whose_answer_was_lost_is_charged_once_however_late_it_is_settled() {
     let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     let reservation = hold(&gate, "alice", 5).await;
-    let id = gate.gate.reservation_id(&reservation);
     // It is carried out, and nobody hears of it: so Postgres accepts it, and Redis is out of reach for half an hour.
-    gate.gate.commit(&id, COST_3).await.unwrap();
-    let item = InboxItem {
-        id: reservation.hold,
-        user: user("alice"),
-        kind: InboxKind::Commit,
-        reservation_id: id,
-        ap: Ap::new(3),
-        tokens: Tokens::ZERO,
-        model: None,
-        idempotency_key: None,
-        accepted_at: world.clock.now(),
-    };
-    gate.postgres.accept(&item).await.unwrap();
+    gate.gate.commit(&gate.gate.reservation_id(&reservation), COST_3).await.unwrap();
+    accept(&gate, &reservation).await;
     world.set_time("2026-11-10T12:30:00Z").await;
     let mut redis = world.redis_connection().await;
     let settlements: Vec<Vec<u8>> = redis::cmd("KEYS").arg("qg:*:s:*").query_async(&mut redis).await.unwrap();
