@@ -12,6 +12,7 @@ pub mod resetter;
 pub mod rollout_keeper;
 pub mod schedule;
 pub mod settler;
+mod strays;
 pub mod sweeper;
 pub mod verifier;
 pub mod watcher;

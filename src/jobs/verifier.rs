@@ -2,7 +2,7 @@
 //!
 //! Postgres against itself in one snapshot. Redis against Postgres by the identity that the whole design stands on: a record
 //! is what its row says, plus the events after the watermark. Rows and watermarks come from one snapshot of Postgres, records and
-//! events from one transaction of Redis, so both sides are exact, and a difference is one.
+//! events from one transaction of Redis, so both sides are exact, and a difference is one. Records without a row are looked for too.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         postgres::{Drift, Postgres, QuotaRow, UsageDrift},
-        redis::{Record, Redis},
+        redis::{Record, Redis, View},
     },
 };
 
@@ -146,7 +146,11 @@ impl Verifier {
             ..Verdict::default()
         };
         for partition in self.partitions.all() {
-            verdict.unflushed += self.unflushed(partition).await?;
+            let (_, view) = self.look(partition, &[]).await?;
+            verdict.unflushed += view.tail.iter().map(|entry| entry.events().len() as u64).sum::<u64>();
+            for stray in self.strays(partition).await? {
+                verdict.differences.push(self.with_letters(partition, stray).await?);
+            }
         }
         let mut after: Option<UserId> = None;
         loop {
@@ -175,10 +179,7 @@ impl Verifier {
             for user in self.compare(partition, page.watermarks[partition.index()], rows).await? {
                 compared.records += u64::from(user.record.is_some());
                 if let Some(found) = user.difference {
-                    let (dead_letters, unreadable) =
-                        self.postgres.letters_about(&found.user, partition.number()).await?;
-                    let unreadable = unreadable || found.unreadable;
-                    compared.differences.push(Difference { dead_letters, unreadable, ..found });
+                    compared.differences.push(self.with_letters(partition, found).await?);
                 }
             }
         }
@@ -221,22 +222,28 @@ impl Verifier {
         Err(FlushError::Closed(partition))
     }
 
-    async fn unflushed(&self, partition: Partition) -> Result<u64, FlushError> {
+    /// Some records of a partition, and what it has journalled beyond the watermark, at one moment; and its generation.
+    pub(super) async fn look(&self, partition: Partition, users: &[&UserId]) -> Result<(u32, View), FlushError> {
         for _ in 0..LOOKS {
             let watermark = self.postgres.watermark(partition.number()).await?;
             if let Some(from) = watermark.position
-                && let Some(view) = self.redis.view(partition, (watermark.generation, from), &[]).await?
+                && let Some(view) = self.redis.view(partition, (watermark.generation, from), users).await?
             {
-                return Ok(view.tail.iter().map(|entry| entry.events().len() as u64).sum());
+                return Ok((watermark.generation, view));
             }
             sleep(LOOK_PAUSE).await;
         }
         Err(FlushError::Closed(partition))
     }
+
+    async fn with_letters(&self, partition: Partition, found: Difference) -> Result<Difference, FlushError> {
+        let (dead_letters, unreadable) = self.postgres.letters_about(&found.user, partition.number()).await?;
+        Ok(Difference { dead_letters, unreadable: unreadable || found.unreadable, ..found })
+    }
 }
 
 /// What is journalled beyond the watermark.
-struct Tail<'a> {
+pub(super) struct Tail<'a> {
     /// AP per user and period.
     ap: HashMap<&'a UserId, HashMap<Period, u64>>,
     /// There are entries that nobody can read: dead letters to be.
@@ -244,13 +251,46 @@ struct Tail<'a> {
 }
 
 impl<'a> Tail<'a> {
-    fn of(entries: &'a [Entry]) -> Self {
+    pub(super) fn of(entries: &'a [Entry]) -> Self {
         let mut ap: HashMap<&UserId, HashMap<Period, u64>> = HashMap::new();
         for event in entries.iter().flat_map(Entry::events) {
             *ap.entry(&event.user).or_default().entry(event.period).or_default() += u64::from(event.ap.get());
         }
         let unreadable = entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. }));
         Self { ap, unreadable }
+    }
+
+    /// What a record knows of a user of whom nothing else does.
+    pub(super) fn unknown(&self, whose: &UserId, record: &Record, generation: u32) -> Option<Difference> {
+        let used = (u64::from(record.used.get()), self.in_period(whose, record.period));
+        let total_used = (record.total_used, self.ever(whose));
+        self.difference(whose, record, generation, used, total_used)
+    }
+
+    fn difference(
+        &self,
+        whose: &UserId,
+        record: &Record,
+        generation: u32,
+        mut used: (u64, u64),
+        mut total_used: (u64, u64),
+    ) -> Option<Difference> {
+        if record.generation != generation {
+            // The next touch replaces a record of an older generation by the larger of it and its row, and every charge of that generation
+            // that survived is in Postgres by now. So it may be behind; what it has more is what Postgres lost.
+            for (recorded, known) in [&mut used, &mut total_used] {
+                *recorded = (*recorded).max(*known);
+            }
+        }
+        let differs = used.0 != used.1 || total_used.0 != total_used.1;
+        differs.then(|| Difference {
+            user: whose.clone(),
+            period: record.period,
+            used,
+            total_used,
+            dead_letters: 0,
+            unreadable: self.unreadable,
+        })
     }
 
     fn in_period(&self, user: &UserId, period: Period) -> u64 {
@@ -269,27 +309,12 @@ impl<'a> Tail<'a> {
 
 fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>) -> Option<Difference> {
     let recorded = u64::from(record.used.get());
-    let mut used = match row.period.cmp(&record.period) {
+    let used = match row.period.cmp(&record.period) {
         // A row that is ahead was rolled for a user who has not come since.
         Ordering::Greater => (recorded, recorded),
         Ordering::Equal => (recorded, u64::from(row.used.get()) + tail.in_period(&row.user, record.period)),
         Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
     };
-    let mut total_used = (record.total_used, row.total_used + tail.ever(&row.user));
-    if record.generation != generation {
-        // The next touch replaces a record of an older generation by the larger of it and its row, and every charge of that generation
-        // that survived is in Postgres by now. So it may be behind; what it has more is what Postgres lost.
-        for (recorded, known) in [&mut used, &mut total_used] {
-            *recorded = (*recorded).max(*known);
-        }
-    }
-    let differs = used.0 != used.1 || total_used.0 != total_used.1;
-    differs.then(|| Difference {
-        user: row.user.clone(),
-        period: record.period,
-        used,
-        total_used,
-        dead_letters: 0,
-        unreadable: tail.unreadable,
-    })
+    let total_used = (record.total_used, row.total_used + tail.ever(&row.user));
+    tail.difference(&row.user, record, generation, used, total_used)
 }

@@ -18,6 +18,17 @@ pub(super) fn record(partition: Partition, user: &UserId) -> Vec<u8> {
     key
 }
 
+/// Whose record this key is of.
+pub(super) fn user_of(partition: Partition, record: &[u8]) -> Option<UserId> {
+    let id = record.strip_prefix(format!("qg:{{{partition}}}:").as_bytes())?;
+    let id = match id.split_at_checked(2)? {
+        (b"b:", bytes) => Uuid::from_slice(bytes).ok()?.to_string(),
+        (b"u:", text) => String::from_utf8(text.to_owned()).ok()?,
+        _ => return None,
+    };
+    UserId::parse(&id).ok()
+}
+
 /// All records of a partition, as a pattern.
 pub(super) fn records(partition: Partition) -> String {
     format!("qg:{{{partition}}}:[bu]:*")
@@ -78,6 +89,17 @@ mod tests {
         let key = IdempotencyKey::parse("{k}").unwrap();
         assert_eq!(outcome(partition, &user, &key), b"qg:{03}:i:alice@example.com:1/{k}");
         assert_eq!(settlement(partition, Uuid::from_bytes(*b"0123456789abcdef")), b"qg:{03}:s:0123456789abcdef");
+    }
+
+    #[test]
+    fn a_records_key_says_whose_it_is() {
+        for id in ["alice@example.com:1", "30313233-3435-3637-3839-616263646566", "b:u"] {
+            let user = UserId::parse(id).unwrap();
+            assert_eq!(user_of(partition(), &record(partition(), &user)), Some(user));
+        }
+        for other in ["qg:{03}:gen", "qg:{03}:b:short", "qg:{04}:u:alice", "qg:{03}:u:"] {
+            assert_eq!(user_of(partition(), other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

@@ -197,6 +197,15 @@ impl Redis {
         command.query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
+    /// Whose records these are, in the same way.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn scan_users(&self, partition: Partition, cursor: u64) -> Result<(u64, Vec<UserId>), RedisError> {
+        let (next, records) = self.scan_records(partition, cursor).await?;
+        Ok((next, records.iter().filter_map(|record| keys::user_of(partition, record)).collect()))
+    }
+
     /// Deletes records that nobody has touched since, and drops expired holds. None when the fence is another one.
     ///
     /// # Errors
