@@ -44,6 +44,8 @@ impl Postgres {
         now: DateTime<Utc>,
     ) -> Result<Option<DrainReport>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
+        // A plan that is kept was made for the log as it was: reading a month whole is cheap only while it has just begun.
+        sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
         let opening = sqlx::query!(
             "select from flush_watermarks
              where partition = $1
