@@ -65,7 +65,12 @@ impl GateError {
 
     /// Postgres has not answered in time.
     pub(super) fn slow() -> Self {
-        Self::Unavailable { reason: "Postgres does not answer".into(), retry_after: Duration::from_secs(1) }
+        Self::unavailable("Postgres does not answer")
+    }
+
+    /// It may be another moment later.
+    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: Duration::from_secs(1) }
     }
 
     /// Postgres has been away for so long that Redis keeps as many charges as it may.

@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use super::{Gate, GateError, Inner, request::Consume};
 use crate::{
-    domain::{decision::Charged, idempotency::IdempotencyKey, partition::Partition, user_id::UserId},
+    domain::{
+        calendar::SKEW_MAX, decision::Charged, idempotency::IdempotencyKey, partition::Partition, user_id::UserId,
+    },
     store::redis::Idempotency,
 };
 
@@ -67,8 +69,8 @@ impl Gate {
         if watermark.opened_at + remembered < now {
             return Ok(Earlier::NotBefore(watermark.generation));
         }
-        // An event's time is that of Redis, which may be a minute off.
-        let (from, to) = (now - remembered, now + TimeDelta::minutes(1));
+        // An event's time is that of Redis.
+        let (from, to) = (now - remembered, now + SKEW_MAX);
         let Some(logged) = gate.postgres.find_event(event, &request.user, from, to).await? else {
             return Ok(Earlier::NotBefore(watermark.generation));
         };

@@ -218,14 +218,14 @@ impl From<RedisError> for GateError {
         match error {
             RedisError::Indeterminate(reason) => Self::Indeterminate { reason },
             RedisError::Away(_) | RedisError::NotExecuted(_) => Self::RedisAway { reason: error.to_string() },
-            error => Self::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(1) },
+            error => Self::unavailable(error.to_string()),
         }
     }
 }
 
 impl From<PostgresError> for GateError {
     fn from(error: PostgresError) -> Self {
-        Self::Unavailable { reason: error.to_string(), retry_after: Duration::from_secs(1) }
+        Self::unavailable(error.to_string())
     }
 }
 

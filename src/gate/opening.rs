@@ -221,16 +221,11 @@ impl Inner {
 }
 
 fn being_opened(partition: Partition) -> GateError {
-    let reason = format!("partition {partition} is being opened");
-    GateError::Unavailable { reason, retry_after: Duration::from_secs(1) }
+    GateError::unavailable(format!("partition {partition} is being opened"))
 }
 
 async fn step<T>(asking: impl Future<Output = Result<T, PostgresError>>) -> Result<T, GateError> {
-    let hangs = |_| GateError::Unavailable {
-        reason: format!("Postgres has not answered in {STEP_MAX:?}"),
-        retry_after: Duration::from_secs(1),
-    };
-    Ok(timeout(STEP_MAX, asking).await.map_err(hangs)??)
+    Ok(timeout(STEP_MAX, asking).await.map_err(|_| GateError::slow())??)
 }
 
 const fn overtaken_unless(holds: bool) -> Result<(), Ended> {

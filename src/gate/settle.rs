@@ -4,7 +4,7 @@
 //! because a generation opens only after the older streams were drained. So Postgres is asked for the generation, then
 //! for the log, and the answer counts only as long as that generation lasts.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{GateError, Inner};
 use crate::{
     domain::{
+        calendar::SKEW_MAX,
         hold::{Reservation, SETTLE_WINDOW},
         journal::{Entry, Watermark},
         partition::Partition,
@@ -21,9 +22,6 @@ use crate::{
         redis::{Answer, Operation, RedisError, Status},
     },
 };
-
-/// Redis and this gate agree about the time to within this, or nobody decides.
-const CLOCKS_APART: TimeDelta = TimeDelta::minutes(1);
 
 /// How a hold stands.
 pub(super) enum Settling {
@@ -73,20 +71,20 @@ impl Inner {
         let watermark = self.postgres.watermark(partition.number()).await?;
         self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
         // Until then Redis remembers what was settled in this generation.
-        if let Some(accepted_at) = accepted_at.filter(|at| self.now() + CLOCKS_APART > *at + SETTLE_WINDOW) {
-            self.is_flushed_until(partition, watermark, accepted_at + CLOCKS_APART).await?;
+        if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
+            self.see_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
         }
         // A commit comes after the hold was made, and no hold lives longer than a few hours of extensions. A day to either side keeps the
         // search in the log's partitions of those days; what was accepted is charged whenever Redis is back.
         let around = SETTLE_WINDOW + TimeDelta::days(1);
         let (from, to) = (reservation.expires_at - around, reservation.expires_at + around);
-        let to = to.max(self.now() + CLOCKS_APART);
+        let to = to.max(self.now() + SKEW_MAX);
         let logged = self.postgres.find_event(reservation.hold, &reservation.user, from, to).await?;
         Ok((watermark.generation, logged))
     }
 
-    /// Whether the log has all that was journalled until then: where Redis has forgotten a settlement, only the log can tell.
-    async fn is_flushed_until(
+    /// Fails unless the log has all that was journalled until then: where Redis has forgotten a settlement, only the log can tell.
+    async fn see_flushed_until(
         &self,
         partition: Partition,
         watermark: Watermark,
@@ -104,7 +102,7 @@ impl Inner {
             }
         }
         let reason = format!("usage of partition {partition} waits for Postgres, and may have been charged already");
-        Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(1) })
+        Err(GateError::unavailable(reason))
     }
 }
 

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use quota_gate::dev::{Lifetime, RedisServer, RedisServerOptions};
+use quota_gate::dev::RedisServer;
 use redis::Cmd;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::installation::{Installation, ask, send};
+use crate::installation::{Installation, ask, ask_until, send};
 
 /// Keys that move at once: few, so that calls meet a slot of which a part has gone.
 const KEYS_AT_ONCE: &str = "5";
 /// For how long the load meets each state of a slot.
 pub(crate) const MOMENT: Duration = Duration::from_millis(700);
-/// Enough for whatever a server takes its time for.
-const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Lines of a node's configuration. A node that has lost its last slot stays a primary.
 pub(crate) fn node_settings() -> Vec<String> {
@@ -26,24 +23,19 @@ pub(crate) fn node_settings() -> Vec<String> {
 /// Gives a node every slot, and waits until it serves them.
 pub(crate) async fn take_all_slots(node: &RedisServer) -> anyhow::Result<()> {
     ask::<()>(node, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await?;
-    until(node, &["CLUSTER", "INFO"], "cluster_state:ok").await
+    ask_until(node, &["CLUSTER", "INFO"], "cluster_state:ok").await
 }
 
 /// Starts a node that has no slots, and waits until it and the installation's know each other.
 pub(crate) async fn second_node(installation: &Installation) -> anyhow::Result<RedisServer> {
     let first = &installation.redis;
-    let dir = installation.scratch.path().join("second-node");
-    std::fs::create_dir_all(&dir)?;
-    std::fs::copy(first.dir().join("password"), dir.join("password"))?;
-    let options =
-        RedisServerOptions { lifetime: Lifetime::Scratch, extra: node_settings(), ..RedisServerOptions::default() };
-    let second = RedisServer::start(&dir, options).await?;
+    let second = installation.another_redis("second-node", node_settings()).await?;
     ask::<()>(&second, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string()]).await?;
     for (node, other) in [(first, &second), (&second, first)] {
         let id: String = ask(other, &["CLUSTER", "MYID"]).await?;
-        until(node, &["CLUSTER", "NODES"], &id).await?;
+        ask_until(node, &["CLUSTER", "NODES"], &id).await?;
     }
-    until(&second, &["CLUSTER", "INFO"], "cluster_state:ok").await?;
+    ask_until(&second, &["CLUSTER", "INFO"], "cluster_state:ok").await?;
     Ok(second)
 }
 
@@ -69,15 +61,6 @@ pub(crate) async fn move_slot(slot: i64, from: &RedisServer, to: &RedisServer) -
     sleep(MOMENT).await;
     for node in [to, from] {
         ask::<()>(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await?;
-    }
-    Ok(())
-}
-
-async fn until(node: &RedisServer, command: &[&str], has: &str) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !ask::<String>(node, command).await?.contains(has) {
-        ensure!(began.elapsed() < WAIT_MAX, "{} has no {has}", command.join(" "));
-        sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }

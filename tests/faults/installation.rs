@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -23,6 +23,7 @@ use quota_gate::{
 };
 use sha2::{Digest, Sha256};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::time::{Instant, sleep};
 
 use crate::{cluster, gate::Gate, proxy::Proxy};
 
@@ -33,6 +34,9 @@ const RESERVATION_SECRET: &str = "signs reservations, at least 32 bytes";
 pub(crate) const PARTITIONS: u16 = 4;
 /// AP per month of new users in a run: the busy ones reach it soon, most do not.
 pub(crate) const QUOTA: u32 = 100;
+
+/// Enough for whatever a server takes its time for.
+pub(crate) const ASK_MAX: Duration = Duration::from_secs(20);
 
 /// Everything of one run. All of it ends when this is dropped.
 pub(crate) struct Installation {
@@ -157,6 +161,15 @@ impl Installation {
         ask(&self.redis, command).await
     }
 
+    /// Starts another redis-server, with the same password, so that the gates' URL is good for both.
+    pub(crate) async fn another_redis(&self, name: &str, extra: Vec<String>) -> anyhow::Result<RedisServer> {
+        let dir = self.scratch.path().join(name);
+        fs::create_dir_all(&dir)?;
+        fs::copy(self.redis.dir().join("password"), dir.join("password"))?;
+        let options = RedisServerOptions { lifetime: Lifetime::Scratch, extra, ..RedisServerOptions::default() };
+        Ok(RedisServer::start(&dir, options).await?)
+    }
+
     /// One number from Postgres.
     pub(crate) async fn number(&self, query: &'static str) -> anyhow::Result<i64> {
         let number: Option<i64> = sqlx::query_scalar(query).fetch_one(&self.pool).await?;
@@ -194,6 +207,16 @@ pub(crate) async fn send<T: redis::FromRedisValue>(server: &RedisServer, command
     let client = redis::Client::open(server.url())?;
     let mut connection = client.get_multiplexed_async_connection().await.context("Redis does not answer")?;
     Ok(command.query_async(&mut connection).await?)
+}
+
+/// Asks a server until its answer has this in it.
+pub(crate) async fn ask_until(server: &RedisServer, command: &[&str], has: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !ask::<String>(server, command).await?.contains(has) {
+        ensure!(began.elapsed() < ASK_MAX, "{} has no {has}", command.join(" "));
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 fn postgres_store(url: &str) -> anyhow::Result<Postgres> {

@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use quota_gate::dev::{Lifetime, RedisServer, RedisServerOptions};
+use quota_gate::dev::RedisServer;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    installation::{Installation, ask},
+    installation::{ASK_MAX, Installation, ask, ask_until},
     proxy::{Mode, Proxy},
 };
 
 /// For how long an old primary may take writes once it has lost its replica, as docs/operations.md has it.
 const LAG_MAX_SECONDS: u64 = 1;
-/// Enough for whatever a server takes its time for.
-const WAIT_MAX: Duration = Duration::from_secs(20);
 
 pub(crate) struct Replica {
     server: RedisServer,
@@ -26,21 +24,12 @@ impl Replica {
     pub(crate) async fn of(installation: &Installation) -> anyhow::Result<Self> {
         let primary = &installation.redis;
         let link = Proxy::before(primary.port()).await;
-        // The same password, so that the gates' URL is good for both.
-        let dir = installation.scratch.path().join(format!("replica-{}", link.port()));
-        std::fs::create_dir_all(&dir)?;
-        std::fs::copy(primary.dir().join("password"), dir.join("password"))?;
-        let password = std::fs::read_to_string(dir.join("password"))?;
-        let options = RedisServerOptions { lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
-        let server = RedisServer::start(&dir, options).await?;
+        let server = installation.another_redis(&format!("replica-{}", link.port()), Vec::new()).await?;
+        let password = std::fs::read_to_string(primary.dir().join("password"))?;
         // Not in its configuration: if it is restarted later, it is a primary.
         ask::<()>(&server, &["CONFIG", "SET", "masterauth", password.trim()]).await?;
         ask::<()>(&server, &["REPLICAOF", "127.0.0.1", &link.port().to_string()]).await?;
-        let began = Instant::now();
-        while !ask::<String>(&server, &["INFO", "replication"]).await?.contains("master_link_status:up") {
-            ensure!(began.elapsed() < WAIT_MAX, "the replica does not follow");
-            sleep(Duration::from_millis(50)).await;
-        }
+        ask_until(&server, &["INFO", "replication"], "master_link_status:up").await?;
         Ok(Self { server, link })
     }
 
@@ -73,7 +62,7 @@ impl Replica {
         others.for_each(|(_, gate)| gate.redis.lead_to(self.server.port()));
         let began = Instant::now();
         while ask::<()>(&installation.redis, &["SET", "probe", "1"]).await.is_ok() {
-            ensure!(began.elapsed() < WAIT_MAX, "the old primary still takes writes");
+            ensure!(began.elapsed() < ASK_MAX, "the old primary still takes writes");
             sleep(Duration::from_millis(50)).await;
         }
         let stopped = Instant::now();
