@@ -168,3 +168,43 @@ async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
     assert_eq!(answer(status).await.1["quota"]["monthlyUsed"], 7);
     drop(second);
 }
+
+#[tokio::test]
+async fn what_a_function_wrote_survives_a_restart_under_the_shipped_users() {
+    const TWO_WRITES: &str = "#!lua name=two_writes\n\
+        redis.register_function('two_writes', function(keys) \
+        redis.call('SET', keys[1], 'a') redis.call('SET', keys[2], 'b') end)";
+    let dir = scratch("users");
+    fs::create_dir_all(&dir).unwrap();
+    let users = replaced(&deploy("redis/users.acl"), &[(">PASSWORD", ">secret")]);
+    fs::write(dir.join("users.acl"), users).unwrap();
+    let port = free_port();
+    let conf = format!(
+        "bind 127.0.0.1\nport {port}\ndir {0}\naclfile {0}/users.acl\nappendonly yes\nappendfsync always\n",
+        dir.display()
+    );
+    fs::write(dir.join("redis.conf"), conf).unwrap();
+    let start = || Gateway::start(Command::new("redis-server").arg(dir.join("redis.conf")));
+    let client = redis::Client::open(format!("redis://quota_gate:secret@127.0.0.1:{port}")).unwrap();
+    let keys = ["qg:{00}:a", "qg:{00}:b"];
+    let server = start();
+    let is_up = async || client.get_multiplexed_async_connection().await.is_ok();
+    eventually("Redis answers", is_up).await;
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("FUNCTION").arg("LOAD").arg(TWO_WRITES).exec_async(&mut connection).await.unwrap();
+    redis::cmd("FCALL").arg("two_writes").arg(2).arg(&keys).exec_async(&mut connection).await.unwrap();
+    drop(server);
+
+    let _server = start();
+    let values = async || -> Option<Vec<Option<String>>> {
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        redis::cmd("MGET").arg(&keys).query_async(&mut connection).await.ok()
+    };
+    eventually("Redis has read its file", async || values().await.is_some()).await;
+    assert_eq!(values().await.unwrap(), [Some("a".to_owned()), Some("b".to_owned())]);
+    // The default user still cannot log in.
+    let anonymous = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+    let refused = anonymous.get_multiplexed_async_connection().await;
+    let mut refused = refused.expect("a connection without a user is made, and may do nothing");
+    assert_eq!(redis::cmd("PING").exec_async(&mut refused).await.unwrap_err().code(), Some("NOAUTH"));
+}
