@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{
     Scale,
     report::{Axis, Line, Plot, Section, Target},
+    resp_client::message,
     rounds::Rounds,
     stores::{Stores, forget_journal, run_sql, user},
-    talker::message,
     text::{self, count},
 };
 

@@ -9,10 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quota_gate::{
-    app::App,
-    domain::{clock::Clock, user_id::UserId},
-};
+use quota_gate::domain::{clock::Clock, user_id::UserId};
+use quota_gate_server::app::App;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +20,9 @@ use crate::support::{
     Scale,
     callers::{AsyncCall, work_with_pauses},
     report::{Axis, Line, Plot, Section, Target},
+    resp_client::{RespClient, zipf},
     rounds::Rounds,
     stores::{Stores, run_sql, users, warm},
-    talker::{Talker, zipf},
     text::{self, count},
 };
 
@@ -104,10 +102,10 @@ async fn lag(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow::Resu
     let stop = CancellationToken::new();
     let flushing = tokio::spawn(bench.app.flusher().run(Duration::from_millis(200), stop.clone()));
     let time = scale.of(Duration::from_millis(300), Duration::from_secs(4), Duration::from_secs(15));
-    let talker = bench.talker(0, false);
+    let resp_client = bench.resp_client(0, false);
     let sending = tokio::spawn(async move {
-        let talker = |number: usize| talker.with_number(number);
-        work_with_pauses(CALLERS, time, Duration::from_millis(20), talker).await.rate
+        let resp_client = |number: usize| resp_client.with_number(number);
+        work_with_pauses(CALLERS, time, Duration::from_millis(20), resp_client).await.rate
     });
     let started = Instant::now();
     let mut points = vec![];
@@ -166,10 +164,10 @@ impl Bench {
         let each = events.div_ceil(callers);
         let mut tasks = JoinSet::new();
         for number in 0..callers {
-            let mut talker = self.talker(number, is_skewed);
+            let mut resp_client = self.resp_client(number, is_skewed);
             tasks.spawn(async move {
                 for _ in 0..each {
-                    talker.act().await;
+                    resp_client.act().await;
                 }
             });
         }
@@ -180,8 +178,8 @@ impl Bench {
     }
 
     /// One caller.
-    fn talker(&self, number: usize, is_skewed: bool) -> Talker {
-        Talker::new(&self.app.gate, &self.users, is_skewed.then_some(&self.skewed), number)
+    fn resp_client(&self, number: usize, is_skewed: bool) -> RespClient {
+        RespClient::new(&self.app.gate, &self.users, is_skewed.then_some(&self.skewed), number)
     }
 
     async fn unflushed(&self) -> anyhow::Result<f64> {

@@ -10,7 +10,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use quota_gate::{domain::user_id::UserId, jobs::verifier::Verifier};
+use quota_gate::{audit::verify::Verifier, domain::user_id::UserId};
 use sqlx::PgPool;
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -21,8 +21,8 @@ use crate::support::{
     http_client::{HttpClient, consume, quota, send_all},
     machine,
     report::{Axis, Line, Plot, Section},
+    resp_client::zipf,
     stores::{Stores, run_sql, users},
-    talker::zipf,
     text::{self, count},
 };
 
@@ -33,7 +33,7 @@ const CONNECTIONS: usize = 64;
 const TICK: Duration = Duration::from_micros(50);
 
 /// One step: a rate, held for a while.
-struct Step {
+struct LoadStep {
     rate: f64,
     reached: f64,
     /// From the moment a message was due to its answer.
@@ -42,7 +42,7 @@ struct Step {
     late: Histogram<u64>,
 }
 
-impl Step {
+impl LoadStep {
     /// Whether the gates kept up.
     fn holds(&self) -> bool {
         self.latency.value_at_percentile(99.0) <= nanoseconds(P99_MAX) && self.reached > 0.97 * self.rate
@@ -85,7 +85,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let resident_before: Vec<f64> = gates.iter().map(|gate| machine::resident_mib(gate.pid())).collect();
 
     let time = scale.of(Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10));
-    let mut steps: Vec<Step> = vec![];
+    let mut steps: Vec<LoadStep> = vec![];
     let (first, increment) = scale.of((200.0, 0.0), (2_000.0, 2_000.0), (1_000.0, 1_000.0));
     // Everyone is in Redis to begin with: `cold` measures the others.
     send_all(gates[0].address, users.iter().map(|user| quota(user.as_str())).collect()).await?;
@@ -130,7 +130,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     audit(section, &stores, &pool, &answers).await
 }
 
-fn plots(section: &mut Section, steps: &[Step], highest: Option<&Step>) {
+fn plots(section: &mut Section, steps: &[LoadStep], highest: Option<&LoadStep>) {
     let line = |name: &str, percent: f64| Line {
         name: name.to_owned(),
         points: steps
@@ -146,7 +146,7 @@ fn plots(section: &mut Section, steps: &[Step], highest: Option<&Step>) {
         y: Axis { label: "milliseconds".into(), logarithmic: true },
         lines: vec![line("p50", 50.0), line("p90", 90.0), line("p99", 99.0), line("p99.9", 99.9)],
     });
-    let percentiles = |step: &Step| {
+    let percentiles = |step: &LoadStep| {
         [50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99]
             .map(|percent| {
                 let ms = Duration::from_nanos(step.latency.value_at_percentile(percent)).as_secs_f64() * 1e3;
@@ -174,7 +174,7 @@ async fn step(
     answers: &Arc<Answers>,
     rate: f64,
     time: Duration,
-) -> anyhow::Result<Step> {
+) -> anyhow::Result<LoadStep> {
     let due = Arc::new(Semaphore::new(0));
     let next = Arc::new(AtomicU64::new(0));
     let mut connections = JoinSet::new();
@@ -212,7 +212,7 @@ async fn step(
     clock.join().map_err(|_| anyhow::anyhow!("the clock failed"))?;
     #[expect(clippy::cast_precision_loss, reason = "a number of messages")]
     let reached = latency.len() as f64 / started.elapsed().as_secs_f64();
-    Ok(Step { rate, reached, latency, late })
+    Ok(LoadStep { rate, reached, latency, late })
 }
 
 /// The clock: a thread of its own, as an async timer ticks in milliseconds.

@@ -13,19 +13,17 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{
-    http::load,
-    support::{
-        Scale,
-        callers::work,
-        gate_process::{Process, first_line},
-        http_client::{consume, quota, send_all},
-        report::{Section, Target},
-        rounds::Rounds,
-        stores::{Stores, forget_journal, users, warm},
-        talker::Talker,
-        text,
-    },
+use crate::http::load;
+use crate::support::{
+    Scale,
+    callers::work,
+    gate_process::{Process, first_line},
+    http_client::{consume, quota, send_all},
+    report::{Section, Target},
+    resp_client::RespClient,
+    rounds::Rounds,
+    stores::{Stores, forget_journal, users, warm},
+    text,
 };
 
 const CONNECTIONS: usize = 64;
@@ -111,7 +109,7 @@ async fn in_process(
     warm(&app.gate, &users).await?;
     let mut rates = [Rounds::default(), Rounds::default()];
     for _ in 0..rounds {
-        let done = work(CALLERS, time, |number| Talker::new(&app.gate, &users, None, number)).await;
+        let done = work(CALLERS, time, |number| RespClient::new(&app.gate, &users, None, number)).await;
         rates[0].push(done.rate);
         forget_journal(&mut stores.redis().await?).await?;
         rates[1].push(limitador.rate(time)?);
@@ -130,7 +128,7 @@ struct Node {
 }
 
 fn folder(peer: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(peer)
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("benches/peers").join(peer)
 }
 
 fn succeed(command: &mut Command, what: &str) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::join_all};
-use quota_gate::dev::Upstream;
+use quota_gate_dev::ModelServer;
 use serde_json::json;
 
 use crate::support::{
@@ -36,7 +36,7 @@ struct Side {
 
 /// What clients saw.
 #[derive(Default)]
-struct Seen {
+struct Timings {
     first: Vec<Duration>,
     gaps: Vec<Duration>,
     events: usize,
@@ -68,7 +68,7 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
 
 async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let stores = Stores::start(scale).await?;
-    let upstream = Upstream::start(KEY).await?;
+    let upstream = ModelServer::start(KEY).await?;
     let url = upstream.url();
     let settings = [("QUOTA_GATE__UPSTREAM__URL", url.as_str()), ("QUOTA_GATE__UPSTREAM__KEY", KEY)];
     let gate = Process::gate(&stores, &settings).await?;
@@ -146,8 +146,8 @@ fn report(section: &mut Section, counts: &[usize], figures: &[[Figures; 2]]) {
 }
 
 impl Figures {
-    fn push(&mut self, mut seen: Seen) {
-        let mut percentile = |of: fn(&mut Seen) -> &mut Vec<Duration>, percent: usize| {
+    fn push(&mut self, mut seen: Timings) {
+        let mut percentile = |of: fn(&mut Timings) -> &mut Vec<Duration>, percent: usize| {
             let times = of(&mut seen);
             times.sort_unstable();
             times
@@ -164,8 +164,8 @@ impl Figures {
 }
 
 /// Streams, each client one after the other, for some time; and the memory that a process had in the middle of it, in MiB.
-async fn ask(side: &Side, streams: usize, time: Duration, watched: Option<u32>) -> anyhow::Result<(Seen, f64)> {
-    let seen = Arc::new(Mutex::new(Seen::default()));
+async fn ask(side: &Side, streams: usize, time: Duration, watched: Option<u32>) -> anyhow::Result<(Timings, f64)> {
+    let seen = Arc::new(Mutex::new(Timings::default()));
     let until = Instant::now() + time;
     let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
     let senders = users(streams);
@@ -197,7 +197,7 @@ async fn one(
     client: &reqwest::Client,
     side: &Side,
     (user, words): (&str, usize),
-    seen: &Mutex<Seen>,
+    seen: &Mutex<Timings>,
 ) -> anyhow::Result<()> {
     let message = json!({
         "model": format!("local:words={words},pace-ms={PACE_MS}"), "stream": true,

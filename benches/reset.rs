@@ -6,19 +6,19 @@ use std::{
 };
 
 use quota_gate::{
-    app::App,
     domain::{calendar::Calendar, clock::Clock, user_id::UserId},
     jobs::resetter::Trigger,
 };
+use quota_gate_server::app::App;
 use sqlx::PgPool;
 
 use crate::support::{
     Scale,
     callers::{Work, work_with_pauses},
     report::{Section, Target},
+    resp_client::RespClient,
     rounds::Rounds,
     stores::{QUOTA, Stores, run_sql, users},
-    talker::Talker,
     text::{self, count},
 };
 
@@ -155,5 +155,5 @@ async fn during<T>(
 }
 
 async fn talk(app: &App, talking: &Arc<[UserId]>, time: Duration) -> Work {
-    work_with_pauses(CALLERS, time, PAUSE, |number| Talker::new(&app.gate, talking, None, number)).await
+    work_with_pauses(CALLERS, time, PAUSE, |number| RespClient::new(&app.gate, talking, None, number)).await
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use quota_gate::{
-    dev::{RedisServer, ScratchDir},
     domain::{
         ap::Ap,
         calendar::Calendar,
@@ -13,8 +12,9 @@ use quota_gate::{
         partition::{Partition, Partitions},
         user_id::UserId,
     },
-    store::redis::{Context, Fence, Membership, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId},
+    store::redis::{Context, Fence, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId, UserLevel},
 };
+use quota_gate_dev::{RedisServer, ScratchDir};
 use redis::Connection;
 
 use crate::support::{
@@ -228,14 +228,14 @@ impl Bench {
     fn add_users(&mut self, count: usize) -> anyhow::Result<()> {
         let now = Clock::machine().now();
         let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
-        let membership = Membership {
+        let level = UserLevel {
             period,
             level: LevelCode::new(1).expect("a code"),
             quota: Ap::new(QUOTA),
             pending: None,
             level_version: 0,
         };
-        let seed = Seed { membership, used: Ap::ZERO, total_used: 0, day, used_today: Ap::ZERO };
+        let seed = Seed { level, used: Ap::ZERO, total_used: 0, day, used_today: Ap::ZERO };
         let first = self.users.len();
         self.users.extend((first..first + count).map(user));
         for chunk in self.users[first..].chunks(100) {

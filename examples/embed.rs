@@ -8,8 +8,6 @@
 use std::time::Duration;
 
 use quota_gate::{
-    app::App,
-    config::Config,
     domain::{
         ap::Ap,
         decision::{Decision, Settled},
@@ -19,6 +17,7 @@ use quota_gate::{
     },
     gate::{Commit, Reserve},
 };
+use quota_gate_server::{app::App, config::Config};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]

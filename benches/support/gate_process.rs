@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use axum::{Json, Router, routing::post};
-use quota_gate::http::{ServerOptions, serve};
+use quota_gate_server::http::{ServerOptions, serve};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{net::TcpListener, time::sleep};
@@ -44,7 +44,7 @@ impl Process {
         levels: &str,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        quota_gate::app::postgres(&stores.config()?)?.migrate().await?;
+        quota_gate_server::app::postgres(&stores.config()?)?.migrate().await?;
         let hash = Sha256::digest(SERVICE_TOKEN).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let config = stores.scratch.path().join("gate.toml");
         fs::write(&config, format!("[levels]\n{levels}\n"))?;

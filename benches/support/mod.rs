@@ -7,9 +7,9 @@ pub(crate) mod machine;
 pub(crate) mod pipe;
 pub(crate) mod plot;
 pub(crate) mod report;
+pub(crate) mod resp_client;
 pub(crate) mod rounds;
 pub(crate) mod stores;
-pub(crate) mod talker;
 pub(crate) mod text;
 pub(crate) mod timings;
 

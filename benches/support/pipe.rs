@@ -8,11 +8,11 @@ use std::{
 };
 
 use quota_gate::{
-    dev::RedisServer,
     domain::{ap::Ap, clock::Clock, usage::Tokens, user_id::UserId},
     gate::Gate,
     store::redis::{Context, Operation, Request, Script, ServerId},
 };
+use quota_gate_dev::RedisServer;
 use redis::Cmd;
 use uuid::Uuid;
 

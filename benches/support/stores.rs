@@ -3,11 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use quota_gate::{
-    app::App,
-    config::{Config, Secret},
-    dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir},
     domain::user_id::{SessionId, UserId},
     gate::Gate,
+};
+use quota_gate_dev::{
+    Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir,
+};
+use quota_gate_server::{
+    app::App,
+    config::{Config, Secret},
 };
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -63,7 +67,7 @@ impl Stores {
     pub(crate) async fn app_with_levels(&self, levels: &[(&str, u32)]) -> anyhow::Result<App> {
         let mut config = self.config()?;
         config.levels = levels.iter().map(|&(name, quota)| (name.to_owned(), quota)).collect();
-        quota_gate::app::postgres(&config)?.migrate().await?;
+        quota_gate_server::app::postgres(&config)?.migrate().await?;
         App::build(config).await
     }
 

@@ -132,7 +132,7 @@ pub struct LevelChanged {
 
 /// What a change of level would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LevelForecast {
+pub struct LevelPreview {
     /// The user's quota now.
     pub before: Quota,
     /// The level that is to take over at the next period, as things stand.

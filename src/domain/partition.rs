@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_user_never_changes_partition() {
-        // These are facts about stored data: if this test fails, the hash was changed and every key is lost.
+        // These are server_info about stored data: if this test fails, the hash was changed and every key is lost.
         let partitions = Partitions::new(8).unwrap();
         let of = |id: &str| partitions.of(&UserId::parse(id).unwrap()).number();
         assert_eq!((of("alice"), of("bob"), of("0f8fad5b-d9cb-469f-a165-70867728950e")), (0, 5, 4));

@@ -47,7 +47,7 @@ pub enum Source {
 
 /// How close a user is to the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum QuotaStatus {
     /// At most 80 % used.
     Ok,
     /// More than 80 % used.
@@ -76,16 +76,16 @@ impl Quota {
 
     /// How close the user is to the limit. Held AP decides only whether anything remains.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> QuotaStatus {
         let (used, quota) = (u64::from(self.used.get()) * 100, u64::from(self.quota.get()));
         if self.remaining() == Ap::ZERO {
-            Status::Exhausted
+            QuotaStatus::Exhausted
         } else if used > 95 * quota {
-            Status::Critical
+            QuotaStatus::Critical
         } else if used > 80 * quota {
-            Status::Warn
+            QuotaStatus::Warn
         } else {
-            Status::Ok
+            QuotaStatus::Ok
         }
     }
 
@@ -119,18 +119,18 @@ mod tests {
     #[test]
     fn status_changes_just_above_80_and_95_percent() {
         let cases = [
-            (0, Status::Ok),
-            (80, Status::Ok),
-            (81, Status::Warn),
-            (95, Status::Warn),
-            (96, Status::Critical),
-            (100, Status::Exhausted),
+            (0, QuotaStatus::Ok),
+            (80, QuotaStatus::Ok),
+            (81, QuotaStatus::Warn),
+            (95, QuotaStatus::Warn),
+            (96, QuotaStatus::Critical),
+            (100, QuotaStatus::Exhausted),
         ];
         for (used, status) in cases {
             assert_eq!(quota(100, used, 0).status(), status, "{used}");
         }
-        assert_eq!(quota(100, 50, 50).status(), Status::Exhausted);
-        assert_eq!(quota(0, 0, 0).status(), Status::Exhausted);
+        assert_eq!(quota(100, 50, 50).status(), QuotaStatus::Exhausted);
+        assert_eq!(quota(0, 0, 0).status(), QuotaStatus::Exhausted);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{domain::InvalidInput, store::redis::Status};
+use crate::{domain::InvalidInput, store::redis::ReplyStatus};
 
 /// Why the gate could not answer. A denial is not an error: see [`Decision`](crate::domain::decision::Decision).
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,27 +59,27 @@ impl GateError {
     }
 
     /// It is wrong in any mode of the rollout.
-    pub(super) const fn is_callers_fault(&self) -> bool {
+    pub(in crate::gate) const fn is_callers_fault(&self) -> bool {
         matches!(self, Self::Invalid(_) | Self::Mismatch(_))
     }
 
     /// Postgres has not answered in time.
-    pub(super) fn slow() -> Self {
+    pub(in crate::gate) fn slow() -> Self {
         Self::unavailable("Postgres does not answer")
     }
 
     /// It may be another moment later.
-    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
+    pub(in crate::gate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: Duration::from_secs(1) }
     }
 
     /// Postgres has been away for so long that Redis keeps as many charges as it may.
-    pub(super) fn shed() -> Self {
+    pub(in crate::gate) fn shed() -> Self {
         Self::Unavailable { reason: "too many charges wait for Postgres".into(), retry_after: Duration::from_secs(5) }
     }
 }
 
 /// The script gave an answer that this operation never has. It was carried out or not: nobody can say.
-pub(super) fn unexpected(operation: &str, status: Status) -> GateError {
+pub(in crate::gate) fn unexpected(operation: &str, status: ReplyStatus) -> GateError {
     GateError::Indeterminate { reason: format!("{operation} was answered {status:?}") }
 }

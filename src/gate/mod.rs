@@ -6,46 +6,37 @@
 //! | `quota`, `membership`, `subscription` | read a quota, change a level, by hand or by what billing says |
 //! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
 //! | `rollout` | for whom the gate decides, while a product switches over |
-//! | `tally` | what was decided and charged, for the metrics |
+//! | `decision_metrics` | what was decided and charged, for the metrics |
 //! | `loader` | brings cold users from Postgres, many in one query |
 //! | `opening` | opens a partition: the first start, and the one way back after a loss |
 //! | `inbox`, `degraded` | while Redis is away: settlements are accepted by Postgres; decisions too, if the operator says so |
 //! | `reservation_id`, `idempotency` | what makes requests safe to repeat |
 
-mod call;
-mod commit;
-mod consume;
-mod degraded;
+mod decision_metrics;
 mod error;
-mod extend;
-mod idempotency;
-mod inbox;
-mod loader;
-mod membership;
 mod opening;
 mod quota;
-mod release;
 mod request;
-mod reservation_id;
-mod reserve;
 mod rollout;
-mod settle;
-mod subscription;
-mod tally;
+
+mod call_path;
+mod levels;
+mod message;
+mod outage;
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use self::{call_path::loader::Loader, decision_metrics::DecisionMetrics, opening::Openings, rollout::Switch};
 pub use self::{
     error::GateError,
-    inbox::Applied,
+    message::reservation_id::ReservationSigner,
+    outage::inbox::Applied,
     request::{ChangeLevel, Commit, Consume, Reserve},
-    reservation_id::ReservationSigner,
-    rollout::RolloutTally,
+    rollout::RolloutCounts,
 };
-use self::{loader::Loader, opening::Openings, rollout::Switch, tally::Tally};
 use crate::{
     domain::{
         calendar::Calendar,
@@ -103,7 +94,7 @@ struct Inner {
     loader: Loader,
     openings: Openings,
     switch: Switch,
-    tally: Tally,
+    decision_metrics: DecisionMetrics,
     partitions: Partitions,
     calendar: Calendar,
     clock: Clock,
@@ -127,7 +118,7 @@ impl Gate {
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
             switch: Switch::default(),
-            tally: Tally::default(),
+            decision_metrics: DecisionMetrics::default(),
             redis,
             postgres,
             batcher,

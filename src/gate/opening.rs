@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{Gate, GateError, Inner};
+use crate::gate::{Gate, GateError, Inner};
 use crate::{
     domain::{
         journal::Watermark,
@@ -50,11 +50,11 @@ const ATTEMPTS_MAX: Duration = Duration::from_secs(30);
 const START_MAX: Duration = Duration::from_hours(1);
 
 /// What came of an opening; none while it is under way.
-type Outcome = Option<Result<(), GateError>>;
+type OpeningOutcome = Option<Result<(), GateError>>;
 
 /// The openings under way: one of a partition at a time in this process.
 #[derive(Debug)]
-pub(super) struct Openings(Box<[Mutex<watch::Receiver<Outcome>>]>);
+pub(in crate::gate) struct Openings(Box<[Mutex<watch::Receiver<OpeningOutcome>>]>);
 
 /// Why a generation is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,19 +66,23 @@ enum Cause {
 }
 
 /// Why an attempt ended early.
-enum Ended {
+enum AttemptError {
     /// A condition did not hold: somebody else is at it.
     Overtaken,
     Failed(GateError),
 }
 
 impl Openings {
-    pub(super) fn new(partitions: Partitions) -> Self {
+    pub(in crate::gate) fn new(partitions: Partitions) -> Self {
         Self(partitions.all().map(|_| Mutex::new(watch::channel(Some(Ok(()))).1)).collect())
     }
 
     /// The opening that is under way, or the one that `begin` begins.
-    fn join(&self, partition: Partition, begin: impl FnOnce() -> watch::Receiver<Outcome>) -> watch::Receiver<Outcome> {
+    fn join(
+        &self,
+        partition: Partition,
+        begin: impl FnOnce() -> watch::Receiver<OpeningOutcome>,
+    ) -> watch::Receiver<OpeningOutcome> {
         let mut under_way = self.0[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
         if under_way.borrow().is_some() || under_way.has_changed().is_err() {
             *under_way = begin();
@@ -100,7 +104,7 @@ impl Gate {
 
 impl Inner {
     /// Finds the partition's generation, and opens one if there is none.
-    pub(super) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
+    pub(in crate::gate) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
         self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
         if !self.is_open(partition, watermark).await? {
@@ -110,7 +114,7 @@ impl Inner {
     }
 
     /// After an operation was STALE in `generation`: goes on to a later one, unless only the connection was outdated.
-    pub(super) async fn meet_stale(
+    pub(in crate::gate) async fn recover_from_stale(
         self: &Arc<Self>,
         partition: Partition,
         generation: u32,
@@ -175,8 +179,8 @@ impl Inner {
                         self.batcher.generations().learn(partition, opened, Some(self.now()));
                         return Ok(());
                     }
-                    Err(Ended::Failed(error)) => return Err(error),
-                    Err(Ended::Overtaken) => {}
+                    Err(AttemptError::Failed(error)) => return Err(error),
+                    Err(AttemptError::Overtaken) => {}
                 }
             } else if since.is_none() {
                 elsewhere = Some((generation, Instant::now()));
@@ -192,7 +196,7 @@ impl Inner {
     }
 
     /// One attempt at the six steps.
-    async fn open(&self, partition: Partition, generation: u32) -> Result<u32, Ended> {
+    async fn open(&self, partition: Partition, generation: u32) -> Result<u32, AttemptError> {
         let number = partition.number();
         // Whoever talks to a primary that has lost its replicas, and may not write, must not take the partition away from
         // those who talk to its successor.
@@ -207,9 +211,9 @@ impl Inner {
         let mut draining = self.redis.drain(partition, &also).await?;
         while let Some(entries) = draining.next().await? {
             let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());
-            report += step(written).await?.ok_or(Ended::Overtaken)?;
+            report += step(written).await?.ok_or(AttemptError::Overtaken)?;
         }
-        let drained = draining.ended().ok_or(Ended::Overtaken)?;
+        let drained = draining.ended().ok_or(AttemptError::Overtaken)?;
         let opened = drained.generation_max + 1;
         overtaken_unless(self.redis.open(partition, opened, &drained).await?)?;
         overtaken_unless(step(self.postgres.finish_opening(number, generation, opened, self.now())).await?)?;
@@ -228,17 +232,17 @@ async fn step<T>(asking: impl Future<Output = Result<T, PostgresError>>) -> Resu
     Ok(timeout(STEP_MAX, asking).await.map_err(|_| GateError::slow())??)
 }
 
-const fn overtaken_unless(holds: bool) -> Result<(), Ended> {
-    if holds { Ok(()) } else { Err(Ended::Overtaken) }
+const fn overtaken_unless(holds: bool) -> Result<(), AttemptError> {
+    if holds { Ok(()) } else { Err(AttemptError::Overtaken) }
 }
 
-impl From<GateError> for Ended {
+impl From<GateError> for AttemptError {
     fn from(error: GateError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<RedisError> for Ended {
+impl From<RedisError> for AttemptError {
     fn from(error: RedisError) -> Self {
         Self::Failed(error.into())
     }

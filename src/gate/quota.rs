@@ -1,6 +1,6 @@
 //! Quota: what a user has, has used and has left.
 
-use super::{Gate, GateError, Inner, error::unexpected};
+use crate::gate::{Gate, GateError, Inner, error::unexpected};
 use crate::{
     domain::{
         ap::Ap,
@@ -10,7 +10,7 @@ use crate::{
     },
     store::{
         postgres::QuotaRow,
-        redis::{Hold, Operation, Status},
+        redis::{Hold, Operation, ReplyStatus},
     },
 };
 
@@ -34,7 +34,7 @@ impl Gate {
     pub async fn quota_and_holds(&self, user: &UserId) -> Result<(Quota, Vec<Hold>), GateError> {
         let answer = self.0.call(user, Operation::Peek).await?;
         match answer.status {
-            Status::Ok => {
+            ReplyStatus::Ok => {
                 let quota = Inner::quota_of(user, &answer);
                 Ok((quota, answer.record.holds))
             }
@@ -44,7 +44,7 @@ impl Gate {
 }
 
 impl Inner {
-    pub(super) async fn quota_from_postgres(&self, user: &UserId) -> Option<Quota> {
+    pub(in crate::gate) async fn quota_from_postgres(&self, user: &UserId) -> Option<Quota> {
         let now = self.now();
         let today = self.calendar.day_start(self.calendar.day_at(now));
         let row = self

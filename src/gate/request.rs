@@ -6,7 +6,7 @@ use crate::domain::{
     hold::Ttl,
     idempotency::IdempotencyKey,
     level::LevelName,
-    membership::Effective,
+    level_change::Effective,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},

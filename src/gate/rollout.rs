@@ -9,14 +9,14 @@ use std::sync::{
 
 use metrics::Counter;
 
-use super::{Gate, GateError};
 use crate::domain::{
     decision::{Decision, Passed},
     rollout::{Mode, Rollout},
 };
+use crate::gate::{Gate, GateError};
 
 /// The rollout as it is now, and what became of messages that were not simply decided.
-pub(super) struct Switch {
+pub(in crate::gate) struct Switch {
     current: RwLock<Arc<Rollout>>,
     out: Count,
     shadow_allowed: Count,
@@ -32,7 +32,7 @@ struct Count {
 
 /// Messages that a gate let through, or decided in shadow mode, since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RolloutTally {
+pub struct RolloutCounts {
     /// Of users for whom it does not decide.
     pub out: u64,
     /// Charged in shadow mode.
@@ -57,9 +57,9 @@ impl Gate {
 
     /// What became of messages that were not simply decided.
     #[must_use]
-    pub fn rollout_tally(&self) -> RolloutTally {
+    pub fn rollout_tally(&self) -> RolloutCounts {
         let Switch { out, shadow_allowed, shadow_denied, shadow_undecided, .. } = &self.0.switch;
-        RolloutTally {
+        RolloutCounts {
             out: out.seen(),
             shadow_allowed: shadow_allowed.seen(),
             shadow_denied: shadow_denied.seen(),
@@ -68,13 +68,13 @@ impl Gate {
     }
 
     /// The answer to a message for which the gate does not decide.
-    pub(super) fn let_out<A>(&self) -> Decision<A> {
+    pub(in crate::gate) fn pass_out_of_rollout<A>(&self) -> Decision<A> {
         self.0.switch.out.one();
         Decision::Passed(Passed::Out)
     }
 
     /// A decision as the mode has it.
-    pub(super) fn under<A>(
+    pub(in crate::gate) fn under<A>(
         &self,
         mode: Mode,
         decision: Result<Decision<A>, GateError>,

@@ -69,7 +69,7 @@ pub struct Flusher {
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum FlushStep {
     /// There was nothing to do.
     Idle,
     /// These events are in Postgres now.
@@ -103,12 +103,6 @@ pub enum FlushError {
     /// The rows could not be written.
     #[error("writing usage to Postgres: {0}")]
     Postgres(#[from] PostgresError),
-    /// A partition was looked at again and again and was not open.
-    #[error("partition {0} is not open: no gate runs, or it is being opened")]
-    Closed(Partition),
-    /// Two repairs would count the same difference twice.
-    #[error("another repair is running: wait until it has ended, then verify again")]
-    Repairing,
     /// A store hangs.
     #[error("a step took longer than {0:?}")]
     Slow(Duration),
@@ -118,11 +112,11 @@ pub enum FlushError {
 }
 
 impl Round {
-    fn and(self, step: &Step) -> Self {
+    fn and(self, step: &FlushStep) -> Self {
         match step {
-            Step::Idle | Step::Superseded => self,
-            Step::Flushed { more, .. } => Self { busy: true, more: self.more || *more },
-            Step::Reopened => Self { busy: true, ..self },
+            FlushStep::Idle | FlushStep::Superseded => self,
+            FlushStep::Flushed { more, .. } => Self { busy: true, more: self.more || *more },
+            FlushStep::Reopened => Self { busy: true, ..self },
         }
     }
 }
@@ -213,24 +207,29 @@ impl Flusher {
     ///
     /// # Errors
     /// If Redis or Postgres is away. The step may be repeated in any case.
-    pub async fn step(&self, partition: Partition, levels: &Levels) -> Result<Step, FlushError> {
+    pub async fn step(&self, partition: Partition, levels: &Levels) -> Result<FlushStep, FlushError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
         self.step_from(watermark, partition, levels).await
     }
 
-    async fn step_from(&self, watermark: Watermark, partition: Partition, levels: &Levels) -> Result<Step, FlushError> {
+    async fn step_from(
+        &self,
+        watermark: Watermark,
+        partition: Partition,
+        levels: &Levels,
+    ) -> Result<FlushStep, FlushError> {
         let generation = watermark.generation;
         let Some(from) = watermark.position else {
             self.gate.leave_generation(partition, generation).await?;
-            return Ok(Step::Reopened);
+            return Ok(FlushStep::Reopened);
         };
         let (entries, more) = self.read(partition, generation, from.id).await?;
         let new = match entries.split_first() {
             Some((anchor, new)) if anchor.position() == from => new,
-            _ if self.postgres.watermark(partition.number()).await? != watermark => return Ok(Step::Superseded),
+            _ if self.postgres.watermark(partition.number()).await? != watermark => return Ok(FlushStep::Superseded),
             _ => return self.reopen(partition, generation, from).await,
         };
-        let Some(last) = new.last() else { return Ok(Step::Idle) };
+        let Some(last) = new.last() else { return Ok(FlushStep::Idle) };
 
         let flush = Flush {
             partition: partition.number(),
@@ -241,7 +240,9 @@ impl Flusher {
             calendar: self.calendar,
             now: self.clock.now(),
         };
-        let FlushOutcome::Committed(report) = self.postgres.flush(flush).await? else { return Ok(Step::Superseded) };
+        let FlushOutcome::Committed(report) = self.postgres.flush(flush).await? else {
+            return Ok(FlushStep::Superseded);
+        };
         metrics::counter!("quota_gate_flushed_events_total").increment(report.rows);
         metrics::counter!("quota_gate_dead_letters_total").increment(report.dead_letters);
         if report.dead_letters > 0 {
@@ -250,7 +251,7 @@ impl Flusher {
         }
         self.redis.trim(partition, generation, last.position(), from.id).await?;
         let events = new.iter().map(|entry: &Entry| entry.events().len() as u64).sum();
-        Ok(Step::Flushed { events, more })
+        Ok(FlushStep::Flushed { events, more })
     }
 
     /// The entry at `from` and what follows it, until there are events enough; and whether there is more.
@@ -276,10 +277,10 @@ impl Flusher {
         Ok((entries, read == READ_ENTRIES))
     }
 
-    async fn reopen(&self, partition: Partition, generation: u32, anchor: Position) -> Result<Step, FlushError> {
+    async fn reopen(&self, partition: Partition, generation: u32, anchor: Position) -> Result<FlushStep, FlushError> {
         tracing::error!(%partition, generation, anchor = %anchor.id,
             "the last flushed entry is not in Redis any more: Redis has lost data, the partition is opened anew");
         self.gate.leave_generation(partition, generation).await?;
-        Ok(Step::Reopened)
+        Ok(FlushStep::Reopened)
     }
 }

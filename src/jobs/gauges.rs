@@ -8,12 +8,11 @@ use chrono::{DateTime, Utc};
 use tokio::{select, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    flusher::FlushError,
-    health::{FlushLag, HealthCheck},
-    verifier::Verifier,
+use super::health::{FlushLag, HealthCheck};
+use crate::{
+    audit::{AuditError, verify::Verifier},
+    domain::{calendar::Calendar, journal::Watermark, user_id::UserId},
 };
-use crate::domain::{calendar::Calendar, journal::Watermark, user_id::UserId};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Users that are compared at each step: a million in under two hours.
@@ -32,9 +31,9 @@ pub struct Gauges {
     pub calendar: Calendar,
 }
 
-/// What was seen so far.
+/// What was state so far.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct GaugeState {
     watermarks: Vec<Watermark>,
     /// The last user that was compared in this round.
     compared: Option<UserId>,
@@ -54,9 +53,9 @@ impl Gauges {
         ] {
             metrics::counter!(name).increment(0);
         }
-        let mut seen = Seen::default();
+        let mut state = GaugeState::default();
         loop {
-            self.step(&mut seen).await;
+            self.step(&mut state).await;
             select! {
                 () = sleep(INTERVAL) => {}
                 () = cancelled.cancelled() => return,
@@ -65,37 +64,37 @@ impl Gauges {
     }
 
     /// Looks once. What cannot be looked up keeps its last value; the breakers' gauges say why.
-    pub async fn step(&self, seen: &mut Seen) {
+    pub async fn step(&self, state: &mut GaugeState) {
         let now = self.health.clock.now();
-        let quiet = |error: &FlushError| tracing::debug!(%error, "a gauge keeps its last value");
+        let quiet = |error: &AuditError| tracing::debug!(%error, "a gauge keeps its last value");
         let _ = self.redis().await.inspect_err(quiet);
-        self.flush_lag(seen, now).await;
+        self.flush_lag(state, now).await;
         let _ = self.jobs(now).await.inspect_err(quiet);
-        let _ = self.compare(seen).await.inspect_err(quiet);
-        let _ = self.over_admission(seen, now).await.inspect_err(quiet);
+        let _ = self.compare(state).await.inspect_err(quiet);
+        let _ = self.over_admission(state, now).await.inspect_err(quiet);
         let (redis, idle) = self.health.redis.pool_connections();
         pool("redis", redis as u64, idle as u64);
         let (postgres, idle) = self.health.postgres.pool_connections();
         pool("postgres", postgres.into(), idle as u64);
     }
 
-    async fn redis(&self) -> Result<(), FlushError> {
-        let facts = self.health.redis.facts().await?;
-        set("quota_gate_redis_memory_used_bytes", facts.used_memory);
-        set("quota_gate_redis_memory_max_bytes", facts.maxmemory);
+    async fn redis(&self) -> Result<(), AuditError> {
+        let server_info = self.health.redis.server_info().await?;
+        set("quota_gate_redis_memory_used_bytes", server_info.used_memory);
+        set("quota_gate_redis_memory_max_bytes", server_info.maxmemory);
         Ok(())
     }
 
-    async fn flush_lag(&self, seen: &mut Seen, now: DateTime<Utc>) {
+    async fn flush_lag(&self, state: &mut GaugeState, now: DateTime<Utc>) {
         if let Ok(watermarks) = self.health.postgres.watermarks().await {
-            seen.watermarks = watermarks;
+            state.watermarks = watermarks;
         }
-        let Some(lag) = FlushLag::of(&self.health.partitions(&seen.watermarks, now).await) else { return };
+        let Some(lag) = FlushLag::of(&self.health.partitions(&state.watermarks, now).await) else { return };
         set("quota_gate_flush_lag_events", lag.events);
         set("quota_gate_flush_lag_seconds", lag.seconds);
     }
 
-    async fn jobs(&self, now: DateTime<Utc>) -> Result<(), FlushError> {
+    async fn jobs(&self, now: DateTime<Utc>) -> Result<(), AuditError> {
         let postgres = &self.health.postgres;
         let last_run = postgres.last_reset_run().await?.filter(|run| run.failed == 0 && run.error.is_none());
         let last_reset = last_run.map_or(self.health.started_at, |run| run.started_at);
@@ -106,31 +105,31 @@ impl Gauges {
         Ok(())
     }
 
-    async fn compare(&self, seen: &mut Seen) -> Result<(), FlushError> {
-        let page = self.verifier.compare_page(seen.compared.as_ref(), COMPARED_USERS).await?;
+    async fn compare(&self, state: &mut GaugeState) -> Result<(), AuditError> {
+        let page = self.verifier.compare_page(state.compared.as_ref(), COMPARED_USERS).await?;
         for found in &page.differences {
             tracing::error!(user = %found.user, period = %found.period, reason = found.reason(),
                 "Redis and Postgres say different things of a user: quota-gate verify");
         }
-        seen.differ.0 += page.differences.len() as u64;
-        seen.compared = page.last;
-        if seen.compared.is_none() {
-            seen.differ = (0, seen.differ.0);
+        state.differ.0 += page.differences.len() as u64;
+        state.compared = page.last;
+        if state.compared.is_none() {
+            state.differ = (0, state.differ.0);
         }
-        set("quota_gate_drift_users", seen.differ.0.max(seen.differ.1));
+        set("quota_gate_drift_users", state.differ.0.max(state.differ.1));
         metrics::counter!("quota_gate_compared_users_total").increment(page.users);
         Ok(())
     }
 
-    async fn over_admission(&self, seen: &mut Seen, now: DateTime<Utc>) -> Result<(), FlushError> {
-        if seen.over_admission_at.is_some_and(|at| at.elapsed() < OVER_ADMISSION_EVERY) {
+    async fn over_admission(&self, state: &mut GaugeState, now: DateTime<Utc>) -> Result<(), AuditError> {
+        if state.over_admission_at.is_some_and(|at| at.elapsed() < OVER_ADMISSION_EVERY) {
             return Ok(());
         }
         let period = self.calendar.period_at(now);
         let since = self.calendar.period_start(period);
         let id = i32::try_from(period.id()).unwrap_or(i32::MAX);
         set("quota_gate_over_admitted_users", self.health.postgres.over_admitted(id, since).await?);
-        seen.over_admission_at = Some(Instant::now());
+        state.over_admission_at = Some(Instant::now());
         Ok(())
     }
 }

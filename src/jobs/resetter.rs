@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{settler, sweeper::Sweeper};
+use super::{inbox_worker, sweeper::Sweeper};
 use crate::{
     domain::{calendar::Calendar, clock::Clock, user_id::UserId},
     store::postgres::{Postgres, PostgresError, RolledBatch},
@@ -77,7 +77,7 @@ impl Resetter {
                 last_error.get_or_insert(error.to_string());
             }
         }
-        if let Err(error) = self.postgres.forget_settled(self.clock.now() - settler::KEPT).await {
+        if let Err(error) = self.postgres.forget_settled(self.clock.now() - inbox_worker::KEPT).await {
             tracing::warn!(%error, "settled items of the inbox were not forgotten; the next run does it");
         }
         let duration = started.elapsed();

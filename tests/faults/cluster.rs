@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quota_gate::dev::RedisServer;
+use quota_gate_dev::RedisServer;
 use redis::Cmd;
 use tokio::time::sleep;
 

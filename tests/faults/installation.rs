@@ -11,21 +11,24 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use quota_gate::audit::verify::Verifier;
 use quota_gate::{
-    dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir},
     domain::partition::Partitions,
     gate::ReservationSigner,
-    jobs::verifier::Verifier,
     store::{
         postgres::{Postgres, PostgresOptions},
         redis::{Redis, RedisOptions},
     },
 };
+use quota_gate_dev::{
+    Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir,
+};
 use sha2::{Digest, Sha256};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::time::{Instant, sleep};
 
-use crate::{cluster, gate::Gate, proxy::Proxy};
+use crate::gate::Gate;
+use crate::{cluster, proxy::Proxy};
 
 pub(crate) const SERVICE_TOKEN: &str = "the token of a chat service";
 pub(crate) const ADMIN_TOKEN: &str = "the token of an administrator";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use quota_gate::dev::RedisServer;
+use quota_gate_dev::RedisServer;
 use tokio::time::{Instant, sleep};
 
 use crate::{

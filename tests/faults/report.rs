@@ -49,7 +49,7 @@ impl Report {
             rows - failed,
             slowest.as_secs_f64(),
         );
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fault-report");
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("target/fault-report");
         let written = fs::create_dir_all(&dir).and_then(|()| fs::write(dir.join("faults.md"), text));
         if let Err(error) = written {
             println!("the report could not be written: {error}");

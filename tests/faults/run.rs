@@ -6,8 +6,8 @@ use anyhow::{Context, ensure};
 use quota_gate::domain::{partition::Partitions, user_id::UserId};
 use tokio::time::{Instant, sleep};
 
+use crate::audit::{Allowed, Audit};
 use crate::{
-    audit::{Allowed, Audit},
     history::{History, Outcome},
     installation::{Installation, Options, PARTITIONS},
     load::Load,

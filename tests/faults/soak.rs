@@ -7,8 +7,8 @@ use fastrand::Rng;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
+use crate::audit::{Allowed, Loss, Split};
 use crate::{
-    audit::{Allowed, Loss, Split},
     installation::{Installation, Options},
     proxy::{Mode, Trap},
     replica::Replica,

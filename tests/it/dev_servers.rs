@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use quota_gate::dev::{
+use quota_gate_dev::{
     DataDir, DevError, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir,
 };
 use sqlx::{Connection, PgConnection};

@@ -12,16 +12,14 @@ use axum::{
 };
 use futures_util::{StreamExt, future::join_all, stream};
 use http_body_util::BodyExt;
-use quota_gate::{
-    domain::{
-        ap::Ap,
-        hold::Ttl,
-        rollout::{Mode, Rollout},
-        usage::Tokens,
-        user_id::SessionId,
-    },
-    middleware::{Ask, ClientGone, QuotaLayer, Refusal, Settlements, Spent},
+use quota_gate::domain::{
+    ap::Ap,
+    hold::Ttl,
+    rollout::{Mode, Rollout},
+    usage::Tokens,
+    user_id::SessionId,
 };
+use quota_gate_axum::{AnswerCost, Ask, ClientGone, QuotaLayer, Refusal, Settlements};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::support::{GateUnderTest, World, eventually, user};
@@ -65,9 +63,9 @@ fn chat(gate: &GateUnderTest, change: impl FnOnce(Layered) -> Layered) -> (Chat,
     let service = Router::new()
         .route("/whole", get(|| async { "hello" }))
         .route(
-            "/spent",
-            get(|Extension(spent): Extension<Spent>| async move {
-                spent.set(Ap::new(2), Tokens::new(30).unwrap());
+            "/answer_cost",
+            get(|Extension(answer_cost): Extension<AnswerCost>| async move {
+                answer_cost.set(Ap::new(2), Tokens::new(30).unwrap());
                 "hello"
             }),
         )
@@ -134,7 +132,7 @@ async fn what_was_generated_is_charged_when_the_body_has_ended_and_not_before() 
     assert_eq!(settled(&gate, &settlements, "alice").await, (0, 5), "held while it lasts");
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ab");
     assert_eq!(settled(&gate, &settlements, "alice").await, (5, 0));
-    ask_for(&chat, "/spent", "bob").await.unwrap().into_body().collect().await.unwrap();
+    ask_for(&chat, "/answer_cost", "bob").await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(settled(&gate, &settlements, "bob").await, (2, 0), "what the handler said");
     ask_for(&chat, "/whole", "carol").await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(settled(&gate, &settlements, "carol").await, (5, 0));
@@ -261,7 +259,7 @@ async fn a_message_that_the_rollout_lets_through_is_answered_and_costs_nothing()
     let (chat, settlements) = chat(&gate, |layer| layer);
     gate.gate.set_rollout(Rollout { mode: Mode::Off, ..Rollout::default() });
     world.redis.kill().await;
-    for path in ["/spent", "/stream"] {
+    for path in ["/answer_cost", "/stream"] {
         let answer = ask_for(&chat, path, "alice").await.unwrap();
         assert!(answer.into_body().collect().await.is_ok(), "{path}");
     }
@@ -275,17 +273,17 @@ async fn what_the_handler_says_of_its_answer_decides() {
     let layer = QuotaLayer::new(gate.gate.clone(), ask as fn(&Parts) -> _, refuse as fn(Refusal) -> _);
     let settlements = layer.settlements();
     let say = |what: &'static str| {
-        get(async move |Extension(spent): Extension<Spent>| {
+        get(async move |Extension(answer_cost): Extension<AnswerCost>| {
             match what {
-                "a preamble and no more" => spent.preamble(),
+                "a preamble and no more" => answer_cost.preamble(),
                 "content after a preamble" => {
-                    spent.preamble();
-                    spent.content_begins();
+                    answer_cost.preamble();
+                    answer_cost.content_begins();
                 }
-                "it broke off" => spent.broke_off(),
+                "it broke off" => answer_cost.broke_off(),
                 "it broke off in its preamble" => {
-                    spent.preamble();
-                    spent.broke_off();
+                    answer_cost.preamble();
+                    answer_cost.broke_off();
                 }
                 _ => {}
             }

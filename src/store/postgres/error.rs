@@ -52,7 +52,11 @@ impl PostgresError {
         matches!(self, Self::Unavailable(_))
     }
 
-    pub(super) fn inconsistent(table: &'static str, column: &'static str, row: impl std::fmt::Display) -> Self {
+    pub(in crate::store::postgres) fn inconsistent(
+        table: &'static str,
+        column: &'static str,
+        row: impl std::fmt::Display,
+    ) -> Self {
         Self::Inconsistent { table, column, row: row.to_string() }
     }
 }
@@ -77,7 +81,7 @@ impl From<sqlx::Error> for PostgresError {
 }
 
 /// The rows themselves are at fault (SQLSTATE class 22 or 23), so that leaving some out helps.
-pub(super) fn is_about_data(error: &sqlx::Error) -> bool {
+pub(in crate::store::postgres) fn is_about_data(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(database) = error else { return false };
     let code = database.code().unwrap_or_default();
     code.starts_with("22") || code.starts_with("23") || database.kind() != ErrorKind::Other

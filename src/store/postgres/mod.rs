@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | what an installation decided |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and who changes it besides the flusher |
-//! | `announcements` | whose change of level Redis has not heard of yet |
+//! | `unsynced_levels` | whose change of level Redis has not heard of yet |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
 //! | `usage_days` | what they add up to by day, level and model |
@@ -15,70 +15,57 @@
 //! | `user_changes`, `listing`, `heavy_users` | who changed what, and pages for people who look |
 //! | `resets`, `dead_letters` | the resetter's side, and what was refused |
 //! | `advisory_locks` | who does something alone |
-//! | `facts` | what Postgres says of itself |
+//! | `server_info` | what Postgres says of itself |
 //! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
 
-mod adjustments;
-mod advisory_locks;
-mod announcements;
-mod audit;
-mod change_level;
-mod chat_quotas;
-mod chat_usage_logs;
-mod dead_letters;
-mod drain;
-mod dual_writes;
 mod error;
-mod facts;
-mod flush;
-mod flush_watermarks;
-mod foreign_users;
-mod gate_settings;
-mod heavy_users;
-mod import;
-mod inbox;
-mod listing;
-mod membership_levels;
-mod migrate;
-mod notifications;
-mod resets;
-mod retention;
-mod rollout_changes;
-mod subscriptions;
-mod totals;
-mod usage_days;
-mod usage_log_partitions;
-mod user_changes;
+
+mod admin;
+mod installation;
+mod journal;
+mod outage;
+mod outbox;
+mod users;
 
 use std::{str::FromStr, time::Duration};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use self::{
-    advisory_locks::AdvisoryLock,
-    audit::{Drift, Page},
-    change_level::LevelChange,
-    chat_quotas::{Loaded, NewUser, QuotaRow},
-    chat_usage_logs::LoggedUsage,
-    dead_letters::{DeadLetter, LetterContent, Replay},
-    drain::DrainReport,
-    dual_writes::{DualWrite, UsedByUser},
+    admin::{
+        heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},
+        listing::{ClosedMonth, ListedMessage, ListedUser},
+    },
     error::PostgresError,
-    facts::{PostgresFacts, VERSION_MIN as POSTGRES_VERSION_MIN},
-    flush::{Flush, FlushOutcome, FlushReport},
-    foreign_users::{ForeignUser, read_foreign_users},
-    gate_settings::Settings,
-    heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},
-    import::{ImportReport, ImportRow},
-    inbox::{Acceptance, InboxItem, InboxKind},
-    listing::{ClosedMonth, ListedMessage, ListedUser},
-    notifications::Notification,
-    resets::{ResetRun, RolledBatch},
-    retention::LogPartition,
-    rollout_changes::RolloutChange,
-    subscriptions::Noted,
-    usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
-    user_changes::{Change, NotedRelease, Place},
+    installation::{
+        advisory_locks::AdvisoryLock,
+        gate_settings::Settings,
+        rollout_changes::RolloutChange,
+        server_info::{PostgresServerInfo, VERSION_MIN as POSTGRES_VERSION_MIN},
+    },
+    journal::{
+        audit::{Drift, Page},
+        chat_usage_logs::LoggedUsage,
+        dead_letters::{DeadLetter, LetterContent, Replay},
+        drain::DrainReport,
+        flush::{Flush, FlushOutcome, FlushReport},
+        retention::LogPartition,
+        usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
+    },
+    outage::inbox::{Acceptance, InboxItem, InboxKind},
+    outbox::{
+        dual_writes::{DualWrite, UsedByUser},
+        notifications::Notification,
+    },
+    users::{
+        change_level::LevelChange,
+        chat_quotas::{Loaded, NewUser, QuotaRow},
+        foreign_users::{ForeignUser, read_foreign_users},
+        import::{ImportReport, ImportRow},
+        resets::{ResetRun, RolledBatch},
+        subscriptions::Noted,
+        user_changes::{Change, NotedRelease, Place},
+    },
 };
 
 /// Postgres, with a pool of connections. A cheap clone.
@@ -130,7 +117,7 @@ impl Postgres {
 
     /// The same, and each charge that is written is on its way to the old credits system too.
     #[must_use]
-    pub fn handing_over(self) -> Self {
+    pub fn with_dual_write(self) -> Self {
         Self { hands_over: true, ..self }
     }
 

@@ -273,7 +273,7 @@ impl Worker {
         batch: &[Job],
     ) -> Result<&'w [u8], RedisError> {
         if let Some((idle, server)) = wire
-            && !self.leads_there_still(idle, server).await
+            && !self.is_same_server(idle, server).await
         {
             // Closed while nobody looked, or another Redis by now: a new connection, and nothing is in doubt.
             *wire = None;
@@ -298,7 +298,7 @@ impl Worker {
     /// Whether an idle connection is open, and leads to the Redis that it led to. That one may have been a replica meanwhile, have
     /// taken over another's older data and be the primary again, with every connection still open (decision 0011). On a connection
     /// that is in use READONLY would have told.
-    async fn leads_there_still(&self, idle: &mut Wire, server: &ServerId) -> bool {
+    async fn is_same_server(&self, idle: &mut Wire, server: &ServerId) -> bool {
         // One whose other end has vanished without a word gives no answer, and is no more use than a closed one.
         idle.is_open().await
             && (idle.unused_for() <= self.options.identity_trust

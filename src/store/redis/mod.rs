@@ -10,21 +10,22 @@
 //! | `batcher`, `wire`, `tls` | turns concurrent callers into calls; the connection on which they are made |
 //! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
-//! | `connection`, `facts`, `error` | the pool, what Redis says of itself, and what a failure proves |
+//! | `connection`, `server_info`, `error` | the pool, what Redis says of itself, and what a failure proves |
 
 pub mod batcher;
 pub mod connection;
 pub mod error;
-pub mod facts;
 pub mod fence;
 mod fingerprints;
 pub mod generations;
 pub mod keys;
 pub mod operation;
+pub(crate) mod packed;
 pub mod partition;
 pub mod record;
 pub mod reply;
 pub mod script;
+pub mod server_info;
 mod tls;
 pub mod usage_stream;
 mod view;
@@ -34,14 +35,14 @@ pub use self::{
     batcher::{Batcher, BatcherOptions},
     connection::{Redis, RedisOptions},
     error::RedisError,
-    facts::RedisFacts,
     fence::{Fence, ServerId},
     generations::Generations,
-    operation::{Idempotency, Membership, Operation, Request, Seed},
+    operation::{Idempotency, Operation, Request, Seed, UserLevel},
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},
-    reply::{Answer, Status},
+    reply::{Answer, ReplyStatus},
     script::{Context, Script},
+    server_info::RedisServerInfo,
     usage_stream::decode_entry,
     view::View,
 };

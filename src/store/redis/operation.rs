@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::packed::PutBytes;
+use super::packed::PutBytes;
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
@@ -90,8 +90,8 @@ pub enum Operation {
     },
     /// Read.
     Peek,
-    /// Take over what Postgres says of the membership.
-    SetLevel(Membership),
+    /// Take over what Postgres says of the level.
+    SetLevel(UserLevel),
 }
 
 /// How to keep an answer for whoever repeats the request.
@@ -105,9 +105,9 @@ pub struct Idempotency {
     pub ttl_ms: u64,
 }
 
-/// A user's membership, as the row in Postgres has it.
+/// A user's level, as the row in Postgres has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Membership {
+pub struct UserLevel {
     /// The period that the row stands in.
     pub period: Period,
     /// The level in that period.
@@ -124,7 +124,7 @@ pub struct Membership {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed {
     /// Level, quota and period.
-    pub membership: Membership,
+    pub level: UserLevel,
     /// AP charged in the period.
     pub used: Ap,
     /// AP charged ever.
@@ -209,7 +209,7 @@ impl Operation {
                 to.put_u8((*adopt).into());
             }
             Self::Peek => {}
-            Self::SetLevel(membership) => membership.encode(to),
+            Self::SetLevel(level) => level.encode(to),
         }
     }
 }
@@ -221,7 +221,7 @@ impl Idempotency {
     }
 }
 
-impl Membership {
+impl UserLevel {
     fn encode(&self, to: &mut Vec<u8>) {
         to.put_u24(self.period.id());
         to.put_u8(self.level.get());
@@ -236,7 +236,7 @@ impl Seed {
 
     pub(super) fn encode(&self, slot: u8, to: &mut Vec<u8>) {
         to.extend_from_slice(&[Self::CODE, slot, 0]);
-        self.membership.encode(to);
+        self.level.encode(to);
         to.put_u32(self.used.get());
         to.put_u48(self.total_used);
         to.put_u16(self.day.number());

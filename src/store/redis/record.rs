@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::error::RedisError;
-use crate::domain::packed::Reader;
+use super::packed::Reader;
 use crate::domain::{
     ap::Ap,
     calendar::{Day, Period},

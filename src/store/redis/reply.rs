@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::packed::Reader;
 use super::record::{Hold, Record};
-use crate::domain::{ap::Ap, clock::instant, packed::Reader};
+use crate::domain::{ap::Ap, clock::instant};
 
 /// What one operation came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum ReplyStatus {
     /// Done, or done before (see [`Answer::replayed`]).
     Ok,
     /// The quota does not cover it; nothing was changed.
@@ -33,7 +34,7 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// What it came to.
-    pub status: Status,
+    pub status: ReplyStatus,
     /// It had been done before; the numbers of a replayed consume or reserve are those of the first time.
     pub replayed: bool,
     /// The hold had expired before it was committed.
@@ -104,16 +105,16 @@ impl Answers<'_> {
     pub(super) fn next(&mut self, as_of_ms: u64) -> Option<Option<Answer>> {
         let reader = &mut self.0;
         let status = match reader.u8()? {
-            0 => Status::Ok,
-            1 => Status::Denied,
+            0 => ReplyStatus::Ok,
+            1 => ReplyStatus::Denied,
             2 => return Some(None),
-            3 => Status::UnknownHold,
-            4 => Status::Expired,
-            5 => Status::Settled,
-            6 => Status::Mismatch,
-            7 => Status::TooManyHolds,
-            8 => Status::Behind,
-            9 => Status::Shed,
+            3 => ReplyStatus::UnknownHold,
+            4 => ReplyStatus::Expired,
+            5 => ReplyStatus::Settled,
+            6 => ReplyStatus::Mismatch,
+            7 => ReplyStatus::TooManyHolds,
+            8 => ReplyStatus::Behind,
+            9 => ReplyStatus::Shed,
             _ => return None,
         };
         let flags = reader.u8()?;

@@ -3,7 +3,7 @@
 use redis::Value;
 use uuid::Uuid;
 
-use super::{connection::Redis, error::RedisError, keys};
+use super::{connection::Redis, error::RedisError, keys, packed::Reader};
 use crate::domain::{
     ap::Ap,
     calendar::Period,
@@ -11,7 +11,6 @@ use crate::domain::{
     journal::{Content, Entry, StreamId},
     level::LevelCode,
     model_name::ModelName,
-    packed::Reader,
     partition::Partition,
     usage::{Tokens, UsageEvent, UsageKind},
     user_id::{SessionId, UserId},

@@ -11,8 +11,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::audit::Allowed;
 use crate::{
-    audit::Allowed,
     installation::{ADMIN_TOKEN, Options, QUOTA, SERVICE_TOKEN},
     load::user,
     run::{Run, Verdict},
@@ -61,7 +61,7 @@ pub(crate) async fn levels_change(seed: u64) -> anyhow::Result<Verdict> {
         let level = if round % 2 == 0 { "basic" } else { "free" };
         let gate = &run.installation.gates[round % 2];
         let answer = client
-            .put(format!("{}/api/chat/quota/membership", gate.url))
+            .put(format!("{}/api/chat/quota/level", gate.url))
             .bearer_auth(ADMIN_TOKEN)
             .json(&json!({"userUuid": user(round % CHANGED), "membershipLevel": level, "effective": "now"}))
             .send()
@@ -72,7 +72,8 @@ pub(crate) async fn levels_change(seed: u64) -> anyhow::Result<Verdict> {
     let mut ended = run.end(Allowed { raised: Some((CHANGED, QUOTA + 100)), ..Allowed::default() }).await?;
     ended.figure("changes of level", changed);
     ended.proves("levels were changed", changed > 100);
-    let told = ended.installation.number("select count(*) from chat_quotas where told_version < level_version").await?;
+    let told =
+        ended.installation.number("select count(*) from chat_quotas where synced_version < level_version").await?;
     if told > 0 {
         ended.violated(format!("Redis has not heard of {told} changes"));
     }

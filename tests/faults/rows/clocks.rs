@@ -11,13 +11,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Datelike, TimeZone, Utc};
-use quota_gate::{dev::ScratchDir, domain::clock::Clock};
+use quota_gate::domain::clock::Clock;
+use quota_gate_dev::ScratchDir;
 use reqwest::Client;
 use serde_json::json;
 use tokio::time::sleep;
 
+use crate::audit::Allowed;
 use crate::{
-    audit::Allowed,
     installation::{CRON_TOKEN, Options, QUOTA, SERVICE_TOKEN},
     proxy::Mode,
     run::{Run, Verdict},
@@ -36,7 +37,7 @@ impl Offset {
         let dir = ScratchDir::new()?;
         let file = dir.path().join("offset");
         fs::write(&file, 0_i64.to_ne_bytes())?;
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/clock.c");
+        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/faults/clock.c");
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .arg(dir.path().join("clock.so"))

@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use quota_gate::domain::{calendar::Calendar, clock::Clock};
 use tokio::time::{sleep, timeout};
 
+use crate::audit::Allowed;
 use crate::{
-    audit::Allowed,
     installation::{Options, PARTITIONS},
     proxy::{Mode, Trap},
     run::{Run, Verdict},

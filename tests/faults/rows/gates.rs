@@ -5,8 +5,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
+use crate::audit::Allowed;
 use crate::{
-    audit::Allowed,
     history::Outcome,
     installation::Options,
     run::{Run, Verdict},

@@ -5,8 +5,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
+use crate::audit::Allowed;
 use crate::{
-    audit::Allowed,
     history::Outcome,
     installation::{Options, PARTITIONS, copy_dir},
     load::{HOT_USERS, USERS},

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use quota_gate::dev::{AppendOnly, Lifetime, RedisServerOptions};
+use quota_gate_dev::{AppendOnly, Lifetime, RedisServerOptions};
 use tokio::time::{sleep, timeout};
 
+use crate::audit::{Allowed, Split};
 use crate::{
-    audit::{Allowed, Split},
     cluster,
     history::Outcome,
     installation::{Options, copy_dir},

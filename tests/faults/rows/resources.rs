@@ -12,8 +12,8 @@ use std::{
 use anyhow::ensure;
 use tokio::time::sleep;
 
+use crate::audit::Allowed;
 use crate::{
-    audit::Allowed,
     history::Outcome,
     installation::Options,
     run::{Ended, Run, Verdict},

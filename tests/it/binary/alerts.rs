@@ -20,7 +20,7 @@ use crate::support::{World, eventually, execute, scratch};
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 fn deployed(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("deploy").join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -32,7 +32,7 @@ fn alerts() -> Vec<String> {
 
 #[test]
 fn promtool_accepts_the_rules_and_their_tests_pass() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
+    let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("deploy/prometheus");
     for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
         let output = Command::new("promtool").args(arguments).current_dir(&dir).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -51,7 +51,8 @@ fn every_alert_has_a_test_and_a_section_of_the_runbook() {
 /// Every metric that an alert or the dashboard asks for is one that the gate has, or could have.
 #[tokio::test]
 async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
-    let sources = ["src", "deploy"].map(|dir| text_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)));
+    let sources =
+        ["src", "deploy"].map(|dir| text_below(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(dir)));
     let [code, deploy] = sources;
     let mut names: Vec<&str> = deploy.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
     names.retain(|word| word.starts_with("quota_gate_"));

@@ -111,8 +111,7 @@ async fn floods_of_headers_and_broken_http_do_not_reach_the_gate() {
 async fn a_level_that_does_not_exist_is_refused() {
     let dev = Dev::start().await;
     let put = async |body: Value| {
-        answer(dev.request(Method::PUT, "/api/chat/quota/membership").bearer_auth(dev.text("adminToken")).json(&body))
-            .await
+        answer(dev.request(Method::PUT, "/api/chat/quota/level").bearer_auth(dev.text("adminToken")).json(&body)).await
     };
     for body in [
         json!({"userUuid": "alice", "membershipLevel": "gold"}),

@@ -30,7 +30,7 @@ const PAID: [(&str, u64); 9] = [
 
 /// Where `scripts/prepare-clients` has put them.
 pub(super) async fn prepared() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let output = Command::new(root.join("scripts/prepare-clients")).output().await.unwrap();
     assert!(output.status.success(), "the clients cannot be installed: {}", text(&output));
     root.join("target/clients")
@@ -73,7 +73,7 @@ fn node(clients: &Path, script: &str) -> Command {
     let dir = scratch("node");
     fs::create_dir_all(&dir).unwrap();
     symlink(clients.join("node/node_modules"), dir.join("node_modules")).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/clients").join(script);
     fs::copy(source, dir.join(script)).unwrap();
     let mut command = Command::new("node");
     command.arg(dir.join(script));
@@ -84,7 +84,7 @@ fn node(clients: &Path, script: &str) -> Command {
 async fn the_official_python_client_chats_and_is_charged_for_what_it_got() {
     let clients = prepared().await;
     let mut command = Command::new(clients.join("python/bin/python"));
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/chat.py"));
+    command.arg(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/clients/chat.py"));
     chats(command, &PAID.map(|(user, _)| user)).await;
 }
 
@@ -101,7 +101,8 @@ async fn the_server_side_of_the_ai_sdk_chats_and_is_charged_for_what_it_got() {
 /// The snippet of the README, as a newcomer runs it.
 #[tokio::test]
 async fn the_readme_s_snippet_chats() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme =
+        fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("README.md")).unwrap();
     let snippet = readme.split("```python\n").nth(1).expect("README has a snippet").split("```").next().unwrap();
     let dev = super::process::Dev::start().await;
     let clients = prepared().await;

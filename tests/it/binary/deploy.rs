@@ -17,7 +17,7 @@ use super::{
 use crate::support::{eventually, postgres, scratch};
 
 fn deploy(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("deploy").join(file)
 }
 
 fn succeeds(command: &mut Command) -> String {

@@ -99,7 +99,8 @@ impl Drop for Gateway {
 
 /// The block of the documentation in this language that has this in it.
 pub(super) fn documented(language: &str, marker: &str) -> String {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways.md")).unwrap();
+    let text =
+        fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("docs/gateways.md")).unwrap();
     let fence = format!("```{language}\n");
     let blocks = text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.into_iter().find(|block| block.contains(marker)).expect("the documentation has it").to_owned()

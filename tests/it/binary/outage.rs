@@ -109,7 +109,7 @@ async fn a_level_that_changes_while_redis_is_away_arrives_when_it_is_back() {
     };
     assert_eq!(quota().await["monthlyQuota"], 100);
     signal(&dev, "redis-server", Signal::SIGSTOP);
-    let put = dev.request(Method::PUT, "/api/chat/quota/membership").bearer_auth(dev.text("adminToken"));
+    let put = dev.request(Method::PUT, "/api/chat/quota/level").bearer_auth(dev.text("adminToken"));
     let (status, body) = answer(put.json(&json!({"userUuid": "alice", "membershipLevel": "plus"}))).await;
     assert_eq!((status.as_u16(), &body["code"]), (503, &json!("QUOTA_UNAVAILABLE")));
     signal(&dev, "redis-server", Signal::SIGCONT);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, future::join_all};
 use nix::sys::signal::Signal;
-use quota_gate::dev::Upstream;
+use quota_gate_dev::ModelServer;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -17,13 +17,13 @@ const KEY: &str = "the operator's key";
 /// A gate before a model server, with stores of their own.
 pub(super) struct Chat {
     pub(super) world: World,
-    pub(super) upstream: Upstream,
+    pub(super) upstream: ModelServer,
     pub(super) gate: Serve,
 }
 
 impl Chat {
     pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
-        let upstream = Upstream::start(KEY).await.unwrap();
+        let upstream = ModelServer::start(KEY).await.unwrap();
         let world = World::new().await;
         let url = upstream.url();
         let mut all = vec![

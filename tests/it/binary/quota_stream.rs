@@ -64,7 +64,7 @@ async fn every_change_arrives_whichever_gate_made_it() {
     dev.post(&format!("/api/chat/quota/reservations/{id}/commit"), json!({"ap": 2})).await;
     until("its commit", &mut stream, &mut version, |quota| quota["held"] == 0 && quota["monthlyUsed"] == 9).await;
     let change = json!({"userUuid": "alice", "membershipLevel": "plus"});
-    let upgrade = dev.request(Method::PUT, "/api/chat/quota/membership").bearer_auth(dev.text("adminToken"));
+    let upgrade = dev.request(Method::PUT, "/api/chat/quota/level").bearer_auth(dev.text("adminToken"));
     upgrade.json(&change).send().await.unwrap();
     until("another level", &mut stream, &mut version, |quota| quota["membershipLevel"] == "plus").await;
     // Nobody writes anything when a hold expires.

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use quota_gate::dev::{Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
+use quota_gate_dev::{Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 

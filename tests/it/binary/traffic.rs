@@ -100,7 +100,7 @@ async fn a_change_of_level_in_one_process_is_seen_in_the_other() {
             .clone()
     };
     assert_eq!(quota().await, json!(100));
-    let put = dev.request(Method::PUT, "/api/chat/quota/membership").bearer_auth(dev.text("adminToken"));
+    let put = dev.request(Method::PUT, "/api/chat/quota/level").bearer_auth(dev.text("adminToken"));
     let (status, _) = answer(put.json(&json!({"userUuid": "alice", "membershipLevel": "pro"}))).await;
     assert_eq!((status.as_u16(), quota().await), (200, json!(3000)));
 }

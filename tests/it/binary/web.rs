@@ -10,7 +10,7 @@ use super::process::{Dev, pids_of};
 
 /// Runs a package's own tests.
 async fn tests_of(package: &str, environment: &[(&str, &str)]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let prepared = Command::new(root.join("scripts/prepare-web")).output().await.unwrap();
     assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
     let output = Command::new("npx")
@@ -83,7 +83,7 @@ async fn the_packages_work_in_a_fresh_vite_app_and_in_a_fresh_next_app() {
 
 /// Builds the packages and the pages.
 async fn built() -> &'static Path {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let prepared = Command::new(root.join("scripts/prepare-pages")).output().await.unwrap();
     assert!(prepared.status.success(), "{}", String::from_utf8_lossy(&prepared.stderr));
     root

@@ -6,11 +6,11 @@ use quota_gate::{
         clock::Clock,
         journal::{Entry, Position, StreamId},
     },
-    jobs::flusher::Step,
+    jobs::flusher::FlushStep,
     store::postgres::{Flush, FlushOutcome},
 };
 
-use quota_gate::jobs::replayer::Replayed;
+use quota_gate::audit::replay::Replayed;
 
 use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, user};
 
@@ -234,10 +234,10 @@ async fn the_stream_is_trimmed_to_the_anchor_and_what_follows_the_watermark_befo
     for _ in 0..5 {
         assert!(gate.charges("alice", 1).await);
         let step = gate.flusher.step(partition, &levels).await.unwrap();
-        assert_eq!(step, Step::Flushed { events: 1, more: false });
+        assert_eq!(step, FlushStep::Flushed { events: 1, more: false });
     }
     assert_eq!(gate.redis.stream_length(partition, 1).await.unwrap(), 2);
-    assert_eq!(gate.flusher.step(partition, &levels).await.unwrap(), Step::Idle);
+    assert_eq!(gate.flusher.step(partition, &levels).await.unwrap(), FlushStep::Idle);
 }
 
 #[tokio::test]

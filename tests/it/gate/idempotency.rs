@@ -74,7 +74,7 @@ async fn a_denial_is_not_kept_so_the_key_works_after_an_upgrade() {
     let gate = world.gate().await;
     let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 150) };
     assert!(matches!(gate.gate.consume(request.clone()).await.unwrap(), Decision::Denied(_)));
-    super::membership::give(&gate, "alice", "basic").await;
+    super::levels::give(&gate, "alice", "basic").await;
     let Decision::Allowed(charged) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };
     assert!(!charged.replayed);
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use quota_gate::{
-    dev::RedisServer,
     domain::{ap::Ap, decision::Decision},
     gate::{Commit, GateError},
 };
+use quota_gate_dev::RedisServer;
 
 use crate::support::{GateUnderTest, World, reserve, user};
 

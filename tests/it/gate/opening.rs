@@ -16,7 +16,7 @@ use quota_gate::{
         usage::UsageEvent,
     },
     gate::GateError,
-    jobs::{flusher::Step, health::HealthCheck},
+    jobs::{flusher::FlushStep, health::HealthCheck},
     store::{
         postgres::{Flush, FlushOutcome},
         redis::Drained,
@@ -161,7 +161,7 @@ async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_closed_anyt
     let problem = format!("partition {place} is being opened: its usage waits until it is");
     assert_eq!(check.look().await.unwrap().problems, [problem]);
     let levels = gate.postgres.all_levels().await.unwrap();
-    assert_eq!(gate.flusher.step(place, &levels).await.unwrap(), Step::Reopened);
+    assert_eq!(gate.flusher.step(place, &levels).await.unwrap(), FlushStep::Reopened);
     assert!(gate.charges("alice", 11).await);
     gate.flush_and_verify().await;
     assert!(check.look().await.unwrap().problems.is_empty());

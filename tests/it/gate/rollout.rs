@@ -13,7 +13,7 @@ use quota_gate::{
         rollout::{Mode, Percentage, Rollout},
     },
     gate::Commit,
-    jobs::rollout_keeper::{RolloutKeeper, Seen},
+    jobs::rollout_sync::{RolloutSeen, RolloutSync},
 };
 
 use crate::support::{GateUnderTest, World, key, migrated_copy, postgres, reserve, user};
@@ -53,8 +53,8 @@ async fn shadow_charges_and_lets_pass_what_it_would_deny_or_cannot_decide() {
     assert!(gate.gate.consume(with_key(2)).await.is_err());
     world.redis.kill().await;
     assert!(matches!(gate.consume("alice", 1).await, Ok(Decision::Passed(Passed::Undecided))));
-    let tally = gate.gate.rollout_tally();
-    assert_eq!((tally.shadow_denied, tally.shadow_undecided, tally.out), (1, 1, 0));
+    let decision_metrics = gate.gate.rollout_tally();
+    assert_eq!((decision_metrics.shadow_denied, decision_metrics.shadow_undecided, decision_metrics.out), (1, 1, 0));
 }
 
 #[tokio::test]
@@ -101,8 +101,11 @@ async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
     gate.flush_and_verify().await;
     let log = world.number("select sum(ap_used)::bigint from chat_usage_logs").await;
     assert_eq!(u64::try_from(log).unwrap(), in_redis);
-    let tally = gate.gate.rollout_tally();
-    assert!(tally.out > 0 && tally.shadow_allowed > 0, "every mode had its turn: {tally:?}");
+    let decision_metrics = gate.gate.rollout_tally();
+    assert!(
+        decision_metrics.out > 0 && decision_metrics.shadow_allowed > 0,
+        "every mode had its turn: {decision_metrics:?}"
+    );
 }
 
 #[tokio::test]
@@ -113,13 +116,13 @@ async fn a_changed_file_turns_the_gate_off_while_postgres_is_away() {
     let gate = world.gate().await;
     let file = Arc::new(Mutex::new(Rollout::default()));
     let reading = Arc::clone(&file);
-    let keeper = RolloutKeeper {
+    let keeper = RolloutSync {
         gate: gate.gate.clone(),
         postgres: gate.postgres.clone(),
         configured: Arc::new(move || Ok(reading.lock().unwrap().clone())),
         clock: Clock::machine(),
     };
-    let mut seen = Seen::default();
+    let mut seen = RolloutSeen::default();
     keeper.step(&mut seen).await.unwrap();
     drop(server);
     *file.lock().unwrap() = mode(Mode::Off);

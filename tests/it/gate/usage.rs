@@ -2,7 +2,7 @@
 
 use chrono::{Days, NaiveDate};
 use quota_gate::{
-    domain::{author::Author, decision::Decision, level::LevelName, membership::Effective, model_name::ModelName},
+    domain::{author::Author, decision::Decision, level::LevelName, level_change::Effective, model_name::ModelName},
     gate::{ChangeLevel, Commit, Consume},
     store::postgres::{TimeUnit, UsageQuery},
 };

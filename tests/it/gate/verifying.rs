@@ -9,7 +9,7 @@ use std::{
 };
 
 use quota_gate::{
-    jobs::flusher::FlushError,
+    audit::AuditError,
     store::postgres::{Postgres, PostgresOptions},
 };
 
@@ -244,7 +244,7 @@ async fn one_repair_runs_at_a_time() {
     gate.flush_and_verify().await;
     execute(&world.database, "update chat_quotas set monthly_used = 20, total_used = 20").await;
     let other = gate.postgres.try_lock_repairs().await.unwrap().expect("nobody repairs");
-    assert!(matches!(gate.repairer.repair().await, Err(FlushError::Repairing)));
+    assert!(matches!(gate.repairer.repair().await, Err(AuditError::Repairing)));
     drop(other);
     eventually("the other repair has ended", async || gate.repairer.repair().await.is_ok()).await;
     gate.flush_and_verify().await;

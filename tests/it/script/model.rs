@@ -9,14 +9,14 @@ use quota_gate::{
         hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},
         level::{LevelCode, Levels},
     },
-    store::redis::Status,
+    store::redis::ReplyStatus,
 };
 use uuid::Uuid;
 
 /// What an operation should answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expected {
-    pub status: Status,
+    pub status: ReplyStatus,
     pub replayed: bool,
     pub late: bool,
     pub charged: u32,
@@ -104,37 +104,37 @@ impl Model {
     pub(super) fn consume(&mut self, now: DateTime<Utc>, id: Uuid, cost: u32, key: Option<&str>) -> Expected {
         self.keeping(now, key, cost, |user| {
             if cost > user.free() {
-                return user.answer(Status::Denied);
+                return user.answer(ReplyStatus::Denied);
             }
             user.charge(id, user.period, cost, 0);
-            user.answer(Status::Ok)
+            user.answer(ReplyStatus::Ok)
         })
     }
 
     pub(super) fn reserve(&mut self, now: DateTime<Utc>, hold: Hold, key: Option<&str>) -> Expected {
         self.keeping(now, key, hold.ap, |user| {
             if hold.ap > user.free() {
-                return user.answer(Status::Denied);
+                return user.answer(ReplyStatus::Denied);
             }
             if user.holds.len() >= HOLDS_PER_USER_MAX {
-                return user.answer(Status::TooManyHolds);
+                return user.answer(ReplyStatus::TooManyHolds);
             }
             user.holds.push(Hold { period: user.period, ..hold });
-            user.answer(Status::Ok)
+            user.answer(ReplyStatus::Ok)
         })
     }
 
     pub(super) fn extend(&mut self, now: DateTime<Utc>, id: Uuid, until: DateTime<Utc>) -> Expected {
         self.pass_to(now);
         if self.settlements.contains_key(&id) {
-            return self.answer(Status::Settled);
+            return self.answer(ReplyStatus::Settled);
         }
         match self.holds.iter_mut().find(|hold| hold.id == id) {
             Some(hold) => {
                 hold.expires_at = hold.expires_at.max(until);
-                self.answer(Status::Ok)
+                self.answer(ReplyStatus::Ok)
             }
-            None => self.answer(Status::Expired),
+            None => self.answer(ReplyStatus::Expired),
         }
     }
 
@@ -142,17 +142,25 @@ impl Model {
     pub(super) fn commit(&mut self, now: DateTime<Utc>, reservation: Hold, ap: u32) -> Expected {
         self.pass_to(now);
         match self.settlements.get(&reservation.id).copied() {
-            Some(Settlement::Released) => return self.answer(Status::Settled),
-            Some(Settlement::Committed { ap: before, .. }) if before != ap => return self.answer(Status::Mismatch),
+            Some(Settlement::Released) => return self.answer(ReplyStatus::Settled),
+            Some(Settlement::Committed { ap: before, .. }) if before != ap => {
+                return self.answer(ReplyStatus::Mismatch);
+            }
             Some(Settlement::Committed { charged, late, .. }) => {
-                return Expected { replayed: true, late, charged, overage: ap - charged, ..self.answer(Status::Ok) };
+                return Expected {
+                    replayed: true,
+                    late,
+                    charged,
+                    overage: ap - charged,
+                    ..self.answer(ReplyStatus::Ok)
+                };
             }
             None => {}
         }
         let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
         let late = live.is_none();
         if late && now > reservation.expires_at + SETTLE_WINDOW {
-            return self.answer(Status::Expired);
+            return self.answer(ReplyStatus::Expired);
         }
         let hold = live.unwrap_or(reservation);
         let outlived_its_period = self.calendar.period_end(reservation.period) <= reservation.expires_at;
@@ -166,27 +174,27 @@ impl Model {
         let charged = ap.min(chargeable);
         self.charge(reservation.id, hold.period, charged, ap - charged);
         self.settlements.insert(reservation.id, Settlement::Committed { ap, charged, late });
-        Expected { late, charged, overage: ap - charged, ..self.answer(Status::Ok) }
+        Expected { late, charged, overage: ap - charged, ..self.answer(ReplyStatus::Ok) }
     }
 
     pub(super) fn release(&mut self, now: DateTime<Utc>, reservation: Hold) -> Expected {
         self.pass_to(now);
         match self.settlements.get(&reservation.id) {
-            Some(Settlement::Released) => return Expected { replayed: true, ..self.answer(Status::Ok) },
-            Some(Settlement::Committed { .. }) => return self.answer(Status::Settled),
+            Some(Settlement::Released) => return Expected { replayed: true, ..self.answer(ReplyStatus::Ok) },
+            Some(Settlement::Committed { .. }) => return self.answer(ReplyStatus::Settled),
             None => {}
         }
         let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
         if live.is_none() && now > reservation.expires_at + SETTLE_WINDOW {
-            return Expected { replayed: true, ..self.answer(Status::Ok) };
+            return Expected { replayed: true, ..self.answer(ReplyStatus::Ok) };
         }
         self.settlements.insert(reservation.id, Settlement::Released);
-        self.answer(Status::Ok)
+        self.answer(ReplyStatus::Ok)
     }
 
     pub(super) fn peek(&mut self, now: DateTime<Utc>) -> Expected {
         self.pass_to(now);
-        self.answer(Status::Ok)
+        self.answer(ReplyStatus::Ok)
     }
 
     pub(super) fn set_level(
@@ -203,7 +211,7 @@ impl Model {
             self.pending = pending;
             self.level_version = version;
         }
-        self.answer(Status::Ok)
+        self.answer(ReplyStatus::Ok)
     }
 
     pub(super) fn quota_of(&self, level: LevelCode) -> u32 {
@@ -246,7 +254,7 @@ impl Model {
         self.events.push(Event { id, period, ap, overage });
     }
 
-    fn answer(&self, status: Status) -> Expected {
+    fn answer(&self, status: ReplyStatus) -> Expected {
         let numbers = Numbers {
             period: self.period,
             level: self.level,
@@ -270,12 +278,12 @@ impl Model {
         self.pass_to(now);
         if let Some((kept_what, kept)) = key.and_then(|key| self.answers.get(key)) {
             if *kept_what != what {
-                return self.answer(Status::Mismatch);
+                return self.answer(ReplyStatus::Mismatch);
             }
             return Expected { replayed: true, ..kept.clone() };
         }
         let answer = act(self);
-        if let (Some(key), Status::Ok) = (key, answer.status) {
+        if let (Some(key), ReplyStatus::Ok) = (key, answer.status) {
             self.answers.insert(key.to_owned(), (what, answer.clone()));
         }
         answer

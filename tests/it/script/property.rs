@@ -20,8 +20,8 @@ use quota_gate::{
         user_id::{SessionId, UserId},
     },
     store::redis::{
-        Answer, Batcher, BatcherOptions, Idempotency, Membership, Operation, Redis, RedisOptions, Request, Script,
-        Seed, Status,
+        Answer, Batcher, BatcherOptions, Idempotency, Operation, Redis, RedisOptions, ReplyStatus, Request, Script,
+        Seed, UserLevel,
     },
 };
 use uuid::Uuid;
@@ -232,7 +232,7 @@ impl History<'_> {
                 let idempotency = kept.as_deref().map(|key| idempotency(key, cost));
                 let operation = Operation::Reserve { cost: Ap::new(cost), ttl, hold: hold.id, idempotency };
                 let expected = self.model.reserve(now, hold, kept.as_deref());
-                if expected.status == Status::Ok && !expected.replayed {
+                if expected.status == ReplyStatus::Ok && !expected.replayed {
                     self.reservations.push(hold);
                 }
                 (operation, expected)
@@ -268,14 +268,14 @@ impl History<'_> {
                 let pending = pending.and_then(LevelCode::new);
                 let version = self.level_version.saturating_add_signed(version_step.into());
                 self.level_version = self.level_version.max(version);
-                let membership = Membership {
+                let user_level = UserLevel {
                     period: self.harness.calendar.period_at(now),
                     level,
                     quota: Ap::new(self.model.quota_of(level)),
                     pending,
                     level_version: version,
                 };
-                (Operation::SetLevel(membership), self.model.set_level(now, level, pending, version))
+                (Operation::SetLevel(user_level), self.model.set_level(now, level, pending, version))
             }
             Step::Pass { .. } | Step::PassToMonthEnd { .. } => return,
         };
@@ -327,7 +327,7 @@ async fn check(
     let model = Model::new(harness.calendar, harness.levels.clone(), now);
     let lowest = harness.levels.lowest();
     let seed = Seed {
-        membership: Membership {
+        level: UserLevel {
             period: harness.calendar.period_at(now),
             level: lowest.code,
             quota: lowest.quota,

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use quota_gate::{
-    dev::RedisServer,
+    audit::{
+        repair::Repairer,
+        replay::Replayer,
+        verify::{Verdict, Verifier},
+    },
     domain::{
         ap::Ap,
         calendar::Calendar,
@@ -17,20 +21,13 @@ use quota_gate::{
         user_id::{SessionId, UserId},
     },
     gate::{Consume, Gate, GateError, GateParts, ReservationSigner, Reserve},
-    jobs::{
-        flusher::Flusher,
-        repairer::Repairer,
-        replayer::Replayer,
-        resetter::Resetter,
-        settler::Settler,
-        sweeper::Sweeper,
-        verifier::{Verdict, Verifier},
-    },
+    jobs::{flusher::Flusher, inbox_worker::InboxWorker, resetter::Resetter, sweeper::Sweeper},
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
         redis::{BatcherOptions, Redis, RedisOptions, Script},
     },
 };
+use quota_gate_dev::RedisServer;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use super::{database, redis as redis_server};
@@ -84,7 +81,7 @@ pub(crate) struct GateUnderTest {
     pub(crate) flusher: Flusher,
     pub(crate) resetter: Resetter,
     pub(crate) verifier: Verifier,
-    pub(crate) settler: Settler,
+    pub(crate) inbox_worker: InboxWorker,
     pub(crate) repairer: Repairer,
     pub(crate) replayer: Replayer,
     pub(crate) redis: Redis,
@@ -212,7 +209,7 @@ impl World {
         let sweeper =
             Sweeper { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock: clock.clone() };
         let resetter = Resetter { postgres: postgres.clone(), calendar, clock: clock.clone(), sweeper };
-        let settler = Settler { gate: gate.clone(), postgres: postgres.clone(), clock: clock.clone() };
+        let inbox_worker = InboxWorker { gate: gate.clone(), postgres: postgres.clone(), clock: clock.clone() };
         let verifier = Verifier { redis: redis.clone(), postgres: postgres.clone(), partitions };
         let repairer = Repairer {
             verifier: verifier.clone(),
@@ -223,7 +220,7 @@ impl World {
         };
         let replayer = Replayer { postgres: postgres.clone(), calendar, clock };
         gate.open_partitions().await.expect("the partitions open");
-        GateUnderTest { gate, flusher, resetter, verifier, settler, repairer, replayer, redis, postgres }
+        GateUnderTest { gate, flusher, resetter, verifier, inbox_worker, repairer, replayer, redis, postgres }
     }
 
     /// One number from Postgres; the text is the test's own.

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use quota_gate::dev::ScratchDir;
+use quota_gate_dev::ScratchDir;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{

@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use quota_gate::{
-    dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions},
-    store::postgres::{Postgres, PostgresOptions},
-};
+use quota_gate::store::postgres::{Postgres, PostgresOptions};
+use quota_gate_dev::{Durability, Lifetime, PostgresServer, PostgresServerOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
 

@@ -1,6 +1,6 @@
 //! A redis-server for one test.
 
-use quota_gate::dev::{Lifetime, RedisServer, RedisServerOptions};
+use quota_gate_dev::{Lifetime, RedisServer, RedisServerOptions};
 
 use super::scratch;
 

@@ -1,0 +1,33 @@
+//! `quota-gate completions` and `quota-gate man`: what a package installs beside the program.
+
+use std::{fs, io, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::CommandFactory;
+
+use crate::cli::Cli;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Completions {
+    /// For which shell.
+    shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Man {
+    /// Where to write them, for example /usr/local/share/man/man1.
+    dir: PathBuf,
+}
+
+pub(super) fn completions(arguments: &Completions) -> ExitCode {
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "quota-gate", &mut io::stdout());
+    ExitCode::SUCCESS
+}
+
+/// A page for the program, and one for each of its commands.
+pub(super) fn man(Man { dir }: &Man) -> anyhow::Result<ExitCode> {
+    let cannot = || format!("cannot write manual pages into {}", dir.display());
+    fs::create_dir_all(dir).with_context(cannot)?;
+    clap_mangen::generate_to(Cli::command(), dir).with_context(cannot)?;
+    Ok(ExitCode::SUCCESS)
+}

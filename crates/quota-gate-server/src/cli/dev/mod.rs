@@ -1,0 +1,285 @@
+//! `quota-gate dev`: everything that it takes to try the gate, with a Redis and a Postgres of its own.
+
+mod demo;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use self::demo::Demo;
+use crate::{
+    app::{self, App},
+    config::{Config, Secret, Token},
+    shutdown,
+    telemetry::{self, LogFormat},
+};
+use quota_gate::{
+    domain::{author::Author, clock::Clock, level::LevelName, level_change::Effective, scope::Scope, user_id::UserId},
+    gate::ChangeLevel,
+};
+use quota_gate_dev::{DataDir, ModelServer, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
+
+/// Where `dev` keeps its data when nothing else is said.
+pub(in crate::cli) const DATA_DIR: &str = ".quota-gate";
+/// What the second of the local models costs, in AP.
+const LARGE_MODEL_COST: u32 = 25;
+/// Who issues the JWTs of `quota-gate token`.
+pub(in crate::cli) const JWT_ISSUER: &str = "quota-gate-dev";
+
+/// The gate's user at Redis and its role at Postgres, in the files that operators use.
+const STORE_USER: &str = "quota_gate";
+const REDIS_USERS: &str = include_str!("../../../../../deploy/redis/users.acl");
+const ROLES: &str = include_str!("../../../../../deploy/postgres/roles.sql");
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// Where to listen on 127.0.0.1; 0 for any free port.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Where to keep the data.
+    #[arg(long, default_value = DATA_DIR, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Forget what is there and start over.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// `DIR/dev.json`: how to reach a running `dev`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct DevFile {
+    pub(in crate::cli) url: String,
+    pub(in crate::cli) redis_url: String,
+    pub(in crate::cli) database_url: String,
+    pub(in crate::cli) service_token: String,
+    pub(in crate::cli) admin_token: String,
+    pub(in crate::cli) cron_token: String,
+    pub(in crate::cli) jwt_secret: String,
+}
+
+/// `DIR/secrets.json`: made at the first start, so that tokens stay good over a restart.
+#[derive(Debug, Serialize, Deserialize)]
+struct Secrets {
+    service_token: String,
+    admin_token: String,
+    cron_token: String,
+    jwt_secret: String,
+    reservation_secret: String,
+    /// Of the gate's user at Redis and its role at Postgres.
+    store_password: String,
+}
+
+pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
+    telemetry::log(LogFormat::Text, "warn,quota_gate=info", None);
+    let metrics = telemetry::metrics().context("metrics cannot be collected")?;
+    let cancelled = shutdown::on_signal()?;
+    let dir = if arguments.fresh {
+        DataDir::open_fresh(&arguments.data_dir).await?
+    } else {
+        DataDir::open(&arguments.data_dir)?
+    };
+    // Of one that was killed: nobody is to believe it.
+    let path = dir.file("dev.json");
+    let _ = fs::remove_file(&path);
+    let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: is another one running? `--port 0` takes any free port")
+    })?;
+    let url = format!("http://{}", listener.local_addr()?);
+
+    let secrets = Secrets::of(&dir.file("secrets.json"))?;
+    let (redis_dir, postgres_dir) = (dir.redis(), dir.postgres());
+    let redis_options =
+        RedisServerOptions { extra: vec![redis_user(&secrets.store_password)?], ..RedisServerOptions::default() };
+    let (mut redis, mut postgres) = tokio::try_join!(
+        RedisServer::start(&redis_dir, redis_options),
+        PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
+    )?;
+    secrets.configure(&mut config);
+    // For whoever wants to see a quota end.
+    config.models.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
+    // Without a model of the operator's there is a local one.
+    let _upstream = match config.upstream.url.as_str() {
+        "" => Some(start_upstream(&mut config).await?),
+        _ => None,
+    };
+    config.redis.url = Secret::new(redis.url_of(STORE_USER, &secrets.store_password));
+    config.postgres.url = Secret::new(postgres.url("postgres"));
+    // Nobody balances load before it.
+    config.server.stop_delay_ms = 0;
+
+    let database = app::postgres(&config)?;
+    database.migrate().await?;
+    database.ensure_log_partitions(Clock::machine().now(), 3).await?;
+    database.close().await;
+    // From here on with no more rights than in production.
+    postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
+    config.postgres.url = Secret::new(postgres.url_of(STORE_USER, &secrets.store_password, "postgres"));
+    let (redis_url, database_url) = (config.redis.url.expose().to_owned(), config.postgres.url.expose().to_owned());
+    let app = App::build(config).await?;
+    let samples = seed_sample_users(&app).await?;
+
+    let file = DevFile {
+        url,
+        redis_url,
+        database_url,
+        service_token: secrets.service_token,
+        admin_token: secrets.admin_token,
+        cron_token: secrets.cron_token,
+        jwt_secret: secrets.jwt_secret,
+    };
+    write_private(&path, &serde_json::to_string_pretty(&file)?)?;
+    let demo =
+        demo::routes(Demo { gate: app.gate.clone(), jwt_secret: file.jwt_secret.clone(), samples: samples.clone() });
+    welcome(&file, &dir, &arguments.data_dir, &samples);
+
+    let outcome = app.clone().run(listener, Some(metrics), demo, cancelled).await;
+    // Nobody reaches this gate any more.
+    let _ = fs::remove_file(&path);
+    tokio::join!(redis.stop(), postgres.stop());
+    drop(dir);
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn start_upstream(config: &mut Config) -> anyhow::Result<ModelServer> {
+    let key = random_hex()?;
+    let upstream = ModelServer::start(&key).await.context("the local model server cannot listen")?;
+    config.upstream.url = upstream.url();
+    config.upstream.key = Secret::new(key);
+    Ok(upstream)
+}
+
+/// The gate's line of the ACL file, as a line of redis.conf. The default user stays: it is how `dev` controls its server.
+fn redis_user(password: &str) -> anyhow::Result<String> {
+    let line = REDIS_USERS.lines().find(|line| line.starts_with(&format!("user {STORE_USER} ")));
+    Ok(line.context("deploy/redis/users.acl has no line for the gate")?.replace("PASSWORD", password))
+}
+
+/// A user of every level, named after it, unless they are there already.
+async fn seed_sample_users(app: &App) -> anyhow::Result<Vec<String>> {
+    let mut samples = Vec::new();
+    let levels = app.gate.levels();
+    for level in levels.iter() {
+        let user = UserId::parse(&format!("{}-user", level.name))?;
+        samples.push(user.to_string());
+        if app.postgres.find(&user, Clock::machine().now()).await?.is_none() {
+            let level = LevelName::parse(level.name.as_str())?;
+            let author = Author::program("dev", Some("a sample user"))?;
+            let effective = Effective::Now;
+            app.gate.change_level(ChangeLevel { user, level, effective, if_version: None, author }).await?;
+        }
+    }
+    Ok(samples)
+}
+
+fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
+    let program = std::env::args().next().unwrap_or_else(|| "quota-gate".into());
+    let DevFile { url, service_token, admin_token, .. } = file;
+    let data = data_dir.display();
+    println!("\nQuota gate is open at {url}, with a chat to try it. Sample users: {}.\n", samples.join(", "));
+    println!("Charge a message (as a chat service does):");
+    println!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"sessionId\":\"chat-1\",\"ap\":5}}'\n"
+    );
+    println!("Chat (as the user does, with any client of OpenAI's API: base URL {url}/v1, the JWT as the key):");
+    println!(
+        "  curl -sN {url}/v1/chat/completions -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\" \\"
+    );
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"model\":\"local\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
+    );
+    println!("See what is left (as the user does):");
+    println!(
+        "  curl -s {url}/api/chat/quota -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\"\n"
+    );
+    println!("Upgrade (as an administrator does):");
+    println!("  curl -s -X PUT {url}/api/chat/quota/level -H 'Authorization: Bearer {admin_token}' \\");
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"membershipLevel\":\"plus\"}}'\n"
+    );
+    println!("See every message, as an administrator does: {url}/admin, with the token {admin_token}\n");
+    println!("How to reach Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
+    if let Some(elsewhere) = dir.elsewhere() {
+        println!(
+            "The servers' data is in {}: they run as another account, which cannot enter this folder.",
+            elsewhere.display()
+        );
+    }
+    println!("Ctrl-C stops everything; the data stays.\n");
+}
+
+impl DevFile {
+    /// The file of a running `dev`.
+    pub(in crate::cli) fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join("dev.json");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}: does `quota-gate dev` run?", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+}
+
+impl Secrets {
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        if let Ok(text) = fs::read_to_string(path) {
+            return serde_json::from_str(&text)
+                .with_context(|| format!("{} is damaged, or of another version; --fresh starts over", path.display()));
+        }
+        let secrets = Self {
+            service_token: random_hex()?,
+            admin_token: random_hex()?,
+            cron_token: random_hex()?,
+            jwt_secret: random_hex()?,
+            reservation_secret: random_hex()?,
+            store_password: random_hex()?,
+        };
+        write_private(path, &serde_json::to_string_pretty(&secrets)?)?;
+        Ok(secrets)
+    }
+
+    fn configure(&self, config: &mut Config) {
+        let auth = &mut config.auth;
+        auth.jwt_secret = Secret::new(&self.jwt_secret);
+        auth.reservation_secret = Secret::new(&self.reservation_secret);
+        JWT_ISSUER.clone_into(&mut auth.jwt_issuer);
+        let token = |secret: &str, scopes: &[Scope]| Token { sha256: vec![sha256(secret)], scopes: scopes.to_vec() };
+        auth.tokens = BTreeMap::from([
+            ("service".to_owned(), token(&self.service_token, &[Scope::Consume, Scope::Read])),
+            ("admin".to_owned(), token(&self.admin_token, &[Scope::Admin])),
+            ("cron".to_owned(), token(&self.cron_token, &[Scope::Reset])),
+        ]);
+    }
+}
+
+/// Whoever finds the file finds all of it, and nobody else may read it.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    fs::write(&unfinished, text)
+        .and_then(|()| fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| fs::rename(&unfinished, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn random_hex() -> anyhow::Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).context("no random bytes")?;
+    Ok(hex(&bytes))
+}
+
+fn sha256(token: &str) -> String {
+    hex(&Sha256::digest(token))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

@@ -1,0 +1,75 @@
+//! `quota-gate inspect USER`: a packed record, readable.
+
+use std::process::ExitCode;
+
+use crate::{app, config::Config};
+use quota_gate::domain::{
+    calendar::Calendar,
+    clock::{Clock, instant},
+    level::LevelCode,
+    user_id::UserId,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Whose record.
+    user: String,
+}
+
+pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let user = UserId::parse(&arguments.user)?;
+    let (postgres, redis) = (app::settled_postgres(&config).await?, app::redis(&config)?);
+    let partition = config.partitions()?.of(&user);
+    let calendar = Calendar::new(config.time_zone()?);
+    let levels = postgres.all_levels().await?;
+    let name = |code: LevelCode| levels.coded(code).map_or("unknown", |level| level.name.as_str());
+    let watermark = postgres.watermark(partition.number()).await?;
+
+    println!("user        {user}");
+    println!("partition   {partition}, generation {}", watermark.generation);
+    match watermark.position {
+        Some(position) => println!("flushed to  {}", position.id),
+        None => println!("flushed to  (the partition is being opened)"),
+    }
+    match redis.record(partition, &user).await? {
+        None => println!("redis       no record: it is loaded from Postgres at the next message"),
+        Some(record) => {
+            println!(
+                "redis       generation {}{}",
+                record.generation,
+                if record.generation == watermark.generation { "" } else { ", not used any more" }
+            );
+            println!("  period    {}", record.period);
+            println!(
+                "  level     {}{}",
+                name(record.level),
+                record.pending.map_or(String::new(), |code| format!(", then {}", name(code)))
+            );
+            println!("  quota     {} AP, used {}, held {}", record.quota, record.used, record.held);
+            println!("  today     {} AP", record.used_today);
+            println!("  total     {} AP", record.total_used);
+            println!("  version   {} (level version {})", record.version, record.level_version);
+            for hold in &record.holds {
+                let until = instant(i64::try_from(hold.expiry_ms).unwrap_or_default());
+                println!("  hold      {} {} AP of {} until {until}", hold.id, hold.ap, hold.period);
+            }
+        }
+    }
+    let today = calendar.day_start(calendar.day_at(Clock::machine().now()));
+    match postgres.find(&user, today).await? {
+        None => println!("postgres    no row: the user was never seen"),
+        Some(row) => {
+            println!("postgres    updated {}", row.updated_at);
+            println!("  period    {}", row.period);
+            println!(
+                "  level     {}{}",
+                name(row.level),
+                row.pending.map_or(String::new(), |code| format!(", then {}", name(code)))
+            );
+            println!("  quota     {} AP, used {}", row.quota, row.used);
+            println!("  today     {} AP", row.used_today);
+            println!("  total     {} AP", row.total_used);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

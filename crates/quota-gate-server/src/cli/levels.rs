@@ -1,0 +1,36 @@
+//! `quota-gate levels apply`: changed quotas hold now, instead of from each user's next period.
+
+use std::process::ExitCode;
+
+use crate::{app::App, config::Config};
+use quota_gate::domain::clock::Clock;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Action {
+    /// Give every user the quota that the configuration has for their level, now.
+    Apply,
+}
+
+pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitCode> {
+    let Action::Apply = action;
+    let app = App::build(config).await?;
+    for level in app.gate.levels().iter() {
+        let changed = app.postgres.apply_level(level.name.as_str(), level.quota, Clock::machine().now()).await?;
+        println!("{}: {} AP, {changed} users changed", level.name, level.quota);
+    }
+    // The announcers of running gates help; what is left is told from here.
+    let level_sync = app.level_sync();
+    let (mut after, mut unsynced) = (None, 0);
+    loop {
+        let step = level_sync.step(after.as_ref()).await?;
+        unsynced += step.unsynced;
+        after = step.last;
+        if after.is_none() {
+            break;
+        }
+    }
+    if unsynced > 0 {
+        println!("Redis has not heard of {unsynced} users yet: running gates go on telling it");
+    }
+    Ok(ExitCode::SUCCESS)
+}

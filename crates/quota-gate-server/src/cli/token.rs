@@ -1,0 +1,52 @@
+//! `quota-gate token USER`: a user's JWT, for trying things out.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+
+use crate::cli::dev::DevFile;
+use crate::config::Config;
+use quota_gate::domain::{clock::Clock, user_id::UserId};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Whose token.
+    user: String,
+    /// The folder of a running `dev`; without it, the secret is that of the configuration.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How long it is good, in seconds.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    ttl: u32,
+}
+
+pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let user = UserId::parse(&arguments.user)?;
+    let (secret, issuer) = match &arguments.data_dir {
+        Some(dir) => (DevFile::read(dir)?.jwt_secret, super::dev::JWT_ISSUER.to_owned()),
+        None if config.auth.jwt_secret.expose().is_empty() => {
+            let here = PathBuf::from(super::dev::DATA_DIR);
+            let file = DevFile::read(&here).context(
+                "auth.jwt_secret is not set, and no `quota-gate dev` runs here: name its folder by --data-dir",
+            )?;
+            (file.jwt_secret, super::dev::JWT_ISSUER.to_owned())
+        }
+        None => (config.auth.jwt_secret.expose().to_owned(), config.auth.jwt_issuer.clone()),
+    };
+    println!("{}", jwt(&user, &secret, &issuer, &config.auth.jwt_audience, arguments.ttl)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn jwt(
+    user: &UserId,
+    secret: &str,
+    issuer: &str,
+    audience: &str,
+    ttl_seconds: u32,
+) -> anyhow::Result<String> {
+    let expires = Clock::machine().now().timestamp() + i64::from(ttl_seconds);
+    let claims = json!({ "sub": user.as_str(), "iss": issuer, "aud": audience, "exp": expires });
+    Ok(encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes()))?)
+}

@@ -1,0 +1,257 @@
+//! Settings: `config/default.toml`, a file of the operator's, and the environment, each stronger than the one before.
+//!
+//! Only `app` and `cli` read this. Everything below them takes plain values.
+
+mod secret;
+mod sections;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chrono_tz::Tz;
+use figment::{
+    Figment,
+    providers::{Env, Format, Toml},
+};
+use serde::Deserialize;
+
+pub use self::{secret::Secret, sections::*};
+use crate::telemetry::Traces;
+use quota_gate::domain::{
+    InvalidInput,
+    ap::Ap,
+    daily_at::DailyAt,
+    level::LevelName,
+    partition::Partitions,
+    rollout::{Percentage, Rollout},
+    user_id::UserId,
+};
+
+/// Every setting with its default and a comment.
+pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml says what each setting means")]
+pub struct Config {
+    pub server: Server,
+    pub redis: Redis,
+    pub postgres: Postgres,
+    pub quota: Quota,
+    pub levels: BTreeMap<String, u32>,
+    pub models: BTreeMap<String, u32>,
+    pub upstream: Upstream,
+    pub dual_write: DualWrite,
+    pub billing: Billing,
+    pub webhooks: Webhooks,
+    pub envoy: Envoy,
+    pub flusher: Flusher,
+    pub resetter: Resetter,
+    pub auth: Auth,
+    pub rate_limits: RateLimits,
+    pub rollout: RolloutSection,
+    pub telemetry: Telemetry,
+    /// The operator's file, to be read again.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// Why the settings cannot be meant. The message names the setting and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A setting is unknown, missing or of the wrong kind.
+    #[error("configuration: {0}")]
+    Unreadable(#[from] Box<figment::Error>),
+    /// A setting cannot be meant.
+    #[error("configuration: {setting} {problem}")]
+    Invalid {
+        /// The setting, as `section.key`.
+        setting: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// If a setting is unknown, of the wrong kind, or the file cannot be read.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let chosen = chosen(file);
+        let mut config: Self = everything(&chosen).extract().map_err(unreadable)?;
+        if chosen.contains("levels") {
+            // Whoever lists levels lists them all: the built-in ones do not come along.
+            config.levels = environment(chosen).extract_inner("levels").map_err(unreadable)?;
+        }
+        config.file = file.map(Path::to_owned);
+        Ok(config)
+    }
+
+    /// For whom the gate decides, as the file says now. Nothing else of it is read: no secret has to be there any more.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or the mode, the percentage or a user id is none.
+    pub fn rollout_of(file: Option<&Path>) -> Result<Rollout, ConfigError> {
+        let section: RolloutSection = everything(&chosen(file)).extract_inner("rollout").map_err(unreadable)?;
+        let users = |ids: &[String]| ids.iter().map(|id| UserId::parse(id)).collect::<Result<_, _>>();
+        Ok(Rollout {
+            mode: section.mode,
+            percentage: Percentage::try_from(section.percentage).map_err(invalid("rollout.percentage"))?,
+            always_in: users(&section.always_in).map_err(invalid("rollout.always_in"))?,
+            always_out: users(&section.always_out).map_err(invalid("rollout.always_out"))?,
+        })
+    }
+
+    /// The number of partitions.
+    ///
+    /// # Errors
+    /// Unless it is 1 to 100.
+    pub fn partitions(&self) -> Result<Partitions, ConfigError> {
+        Partitions::new(self.quota.partitions).map_err(invalid("quota.partitions"))
+    }
+
+    /// The time zone.
+    ///
+    /// # Errors
+    /// Unless it is a name of the IANA time zone database.
+    pub fn time_zone(&self) -> Result<Tz, ConfigError> {
+        self.quota.time_zone.parse().map_err(|_| ConfigError::Invalid {
+            setting: "quota.time_zone",
+            problem: format!("{:?} is no time zone: use a name such as UTC or Europe/Berlin", self.quota.time_zone),
+        })
+    }
+
+    /// Names and quotas of the levels.
+    ///
+    /// # Errors
+    /// If there is none, or a name is invalid.
+    pub fn levels(&self) -> Result<Vec<(LevelName, Ap)>, ConfigError> {
+        if self.levels.is_empty() {
+            return Err(ConfigError::Invalid { setting: "levels", problem: "needs at least one level".into() });
+        }
+        let mut levels: Vec<(LevelName, Ap)> = self
+            .levels
+            .iter()
+            .map(|(name, quota)| Ok((LevelName::parse(name)?, Ap::new(*quota))))
+            .collect::<Result<_, InvalidInput>>()
+            .map_err(invalid("levels"))?;
+        // Codes are given out in this order, so the lowest level gets the lowest.
+        levels.sort_by_key(|(_, quota)| *quota);
+        Ok(levels)
+    }
+
+    /// Where traces go, if anywhere.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL, or the share is not 0 to 1.
+    pub fn traces(&self) -> Result<Option<Traces>, ConfigError> {
+        let Telemetry { otlp_endpoint, trace_sample_ratio, .. } = &self.telemetry;
+        if otlp_endpoint.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |setting, problem: String| ConfigError::Invalid { setting, problem };
+        if !(0.0..=1.0).contains(trace_sample_ratio) {
+            return Err(wrong("telemetry.trace_sample_ratio", "must be 0 to 1".into()));
+        }
+        let traces = Traces::new(otlp_endpoint, *trace_sample_ratio);
+        traces.map(Some).map_err(|error| wrong("telemetry.otlp_endpoint", error.to_string()))
+    }
+
+    /// When the schedule runs the resetter.
+    ///
+    /// # Errors
+    /// Unless it is a time as `HH:MM`.
+    pub fn daily_at(&self) -> Result<DailyAt, ConfigError> {
+        self.resetter.daily_at_utc.parse().map_err(invalid("resetter.daily_at_utc"))
+    }
+}
+
+/// What the operator's file says.
+fn chosen(file: Option<&Path>) -> Figment {
+    file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)))
+}
+
+/// With the environment over it.
+fn environment(figment: Figment) -> Figment {
+    figment
+        .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
+        .merge(Env::raw().only(&["REDIS_URL"]).map(|_| "redis.url".into()))
+        .merge(Env::prefixed("QUOTA_GATE__").split("__"))
+}
+
+/// And the defaults below it.
+fn everything(chosen: &Figment) -> Figment {
+    environment(Figment::from(Toml::string(DEFAULTS)).merge(chosen.clone()))
+}
+
+fn unreadable(error: figment::Error) -> ConfigError {
+    ConfigError::Unreadable(Box::new(error))
+}
+
+fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
+    move |error| ConfigError::Invalid { setting, problem: error.rule }
+}
+
+/// A setting in milliseconds.
+#[must_use]
+pub const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn from_toml(text: &str) -> Result<Config, Box<figment::Error>> {
+        Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(text)).extract().map_err(Box::new)
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_valid() {
+        let config = from_toml("").unwrap();
+        assert_eq!(config.partitions().unwrap().count(), 4);
+        assert_eq!(config.time_zone().unwrap(), Tz::UTC);
+        let levels: Vec<(String, u32)> =
+            config.levels().unwrap().into_iter().map(|(name, ap)| (name.to_string(), ap.get())).collect();
+        let expected = [("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)];
+        assert_eq!(levels, expected.map(|(name, ap)| (name.to_owned(), ap)));
+        assert_eq!(config.daily_at().unwrap().to_string(), "02:00");
+    }
+
+    #[test]
+    fn every_setting_has_a_comment() {
+        let lines: Vec<&str> = DEFAULTS.lines().collect();
+        let levels = ["free", "basic", "plus", "pro"];
+        for (number, line) in lines.iter().enumerate() {
+            if let Some((key, _)) =
+                line.split_once(" = ").filter(|(key, _)| !levels.contains(key) && !key.starts_with('#'))
+            {
+                assert!(lines[number - 1].starts_with('#'), "{key} has no comment");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_lists_levels_lists_them_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("levels.toml");
+        std::fs::write(&file, "[levels]\nbronze = 5\ngold = 50\n").unwrap();
+        let levels = Config::load(Some(&file)).unwrap().levels;
+        assert_eq!(levels, BTreeMap::from([("bronze".to_owned(), 5), ("gold".to_owned(), 50)]));
+        std::fs::write(&file, "[server]\nconnections_max = 7\n").unwrap();
+        let config = Config::load(Some(&file)).unwrap();
+        assert_eq!((config.server.connections_max, config.levels.len()), (7, 4));
+        assert!(Config::load(Some(&dir.path().join("missing.toml"))).is_err());
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_by_name() {
+        let error = from_toml("[server]\nlissten = \"0.0.0.0:1\"").unwrap_err().to_string();
+        assert!(error.contains("lissten"), "{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! Secrets: texts that no log and no error shows.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::config::ConfigError;
+
+/// A text that no log and no error shows.
+/// `file:/path` stands for the contents of that file, without a line end.
+#[derive(Clone, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Secret(String);
+
+impl TryFrom<String> for Secret {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix("file:") else { return Ok(Self(text)) };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) => Err(format!("the file {path} of a secret cannot be read: {error}")),
+        }
+    }
+}
+
+impl Secret {
+    /// A secret from elsewhere than the configuration.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself; only for what has to use it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, if there is one.
+    ///
+    /// # Errors
+    /// A message that says which setting is missing and how to make it.
+    pub fn required(&self, setting: &'static str, how: &str) -> Result<&str, ConfigError> {
+        if self.0.is_empty() {
+            return Err(ConfigError::Invalid { setting, problem: format!("is not set: {how}") });
+        }
+        Ok(&self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::from_toml, *};
+
+    #[test]
+    fn a_secret_never_shows() {
+        let config = from_toml("[auth]\njwt_secret = \"swordfish\"").unwrap();
+        assert!(!format!("{config:?}").contains("swordfish"));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "swordfish\n").unwrap();
+        let config = from_toml(&format!("[auth]\njwt_secret = \"file:{}\"", file.display())).unwrap();
+        assert_eq!(config.auth.jwt_secret.expose(), "swordfish");
+        assert!(from_toml("[auth]\njwt_secret = \"file:/nowhere\"").unwrap_err().to_string().contains("/nowhere"));
+        let error = Secret::default().required("auth.jwt_secret", "make one").unwrap_err().to_string();
+        assert_eq!(error, "configuration: auth.jwt_secret is not set: make one");
+    }
+}

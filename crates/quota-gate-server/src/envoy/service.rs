@@ -1,0 +1,195 @@
+//! The call `ShouldRateLimit`, and the server that Envoy reaches it at.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::extract::FromRef;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::http,
+    server::{Grpc, NamedService, UnaryService},
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_prost::ProstCodec;
+use tower::Service;
+
+use crate::envoy::{
+    descriptor::Message,
+    messages::{Code, DescriptorStatus, Duration, HeaderValue, RateLimit, RateLimitRequest, RateLimitResponse, Unit},
+};
+use crate::http::{
+    AppState,
+    answers::problem::{Code as ProblemCode, Problem},
+    auth::Auth,
+};
+use quota_gate::{
+    domain::{decision::Decision, model_costs::ModelCosts, quota::Quota, scope::Scope, usage::Tokens},
+    gate::{Consume, Gate, GateError},
+};
+
+const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+
+/// Answers Envoy. A cheap clone.
+#[derive(Clone)]
+pub struct RateLimitService {
+    gate: Gate,
+    auth: Arc<Auth>,
+    costs: Arc<ModelCosts>,
+}
+
+impl RateLimitService {
+    /// Decides as the routes of this state do.
+    #[must_use]
+    pub fn new(state: &AppState) -> Self {
+        Self { gate: FromRef::from_ref(state), auth: FromRef::from_ref(state), costs: FromRef::from_ref(state) }
+    }
+
+    /// May the request pass? Charges it, if it may.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for descriptors that cannot be meant, `UNAVAILABLE` when the gate cannot decide. What Envoy does then is
+    /// its `failure_mode_deny`.
+    async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
+        let message = Message::of(request, &self.costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut response = RateLimitResponse {
+            overall_code: Code::Ok.into(),
+            statuses: vec![
+                DescriptorStatus { code: Code::Ok.into(), ..DescriptorStatus::default() };
+                request.descriptors.len()
+            ],
+            ..RateLimitResponse::default()
+        };
+        let Some(Message { index, user, session, ap, model }) = message else { return Ok(response) };
+        let consume = Consume { user, session, ap, tokens: Tokens::ZERO, model, idempotency_key: None };
+        match self.gate.consume(consume).await.map_err(|error| status(&error))? {
+            Decision::Allowed(charged) => {
+                response.statuses[index] = self.status(Code::Ok, &charged.quota);
+                response.response_headers_to_add = self.headers(&charged.quota);
+            }
+            Decision::Passed(_) => {}
+            Decision::Denied(denied) => {
+                response.overall_code = Code::OverLimit.into();
+                response.statuses[index] = self.status(Code::OverLimit, &denied.quota);
+                response.response_headers_to_add = self.headers(&denied.quota);
+                let body = json!({
+                    "code": "QUOTA_EXCEEDED",
+                    "required": denied.required.get(),
+                    "remaining": denied.quota.remaining().get(),
+                    "shortfall": denied.shortfall().get(),
+                });
+                response.raw_body = body.to_string().into_bytes();
+            }
+        }
+        Ok(response)
+    }
+
+    fn status(&self, code: Code, quota: &Quota) -> DescriptorStatus {
+        let limit =
+            RateLimit { requests_per_unit: quota.quota.get(), unit: Unit::Month.into(), name: "monthly".into() };
+        DescriptorStatus {
+            code: code.into(),
+            current_limit: Some(limit),
+            limit_remaining: quota.remaining().get(),
+            duration_until_reset: Some(Duration { seconds: self.seconds_until_reset(quota), nanos: 0 }),
+        }
+    }
+
+    /// As the gate's own answers have them.
+    fn headers(&self, quota: &Quota) -> Vec<HeaderValue> {
+        let remaining = quota.remaining().get();
+        let limit = format!("\"monthly\";r={remaining};t={}", self.seconds_until_reset(quota));
+        vec![
+            HeaderValue { key: "ratelimit".into(), value: limit },
+            HeaderValue { key: "x-quota-remaining".into(), value: remaining.to_string() },
+        ]
+    }
+
+    fn seconds_until_reset(&self, quota: &Quota) -> i64 {
+        (self.gate.calendar().period_end(quota.period) - quota.as_of).num_seconds().max(0)
+    }
+}
+
+fn status(error: &GateError) -> Status {
+    match error {
+        GateError::Invalid(_) | GateError::Mismatch(_) => Status::invalid_argument(error.to_string()),
+        GateError::TooManyHolds(_) => Status::resource_exhausted(error.to_string()),
+        _ => {
+            tracing::warn!(%error, "no decision");
+            Status::unavailable("the quota cannot be checked now")
+        }
+    }
+}
+
+fn refused(problem: &Problem) -> Status {
+    match problem.code {
+        ProblemCode::Unauthenticated => {
+            Status::unauthenticated("Envoy has to send `authorization: Bearer TOKEN` in initial_metadata")
+        }
+        ProblemCode::RateLimited => Status::resource_exhausted(problem.title),
+        _ => Status::permission_denied("the token needs the scope consume"),
+    }
+}
+
+/// Serves until cancelled.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    service: RateLimitService,
+    cancelled: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, cancelled.cancelled_owned()).await
+}
+
+impl NamedService for RateLimitService {
+    const NAME: &'static str = "envoy.service.ratelimit.v3.RateLimitService";
+}
+
+impl UnaryService<RateLimitRequest> for RateLimitService {
+    type Response = RateLimitResponse;
+    type Future = BoxFuture<'static, Result<Response<RateLimitResponse>, Status>>;
+
+    fn call(&mut self, request: Request<RateLimitRequest>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { service.should_rate_limit(request.get_ref()).await.map(Response::new) })
+    }
+}
+
+impl Service<http::Request<Body>> for RateLimitService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != PATH {
+                return Ok(Status::unimplemented("this service has one method, ShouldRateLimit").into_http());
+            }
+            match service.auth.require(request.headers(), Scope::Consume).await {
+                Ok(_) => Ok(Grpc::new(ProstCodec::default()).unary(service, request).await),
+                Err(problem) => Ok(refused(&problem).into_http()),
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for RateLimitService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RateLimitService").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}

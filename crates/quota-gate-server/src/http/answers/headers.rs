@@ -1,0 +1,51 @@
+//! The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): what clients may pace themselves by.
+
+use axum::http::{HeaderMap, HeaderValue};
+use chrono::{DateTime, Utc};
+
+use quota_gate::domain::{calendar::Calendar, quota::Quota};
+
+/// `RateLimit-Policy: "monthly";q=300;w=2592000` and `RateLimit: "monthly";r=41;t=604800`: quota and length of the period,
+/// what remains, and seconds until the reset.
+pub(crate) fn rate_limit(quota: &Quota, calendar: Calendar) -> HeaderMap {
+    let (start, end) = (calendar.period_start(quota.period), calendar.period_end(quota.period));
+    let policy = format!("\"monthly\";q={};w={}", quota.quota, (end - start).num_seconds());
+    let limit = format!("\"monthly\";r={};t={}", quota.remaining(), seconds_until(end, quota.as_of));
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+fn seconds_until(end: DateTime<Utc>, now: DateTime<Utc>) -> i64 {
+    (end - now).num_seconds().max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quota_gate::domain::{ap::Ap, calendar::Period, level::LevelCode, quota::Source, user_id::UserId};
+
+    #[test]
+    fn headers_say_quota_period_remaining_and_reset() {
+        let quota = Quota {
+            user: UserId::parse("u").unwrap(),
+            level: LevelCode::new(1).unwrap(),
+            period: Period::from_id(202_611).unwrap(),
+            quota: Ap::new(300),
+            used: Ap::new(255),
+            held: Ap::new(4),
+            used_today: Ap::ZERO,
+            total_used: 0,
+            version: 1,
+            as_of: "2026-11-30T23:00:00Z".parse().unwrap(),
+            source: Source::Redis,
+        };
+        let headers = rate_limit(&quota, Calendar::new(chrono_tz::Tz::UTC));
+        assert_eq!(headers["ratelimit-policy"], "\"monthly\";q=300;w=2592000");
+        assert_eq!(headers["ratelimit"], "\"monthly\";r=41;t=3600");
+    }
+}

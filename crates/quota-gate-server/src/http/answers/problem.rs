@@ -1,0 +1,260 @@
+//! Problems: the only place that knows which error has which status code (RFC 9457, `application/problem+json`).
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    Json,
+    extract::OriginalUri,
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use quota_gate::{domain::InvalidInput, gate::GateError};
+
+/// A stable name for each kind of problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum Code {
+    InvalidRequest,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    ReservationExpired,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    Mismatch,
+    QuotaExceeded,
+    RateLimited,
+    InternalError,
+    UpstreamFailed,
+    QuotaUnavailable,
+    UpstreamTimeout,
+}
+
+/// A problem, as clients see it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Problem {
+    /// Names the kind of problem; its documentation is under that heading in docs/http-api.md.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:quota-gate:problem:invalid-request")]
+    kind: String,
+    /// The kind of problem in words.
+    pub(crate) title: &'static str,
+    /// The status code again.
+    status: u16,
+    pub(crate) code: Code,
+    /// What is wrong with this request, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) detail: Option<String>,
+    /// The request may or may not have been carried out: repeat it only if it is a commit, a release, or has an Idempotency-Key.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) indeterminate: bool,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Code {
+    pub(crate) const fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::ReservationExpired => StatusCode::GONE,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::QuotaExceeded | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::QuotaUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "Invalid request",
+            Self::Unauthenticated => "Not authenticated",
+            Self::Forbidden => "Not allowed",
+            Self::NotFound => "Not found",
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::Conflict => "Conflict",
+            Self::ReservationExpired => "Reservation expired",
+            Self::PayloadTooLarge => "Request body too large",
+            Self::UnsupportedMediaType => "Unsupported media type",
+            Self::Mismatch => "Same key, other request",
+            Self::QuotaExceeded => "Chat quota exceeded",
+            Self::RateLimited => "Too many requests",
+            Self::InternalError => "Internal error",
+            Self::UpstreamFailed => "Upstream failed",
+            Self::QuotaUnavailable => "Quota unavailable",
+            Self::UpstreamTimeout => "Upstream timed out",
+        }
+    }
+
+    /// The value of the member `type`.
+    pub(crate) fn kind(self) -> String {
+        format!("urn:quota-gate:problem:{}", self.title().to_lowercase().replace(", ", "-").replace(' ', "-"))
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::bare(code) }
+    }
+
+    pub(crate) fn bare(code: Code) -> Self {
+        Self {
+            kind: code.kind(),
+            title: code.title(),
+            status: code.status().as_u16(),
+            code,
+            detail: None,
+            indeterminate: false,
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn indeterminate(detail: impl Into<String>) -> Self {
+        Self { indeterminate: true, ..Self::unavailable(detail) }
+    }
+
+    /// This client asks too often; nothing was done.
+    pub(crate) fn rate_limited(wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..Self::new(Code::RateLimited, "too many requests; try again after a moment") }
+    }
+
+    /// As much is under way as may be.
+    pub(crate) fn shed() -> Self {
+        metrics::counter!("quota_gate_shed_requests_total").increment(1);
+        Self::unavailable("the gate has as much to do as it may; try again")
+    }
+
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(Code::QuotaUnavailable, detail) }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.code.status(), Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if self.code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+/// The credentials of the request named nobody.
+pub(crate) fn is_unauthenticated(response: &Response) -> bool {
+    response.status() == StatusCode::UNAUTHORIZED
+}
+
+pub(crate) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+impl From<GateError> for Problem {
+    fn from(error: GateError) -> Self {
+        let detail = error.to_string();
+        match error {
+            GateError::Invalid(_) => Self::new(Code::InvalidRequest, detail),
+            GateError::UnknownReservation => Self::new(Code::NotFound, detail),
+            GateError::ReservationExpired(_) => Self::new(Code::ReservationExpired, detail),
+            GateError::AlreadySettled(_) | GateError::LevelChanged | GateError::TooManyHolds(_) => {
+                Self::new(Code::Conflict, detail)
+            }
+            GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
+            GateError::RedisAway { .. } => {
+                tracing::warn!(error = detail, "no decision");
+                Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
+            }
+            GateError::Unavailable { retry_after, .. } => {
+                tracing::warn!(error = detail, "no decision");
+                let detail = "the quota cannot be checked now; nothing was charged, try again";
+                Self { retry_after: Some(retry_after), ..Self::new(Code::QuotaUnavailable, detail) }
+            }
+            GateError::Indeterminate { .. } => {
+                tracing::error!(error = detail, "the outcome of a request is unknown");
+                Self::indeterminate("the answer was lost: the request may or may not have been carried out")
+            }
+        }
+    }
+}
+
+impl From<InvalidInput> for Problem {
+    fn from(error: InvalidInput) -> Self {
+        Self::new(Code::InvalidRequest, error.to_string())
+    }
+}
+
+pub(crate) async fn no_such_route(OriginalUri(uri): OriginalUri) -> Problem {
+    Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
+}
+
+pub(crate) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+    Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+pub(crate) fn panicked(_: &(dyn Any + Send)) -> Response {
+    tracing::error!("a handler panicked");
+    let problem = Problem::new(Code::InternalError, "the gate failed to handle this request");
+    Problem { indeterminate: true, ..problem }.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_error_has_its_status_and_code() {
+        let unavailable = GateError::Unavailable { reason: "x".into(), retry_after: Duration::from_secs(5) };
+        let cases = [
+            (GateError::Invalid(InvalidInput { field: "ap", rule: "no".into() }), 400, Code::InvalidRequest),
+            (GateError::UnknownReservation, 404, Code::NotFound),
+            (GateError::ReservationExpired("x"), 410, Code::ReservationExpired),
+            (GateError::AlreadySettled("x"), 409, Code::Conflict),
+            (GateError::LevelChanged, 409, Code::Conflict),
+            (GateError::TooManyHolds(64), 409, Code::Conflict),
+            (GateError::Mismatch("x"), 422, Code::Mismatch),
+            (unavailable, 503, Code::QuotaUnavailable),
+            (GateError::RedisAway { reason: "x".into() }, 503, Code::QuotaUnavailable),
+            (GateError::Indeterminate { reason: "x".into() }, 503, Code::QuotaUnavailable),
+        ];
+        for (error, status, code) in cases {
+            let problem = Problem::from(error);
+            assert_eq!((problem.status, problem.code), (status, code));
+        }
+    }
+
+    #[test]
+    fn only_a_lost_answer_is_indeterminate_and_unavailability_says_when_to_return() {
+        let lost = Problem::from(GateError::Indeterminate { reason: "secret host".into() });
+        assert!(lost.indeterminate && !lost.detail.as_ref().unwrap().contains("secret host"));
+        let away = Problem::from(GateError::Unavailable { reason: "x".into(), retry_after: Duration::from_secs(5) });
+        assert!(!away.indeterminate);
+        assert_eq!(away.into_response().headers()[header::RETRY_AFTER], "5");
+    }
+
+    #[test]
+    fn a_problem_names_its_kind() {
+        assert_eq!(Code::QuotaExceeded.kind(), "urn:quota-gate:problem:chat-quota-exceeded");
+        assert_eq!(Code::Mismatch.kind(), "urn:quota-gate:problem:same-key-other-request");
+    }
+}

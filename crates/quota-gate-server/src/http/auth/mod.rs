@@ -1,0 +1,188 @@
+//! Who is asking: a user with a JWT, or a service with a token that has an id and scopes.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `jwt` | JWTs of users, by a secret or a JWKS document |
+//! | `tokens` | tokens of services |
+//!
+//! A header such as `X-User-Id` says nothing unless a service sends it.
+
+mod jwt;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::{HeaderMap, header, request::Parts},
+};
+
+pub use self::{jwt::JwtOptions, tokens::TokenOptions};
+use self::{
+    jwt::Jwts,
+    tokens::{Token, Tokens},
+};
+use crate::http::{
+    answers::problem::{Code, Problem},
+    rate_limit::RateLimits,
+};
+use quota_gate::domain::{InvalidInput, scope::Scope, user_id::UserId};
+
+/// Longest credential that is looked at.
+const CREDENTIAL_BYTES_MAX: usize = 4096;
+/// In whose name a service asks.
+const X_USER_ID: &str = "x-user-id";
+
+/// Who may do what.
+pub struct Auth {
+    jwts: Jwts,
+    tokens: Tokens,
+    limits: Arc<RateLimits>,
+}
+
+/// A service that may charge messages.
+pub(crate) struct Service;
+/// Whoever may change levels and the rollout; the id of the token.
+pub(crate) struct Admin(pub(crate) Arc<str>);
+/// Whoever may run the resetter.
+pub(crate) struct Cron;
+/// The user whose quota is asked for: by JWT, or named by a service that may read.
+pub(crate) struct Caller(pub(crate) UserId);
+
+/// The user who sends a message: by JWT, or named by a service that may charge.
+pub(crate) struct Sender(pub(crate) UserId);
+
+enum Identity<'a> {
+    User(UserId),
+    Token(&'a Token),
+}
+
+impl Auth {
+    /// Checks the options; fetches the JWKS document, if there is one.
+    ///
+    /// # Errors
+    /// If a secret is too short, the issuer is missing, a hash is no SHA-256, or the JWKS document cannot be read.
+    pub async fn new(
+        jwt: &JwtOptions<'_>,
+        tokens: &[TokenOptions],
+        limits: Arc<RateLimits>,
+    ) -> Result<Self, InvalidInput> {
+        Ok(Self { jwts: Jwts::new(jwt).await?, tokens: Tokens::new(tokens)?, limits })
+    }
+
+    async fn identify(&self, headers: &HeaderMap) -> Result<Identity<'_>, Problem> {
+        let credential = bearer(headers).ok_or_else(unauthenticated)?;
+        if let Some(token) = self.tokens.find(credential) {
+            self.limits.token(&token.id)?;
+            return Ok(Identity::Token(token));
+        }
+        self.jwts.user(credential).await.map(Identity::User).ok_or_else(unauthenticated)
+    }
+
+    /// A token that may be used for this.
+    pub(crate) async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
+        match self.identify(headers).await? {
+            Identity::Token(token) if token.may(scope) => Ok(Arc::clone(&token.id)),
+            _ => Err(forbidden(scope)),
+        }
+    }
+
+    /// The user of the JWT, or the one whom a token names that may be used for this.
+    async fn user_for(&self, headers: &HeaderMap, scope: Scope) -> Result<UserId, Problem> {
+        let identity = self.identify(headers).await?;
+        let named = named_user(headers)?;
+        match (identity, named) {
+            (Identity::User(user), Some(named)) if named != user => {
+                Err(Problem::new(Code::Forbidden, "only a chat service may name another user"))
+            }
+            (Identity::Token(token), _) if !token.may(scope) => Err(forbidden(scope)),
+            (Identity::User(user), _) | (Identity::Token(_), Some(user)) => Ok(user),
+            (Identity::Token(_), None) => {
+                Err(Problem::new(Code::InvalidRequest, "a service has to name the user in X-User-Id"))
+            }
+        }
+    }
+}
+
+/// The credential of `Authorization: Bearer …`, given exactly once.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = once(headers, header::AUTHORIZATION.as_str()).ok()??;
+    let (scheme, credential) = value.split_once(' ')?;
+    let usable = scheme.eq_ignore_ascii_case("bearer") && credential.len() <= CREDENTIAL_BYTES_MAX;
+    usable.then_some(credential.trim_start())
+}
+
+/// A header's value; an error when it is given twice or is no visible ASCII.
+fn once<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(Problem::new(Code::InvalidRequest, format!("{name} is given more than once")));
+    }
+    value
+        .map(|value| value.to_str().map_err(|_| Problem::new(Code::InvalidRequest, format!("{name} is no plain text"))))
+        .transpose()
+}
+
+/// The user whom a service names. A look-alike header is refused: a proxy may take it for the real one.
+fn named_user(headers: &HeaderMap) -> Result<Option<UserId>, Problem> {
+    let lookalike =
+        headers.keys().any(|name| name.as_str() != X_USER_ID && name.as_str().replace('_', "-") == X_USER_ID);
+    if lookalike {
+        return Err(Problem::new(Code::InvalidRequest, "a header looks like X-User-Id and is not"));
+    }
+    once(headers, X_USER_ID)?.map(UserId::parse).transpose().map_err(Problem::from)
+}
+
+fn unauthenticated() -> Problem {
+    Problem::bare(Code::Unauthenticated)
+}
+
+fn forbidden(scope: Scope) -> Problem {
+    Problem::new(Code::Forbidden, format!("this needs a token with the scope {}", scope.as_str()))
+}
+
+macro_rules! extract_role {
+    ($role:ident, $scope:expr, $of:expr) => {
+        impl<S: Send + Sync> FromRequestParts<S> for $role
+        where
+            Arc<Auth>: FromRef<S>,
+        {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+                Arc::<Auth>::from_ref(state).require(&parts.headers, $scope).await.map($of)
+            }
+        }
+    };
+}
+
+extract_role!(Service, Scope::Consume, |_| Self);
+extract_role!(Admin, Scope::Admin, Self);
+extract_role!(Cron, Scope::Reset, |_| Self);
+
+macro_rules! extract_user {
+    ($user:ident, $scope:expr) => {
+        impl<S: Send + Sync> FromRequestParts<S> for $user
+        where
+            Arc<Auth>: FromRef<S>,
+        {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+                Arc::<Auth>::from_ref(state).user_for(&parts.headers, $scope).await.map(Self)
+            }
+        }
+    };
+}
+
+extract_user!(Caller, Scope::Read);
+extract_user!(Sender, Scope::Consume);
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth").field("tokens", &self.tokens.count()).finish_non_exhaustive()
+    }
+}

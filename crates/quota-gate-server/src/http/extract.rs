@@ -1,0 +1,117 @@
+//! Bodies, path parameters and headers as domain values; what cannot be read is a problem that names the field.
+
+use axum::{
+    Json,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::http::answers::problem::{Code, Problem};
+use quota_gate::domain::{ap::Ap, idempotency::IdempotencyKey, user_id::UserId};
+
+/// A JSON body.
+pub(crate) struct Body<T>(pub(crate) T);
+
+/// The reservation id of the path.
+pub(crate) struct ReservationId(pub(crate) String);
+
+/// The parameters of the query.
+pub(crate) struct Params<T>(pub(crate) T);
+
+/// The user of the path.
+pub(crate) struct PathUser(pub(crate) UserId);
+
+/// The user and the hold of the path.
+pub(crate) struct PathUserAndHold(pub(crate) UserId, pub(crate) Uuid);
+
+/// The header `Idempotency-Key`, plain or as a quoted structured-field string.
+pub(crate) struct IdempotencyHeader(pub(crate) Option<IdempotencyKey>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(problem_of(&rejection)),
+        }
+    }
+}
+
+fn problem_of(rejection: &JsonRejection) -> Problem {
+    let code = match rejection.status().as_u16() {
+        413 => Code::PayloadTooLarge,
+        415 => Code::UnsupportedMediaType,
+        _ => Code::InvalidRequest,
+    };
+    // axum's text names the field and the place, and quotes nothing of the body but the offending value's kind.
+    Problem::new(code, rejection.body_text())
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ReservationId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::new(Code::NotFound, "no such reservation"))?;
+        Ok(Self(id))
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(rejection) => Err(Problem::new(Code::InvalidRequest, rejection.body_text())),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(user) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| no_user())?;
+        Ok(Self(UserId::parse(&user)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAndHold {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((user, hold)) = path.map_err(|_| no_user())?;
+        let hold = hold.parse().map_err(|_| Problem::new(Code::NotFound, "no such hold"))?;
+        Ok(Self(UserId::parse(&user)?, hold))
+    }
+}
+
+fn no_user() -> Problem {
+    Problem::new(Code::NotFound, "no such user")
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyHeader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut values = parts.headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        if values.next().is_some() {
+            return Err(Problem::new(Code::InvalidRequest, "Idempotency-Key is given more than once"));
+        }
+        let text = value.to_str().unwrap_or("\n");
+        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+        Ok(Self(Some(IdempotencyKey::parse(text)?)))
+    }
+}
+
+/// A cost as JSON has it; one AP when not given.
+pub(crate) fn cost(ap: Option<i64>) -> Result<Ap, Problem> {
+    Ok(Ap::cost(ap.unwrap_or(1))?)
+}

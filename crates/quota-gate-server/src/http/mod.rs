@@ -1,0 +1,119 @@
+//! The HTTP face of the gate: routes, authentication, problems, and the server loop.
+//!
+//! Besides its own API it speaks two others: `openai`, as a proxy, and `envoy`, over gRPC.
+//!
+//! Handlers are thin: extract, call the gate, map. Only `error` knows status codes. `docs/http-api.md` tells clients what
+//! is here.
+
+pub mod auth;
+pub mod server;
+
+pub(crate) mod answers;
+pub(crate) mod extract;
+pub(crate) mod hex;
+mod observe;
+mod openapi;
+mod pages;
+mod rate_limit;
+mod route_group;
+pub(crate) mod routes;
+pub(crate) mod state;
+mod write_stall;
+
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    response::IntoResponse,
+    routing::{get, post, put},
+};
+
+use self::{
+    answers::problem::{self, Problem},
+    route_group::{Permits, RouteGroup, admit},
+};
+pub use self::{
+    auth::{Auth, JwtOptions, TokenOptions},
+    openapi::openapi_json,
+    pages::demo_page,
+    rate_limit::{RateLimitOptions, RateLimits},
+    server::{ServerOptions, serve},
+    state::{AppState, Limits, Readiness},
+};
+use crate::{
+    billing::subscription,
+    openai::{self, OpenAiError, Proxy},
+};
+
+/// Every route.
+#[rustfmt::skip]
+pub fn router(state: AppState) -> Router {
+    use routes::{authorize, health, level, quota, quota_stream, consume, reservations, reset};
+    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users};
+
+    let settlements = Router::new()
+        .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
+        .route("/api/chat/quota/reservations/{id}/release", post(reservations::release))
+        .route("/api/chat/quota/reservations/{id}/extend",  post(reservations::extend));
+
+    let requests = Router::new()
+        .route("/api/chat/quota",              get(quota::quota))
+        .route("/api/chat/quota/stream",       get(quota_stream::stream_quota))
+        .route("/api/chat/quota/authorize",    get(authorize::authorize).post(authorize::authorize))
+        .route("/api/chat/quota/consume",      post(consume::consume))
+        .route("/api/chat/quota/reservations", post(reservations::reserve))
+        .route("/api/chat/quota/level",        put(level::change))
+        .route("/api/chat/quota/membership",   put(level::change)); // the older name
+
+    let operations = Router::new()
+        .route("/api/chat/quota/reset", get(reset::health).post(reset::run))
+        .route("/healthz",              get(health::live))
+        .route("/readyz",               get(health::ready))
+        .route("/metrics",              get(health::metrics))
+        .route("/openapi.json",         get(openapi::document))
+        .fallback(problem::no_such_route);
+
+    let administration = Router::new()
+        .route("/api/admin/users",                             get(users::list))
+        .route("/api/admin/users/{user}",                      get(users::show))
+        .route("/api/admin/users/{user}/messages",             get(messages::list))
+        .route("/api/admin/users/{user}/level",                put(user_level::change))
+        .route("/api/admin/users/{user}/holds/{hold}/release", post(holds::release))
+        .route("/api/admin/changes",                           get(changes::list))
+        .route("/api/admin/usage",                             get(usage::usage))
+        .route("/api/admin/top-users",                         get(heavy_users::top))
+        .route("/api/admin/forecast",                          get(heavy_users::forecast))
+        .route("/api/admin/drift",                             get(drift::compare))
+        .route("/api/admin/status",                            get(status::status))
+        .route("/api/admin/rollout",                           get(rollout::show).patch(rollout::change));
+
+    let billing = Router::new()
+        .route("/api/billing/subscription",  post(subscription::receive))
+        .route("/api/webhooks/subscription", post(subscription::receive)); // the older name
+
+    // The API that the proxy speaks.
+    let models = Router::new()
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/responses",        post(openai::responses))
+        .route("/v1/models",           get(openai::models))
+        .route("/v1/models/{model}",   get(openai::model));
+
+    let grouped = |routes: Router<AppState>, group: RouteGroup| {
+        routes.method_not_allowed_fallback(problem::no_such_method).layer(from_fn_with_state(group, admit))
+    };
+    let body_bytes_max = state.limits().body_bytes_max;
+    let problems = |permits| RouteGroup { state: state.clone(), permits, body_bytes_max, refuse: Problem::into_response };
+    let billing_group = RouteGroup { body_bytes_max: subscription::BODY_BYTES_MAX, ..problems(Permits::Requests) };
+    let models_group = RouteGroup {
+        body_bytes_max: state.proxy().map_or(body_bytes_max, Proxy::body_bytes_max),
+        refuse: OpenAiError::response,
+        ..problems(Permits::None)
+    };
+    grouped(settlements, problems(Permits::Settlements))
+        .merge(grouped(requests, problems(Permits::Requests)))
+        .merge(grouped(operations, problems(Permits::None)))
+        .merge(grouped(administration, problems(Permits::None)))
+        .merge(grouped(billing, billing_group))
+        .merge(grouped(models, models_group))
+        .merge(pages::pages())
+        .with_state(state)
+}

@@ -1,0 +1,138 @@
+//! The contract, generated from the handlers. `docs/openapi.json` is its committed copy.
+
+use axum::{http::header, response::IntoResponse};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        HeaderBuilder, PathItem, RefOr, Response,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use crate::{
+    billing::subscription,
+    http::routes::{
+        admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
+        authorize, consume, health, level, quota, quota_stream, reservations, reset,
+    },
+    openai::proxy,
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Quota gate",
+        description = "Decides, for every message of a chat product, whether its user may still send it."
+    ),
+    paths(
+        quota::quota,
+        quota_stream::stream_quota,
+        consume::consume,
+        authorize::authorize,
+        authorize::authorize_by_get,
+        reservations::reserve,
+        reservations::commit,
+        reservations::release,
+        reservations::extend,
+        level::change,
+        subscription::receive,
+        reset::run,
+        reset::health,
+        proxy::chat_completions,
+        proxy::responses,
+        proxy::models,
+        users::list,
+        users::show,
+        messages::list,
+        user_level::change,
+        holds::release,
+        changes::list,
+        usage::usage,
+        heavy_users::top,
+        heavy_users::forecast,
+        drift::compare,
+        status::status,
+        rollout::show,
+        rollout::change,
+        health::live,
+        health::ready,
+        health::metrics,
+    ),
+    modifiers(&Credentials, &AnsweredHeaders),
+)]
+struct Contract;
+
+/// Who may call what.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_with(Default::default);
+        let bearer = |description: &str| {
+            SecurityScheme::Http(
+                HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build(),
+            )
+        };
+        components.add_security_scheme("user", bearer("A user's JWT, HS256, with exp, iss, aud and sub"));
+        components.add_security_scheme("service", bearer("The token of a chat service"));
+        components.add_security_scheme("admin", bearer("The token of an administrator"));
+        components.add_security_scheme("cron", bearer("The token of the reset job"));
+    }
+}
+
+/// Headers that many answers have, described in one place.
+struct AnsweredHeaders;
+
+/// Whose answers tell the quota in headers too.
+const METERED: [&str; 6] = ["getQuota", "consume", "reserve", "commit", "extend", "authorize"];
+
+impl Modify for AnsweredHeaders {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for item in openapi.paths.paths.values_mut() {
+            let PathItem { get, put, post, patch, .. } = item;
+            for operation in [get, put, post, patch].into_iter().flatten() {
+                let id = operation.operation_id.as_deref().unwrap_or_default();
+                let is_metered = METERED.contains(&id);
+                for (status, response) in &mut operation.responses.responses {
+                    let RefOr::T(response) = response else { continue };
+                    describe(response, "X-Request-Id", "The request's id: that of the request, or one of the gate's");
+                    if is_metered && ["200", "201", "429"].contains(&status.as_str()) {
+                        describe(
+                            response,
+                            "RateLimit-Policy",
+                            "`\"monthly\";q=300;w=2592000`: quota, and seconds of the period",
+                        );
+                        describe(
+                            response,
+                            "RateLimit",
+                            "`\"monthly\";r=41;t=604800`: what remains, and seconds until the reset",
+                        );
+                    }
+                    if status == "503" {
+                        describe(response, "Retry-After", "Seconds until asking again makes sense");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn describe(response: &mut Response, name: &str, what: &str) {
+    let header = HeaderBuilder::new().description(Some(what)).build();
+    response.headers.insert(name.to_owned(), header);
+}
+
+/// The contract as `docs/openapi.json` has it.
+///
+/// # Panics
+/// Never: the contract is JSON.
+#[must_use]
+pub fn openapi_json() -> String {
+    let mut text = Contract::openapi().to_pretty_json().expect("the contract is JSON");
+    text.push('\n');
+    text
+}
+
+pub(crate) async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json())
+}

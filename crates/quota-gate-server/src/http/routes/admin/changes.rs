@@ -1,0 +1,128 @@
+//! `GET /api/admin/changes`: who changed what, and why.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::http::routes::admin::{fresh, millis, month, page, page_size, unavailable, wrong_place};
+use crate::http::{
+    answers::{problem::Problem, refusals::Refused},
+    auth::Admin,
+    extract::Params,
+};
+use quota_gate::{
+    audit::verify::Verifier,
+    domain::user_id::UserId,
+    store::postgres::{Change, Place},
+};
+
+/// Which changes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ChangesParams {
+    /// Of this user only; without it, those of the rollout too.
+    user: Option<String>,
+    /// `next` of the page before.
+    after: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// Changes, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChangesBody {
+    changes: Vec<ChangeBody>,
+    /// Where the next page begins; null at the end.
+    #[schema(required = true)]
+    next: Option<String>,
+}
+
+/// One change. What does not belong to its kind is null.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ChangeBody {
+    at: String,
+    /// The id of the token, or the command.
+    by: String,
+    /// Empty where a program gave none.
+    reason: String,
+    /// `level`, `hold_released` or `rollout`.
+    kind: String,
+    #[schema(required = true)]
+    user_uuid: Option<String>,
+    #[schema(required = true)]
+    level_before: Option<String>,
+    #[schema(required = true)]
+    level_after: Option<String>,
+    /// The month from which on the level holds, where it is not the one of the change.
+    #[schema(required = true)]
+    effective_period: Option<String>,
+    /// The hold that was released.
+    #[schema(required = true)]
+    hold: Option<String>,
+    #[schema(required = true)]
+    ap: Option<i32>,
+    /// Of the rollout.
+    #[schema(required = true)]
+    mode: Option<String>,
+    #[schema(required = true)]
+    percentage: Option<f64>,
+}
+
+/// Who changed what, and why.
+#[utoipa::path(
+    get, path = "/api/admin/changes", tag = "admin", operation_id = "listChanges",
+    params(ChangesParams),
+    responses(
+        (status = 200, description = "A page", body = ChangesBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn list(
+    _: Admin,
+    State(verifier): State<Arc<Verifier>>,
+    Params(params): Params<ChangesParams>,
+) -> Result<Response, Problem> {
+    let limit = page_size(params.limit)?;
+    let user = params.user.as_deref().map(UserId::parse).transpose()?;
+    let after = params.after.as_deref().map(|text| read_place(text).ok_or_else(wrong_place)).transpose()?;
+    let found = verifier.postgres.changes(user.as_ref(), after, limit + 1).await.map_err(unavailable)?;
+    let (changes, has_more) = page(found, limit);
+    let next = changes.last().filter(|_| has_more).map(|last| place(last.place));
+    Ok(fresh(ChangesBody { changes: changes.into_iter().map(ChangeBody::from).collect(), next }))
+}
+
+fn place(Place { at, source, id }: Place) -> String {
+    format!("{}_{source}_{id}", at.timestamp_micros())
+}
+
+fn read_place(text: &str) -> Option<Place> {
+    let mut parts = text.split('_');
+    let at = DateTime::from_timestamp_micros(parts.next()?.parse().ok()?)?;
+    Some(Place { at, source: parts.next()?.parse().ok()?, id: parts.next()?.parse().ok()? })
+}
+
+impl From<Change> for ChangeBody {
+    fn from(change: Change) -> Self {
+        Self {
+            at: millis(change.place.at),
+            by: change.by,
+            reason: change.reason,
+            kind: change.kind,
+            user_uuid: change.user,
+            level_before: change.level_before,
+            level_after: change.level_after,
+            effective_period: change.effective_period.map(month),
+            hold: change.hold.map(|hold| hold.to_string()),
+            ap: change.ap,
+            mode: change.mode,
+            percentage: change.percentage,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! `GET /api/admin/top-users`, `GET /api/admin/forecast`: who uses most, and who will run out before the reset.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::http::routes::admin::{fresh, page_size, unavailable};
+use crate::http::{
+    answers::{problem::Problem, quota::rfc3339, refusals::Refused},
+    auth::Admin,
+    extract::Params,
+};
+use quota_gate::{
+    audit::verify::Verifier,
+    domain::{InvalidInput, calendar::Period, level::LevelName},
+    gate::Gate,
+    store::postgres::{HeavyUser, LevelForecast, RunningOut, elapsed},
+};
+
+/// Which period.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct TopUsersParams {
+    /// The month; the current one when not given.
+    #[param(example = "2026-11")]
+    period: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// Which users.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ForecastParams {
+    /// Of this level only.
+    level: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// Who used most in a month.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TopUsersBody {
+    period: String,
+    users: Vec<HeavyUserBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct HeavyUserBody {
+    user_uuid: String,
+    membership_level: String,
+    monthly_quota: i32,
+    monthly_used: i64,
+}
+
+/// Who will run out before the reset, by what was used so far.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ForecastBody {
+    period: String,
+    quota_reset_at: String,
+    levels: Vec<LevelForecastSumBody>,
+    /// The first to run out first.
+    users: Vec<RunningOutBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LevelForecastSumBody {
+    membership_level: String,
+    /// Users who have used something.
+    active: i64,
+    /// Those whose quota is gone.
+    exhausted: i64,
+    /// Those whose quota will be gone before the reset, if they go on as they did.
+    running_out: i64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RunningOutBody {
+    #[serde(flatten)]
+    user: HeavyUserBody,
+    /// When nothing will be left.
+    runs_out_at: String,
+}
+
+/// Who used most in a month, as far as it is in Postgres.
+#[utoipa::path(
+    get, path = "/api/admin/top-users", tag = "admin", operation_id = "topUsers",
+    params(TopUsersParams),
+    responses(
+        (status = 200, description = "The users", body = TopUsersBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn top(
+    _: Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    Params(params): Params<TopUsersParams>,
+) -> Result<Response, Problem> {
+    let limit = page_size(params.limit)?;
+    let current = gate.calendar().period_at(gate.now());
+    let period = params.period.as_deref().map_or(Ok(current), read_period)?;
+    let users = verifier.postgres.top_users(id(period), id(current), limit).await.map_err(unavailable)?;
+    let users = users.into_iter().map(HeavyUserBody::from).collect();
+    Ok(fresh(TopUsersBody { period: period.to_string(), users }))
+}
+
+/// Who will run out before the reset: whoever has used a larger part of the quota than of the month.
+#[utoipa::path(
+    get, path = "/api/admin/forecast", tag = "admin", operation_id = "getForecast",
+    params(ForecastParams),
+    responses(
+        (status = 200, description = "The forecast", body = ForecastBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn forecast(
+    _: Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    Params(params): Params<ForecastParams>,
+) -> Result<Response, Problem> {
+    let limit = page_size(params.limit)?;
+    let level = params.level.as_deref();
+    level.map(LevelName::parse).transpose()?;
+    let (calendar, now) = (gate.calendar(), gate.now());
+    let period = calendar.period_at(now);
+    let (start, end) = (calendar.period_start(period), calendar.period_end(period));
+    let over = elapsed(start, end, now);
+    let levels = verifier.postgres.forecast(id(period), over).await.map_err(unavailable)?;
+    let users = verifier.postgres.running_out(id(period), over, level, limit).await.map_err(unavailable)?;
+    let whole = (end - start).to_std().unwrap_or_default();
+    let running_out = |RunningOut { user, at_fraction }: RunningOut| RunningOutBody {
+        user: user.into(),
+        runs_out_at: rfc3339(start + whole.mul_f64(at_fraction)),
+    };
+    Ok(fresh(ForecastBody {
+        period: period.to_string(),
+        quota_reset_at: rfc3339(end),
+        levels: levels.into_iter().map(LevelForecastSumBody::from).collect(),
+        users: users.into_iter().map(running_out).collect(),
+    }))
+}
+
+/// `2026-11`
+fn read_period(text: &str) -> Result<Period, InvalidInput> {
+    let wrong = || InvalidInput { field: "period", rule: "must be a month, such as 2026-11".into() };
+    let (year, month) = text.split_once('-').ok_or_else(wrong)?;
+    if (year.len(), month.len()) != (4, 2) {
+        return Err(wrong());
+    }
+    let id = format!("{year}{month}").parse().map_err(|_| wrong())?;
+    Period::from_id(id).map_err(|_| wrong())
+}
+
+fn id(period: Period) -> i32 {
+    i32::try_from(period.id()).unwrap_or(i32::MAX)
+}
+
+impl From<HeavyUser> for HeavyUserBody {
+    fn from(user: HeavyUser) -> Self {
+        Self { user_uuid: user.user, membership_level: user.level, monthly_quota: user.quota, monthly_used: user.used }
+    }
+}
+
+impl From<LevelForecast> for LevelForecastSumBody {
+    fn from(level: LevelForecast) -> Self {
+        Self {
+            membership_level: level.level,
+            active: level.active,
+            exhausted: level.exhausted,
+            running_out: level.running_out,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `POST /api/admin/users/{user}/holds/{hold}/release`: give AP back that nobody will settle.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::http::routes::admin::{fresh, known};
+use crate::http::{
+    answers::{
+        problem::Problem,
+        quota::QuotaBody,
+        refusals::{Refused, RefusedBody},
+    },
+    auth::Admin,
+    extract::{Body, PathUserAndHold},
+    routes::reservations::ReleasedBody,
+};
+use quota_gate::{audit::verify::Verifier, domain::author::Author, gate::Gate};
+
+/// Why a hold is released.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReleaseHoldBody {
+    /// For whoever reads the history.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// Releases a hold. Whoever made it cannot commit it any more.
+#[utoipa::path(
+    post, path = "/api/admin/users/{user}/holds/{hold}/release", tag = "admin", operation_id = "releaseHold",
+    params(("user" = String, Path, description = "The user's id"), ("hold" = String, Path, description = "The hold's id")),
+    request_body = ReleaseHoldBody,
+    responses(
+        (status = 200, description = "Released", body = ReleasedBody),
+        (status = 404, description = "NOT_FOUND: no such user, or no such live hold", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: it was committed meanwhile", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn release(
+    Admin(by): Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    PathUserAndHold(user, hold): PathUserAndHold,
+    Body(body): Body<ReleaseHoldBody>,
+) -> Result<Response, Problem> {
+    let author = Author::person(&by, &body.reason)?;
+    known(&verifier.postgres, &user).await?;
+    let released = gate.release_hold(&user, hold, &author).await?;
+    Ok(fresh(ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &released.quota) }))
+}

@@ -1,0 +1,145 @@
+//! `PUT /api/admin/users/{user}/level`: what a change of level would do, and the change.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::routes::admin::{fresh, known};
+use crate::http::{
+    answers::{
+        problem::Problem,
+        quota::{StatusWord, level_name, rfc3339},
+        refusals::{Refused, RefusedBody},
+    },
+    auth::Admin,
+    extract::{Body, PathUser},
+    routes::level::EffectiveWord,
+};
+use quota_gate::{
+    audit::verify::Verifier,
+    domain::{
+        author::Author,
+        decision::LevelPreview,
+        level::{LevelCode, LevelName},
+        quota::Quota,
+    },
+    gate::{ChangeLevel, Gate},
+};
+
+/// A change of level by a person.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ChangeLevelBody {
+    #[schema(example = "plus")]
+    membership_level: String,
+    /// When. Without it: up at once, down at the next period.
+    effective: Option<EffectiveWord>,
+    /// Why, for whoever reads the history.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+    /// Only tell what would be; then the reason may be anything.
+    #[serde(default)]
+    preview: bool,
+    /// `levelVersion` of the preview: the change is refused when somebody else was faster.
+    if_level_version: Option<u32>,
+}
+
+/// What a change of level does, or would do.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LevelForecastBody {
+    /// It was only asked.
+    preview: bool,
+    before: StandingBody,
+    after: StandingBody,
+    /// When the level changes; null when it does so now.
+    #[schema(required = true)]
+    effective_at: Option<String>,
+    /// Counts the user's changes of level, this one included if it was made.
+    level_version: u32,
+}
+
+/// How a user stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StandingBody {
+    membership_level: String,
+    /// The level that takes over at the next period.
+    #[schema(required = true)]
+    pending_level: Option<String>,
+    monthly_quota: u32,
+    monthly_used: u32,
+    held: u32,
+    remaining: u32,
+    status: StatusWord,
+}
+
+/// Changes a user's level, or tells what that would do. What is used stays used.
+#[utoipa::path(
+    put, path = "/api/admin/users/{user}/level", tag = "admin", operation_id = "changeLevel",
+    params(("user" = String, Path, description = "The user's id")),
+    request_body = ChangeLevelBody,
+    responses(
+        (status = 200, description = "What it does, or would do", body = LevelForecastBody),
+        (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: the level is not what the preview saw", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn change(
+    Admin(by): Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    PathUser(user): PathUser,
+    Body(body): Body<ChangeLevelBody>,
+) -> Result<Response, Problem> {
+    let reason = if body.preview { "preview" } else { &body.reason };
+    let request = ChangeLevel {
+        user,
+        level: LevelName::parse(&body.membership_level)?,
+        effective: EffectiveWord::effective(body.effective),
+        if_version: body.if_level_version,
+        author: Author::person(&by, reason)?,
+    };
+    known(&verifier.postgres, &request.user).await?;
+    let mut forecast = gate.preview_level(&request).await?;
+    if !body.preview {
+        // What is told to have been before is what was.
+        let request =
+            ChangeLevel { if_version: Some(body.if_level_version.unwrap_or(forecast.level_version)), ..request };
+        let changed = gate.change_level(request).await?;
+        (forecast.after, forecast.level_version) = (changed.quota, changed.level_version);
+    }
+    Ok(fresh(LevelForecastBody::new(&gate, &forecast, body.preview)))
+}
+
+impl LevelForecastBody {
+    fn new(gate: &Gate, forecast: &LevelPreview, preview: bool) -> Self {
+        let LevelPreview { before, pending_before, after, pending, level_version } = forecast;
+        Self {
+            preview,
+            before: StandingBody::new(gate, before, *pending_before),
+            after: StandingBody::new(gate, after, *pending),
+            effective_at: pending.map(|_| rfc3339(gate.calendar().period_end(after.period))),
+            level_version: *level_version,
+        }
+    }
+}
+
+impl StandingBody {
+    fn new(gate: &Gate, quota: &Quota, pending: Option<LevelCode>) -> Self {
+        Self {
+            membership_level: level_name(gate, quota.level),
+            pending_level: pending.map(|code| level_name(gate, code)),
+            monthly_quota: quota.quota.get(),
+            monthly_used: quota.used.get(),
+            held: quota.held.get(),
+            remaining: quota.remaining().get(),
+            status: quota.status().into(),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `GET /api/admin/users/{user}/messages`: what a user was charged for, newest first.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::http::routes::admin::{fresh, millis, month, page, page_size, unavailable, wrong_place};
+use crate::http::{
+    answers::{problem::Problem, refusals::Refused},
+    auth::Admin,
+    extract::{Params, PathUser},
+};
+use quota_gate::{audit::verify::Verifier, gate::Gate, store::postgres::ListedMessage};
+
+/// Which messages.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MessagesParams {
+    /// `next` of the page before.
+    after: Option<String>,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// Messages, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MessagesBody {
+    messages: Vec<MessageBody>,
+    /// Where the next page begins; null at the end.
+    #[schema(required = true)]
+    next: Option<String>,
+}
+
+/// One row of the usage log.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct MessageBody {
+    usage_id: String,
+    at: String,
+    session_id: String,
+    /// At the time.
+    membership_level: String,
+    /// Null where the caller named none.
+    #[schema(required = true)]
+    model: Option<String>,
+    /// The period that was charged.
+    period: String,
+    ap: i32,
+    /// What the quota could not cover.
+    overage: i32,
+    tokens: i32,
+    /// `consume`, `commit`, `late_commit`; `import` and `adjustment` for what no message was.
+    kind: String,
+}
+
+/// What a user was charged for, newest first, as far as it is in Postgres.
+#[utoipa::path(
+    get, path = "/api/admin/users/{user}/messages", tag = "admin", operation_id = "listMessages",
+    params(("user" = String, Path, description = "The user's id"), MessagesParams),
+    responses(
+        (status = 200, description = "A page", body = MessagesBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn list(
+    _: Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    PathUser(user): PathUser,
+    Params(params): Params<MessagesParams>,
+) -> Result<Response, Problem> {
+    let limit = page_size(params.limit)?;
+    let before = match params.after.as_deref() {
+        Some(text) => read_place(text).ok_or_else(wrong_place)?,
+        // A clock of Redis that is ahead by what is allowed.
+        None => (gate.now() + chrono::TimeDelta::days(1), Uuid::max()),
+    };
+    let found = verifier.postgres.list_messages(&user, before, limit + 1).await.map_err(unavailable)?;
+    let (messages, has_more) = page(found, limit);
+    let next = messages.last().filter(|_| has_more).map(place);
+    Ok(fresh(MessagesBody { messages: messages.into_iter().map(MessageBody::from).collect(), next }))
+}
+
+fn place(last: &ListedMessage) -> String {
+    format!("{}_{}", last.at.timestamp_micros(), last.event)
+}
+
+fn read_place(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
+    let (micros, event) = text.split_once('_')?;
+    Some((DateTime::from_timestamp_micros(micros.parse().ok()?)?, event.parse().ok()?))
+}
+
+impl From<ListedMessage> for MessageBody {
+    fn from(message: ListedMessage) -> Self {
+        Self {
+            usage_id: message.event.to_string(),
+            at: millis(message.at),
+            session_id: message.session,
+            membership_level: message.level,
+            model: Some(message.model).filter(|model| !model.is_empty()),
+            period: month(message.period),
+            ap: message.ap,
+            overage: message.overage,
+            tokens: message.tokens,
+            kind: message.kind,
+        }
+    }
+}

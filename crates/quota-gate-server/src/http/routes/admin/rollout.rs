@@ -1,0 +1,225 @@
+//! `/api/admin/rollout`: for whom the gate decides, and who made it so.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{Json, extract::State, http::header, response::IntoResponse};
+use chrono::SecondsFormat;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::{
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedBody},
+    },
+    auth::Admin,
+    extract::Body,
+};
+use quota_gate::{
+    domain::{
+        InvalidInput,
+        author::Author,
+        rollout::{Mode, Percentage, Rollout},
+        user_id::UserId,
+    },
+    gate::{Gate, RolloutCounts},
+    jobs::rollout_sync::RolloutSync,
+    store::postgres::{PostgresError, RolloutChange},
+};
+
+/// Changes that are shown.
+const SHOWN: u32 = 50;
+/// Most users of one list.
+const LISTED_MAX: usize = 10_000;
+
+/// A change of the rollout. What is not given stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ChangeRolloutBody {
+    mode: Option<ModeWord>,
+    /// Share of the users for whom the gate decides, in percent.
+    #[schema(minimum = 0, maximum = 100, example = 12.5)]
+    percentage: Option<f64>,
+    /// Users who are in, whatever the percentage.
+    always_in: Option<Vec<String>>,
+    /// Users who are out, whatever else.
+    always_out: Option<Vec<String>>,
+    /// Why, for whoever reads the history.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// What the gate does with messages: nothing, decide without denying, or decide.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ModeWord {
+    Off,
+    Shadow,
+    Enforce,
+}
+
+/// For whom the gate decides.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RolloutBody {
+    mode: ModeWord,
+    #[schema(example = 12.5)]
+    percentage: f64,
+    always_in: Vec<String>,
+    always_out: Vec<String>,
+    /// Messages that this gate let through, or decided in shadow mode, since it started.
+    decision_metrics: TallyBody,
+    /// The newest changes, newest first.
+    changes: Vec<RolloutChangeBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct TallyBody {
+    /// Of users for whom the gate does not decide.
+    out: u64,
+    /// Charged in shadow mode.
+    shadow_allowed: u64,
+    /// Would have been denied.
+    shadow_denied: u64,
+    /// There was no decision.
+    shadow_undecided: u64,
+}
+
+/// One change.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RolloutChangeBody {
+    at: String,
+    /// The id of the token, or `configuration`.
+    by: String,
+    reason: String,
+    mode: ModeWord,
+    percentage: f64,
+    always_in: Vec<String>,
+    always_out: Vec<String>,
+}
+
+/// For whom the gate decides, and who made it so.
+#[utoipa::path(
+    get, path = "/api/admin/rollout", tag = "admin", operation_id = "getRollout",
+    responses((status = 200, description = "The rollout", body = RolloutBody), Refused),
+    security(("admin" = [])),
+)]
+pub(crate) async fn show(
+    _: Admin,
+    State(gate): State<Gate>,
+    State(keeper): State<Arc<RolloutSync>>,
+) -> Result<impl IntoResponse, Problem> {
+    let changes = keeper.postgres.rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(RolloutBody::new(&gate, changes))))
+}
+
+/// Changes for whom the gate decides. It holds here at once, and within seconds at every other gate.
+#[utoipa::path(
+    patch, path = "/api/admin/rollout", tag = "admin", operation_id = "changeRollout",
+    request_body = ChangeRolloutBody,
+    responses((status = 200, description = "The rollout as it is now", body = RolloutBody), Refused, RefusedBody),
+    security(("admin" = [])),
+)]
+pub(crate) async fn change(
+    Admin(by): Admin,
+    State(gate): State<Gate>,
+    State(keeper): State<Arc<RolloutSync>>,
+    Body(body): Body<ChangeRolloutBody>,
+) -> Result<impl IntoResponse, Problem> {
+    // What this gate holds may be a second old.
+    let newest = keeper.postgres.rollout_changes(1).await.map_err(|error| unavailable(&error))?.pop();
+    let author = Author::person(&by, &body.reason)?;
+    let rollout = body.apply(&newest.map_or_else(Rollout::default, |change| change.rollout))?;
+    keeper.change(rollout, &author.by, &author.reason).await.map_err(|error| unavailable(&error))?;
+    let changes = keeper.postgres.rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
+    Ok(Json(RolloutBody::new(&gate, changes)))
+}
+
+fn unavailable(error: &PostgresError) -> Problem {
+    tracing::warn!(%error, "the rollout cannot be looked up");
+    Problem::unavailable(
+        "Postgres is away, and with it the rollout; set rollout.mode in the configuration, or try again",
+    )
+}
+
+impl ChangeRolloutBody {
+    fn apply(self, now: &Rollout) -> Result<Rollout, InvalidInput> {
+        let invalid = |field: &'static str, rule: String| InvalidInput { field, rule };
+        let users = |field: &'static str, ids: Vec<String>| {
+            if ids.len() > LISTED_MAX {
+                return Err(invalid(field, format!("has at most {LISTED_MAX} users; use the percentage")));
+            }
+            ids.iter().map(|id| UserId::parse(id)).collect::<Result<_, _>>()
+        };
+        let mut rollout = now.clone();
+        if let Some(mode) = self.mode {
+            rollout.mode = mode.into();
+        }
+        if let Some(percentage) = self.percentage {
+            rollout.percentage = Percentage::try_from(percentage)?;
+        }
+        if let Some(ids) = self.always_in {
+            rollout.always_in = users("alwaysIn", ids)?;
+        }
+        if let Some(ids) = self.always_out {
+            rollout.always_out = users("alwaysOut", ids)?;
+        }
+        Ok(rollout)
+    }
+}
+
+impl RolloutBody {
+    fn new(gate: &Gate, changes: Vec<RolloutChange>) -> Self {
+        let now = gate.rollout();
+        let RolloutCounts { out, shadow_allowed, shadow_denied, shadow_undecided } = gate.rollout_tally();
+        Self {
+            mode: now.mode.into(),
+            percentage: now.percentage.get(),
+            always_in: ids(&now.always_in),
+            always_out: ids(&now.always_out),
+            decision_metrics: TallyBody { out, shadow_allowed, shadow_denied, shadow_undecided },
+            changes: changes.into_iter().map(RolloutChangeBody::from).collect(),
+        }
+    }
+}
+
+impl From<RolloutChange> for RolloutChangeBody {
+    fn from(change: RolloutChange) -> Self {
+        let RolloutChange { at, by, reason, rollout, .. } = change;
+        Self {
+            at: at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            by,
+            reason,
+            mode: rollout.mode.into(),
+            percentage: rollout.percentage.get(),
+            always_in: ids(&rollout.always_in),
+            always_out: ids(&rollout.always_out),
+        }
+    }
+}
+
+fn ids(users: &BTreeSet<UserId>) -> Vec<String> {
+    users.iter().map(UserId::to_string).collect()
+}
+
+impl From<Mode> for ModeWord {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Off => Self::Off,
+            Mode::Shadow => Self::Shadow,
+            Mode::Enforce => Self::Enforce,
+        }
+    }
+}
+
+impl From<ModeWord> for Mode {
+    fn from(word: ModeWord) -> Self {
+        match word {
+            ModeWord::Off => Self::Off,
+            ModeWord::Shadow => Self::Shadow,
+            ModeWord::Enforce => Self::Enforce,
+        }
+    }
+}

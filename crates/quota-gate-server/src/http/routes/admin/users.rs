@@ -1,0 +1,262 @@
+//! `GET /api/admin/users`: find a user; and one user, by Redis and by Postgres.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::http::routes::admin::{fresh, known, millis, month, page, page_size, unavailable};
+use crate::http::{
+    answers::{
+        problem::Problem,
+        quota::{QuotaBody, level_name, rfc3339},
+        refusals::Refused,
+    },
+    auth::Admin,
+    extract::{Params, PathUser},
+};
+use quota_gate::{
+    audit::verify::{Compared, Verifier},
+    domain::{calendar::Period, level::LevelName, user_id::UserId},
+    gate::Gate,
+    store::{postgres::ListedUser, redis::Hold},
+};
+
+/// Closed months that are shown.
+const MONTHS_SHOWN: u32 = 36;
+
+/// Which users.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct UsersParams {
+    /// How their ids begin.
+    #[serde(default)]
+    #[param(max_length = 128)]
+    prefix: String,
+    /// Of this level only.
+    level: Option<String>,
+    /// `next` of the page before.
+    #[serde(default)]
+    after: String,
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// Users, in the order of their ids.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UsersBody {
+    users: Vec<ListedUserBody>,
+    /// Where the next page begins; null at the end.
+    #[schema(required = true)]
+    next: Option<String>,
+}
+
+/// A user, as far as Postgres knows.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ListedUserBody {
+    user_uuid: String,
+    membership_level: String,
+    /// The level that takes over at the next period.
+    #[schema(required = true)]
+    pending_level: Option<String>,
+    /// AP of the current period; what the row says where its period is over and nobody has asked since.
+    monthly_quota: i32,
+    /// AP charged in the current period, but for the last second.
+    monthly_used: i64,
+    total_used: i64,
+    updated_at: String,
+}
+
+/// One user.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UserBody {
+    quota: QuotaBody,
+    /// The level that takes over at the next period.
+    #[schema(required = true)]
+    pending_level: Option<String>,
+    /// Counts the user's changes of level.
+    level_version: u32,
+    /// Live holds; empty while Redis is away.
+    holds: Vec<HoldBody>,
+    /// Redis beside Postgres; null while one of them is away.
+    #[schema(required = true)]
+    comparison: Option<ComparisonBody>,
+    /// Closed months, newest first.
+    months: Vec<MonthBody>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct HoldBody {
+    id: String,
+    ap: u32,
+    period: String,
+    expires_at: String,
+}
+
+/// Redis beside Postgres, at one moment.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ComparisonBody {
+    /// Null for a user whom Redis does not know at the moment.
+    #[schema(required = true)]
+    redis: Option<SideBody>,
+    postgres: SideBody,
+    /// AP that is journalled and on its way to Postgres.
+    unflushed: u64,
+    /// What differs beyond that, and what probably happened; null when all is explained.
+    #[schema(required = true)]
+    drift: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SideBody {
+    period: String,
+    monthly_used: u32,
+    total_used: u64,
+}
+
+/// A period that is over.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct MonthBody {
+    period: String,
+    /// At its end.
+    membership_level: String,
+    monthly_quota: i32,
+    used: i64,
+    /// What was generated beyond the quota, and never charged.
+    overage: i64,
+}
+
+/// Finds users by how their ids begin.
+#[utoipa::path(
+    get, path = "/api/admin/users", tag = "admin", operation_id = "listUsers",
+    params(UsersParams),
+    responses(
+        (status = 200, description = "A page", body = UsersBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn list(
+    _: Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    Params(params): Params<UsersParams>,
+) -> Result<Response, Problem> {
+    let limit = page_size(params.limit)?;
+    for id in [&params.prefix, &params.after].into_iter().filter(|id| !id.is_empty()) {
+        UserId::parse(id)?;
+    }
+    let level = params.level.as_deref().filter(|level| !level.is_empty());
+    level.map(LevelName::parse).transpose()?;
+    let found = verifier.postgres.list_users(&params.prefix, level, &params.after, limit + 1).await;
+    let (users, has_more) = page(found.map_err(unavailable)?, limit);
+    let next = users.last().filter(|_| has_more).map(|last| last.user.clone());
+    let current = gate.calendar().period_at(gate.now());
+    let users = users.into_iter().map(|user| ListedUserBody::new(user, current)).collect();
+    Ok(fresh(UsersBody { users, next }))
+}
+
+/// One user: the quota, live holds, closed months, and whether Redis and Postgres agree.
+#[utoipa::path(
+    get, path = "/api/admin/users/{user}", tag = "admin", operation_id = "showUser",
+    params(("user" = String, Path, description = "The user's id")),
+    responses(
+        (status = 200, description = "The user", body = UserBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn show(
+    _: Admin,
+    State(gate): State<Gate>,
+    State(verifier): State<Arc<Verifier>>,
+    PathUser(user): PathUser,
+) -> Result<Response, Problem> {
+    known(&verifier.postgres, &user).await?;
+    let (quota, holds) = match gate.quota_and_holds(&user).await {
+        Ok(both) => both,
+        Err(_) => (gate.quota(&user).await?, Vec::new()),
+    };
+    let compared = verifier.compare_user(&user).await;
+    let compared = compared.inspect_err(|error| tracing::debug!(%error, "a user cannot be compared")).ok().flatten();
+    let (pending, level_version) = match &compared {
+        Some(Compared { row, .. }) => (row.pending, row.level_version),
+        None => (None, 0),
+    };
+    let months = verifier.postgres.closed_months(&user, MONTHS_SHOWN).await.map_err(unavailable)?;
+    let body = UserBody {
+        quota: QuotaBody::new(&gate, &quota),
+        pending_level: pending.map(|code| level_name(&gate, code)),
+        level_version,
+        holds: holds.iter().map(HoldBody::new).collect(),
+        comparison: compared.as_ref().map(ComparisonBody::new),
+        months: months
+            .into_iter()
+            .map(|month| MonthBody {
+                period: month.period.to_string(),
+                membership_level: month.level,
+                monthly_quota: month.quota,
+                used: month.used,
+                overage: month.overage,
+            })
+            .collect(),
+    };
+    Ok(fresh(body))
+}
+
+impl ListedUserBody {
+    fn new(user: ListedUser, current: Period) -> Self {
+        let is_over = month(user.period) < current.to_string();
+        Self {
+            user_uuid: user.user,
+            membership_level: user.level,
+            pending_level: user.pending,
+            monthly_quota: user.quota,
+            monthly_used: if is_over { 0 } else { user.used },
+            total_used: user.total_used,
+            updated_at: rfc3339(user.updated_at),
+        }
+    }
+}
+
+impl HoldBody {
+    fn new(hold: &Hold) -> Self {
+        Self {
+            id: hold.id.to_string(),
+            ap: hold.ap.get(),
+            period: hold.period.to_string(),
+            expires_at: millis(hold.expires_at()),
+        }
+    }
+}
+
+impl ComparisonBody {
+    fn new(compared: &Compared) -> Self {
+        let Compared { row, record, unflushed, difference } = compared;
+        Self {
+            redis: record.as_ref().map(|record| SideBody {
+                period: record.period.to_string(),
+                monthly_used: record.used.get(),
+                total_used: record.total_used,
+            }),
+            postgres: SideBody {
+                period: row.period.to_string(),
+                monthly_used: row.used.get(),
+                total_used: row.total_used,
+            },
+            unflushed: *unflushed,
+            drift: difference.as_ref().map(quota_gate::audit::verify::RecordDifference::reason),
+        }
+    }
+}

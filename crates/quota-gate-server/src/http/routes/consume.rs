@@ -1,0 +1,132 @@
+//! `POST /api/chat/quota/consume`: check and charge in one step.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::answers::quota::{PassedWord, QuotaBody, QuotaExceeded};
+use crate::http::{
+    answers::{
+        headers::rate_limit,
+        problem::Problem,
+        refusals::{Refused, RefusedBody},
+    },
+    auth::Service,
+    extract::{Body, IdempotencyHeader, cost},
+};
+use quota_gate::{
+    domain::{
+        decision::{Decision, Passed},
+        model_name::ModelName,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    gate::{Consume, Gate},
+};
+
+/// A message to charge.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ConsumeBody {
+    #[schema(example = "0f8fad5b-d9cb-469f-a165-70867728950e", pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    user_uuid: String,
+    /// The conversation.
+    #[schema(example = "chat-42", min_length = 1, max_length = 128)]
+    session_id: String,
+    /// What the message costs; 1 when not given.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    ap: Option<i64>,
+    /// Tokens that the model counted.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    tokens: Option<i64>,
+    /// The model that wrote the answer, for the usage log.
+    #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
+    model: Option<String>,
+}
+
+/// A message that was charged.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ConsumedBody {
+    /// Always true: a denial is a 429.
+    allowed: bool,
+    /// The id of the usage event; null when the rollout let it through.
+    #[schema(required = true)]
+    usage_id: Option<String>,
+    /// What was charged.
+    charged: u32,
+    /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
+    replayed: bool,
+    /// Redis is away: the message was let through by what Postgres knows, and is charged later.
+    degraded: bool,
+    /// Why the rollout let it through uncharged; null when it was charged.
+    #[schema(required = true)]
+    passed: Option<PassedWord>,
+    /// Null when nothing was asked of the stores.
+    #[schema(required = true)]
+    quota: Option<QuotaBody>,
+}
+
+/// Charges a message, if the user's quota covers it.
+#[utoipa::path(
+    post, path = "/api/chat/quota/consume", tag = "messages", operation_id = "consume",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
+    request_body = ConsumeBody,
+    responses(
+        (status = 200, description = "Charged; or let through by the rollout", body = ConsumedBody),
+        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
+    ),
+    security(("service" = [])),
+)]
+pub(crate) async fn consume(
+    _: Service,
+    State(gate): State<Gate>,
+    IdempotencyHeader(idempotency_key): IdempotencyHeader,
+    Body(body): Body<ConsumeBody>,
+) -> Result<Response, Problem> {
+    let request = Consume {
+        user: UserId::parse(&body.user_uuid)?,
+        session: SessionId::parse(&body.session_id)?,
+        ap: cost(body.ap)?,
+        tokens: Tokens::new(body.tokens.unwrap_or(0))?,
+        model: body.model.as_deref().map(ModelName::parse).transpose()?,
+        idempotency_key,
+    };
+    match gate.consume(request).await? {
+        Decision::Allowed(charged) => {
+            let body = ConsumedBody {
+                allowed: true,
+                usage_id: Some(charged.event.to_string()),
+                charged: charged.ap.get(),
+                replayed: charged.replayed,
+                degraded: charged.degraded,
+                passed: None,
+                quota: Some(QuotaBody::new(&gate, &charged.quota)),
+            };
+            Ok((rate_limit(&charged.quota, gate.calendar()), Json(body)).into_response())
+        }
+        Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+        Decision::Passed(passed) => Ok(Json(ConsumedBody::passed(&gate, &passed)).into_response()),
+    }
+}
+
+impl ConsumedBody {
+    fn passed(gate: &Gate, passed: &Passed) -> Self {
+        Self {
+            allowed: true,
+            usage_id: None,
+            charged: 0,
+            replayed: false,
+            degraded: false,
+            passed: Some(passed.into()),
+            quota: passed.quota().map(|quota| QuotaBody::new(gate, quota)),
+        }
+    }
+}

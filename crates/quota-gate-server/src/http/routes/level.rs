@@ -1,0 +1,107 @@
+//! `PUT /api/chat/quota/membership`: give a user another level.
+
+use axum::{Json, extract::State, response::IntoResponse};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::answers::quota::{QuotaBody, level_name, rfc3339};
+use crate::http::{
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedBody},
+    },
+    auth::Admin,
+    extract::Body,
+};
+use quota_gate::{
+    domain::{author::Author, level::LevelName, level_change::Effective, user_id::UserId},
+    gate::{ChangeLevel, Gate},
+};
+
+/// A change of level.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SetLevelBody {
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    user_uuid: String,
+    #[schema(example = "plus")]
+    membership_level: String,
+    /// When. Without it: up at once, down at the next period.
+    effective: Option<EffectiveWord>,
+    /// Why, for whoever reads the history.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+/// When a change takes effect: "now" also downwards.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EffectiveWord {
+    Now,
+}
+
+impl EffectiveWord {
+    pub(crate) fn effective(word: Option<Self>) -> Effective {
+        match word {
+            Some(Self::Now) => Effective::Now,
+            None => Effective::Fair,
+        }
+    }
+}
+
+/// A change of level that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LevelSetBody {
+    #[schema(example = "basic")]
+    previous_level: String,
+    /// The level that takes over at the next period, and when; null when the change holds now.
+    #[schema(required = true)]
+    pending: Option<PendingBody>,
+    /// Counts the user's changes of level.
+    level_version: u32,
+    quota: QuotaBody,
+}
+
+/// A level that takes over later.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PendingBody {
+    membership_level: String,
+    effective_at: String,
+}
+
+/// Gives a user another level; what is used stays used.
+#[utoipa::path(
+    put, path = "/api/chat/quota/membership", tag = "membership", operation_id = "updateQuotaForMembership",
+    request_body = SetLevelBody,
+    responses(
+        (status = 200, description = "Changed", body = LevelSetBody),
+        Refused,
+        RefusedBody,
+    ),
+    security(("admin" = [])),
+)]
+pub(crate) async fn change(
+    Admin(by): Admin,
+    State(gate): State<Gate>,
+    Body(body): Body<SetLevelBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let request = ChangeLevel {
+        user: UserId::parse(&body.user_uuid)?,
+        level: LevelName::parse(&body.membership_level)?,
+        effective: EffectiveWord::effective(body.effective),
+        if_version: None,
+        author: Author::program(&by, body.reason.as_deref())?,
+    };
+    let changed = gate.change_level(request).await?;
+    Ok(Json(LevelSetBody {
+        previous_level: level_name(&gate, changed.previous),
+        pending: changed.pending.map(|code| PendingBody {
+            membership_level: level_name(&gate, code),
+            effective_at: rfc3339(gate.calendar().period_end(changed.quota.period)),
+        }),
+        level_version: changed.level_version,
+        quota: QuotaBody::new(&gate, &changed.quota),
+    }))
+}

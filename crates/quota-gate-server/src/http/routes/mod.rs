@@ -1,0 +1,11 @@
+//! The handlers, one file per resource: wire shapes, then what extracts, calls the gate, and maps.
+
+pub(crate) mod admin;
+pub(crate) mod authorize;
+pub(crate) mod consume;
+pub(crate) mod health;
+pub(crate) mod level;
+pub(crate) mod quota;
+pub(crate) mod quota_stream;
+pub(crate) mod reservations;
+pub(crate) mod reset;

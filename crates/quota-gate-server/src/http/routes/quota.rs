@@ -1,0 +1,26 @@
+//! `GET /api/chat/quota`.
+
+use axum::{Json, extract::State, http::header, response::IntoResponse};
+use quota_gate::gate::Gate;
+
+use crate::http::{
+    answers::{headers::rate_limit, problem::Problem, quota::QuotaBody, refusals::Refused},
+    auth::Caller,
+};
+
+/// The quota of the user of the JWT; or, for a chat service, of the user in `X-User-Id`.
+#[utoipa::path(
+    get, path = "/api/chat/quota", tag = "quota", operation_id = "getQuota",
+    params(("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks")),
+    responses(
+        (status = 200, description = "The quota", body = QuotaBody),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("user" = []), ("service" = [])),
+)]
+pub(crate) async fn quota(State(gate): State<Gate>, Caller(user): Caller) -> Result<impl IntoResponse, Problem> {
+    let quota = gate.quota(&user).await?;
+    let headers = rate_limit(&quota, gate.calendar());
+    Ok(([(header::CACHE_CONTROL, "no-store")], headers, Json(QuotaBody::new(&gate, &quota))))
+}

@@ -1,0 +1,82 @@
+//! `GET /api/chat/quota/stream`: a user's quota, now and after each change, as server-sent events.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+
+use crate::http::answers::quota::QuotaBody;
+use crate::http::{
+    answers::{problem::Problem, refusals::Refused},
+    auth::Caller,
+    state::{AppState, Readiness},
+};
+use quota_gate::{domain::quota::Quota, gate::Gate, jobs::quota_watcher::QuotaWatcher};
+
+/// A stream ends after this time, and its client comes again, with a JWT that is still good.
+const LIFETIME: Duration = Duration::from_mins(15);
+/// How soon a client comes again whose stream ended.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The user's quota, now and after each change, until the client goes.
+///
+/// Events are named `quota`; their data is what `GET /api/chat/quota` answers, their id its version: of two, the one with the
+/// higher version is newer. A browser reads them by `fetch`, for an `EventSource` cannot send the JWT.
+#[utoipa::path(
+    get, path = "/api/chat/quota/stream", tag = "quota", operation_id = "streamQuota",
+    params(("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks")),
+    responses(
+        (status = 200, description = "Events with the quota", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("user" = []), ("service" = [])),
+)]
+pub(crate) async fn stream_quota(
+    State(state): State<AppState>,
+    State(gate): State<Gate>,
+    State(quota_watcher): State<QuotaWatcher>,
+    State(readiness): State<Arc<Readiness>>,
+    Caller(user): Caller,
+) -> Result<Response, Problem> {
+    let permit = state.stream_permit()?;
+    let receiver = quota_watcher.watch(&user).await?;
+    let events = stream::unfold((receiver, true), |(mut receiver, is_first)| async move {
+        if !is_first {
+            receiver.changed().await.ok()?;
+        }
+        let quota = receiver.borrow_and_update().clone();
+        Some((quota, (receiver, false)))
+    });
+    let events = events.map(move |quota| {
+        let _for_as_long_as_it_lasts = &permit;
+        Ok::<_, Infallible>(event(&gate, &quota))
+    });
+    let stopping = readiness.stopping.clone();
+    let over = async move {
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = sleep(LIFETIME) => {}
+        }
+    };
+    let mut response = Sse::new(events.take_until(over)).keep_alive(KeepAlive::default()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx would gather events until it has a buffer full of them.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn event(gate: &Gate, quota: &Quota) -> Event {
+    let event = Event::default().event("quota").id(quota.version.to_string()).retry(RETRY);
+    let body = serde_json::to_string(&QuotaBody::new(gate, quota)).unwrap_or_default();
+    event.data(body)
+}

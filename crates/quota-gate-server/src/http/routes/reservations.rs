@@ -1,0 +1,293 @@
+//! `POST /api/chat/quota/reservations` and what settles them: commit, release, extend.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::SecondsFormat;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::answers::quota::{PassedWord, QuotaBody, QuotaExceeded};
+use crate::http::{
+    answers::{
+        headers::rate_limit,
+        problem::Problem,
+        refusals::{Refused, RefusedBody},
+    },
+    auth::Service,
+    extract::{Body, IdempotencyHeader, ReservationId, cost},
+};
+use quota_gate::{
+    domain::{
+        ap::Ap,
+        decision::{Decision, Passed, Reserved, Settled},
+        hold::Ttl,
+        model_name::ModelName,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    gate::{Commit, Gate, Reserve},
+};
+
+/// A message to hold AP for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ReserveBody {
+    #[schema(example = "0f8fad5b-d9cb-469f-a165-70867728950e", pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    user_uuid: String,
+    /// The conversation.
+    #[schema(example = "chat-42", min_length = 1, max_length = 128)]
+    session_id: String,
+    /// What the message costs at most; 1 when not given.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    ap: Option<i64>,
+    /// How long to hold it; 60 when not given.
+    #[schema(minimum = 1, maximum = 900)]
+    ttl_seconds: Option<i64>,
+}
+
+/// What was generated.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CommitBody {
+    /// What it cost; all that is held, when not given.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    ap: Option<i64>,
+    /// Tokens that the model counted.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    tokens: Option<i64>,
+    /// The model that wrote the answer, for the usage log.
+    #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
+    model: Option<String>,
+}
+
+/// How long to go on holding.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ExtendBody {
+    /// From now; 60 when not given. A hold never ends sooner than it would have.
+    #[schema(minimum = 1, maximum = 900)]
+    ttl_seconds: Option<i64>,
+}
+
+/// AP that is held.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReservationBody {
+    /// Names the reservation from now on; null when the rollout let the message through: there is nothing to settle.
+    #[schema(required = true)]
+    reservation_id: Option<String>,
+    /// What is held.
+    ap: u32,
+    /// When it goes back by itself; null when nothing is held.
+    #[schema(required = true)]
+    expires_at: Option<String>,
+    /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
+    replayed: bool,
+    /// Redis is away: nothing is held, the message was let through by what Postgres knows.
+    degraded: bool,
+    /// Why the rollout let it through, with nothing held; null when it was decided.
+    #[schema(required = true)]
+    passed: Option<PassedWord>,
+    /// Null when nothing was asked of the stores.
+    #[schema(required = true)]
+    quota: Option<QuotaBody>,
+}
+
+/// A reservation that was charged.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CommittedBody {
+    /// What was charged.
+    charged: u32,
+    /// What the quota no longer covers: recorded, never charged.
+    overage: u32,
+    /// It had expired: only what was still free was charged.
+    late: bool,
+    /// It had been committed before.
+    replayed: bool,
+    quota: QuotaBody,
+}
+
+/// A reservation that was given back.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ReleasedBody {
+    /// It had been released before, or was over long ago.
+    pub(crate) replayed: bool,
+    pub(crate) quota: QuotaBody,
+}
+
+/// A settlement that is made when Redis is back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AcceptedBody {
+    /// Always true: it will be made, once.
+    accepted: bool,
+}
+
+/// Holds AP for a message, if the user's quota covers it.
+#[utoipa::path(
+    post, path = "/api/chat/quota/reservations", tag = "messages", operation_id = "reserve",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
+    request_body = ReserveBody,
+    responses(
+        (status = 200, description = "Let through by the rollout: nothing is held", body = ReservationBody),
+        (status = 201, description = "Held", body = ReservationBody),
+        (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "QUOTA_EXCEEDED: nothing was held", body = QuotaExceeded, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
+    ),
+    security(("service" = [])),
+)]
+pub(crate) async fn reserve(
+    _: Service,
+    State(gate): State<Gate>,
+    IdempotencyHeader(idempotency_key): IdempotencyHeader,
+    Body(body): Body<ReserveBody>,
+) -> Result<Response, Problem> {
+    let request = Reserve {
+        user: UserId::parse(&body.user_uuid)?,
+        session: SessionId::parse(&body.session_id)?,
+        ap: cost(body.ap)?,
+        ttl: ttl(body.ttl_seconds)?,
+        idempotency_key,
+    };
+    match gate.reserve(request).await? {
+        Decision::Allowed(reserved) => {
+            let id = gate.reservation_id(&reserved.reservation);
+            let location = format!("/api/chat/quota/reservations/{id}");
+            let body = ReservationBody::new(&gate, &reserved, id);
+            let headers = rate_limit(&reserved.quota, gate.calendar());
+            Ok((StatusCode::CREATED, [(header::LOCATION, location)], headers, Json(body)).into_response())
+        }
+        Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+        Decision::Passed(passed) => Ok(Json(ReservationBody::passed(&gate, &passed)).into_response()),
+    }
+}
+
+/// Charges what was generated and gives the rest back. Safe to repeat.
+#[utoipa::path(
+    post, path = "/api/chat/quota/reservations/{id}/commit", tag = "messages", operation_id = "commit",
+    params(("id" = String, Path, description = "The reservationId")),
+    request_body = CommitBody,
+    responses(
+        (status = 200, description = "Charged", body = CommittedBody),
+        (status = 202, description = "Redis is away: it is charged later, once", body = AcceptedBody),
+        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: it was released", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "RESERVATION_EXPIRED: nothing was charged", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "MISMATCH: it was committed with another cost", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
+    ),
+    security(("service" = [])),
+)]
+pub(crate) async fn commit(
+    _: Service,
+    State(gate): State<Gate>,
+    ReservationId(id): ReservationId,
+    Body(body): Body<CommitBody>,
+) -> Result<Response, Problem> {
+    let commit = Commit {
+        ap: body.ap.map(Ap::cost).transpose()?,
+        tokens: Tokens::new(body.tokens.unwrap_or(0))?,
+        model: body.model.as_deref().map(ModelName::parse).transpose()?,
+    };
+    let Settled::Now(committed) = gate.commit(&id, commit).await? else { return Ok(accepted()) };
+    let body = CommittedBody {
+        charged: committed.charged.get(),
+        overage: committed.overage.get(),
+        late: committed.late,
+        replayed: committed.replayed,
+        quota: QuotaBody::new(&gate, &committed.quota),
+    };
+    Ok((rate_limit(&committed.quota, gate.calendar()), Json(body)).into_response())
+}
+
+/// Gives the AP back, because nothing was generated. Safe to repeat.
+#[utoipa::path(
+    post, path = "/api/chat/quota/reservations/{id}/release", tag = "messages", operation_id = "release",
+    params(("id" = String, Path, description = "The reservationId")),
+    responses(
+        (status = 200, description = "Given back", body = ReleasedBody),
+        (status = 202, description = "Redis is away: it is given back later", body = AcceptedBody),
+        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: it was committed", body = Problem, content_type = "application/problem+json"),
+        Refused,
+    ),
+    security(("service" = [])),
+)]
+pub(crate) async fn release(
+    _: Service,
+    State(gate): State<Gate>,
+    ReservationId(id): ReservationId,
+) -> Result<Response, Problem> {
+    let Settled::Now(released) = gate.release(&id).await? else { return Ok(accepted()) };
+    let body = ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &released.quota) };
+    Ok((rate_limit(&released.quota, gate.calendar()), Json(body)).into_response())
+}
+
+/// Keeps AP held while its message is generated. The answer has a new reservationId: use it from now on.
+#[utoipa::path(
+    post, path = "/api/chat/quota/reservations/{id}/extend", tag = "messages", operation_id = "extend",
+    params(("id" = String, Path, description = "The reservationId")),
+    request_body = ExtendBody,
+    responses(
+        (status = 200, description = "Held for longer", body = ReservationBody),
+        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: it is settled", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "RESERVATION_EXPIRED: it can still be committed", body = Problem, content_type = "application/problem+json"),
+        Refused,
+        RefusedBody,
+    ),
+    security(("service" = [])),
+)]
+pub(crate) async fn extend(
+    _: Service,
+    State(gate): State<Gate>,
+    ReservationId(id): ReservationId,
+    Body(body): Body<ExtendBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let reserved = gate.extend(&id, ttl(body.ttl_seconds)?).await?;
+    let id = gate.reservation_id(&reserved.reservation);
+    Ok((rate_limit(&reserved.quota, gate.calendar()), Json(ReservationBody::new(&gate, &reserved, id))))
+}
+
+impl ReservationBody {
+    fn new(gate: &Gate, reserved: &Reserved, id: String) -> Self {
+        Self {
+            reservation_id: Some(id),
+            ap: reserved.reservation.ap.get(),
+            expires_at: Some(reserved.reservation.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            replayed: reserved.replayed,
+            degraded: reserved.degraded,
+            passed: None,
+            quota: Some(QuotaBody::new(gate, &reserved.quota)),
+        }
+    }
+
+    fn passed(gate: &Gate, passed: &Passed) -> Self {
+        Self {
+            reservation_id: None,
+            ap: 0,
+            expires_at: None,
+            replayed: false,
+            degraded: false,
+            passed: Some(passed.into()),
+            quota: passed.quota().map(|quota| QuotaBody::new(gate, quota)),
+        }
+    }
+}
+
+fn accepted() -> Response {
+    (StatusCode::ACCEPTED, Json(AcceptedBody { accepted: true })).into_response()
+}
+
+fn ttl(seconds: Option<i64>) -> Result<Ttl, Problem> {
+    Ok(seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?)
+}

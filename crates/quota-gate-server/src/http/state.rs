@@ -1,0 +1,202 @@
+//! What every handler can reach.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::FromRef;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    billing::Billing,
+    http::{
+        Auth, RateLimits,
+        answers::problem::{Code, Problem},
+    },
+    openai::Proxy,
+};
+use quota_gate::{
+    audit::verify::Verifier,
+    domain::model_costs::ModelCosts,
+    gate::Gate,
+    jobs::{health::HealthCheck, quota_watcher::QuotaWatcher, resetter::Resetter, rollout_sync::RolloutSync},
+};
+use quota_gate_axum::Settlements;
+
+/// What every handler can reach. One pointer: a request clones it several times, on every core.
+#[derive(Clone)]
+pub struct AppState(Arc<Parts>);
+
+struct Parts {
+    gate: Gate,
+    auth: Arc<Auth>,
+    rate_limits: Arc<RateLimits>,
+    resetter: Arc<Resetter>,
+    health: Arc<HealthCheck>,
+    rollout_sync: Arc<RolloutSync>,
+    verifier: Arc<Verifier>,
+    quota_watcher: QuotaWatcher,
+    costs: Arc<ModelCosts>,
+    expiring: Settlements,
+    readiness: Arc<Readiness>,
+    metrics: Option<PrometheusHandle>,
+    proxy: Option<Proxy>,
+    billing: Option<Arc<Billing>>,
+    permits: RequestPermits,
+}
+
+/// How much at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most requests at work.
+    pub requests_in_flight_max: usize,
+    /// Most streams of quotas besides them.
+    pub quota_streams_max: usize,
+    /// Most settlements at work besides them.
+    pub settlements_in_flight_max: usize,
+    /// A request that takes longer is answered 503.
+    pub request_timeout: Duration,
+    /// Longest request body.
+    pub body_bytes_max: usize,
+}
+
+/// Permits for requests at work.
+#[derive(Debug)]
+pub(crate) struct RequestPermits {
+    pub(crate) requests: Semaphore,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) settlements: Semaphore,
+    pub(crate) limits: Limits,
+}
+
+/// May the gate be sent requests?
+#[derive(Debug, Default)]
+pub struct Readiness {
+    /// Cancelled when the gate begins to stop: readiness goes down first.
+    pub stopping: CancellationToken,
+}
+
+impl AppState {
+    /// Puts it together.
+    #[must_use]
+    pub fn new(
+        gate: Gate,
+        (auth, rate_limits): (Auth, Arc<RateLimits>),
+        (resetter, health, rollout_sync, quota_watcher, verifier): (
+            Resetter,
+            HealthCheck,
+            RolloutSync,
+            QuotaWatcher,
+            Verifier,
+        ),
+        readiness: Readiness,
+        metrics: Option<PrometheusHandle>,
+        (costs, proxy, billing): (ModelCosts, Option<Proxy>, Option<Billing>),
+        limits: Limits,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            gate,
+            auth: Arc::new(auth),
+            rate_limits,
+            resetter: Arc::new(resetter),
+            health: Arc::new(health),
+            rollout_sync: Arc::new(rollout_sync),
+            verifier: Arc::new(verifier),
+            quota_watcher,
+            costs: Arc::new(costs),
+            expiring: Settlements::default(),
+            readiness: Arc::new(readiness),
+            metrics,
+            proxy,
+            billing: billing.map(Arc::new),
+            permits: RequestPermits {
+                requests: Semaphore::new(limits.requests_in_flight_max),
+                streams: Arc::new(Semaphore::new(limits.quota_streams_max)),
+                settlements: Semaphore::new(limits.settlements_in_flight_max),
+                limits,
+            },
+        }))
+    }
+
+    /// Waits until everything is settled that is the gate's to settle. To be awaited after the last request.
+    pub async fn settled(&self) {
+        self.0.expiring.finished().await;
+        if let Some(proxy) = &self.0.proxy {
+            proxy.settlements().finished().await;
+        }
+    }
+
+    /// Holds that are charged at their expiry.
+    pub(crate) fn expiring(&self) -> &Settlements {
+        &self.0.expiring
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.permits.limits
+    }
+
+    pub(crate) fn permits(&self) -> &RequestPermits {
+        &self.0.permits
+    }
+
+    /// A place for one more stream.
+    pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let streams = Arc::clone(&self.0.permits.streams);
+        streams
+            .try_acquire_owned()
+            .map_err(|_| Problem::unavailable("too many streams are open; poll the quota instead"))
+    }
+
+    pub(crate) fn rate_limits(&self) -> &RateLimits {
+        &self.0.rate_limits
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.readiness.stopping.is_cancelled()
+    }
+
+    /// The proxy, if there is one.
+    pub(crate) fn proxy(&self) -> Result<&Proxy, Problem> {
+        self.0.proxy.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
+    }
+
+    /// What understands billing's events, if there is something.
+    pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
+        self.0.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
+    }
+
+    /// What `/metrics` shows.
+    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.0.metrics.as_ref()
+    }
+}
+
+macro_rules! reachable {
+    ($($field:ident: $type:ty),* $(,)?) => {
+        $(
+            impl FromRef<AppState> for $type {
+                fn from_ref(state: &AppState) -> Self {
+                    state.0.$field.clone()
+                }
+            }
+        )*
+    };
+}
+
+reachable! {
+    gate: Gate,
+    auth: Arc<Auth>,
+    resetter: Arc<Resetter>,
+    health: Arc<HealthCheck>,
+    rollout_sync: Arc<RolloutSync>,
+    verifier: Arc<Verifier>,
+    quota_watcher: QuotaWatcher,
+    costs: Arc<ModelCosts>,
+    readiness: Arc<Readiness>,
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").field("gate", &self.0.gate).finish_non_exhaustive()
+    }
+}

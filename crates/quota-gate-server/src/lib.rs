@@ -1,0 +1,24 @@
+//! The program `quota-gate`: everything around the library that a service needs.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | [`http`] | routes, answers, authentication, the server loop |
+//! | [`openai`] | the proxy to an OpenAI-compatible API |
+//! | [`envoy`] | Envoy's `RateLimitService` over gRPC |
+//! | [`billing`] | levels that follow subscriptions |
+//! | [`outbox`] | deliveries to other systems: webhooks, the old credits system |
+//! | [`outbound`] | HTTP requests that the gate itself makes |
+//! | [`app`], [`config`], [`telemetry`], [`shutdown`] | settings, and the process as a whole |
+//! | [`cli`] | the commands, one file each |
+
+pub mod app;
+pub mod billing;
+pub mod cli;
+pub mod config;
+pub mod envoy;
+pub mod http;
+pub mod openai;
+pub mod outbound;
+pub mod outbox;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,11 @@
+//! Parses, runs, exits. Everything else is in the library.
+
+use std::process::ExitCode;
+
+/// The batcher allocates small things at a high rate from several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    quota_gate_server::cli::run()
+}

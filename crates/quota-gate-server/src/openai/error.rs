@@ -1,0 +1,137 @@
+//! Errors as clients of OpenAI's API expect them: <https://platform.openai.com/docs/guides/error-codes>.
+
+use axum::{
+    Json,
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::http::answers::{
+    headers::rate_limit,
+    problem::{Code, Problem},
+    quota::DenialNumbers,
+};
+use quota_gate::{
+    domain::decision::Denied,
+    gate::{Gate, GateError},
+};
+use quota_gate_axum::Refusal;
+
+/// The official clients obey it before they look at the status: a 429 would be tried again otherwise.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// An error, as the official clients read it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OpenAiError {
+    error: ErrorBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorBody {
+    /// What is wrong, for people.
+    message: String,
+    /// The class of errors; `insufficient_quota` when the user's quota does not cover the message.
+    #[serde(rename = "type")]
+    #[schema(example = "insufficient_quota")]
+    kind: &'static str,
+    /// Always null.
+    #[schema(required = true)]
+    param: Option<String>,
+    /// The kind of problem, as in the gate's own answers. With `QUOTA_EXCEEDED` there are also `required`, `remaining`, `shortfall`,
+    /// `quotaResetAt` and `recommendedUpgrade`, as in a denial of the gate's own.
+    code: Code,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    quota: Option<DenialNumbers>,
+}
+
+impl OpenAiError {
+    /// A problem of the gate's, for these clients.
+    pub(crate) fn response(problem: Problem) -> Response {
+        let kind = match problem.code.status().as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
+        let (code, indeterminate) = (problem.code, problem.indeterminate);
+        let message = problem.detail.clone().unwrap_or_else(|| problem.title.to_owned());
+        // Status and headers are the problem's.
+        let (mut parts, _) = problem.into_response().into_parts();
+        parts.headers.remove(header::CONTENT_TYPE);
+        parts.headers.remove(header::CONTENT_LENGTH);
+        if indeterminate {
+            // It may have been generated and charged.
+            parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        let error = ErrorBody { message, kind, param: None, code, quota: None };
+        (parts.status, parts.headers, Json(Self { error })).into_response()
+    }
+
+    fn denied(gate: &Gate, denied: &Denied) -> Response {
+        let (required, remaining) = (denied.required, denied.quota.remaining());
+        let message = format!(
+            "Your chat quota does not cover this message: it costs {} AP, and {} AP are left until the quota is reset.",
+            required.get(),
+            remaining.get()
+        );
+        let quota = DenialNumbers::new(gate, denied);
+        let (kind, code) = ("insufficient_quota", Code::QuotaExceeded);
+        let error = ErrorBody { message, kind, param: None, code, quota: Some(quota) };
+        let headers = rate_limit(&denied.quota, gate.calendar());
+        (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(Self { error })).into_response()
+    }
+}
+
+/// What both ways to ask a model may answer, described once for the contract.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is only described, never made")]
+pub(crate) enum Relayed {
+    #[response(status = 200, description = "The upstream's answer, whole or as server-sent events")]
+    Answered(serde_json::Value),
+    #[response(status = 400, description = "INVALID_REQUEST, or what the upstream says")]
+    InvalidRequest(OpenAiError),
+    #[response(status = 401, description = "UNAUTHENTICATED")]
+    Unauthenticated(OpenAiError),
+    #[response(status = 403, description = "FORBIDDEN")]
+    Forbidden(OpenAiError),
+    #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
+    NoUpstream(OpenAiError),
+    #[response(status = 413, description = "PAYLOAD_TOO_LARGE")]
+    TooLarge(OpenAiError),
+    #[response(
+        status = 429,
+        description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says"
+    )]
+    Exceeded(OpenAiError),
+    #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
+    UpstreamFailed(OpenAiError),
+    #[response(status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged")]
+    Unavailable(OpenAiError),
+    #[response(status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged")]
+    UpstreamTimeout(OpenAiError),
+}
+
+/// The answer to a message that is not let through.
+pub(crate) fn refuse(gate: &Gate, refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::Denied(denied) => OpenAiError::denied(gate, &denied),
+        Refusal::Failed(error) => OpenAiError::response(Problem::from_hold(error)),
+    }
+}
+
+impl Problem {
+    /// Of a message that was not let through: a hold whose answer was lost goes back by itself, so trying again is safe.
+    fn from_hold(error: GateError) -> Self {
+        match error {
+            GateError::Indeterminate { .. } => {
+                tracing::warn!(%error, "no decision");
+                Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
+            }
+            error => error.into(),
+        }
+    }
+}

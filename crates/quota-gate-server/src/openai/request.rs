@@ -1,0 +1,162 @@
+//! What the gate reads of a request, and the one thing that it adds: that the upstream reports usage.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use axum::body::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::openai::unambiguous_keys::UnambiguousKeys;
+use quota_gate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts, model_name::ModelName};
+
+/// Most answers to one message.
+const ANSWERS_MAX: u32 = 128;
+
+/// Which of the two ways to ask a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Api {
+    ChatCompletions,
+    Responses,
+}
+
+/// A request that was understood.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// What it costs.
+    pub(crate) ap: Ap,
+    pub(crate) model: ModelName,
+    /// What to tell the upstream.
+    pub(crate) body: Bytes,
+    pub(crate) plan: Plan,
+}
+
+/// What to do with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) api: Api,
+    /// The client did not ask for usage: the event that reports it is not for it.
+    pub(crate) hides_usage: bool,
+}
+
+/// A member that is given twice is refused: the upstream might take the other one.
+#[derive(Deserialize)]
+struct Read<'a> {
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    stream: Option<bool>,
+    n: Option<u32>,
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+impl Generation {
+    pub(crate) fn read(api: Api, body: Bytes, costs: &ModelCosts) -> Result<Self, InvalidInput> {
+        let invalid = |rule: String| InvalidInput { field: "body", rule };
+        let read: Read<'_> = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+        let _: UnambiguousKeys = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+        let answers = if api == Api::ChatCompletions { read.n.unwrap_or(1) } else { 1 };
+        if !(1..=ANSWERS_MAX).contains(&answers) {
+            return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
+        }
+        let model = ModelName::parse(&read.model)?;
+        // Each answer is a generation of its own.
+        let ap = Ap::cost(i64::from(costs.of(&read.model).get()) * i64::from(answers))?;
+        let asks_for_usage = read.stream_options.is_some_and(|options| options.include_usage == Some(true));
+        let hides_usage = api == Api::ChatCompletions && read.stream == Some(true) && !asks_for_usage;
+        let body = if hides_usage { with_usage(&body).map_err(|error| invalid(error.to_string()))? } else { body };
+        Ok(Self { ap, model, body, plan: Plan { api, hides_usage } })
+    }
+}
+
+/// The same request, with `stream_options.include_usage`; whatever else it says is left as it was written.
+fn with_usage(body: &[u8]) -> serde_json::Result<Bytes> {
+    let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
+    let options = match members.get("stream_options") {
+        Some(options) => {
+            serde_json::from_str::<Option<BTreeMap<String, &RawValue>>>(options.get())?.unwrap_or_default()
+        }
+        None => BTreeMap::new(),
+    };
+    let yes = serde_json::value::to_raw_value(&true)?;
+    let mut options: BTreeMap<&str, &RawValue> = options.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    options.insert("include_usage", &yes);
+    let options = serde_json::value::to_raw_value(&options)?;
+    members.insert("stream_options".into(), &options);
+    serde_json::to_vec(&members).map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(api: Api, body: &str) -> Result<Generation, InvalidInput> {
+        let costs = ModelCosts::new(&[("default".to_owned(), 1), ("gpt-4o".to_owned(), 3)].into()).unwrap();
+        Generation::read(api, Bytes::copy_from_slice(body.as_bytes()), &costs)
+    }
+
+    #[test]
+    fn a_message_costs_what_its_model_costs_for_each_answer() {
+        for (body, ap) in
+            [(r#"{"model":"x"}"#, 1), (r#"{"model":"gpt-4o"}"#, 3), (r#"{"model":"gpt-\u0034o","n":5}"#, 15)]
+        {
+            assert_eq!(read(Api::ChatCompletions, body).unwrap().ap.get(), ap, "{body}");
+        }
+        assert_eq!(read(Api::Responses, r#"{"model":"gpt-4o","n":5}"#).unwrap().ap.get(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_or_can_be_read_in_two_ways_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"model":7}"#,
+            r#"{"model":""}"#,
+            r#"{"model":"cheap","model":"gpt-4o"}"#,
+            r#"{"model":"cheap","mod\u0065l":"gpt-4o"}"#,
+            r#"{"model":"cheap","Model":"gpt-4o"}"#,
+            r#"{"model":"cheap","MOD\u0045L":"gpt-4o"}"#,
+            r#"{"model":"cheap","N":128}"#,
+            r#"{"model":"cheap","ſtream":true}"#,
+            r#"{"model":"cheap","\u017ftream_optionS":null}"#,
+            r#"{"model":"x","n":0}"#,
+            r#"{"model":"x","n":129}"#,
+            r#"{"model":"x","stream":"yes"}"#,
+            r#"{"model":"x"} trailing"#,
+        ] {
+            assert!(read(Api::ChatCompletions, body).is_err(), "{body}");
+        }
+        // Elsewhere such a name is nobody's.
+        let elsewhere = r#"{"model":"x","metadata":{"Model":"y","N":2},"models":[],"s":1}"#;
+        assert!(read(Api::ChatCompletions, elsewhere).is_ok());
+    }
+
+    #[test]
+    fn a_stream_is_asked_to_report_usage_and_nothing_else_changes() {
+        let body = r#"{"model":"x","stream":true,"seed":12345678901234567890123,"stream_options":{"other":1.50}}"#;
+        let asked = read(Api::ChatCompletions, body).unwrap();
+        assert!(asked.plan.hides_usage);
+        let text = std::str::from_utf8(&asked.body).unwrap();
+        assert!(text.contains("12345678901234567890123") && text.contains("1.50"), "{text}");
+        let options = serde_json::from_str::<Value>(text).unwrap()["stream_options"].clone();
+        assert_eq!(options, json!({"other": 1.5, "include_usage": true}));
+        for (api, body) in [
+            (Api::ChatCompletions, r#"{"model":"x","stream":true,"stream_options":{"include_usage":true}}"#),
+            (Api::ChatCompletions, r#"{"model":"x"}"#),
+            (Api::Responses, r#"{"model":"x","stream":true}"#),
+        ] {
+            let plain = read(api, body).unwrap();
+            assert!(!plain.plan.hides_usage && plain.body == body.as_bytes(), "{body}");
+        }
+        for options in ["null", "{}", r#"{"include_usage":false}"#] {
+            let body = format!(r#"{{"model":"x","stream":true,"stream_options":{options}}}"#);
+            assert!(read(Api::ChatCompletions, &body).unwrap().plan.hides_usage, "{options}");
+        }
+    }
+}

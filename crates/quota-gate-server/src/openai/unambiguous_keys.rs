@@ -1,0 +1,47 @@
+//! Names that only some readers tell apart: Go's JSON takes `Model` for `model`, and the last one counts.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
+
+/// The members of a request that the gate reads.
+const READ: [&str; 4] = ["model", "n", "stream", "stream_options"];
+
+/// An object without a member that an upstream could take for one of [`READ`].
+pub(crate) struct UnambiguousKeys;
+
+/// Not copied, unless it is escaped.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for UnambiguousKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UnambiguousKeys {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        while let Some((Name(name), IgnoredAny)) = members.next_entry::<Name<'de>, IgnoredAny>()? {
+            if let Some(meant) = READ.iter().find(|meant| name != **meant && is_same_to_go(&name, meant)) {
+                return Err(A::Error::custom(format!("a member is called almost `{meant}`")));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Case is folded as Unicode has it, where the long s is an s.
+fn is_same_to_go(name: &str, read: &str) -> bool {
+    let folded = |letter: char| if letter == 'ſ' { 's' } else { letter.to_ascii_lowercase() };
+    name.chars().map(folded).eq(read.chars())
+}

@@ -1,0 +1,54 @@
+//! Dual writes: hands each charge to the old credits system too, while both are in use.
+//!
+//! It follows the log, not the requests: a charge is on its way with its row, in the same transaction.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::outbox::{Outbox, old_credits::OldCredits};
+use quota_gate::store::postgres::{DualWrite, Postgres, PostgresError};
+
+/// The charges, and who gets them.
+#[derive(Debug, Clone)]
+pub struct DualWrites {
+    /// Has them.
+    pub postgres: Postgres,
+    /// Gets them.
+    pub old: OldCredits,
+}
+
+impl Outbox for DualWrites {
+    type Item = DualWrite;
+    const ITEMS: &'static str = "charges for the old credits system";
+    const TRIES: &'static str = "quota_gate_dual_writes_total";
+    const WAITING: &'static str = "quota_gate_dual_writes_waiting";
+
+    fn id_and_attempts(charge: &DualWrite) -> (Uuid, i32) {
+        (charge.event, charge.attempts)
+    }
+
+    async fn claim(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<DualWrite>, PostgresError> {
+        self.postgres.claim_dual_writes(now, until, limit).await
+    }
+
+    async fn hand_over(&self, charge: &DualWrite, _: DateTime<Utc>) -> Result<(), String> {
+        self.old.hand_over(charge).await
+    }
+
+    async fn taken(&self, event: Uuid, _: DateTime<Utc>) -> Result<(), PostgresError> {
+        self.postgres.dual_write_done(event).await
+    }
+
+    async fn refused(&self, event: Uuid, due_at: DateTime<Utc>, error: &str) -> Result<(), PostgresError> {
+        self.postgres.dual_write_failed(event, due_at, error).await
+    }
+
+    async fn waiting(&self, _: DateTime<Utc>) -> Result<u64, PostgresError> {
+        self.postgres.dual_writes_waiting().await
+    }
+}

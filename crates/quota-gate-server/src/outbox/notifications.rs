@@ -1,0 +1,55 @@
+//! Notifications: tells the product's own systems of thresholds, resets and levels.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::outbox::{Outbox, webhook::Webhook};
+use quota_gate::store::postgres::{Notification, Postgres, PostgresError};
+
+/// A threshold is told once per period, so what was told is remembered for longer than one.
+const KEPT: TimeDelta = TimeDelta::days(62);
+
+/// The notifications, and who gets them.
+#[derive(Debug, Clone)]
+pub struct Notifications {
+    /// Has them.
+    pub postgres: Postgres,
+    /// Gets them.
+    pub webhook: Webhook,
+}
+
+impl Outbox for Notifications {
+    type Item = Notification;
+    const ITEMS: &'static str = "notifications";
+    const TRIES: &'static str = "quota_gate_notifications_total";
+    const WAITING: &'static str = "quota_gate_notifications_waiting";
+
+    fn id_and_attempts(notification: &Notification) -> (Uuid, i32) {
+        (notification.id, notification.attempts)
+    }
+
+    async fn claim(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<Notification>, PostgresError> {
+        self.postgres.claim_notifications(now, until, limit).await
+    }
+
+    async fn hand_over(&self, notification: &Notification, now: DateTime<Utc>) -> Result<(), String> {
+        self.webhook.tell(notification, now).await
+    }
+
+    async fn taken(&self, id: Uuid, now: DateTime<Utc>) -> Result<(), PostgresError> {
+        self.postgres.notification_sent(id, now).await
+    }
+
+    async fn refused(&self, id: Uuid, due_at: DateTime<Utc>, error: &str) -> Result<(), PostgresError> {
+        self.postgres.notification_failed(id, due_at, error).await
+    }
+
+    async fn waiting(&self, now: DateTime<Utc>) -> Result<u64, PostgresError> {
+        self.postgres.tidy_notifications(now - KEPT).await
+    }
+}

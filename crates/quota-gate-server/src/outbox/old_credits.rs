@@ -1,0 +1,127 @@
+//! The old credits system, over HTTP: it is told of charges, and asked what users have used.
+//!
+//! `POST url` with `Idempotency-Key` and JSON; any 2xx takes the charge, and so does 409: it has it already. `GET url?userUuid=…&period=…`
+//! answers `{"used": 17}`.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, Method, Request, header};
+use bytes::Bytes;
+use chrono::SecondsFormat;
+use http_body_util::{BodyExt, Full, Limited};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::outbound::{Client, base_url, bearer, client, describe};
+use quota_gate::{
+    domain::{InvalidInput, calendar::Period, user_id::UserId},
+    store::postgres::DualWrite,
+};
+
+/// Longer answers are none of its answers.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How to reach it.
+#[derive(Debug, Clone, Copy)]
+pub struct OldCreditsOptions<'a> {
+    /// Where charges are posted to.
+    pub url: &'a str,
+    /// A bearer token, or nothing.
+    pub token: &'a str,
+    /// Longest time for one request.
+    pub timeout: Duration,
+}
+
+/// The old credits system. A cheap clone.
+#[derive(Clone)]
+pub struct OldCredits {
+    client: Client,
+    url: String,
+    authorization: Option<HeaderValue>,
+    timeout: Duration,
+}
+
+#[derive(Deserialize)]
+struct Balance {
+    used: i64,
+}
+
+impl OldCredits {
+    /// Checks the options. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// If the URL is none, or the token cannot be sent.
+    pub fn new(options: &OldCreditsOptions<'_>) -> Result<Self, InvalidInput> {
+        let invalid = |field: &'static str| move |rule: String| InvalidInput { field, rule };
+        let client = client(options.timeout).map_err(|error| invalid("dual_write.url")(error.to_string()))?;
+        let url = base_url(options.url).map_err(invalid("dual_write.url"))?;
+        let authorization = match options.token {
+            "" => None,
+            token => Some(bearer(token).map_err(invalid("dual_write.token"))?),
+        };
+        Ok(Self { client, url, authorization, timeout: options.timeout })
+    }
+
+    /// Tells it of a charge. Telling it again is harmless: it knows the event by its id.
+    ///
+    /// # Errors
+    /// With what went wrong, for people.
+    pub async fn hand_over(&self, charge: &DualWrite) -> Result<(), String> {
+        let event = charge.event.to_string();
+        let body = json!({
+            "eventId": event,
+            "userUuid": charge.user,
+            "sessionId": charge.session,
+            "ap": charge.ap,
+            "tokens": charge.tokens,
+            "chargedAt": charge.charged_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        });
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&self.url)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("idempotency-key", event)
+            .body(Full::new(Bytes::from(body.to_string())));
+        match self.ask(request).await? {
+            (200..300 | 409, _) => Ok(()),
+            (status, _) => Err(format!("it answers {status}")),
+        }
+    }
+
+    /// What it says that a user has used in a period.
+    ///
+    /// # Errors
+    /// With what went wrong, for people.
+    pub async fn used(&self, user: &UserId, period: Period) -> Result<i64, String> {
+        let uri = format!("{}?userUuid={user}&period={period}", self.url);
+        let request = Request::builder().method(Method::GET).uri(uri).body(Full::default());
+        match self.ask(request).await? {
+            (200..300, body) => {
+                let balance: Balance = serde_json::from_slice(&body).map_err(|error| format!("it answers {error}"))?;
+                Ok(balance.used)
+            }
+            (404, _) => Ok(0),
+            (status, _) => Err(format!("it answers {status}")),
+        }
+    }
+
+    async fn ask(&self, request: Result<Request<Full<Bytes>>, axum::http::Error>) -> Result<(u16, Bytes), String> {
+        let mut request = request.map_err(|error| error.to_string())?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let asking = async {
+            let response = self.client.request(request).await.map_err(|error| describe(&error))?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+        };
+        timeout(self.timeout, asking).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)))
+    }
+}
+
+impl std::fmt::Debug for OldCredits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OldCredits").field("url", &self.url).finish_non_exhaustive()
+    }
+}

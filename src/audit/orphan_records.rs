@@ -1,0 +1,45 @@
+//! Strays: records of users who have no row. A row is made before its record, so Postgres has lost it, with every charge of its user.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{
+    error::AuditError,
+    verify::{RecordDifference, Tail, Verifier},
+};
+use crate::domain::{partition::Partition, user_id::UserId};
+
+impl Verifier {
+    /// What records know of users whom Postgres does not, and the journal after the watermark does not say.
+    pub(super) async fn orphan_records(&self, partition: Partition) -> Result<Vec<RecordDifference>, AuditError> {
+        // A scan may show a record twice.
+        let mut found: BTreeMap<UserId, RecordDifference> = BTreeMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, users) = self.redis.scan_users(partition, cursor).await?;
+            let orphan_records = self.without_rows(users).await?;
+            if !orphan_records.is_empty() {
+                let (generation, view) = self.look(partition, &orphan_records.iter().collect::<Vec<_>>()).await?;
+                let tail = Tail::of(&view.tail);
+                let records: Vec<_> = orphan_records.iter().zip(view.records).collect();
+                // A flush may have made a row before the look: then the row says what the journal said.
+                let still: HashSet<UserId> = self.without_rows(orphan_records.clone()).await?.into_iter().collect();
+                for (user, record) in records.into_iter().filter(|(user, _)| still.contains(*user)) {
+                    let Some(record) = record else { continue };
+                    if let Some(difference) = tail.unknown(user, &record, generation) {
+                        found.insert(user.clone(), difference);
+                    }
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found.into_values().collect());
+            }
+        }
+    }
+
+    async fn without_rows(&self, users: Vec<UserId>) -> Result<Vec<UserId>, AuditError> {
+        let rows = self.postgres.rows_of(&users.iter().collect::<Vec<_>>()).await?.rows;
+        let known: HashSet<UserId> = rows.into_iter().map(|row| row.user).collect();
+        Ok(users.into_iter().filter(|user| !known.contains(user)).collect())
+    }
+}

@@ -1,0 +1,165 @@
+//! The repairer: makes the stores agree again after what the gate cannot have done itself, such as a restore of Postgres.
+//!
+//! It never takes a charge back, and never changes a number without a trace: charges that Postgres misses become rows of the log
+//! of kind `adjustment`; totals follow the log; a partition whose records miss charges is opened anew, so that users are loaded
+//! from Postgres, which knows more.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::{
+    error::AuditError,
+    verify::{RecordDifference, Verdict, Verifier},
+};
+use crate::{
+    domain::{
+        ap::Ap,
+        calendar::{Calendar, Period},
+        clock::Clock,
+        level::Levels,
+        partition::Partition,
+        usage::{Tokens, UsageEvent, UsageKind},
+        user_id::{SessionId, UserId},
+    },
+    gate::Gate,
+    store::postgres::Postgres,
+};
+
+/// What the session of an adjustment is called.
+const SESSION: &str = "verify --repair";
+
+/// Makes the stores agree.
+#[derive(Debug, Clone)]
+pub struct Repairer {
+    /// Finds what differs.
+    pub verifier: Verifier,
+    /// Opens partitions.
+    pub gate: Gate,
+    /// Takes adjustments.
+    pub postgres: Postgres,
+    /// Ends of periods.
+    pub calendar: Calendar,
+    /// The present.
+    pub clock: Clock,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Repaired {
+    /// Rows that were added to the log.
+    pub adjustments: u64,
+    /// Users whose totals were raised to the sum of the log.
+    pub totals: u64,
+    /// Sums by day, level and model that were made those of the log.
+    pub usage: u64,
+    /// Partitions that were opened anew.
+    pub reopened: u64,
+    /// What is left to people: what dead letters hold or may hold, and a total above the log that no period explains.
+    pub left: u64,
+}
+
+impl Repairer {
+    /// Postgres against itself first, then Redis against Postgres. One repair at a time.
+    ///
+    /// # Errors
+    /// If a store is away, or another repair is running. What was repaired stays repaired; verify again to see.
+    pub async fn repair(&self) -> Result<Repaired, AuditError> {
+        let lock = self.postgres.try_lock_repairs().await?;
+        let _alone = lock.ok_or(AuditError::Repairing)?;
+        let mut repaired = Repaired::default();
+        self.repair_totals(&mut repaired).await?;
+        repaired.usage = self.postgres.repair_usage().await?;
+        self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
+        Ok(repaired)
+    }
+
+    async fn repair_totals(&self, repaired: &mut Repaired) -> Result<(), AuditError> {
+        let levels = self.postgres.all_levels().await?;
+        let mut raised: BTreeSet<String> = BTreeSet::new();
+        for drift in self.postgres.drift().await? {
+            let Some(period) = drift.period else { continue };
+            if drift.logged > drift.total {
+                let (Ok(user), Some(of)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
+                let ap = drift.logged.abs_diff(drift.total);
+                let event = self.adjustment(&user, of, ap, &levels);
+                self.postgres.raise_period(&event, &levels, self.calendar, self.clock.now()).await?;
+                raised.insert(drift.user);
+            } else {
+                // The log misses rows: it is what people are shown, so it is completed; the totals stay.
+                let ap = u32::try_from(drift.total - drift.logged).unwrap_or(u32::MAX);
+                self.postgres.log_adjustment(&drift.user, period, ap, SESSION, self.clock.now()).await?;
+                repaired.adjustments += 1;
+            }
+        }
+        // Only now, for a log that was completed adds up to more.
+        for drift in self.postgres.drift().await? {
+            if drift.period.is_none() && drift.logged > drift.total {
+                self.postgres.raise_total(&drift.user, drift.logged - drift.total, self.clock.now()).await?;
+                raised.insert(drift.user);
+            }
+        }
+        repaired.totals = raised.len() as u64;
+        Ok(())
+    }
+
+    async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
+        let levels = self.postgres.all_levels().await?;
+        // What is still there no period explains.
+        repaired.left += verdict.drift.len() as u64;
+        let mut behind: BTreeSet<Partition> = BTreeSet::new();
+        for difference in &verdict.differences {
+            if difference.dead_letters > 0 {
+                repaired.left += 1;
+            } else if difference.used.0 < difference.used.1 || difference.total_used.0 < difference.total_used.1 {
+                behind.insert(self.gate.partitions().of(&difference.user));
+            } else if difference.unreadable {
+                // An adjustment, and the same charges again once a newer program reads the entry.
+                repaired.left += 1;
+            } else {
+                repaired.adjustments += self.adjust(difference, &levels).await?;
+            }
+        }
+        for partition in behind {
+            self.gate.leave_generation(partition, self.gate.generation(partition)).await?;
+            repaired.reopened += 1;
+        }
+        Ok(())
+    }
+
+    /// Charges that Redis has counted and Postgres does not know: what the period misses, and what earlier ones do.
+    async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
+        let of_period = found.used.0 - found.used.1;
+        let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);
+        let mut added = 0;
+        for (period, ap) in [(found.period, of_period), (found.period.previous(), of_others)] {
+            if ap == 0 {
+                continue;
+            }
+            let event = self.adjustment(&found.user, period, ap, levels);
+            self.postgres.adjust(&event, levels, self.calendar, self.clock.now()).await?;
+            added += 1;
+        }
+        Ok(added)
+    }
+
+    fn adjustment(&self, user: &UserId, period: Period, ap: u64, levels: &Levels) -> UsageEvent {
+        UsageEvent {
+            id: Uuid::new_v4(),
+            user: user.clone(),
+            session: SessionId::parse(SESSION).expect("a session id"),
+            level: levels.lowest().code,
+            period,
+            ap: Ap::new(u32::try_from(ap).unwrap_or(u32::MAX)),
+            overage: Ap::ZERO,
+            tokens: Tokens::ZERO,
+            model: None,
+            kind: UsageKind::Adjustment,
+            at: self.clock.now(),
+        }
+    }
+}
+
+fn period_of(id: i32) -> Option<Period> {
+    Period::from_id(u32::try_from(id).ok()?).ok()
+}

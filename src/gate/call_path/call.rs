@@ -1,0 +1,87 @@
+//! The way of one operation.
+//!
+//! Redis answers nearly always. When it does not know the user, the user is loaded from Postgres and the operation
+//! sent again with a seed before it. When the partition is not open in the generation that this gate named, the
+//! generation is learned from Postgres, or a new one opened, and the operation begins again.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::gate::{GateError, Inner};
+use crate::{
+    domain::{
+        partition::Partition,
+        quota::{Quota, Source},
+        user_id::UserId,
+    },
+    store::redis::{Answer, Operation, RedisError, Request},
+};
+
+impl Inner {
+    /// Carries out an operation, bringing the user or opening the partition where needed.
+    pub(in crate::gate) async fn call(
+        self: &Arc<Self>,
+        user: &UserId,
+        operation: Operation,
+    ) -> Result<Answer, GateError> {
+        let partition = self.partitions.of(user);
+        let deadline = Instant::now() + self.deadline;
+        loop {
+            let generation = self.batcher.generations().get(partition);
+            match self.call_in(None, partition, user, &operation).await {
+                Ok(answer) => return Ok(answer),
+                // Nothing happened, so beginning again is safe.
+                Err(RedisError::Stale) if Instant::now() < deadline => {
+                    self.recover_from_stale(partition, generation, deadline).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The same, but only in a generation that Postgres was asked about; STALE when it is over.
+    pub(in crate::gate) async fn call_in(
+        &self,
+        generation: Option<u32>,
+        partition: Partition,
+        user: &UserId,
+        operation: &Operation,
+    ) -> Result<Answer, RedisError> {
+        let request = Request { user: user.clone(), operation: operation.clone(), seed: None, generation };
+        if let Some(answer) = self.batcher.call(partition, request).await? {
+            return Ok(answer);
+        }
+        let loaded = self.loader.load(partition, user).await?;
+        self.batcher.generations().learn(partition, loaded.generation, None);
+        if generation.is_some_and(|needed| needed != loaded.generation) {
+            return Err(RedisError::Stale);
+        }
+        let request = Request {
+            user: user.clone(),
+            operation: operation.clone(),
+            seed: Some(loaded.seed),
+            generation: Some(loaded.generation),
+        };
+        let answer = self.batcher.call(partition, request).await?;
+        answer.ok_or_else(|| RedisError::NotExecuted(format!("user {user} is missing after a seed")))
+    }
+
+    /// The numbers of an answer.
+    pub(in crate::gate) fn quota_of(user: &UserId, answer: &Answer) -> Quota {
+        let record = &answer.record;
+        Quota {
+            user: user.clone(),
+            level: record.level,
+            period: record.period,
+            quota: record.quota,
+            used: record.used,
+            held: record.held,
+            used_today: record.used_today,
+            total_used: record.total_used,
+            version: record.version,
+            as_of: answer.as_of,
+            source: Source::Redis,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The loader: brings users into Redis whom Redis does not know.
+//!
+//! Each partition has a queue. What waits in it is loaded by one query, each user once however many wait for them:
+//! when a million users come at once after a loss, Postgres sees thousands of queries, not millions. While Postgres is away
+//! nobody waits: the breaker refuses, so that those who need it take no permits from those who do not.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tracing::Instrument;
+
+use crate::{
+    domain::{
+        calendar::Calendar,
+        clock::Clock,
+        level::Levels,
+        partition::{Partition, Partitions},
+        user_id::UserId,
+    },
+    store::{
+        breaker::Breaker,
+        postgres::{Loaded, NewUser, Postgres, QuotaRow},
+        redis::{RedisError, Seed, UserLevel},
+    },
+};
+
+/// Most users of one query: large enough to make the round trip cheap, small enough to answer in milliseconds.
+const USERS_PER_QUERY_MAX: usize = 512;
+
+/// Longest time for one query. A server that stands still does not end it by itself.
+const LOAD_MAX: Duration = Duration::from_secs(3);
+
+/// Most requests that wait for one partition. Past it the gate is loading slower than users arrive, and says so.
+const QUEUE_LENGTH_MAX: usize = 8_192;
+
+/// Loads users. A cheap clone.
+#[derive(Debug, Clone)]
+pub(in crate::gate) struct Loader {
+    queues: Arc<[mpsc::Sender<Job>]>,
+    breaker: Breaker,
+}
+
+/// A user as Postgres has them.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::gate) struct LoadedUser {
+    /// The partition's generation, from the same snapshot.
+    pub(in crate::gate) generation: u32,
+    pub(in crate::gate) seed: Seed,
+}
+
+#[derive(Debug)]
+struct Job {
+    user: UserId,
+    reply: oneshot::Sender<Result<LoadedUser, RedisError>>,
+}
+
+struct Worker {
+    breaker: Breaker,
+    partition: Partition,
+    queue: mpsc::Receiver<Job>,
+    postgres: Postgres,
+    clock: Clock,
+    calendar: Calendar,
+    levels: Arc<RwLock<Levels>>,
+}
+
+impl Loader {
+    pub(in crate::gate) fn start(
+        postgres: &Postgres,
+        partitions: Partitions,
+        clock: &Clock,
+        calendar: Calendar,
+        levels: &Arc<RwLock<Levels>>,
+    ) -> Self {
+        let breaker = Breaker::closed("postgres");
+        let queues = partitions
+            .all()
+            .map(|partition| {
+                let (sender, queue) = mpsc::channel(QUEUE_LENGTH_MAX);
+                let worker = Worker {
+                    breaker: breaker.clone(),
+                    partition,
+                    queue,
+                    postgres: postgres.clone(),
+                    clock: clock.clone(),
+                    calendar,
+                    levels: Arc::clone(levels),
+                };
+                tokio::spawn(worker.run());
+                sender
+            })
+            .collect();
+        Self { queues, breaker }
+    }
+
+    /// The user's row, made if there is none. Nothing has happened in Redis when this fails.
+    pub(in crate::gate) async fn load(&self, partition: Partition, user: &UserId) -> Result<LoadedUser, RedisError> {
+        if self.breaker.is_open() {
+            return Err(RedisError::NotLoaded("Postgres is away, and is being probed".into()));
+        }
+        let (reply, loaded) = oneshot::channel();
+        let job = Job { user: user.clone(), reply };
+        self.queues[partition.index()].try_send(job).map_err(|_| RedisError::Busy(QUEUE_LENGTH_MAX))?;
+        loaded.await.unwrap_or_else(|_| Err(RedisError::NotLoaded("the loader ended".into())))
+    }
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let mut jobs = Vec::with_capacity(USERS_PER_QUERY_MAX);
+        while self.queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
+            let mut waiting: HashMap<UserId, Vec<Job>> = HashMap::new();
+            for job in jobs.drain(..).filter(|job| !job.reply.is_closed()) {
+                waiting.entry(job.user.clone()).or_default().push(job);
+            }
+            if !waiting.is_empty() {
+                self.answer(waiting).await;
+            }
+        }
+    }
+
+    async fn answer(&self, mut waiting: HashMap<UserId, Vec<Job>>) {
+        let users: Vec<UserId> = waiting.keys().cloned().collect();
+        let failure =
+            match timeout(LOAD_MAX, self.load(&users).instrument(tracing::debug_span!("load", users = users.len())))
+                .await
+            {
+                Ok(Ok(loaded)) => {
+                    self.breaker.succeeded();
+                    for (user, loaded) in loaded {
+                        reply_all(waiting.remove(&user), &Ok(loaded));
+                    }
+                    RedisError::NotLoaded("Postgres did not return the row".into())
+                }
+                Ok(Err(error)) => {
+                    if error.is_retryable() {
+                        self.failed();
+                    }
+                    RedisError::NotLoaded(error.to_string())
+                }
+                Err(_) => {
+                    self.failed();
+                    RedisError::NotLoaded(format!("Postgres has not answered in {LOAD_MAX:?}"))
+                }
+            };
+        for jobs in waiting.into_values() {
+            reply_all(Some(jobs), &Err(failure.clone()));
+        }
+    }
+
+    fn failed(&self) {
+        let postgres = self.postgres.clone();
+        self.breaker.failed(move || {
+            let postgres = postgres.clone();
+            async move { matches!(timeout(LOAD_MAX, postgres.ping()).await, Ok(Ok(()))) }
+        });
+    }
+
+    async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {
+        let now = self.clock.now();
+        let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
+        let lowest = self.levels.read().expect("no panic under this lock").lowest().clone();
+        let first = NewUser { level: &lowest, period, reset_at: self.calendar.period_end(period), now };
+        let today = self.calendar.day_start(day);
+        let number = self.partition.number();
+        // Nearly everyone who is not in Redis has been here before.
+        let found = self.postgres.load(number, users, today).await?;
+        let known: HashSet<&UserId> = found.iter().flat_map(|found| &found.rows).map(|row| &row.user).collect();
+        let unknown: Vec<UserId> = users.iter().filter(|user| !known.contains(user)).cloned().collect();
+        metrics::counter!("quota_gate_cold_loads_total", "user" => "known").increment(known.len() as u64);
+        metrics::counter!("quota_gate_cold_loads_total", "user" => "new").increment(unknown.len() as u64);
+        let created = match unknown.as_slice() {
+            [] => None,
+            unknown => Some(self.postgres.load_or_create(number, unknown, &first, today).await?),
+        };
+        let seed = |row: &QuotaRow| Seed {
+            level: user_level(row),
+            used: row.used,
+            total_used: row.total_used,
+            day,
+            used_today: row.used_today,
+        };
+        // Each row with the generation of its own snapshot.
+        let seeds = |loaded: Loaded| {
+            let generation = loaded.generation;
+            loaded.rows.into_iter().map(move |row| (row.user.clone(), LoadedUser { generation, seed: seed(&row) }))
+        };
+        Ok(found.into_iter().chain(created).flat_map(seeds).collect())
+    }
+}
+
+/// The part of a row that a change of level changes.
+pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
+    UserLevel {
+        period: row.period,
+        level: row.level,
+        quota: row.quota,
+        pending: row.pending,
+        level_version: row.level_version,
+    }
+}
+
+fn reply_all(jobs: Option<Vec<Job>>, outcome: &Result<LoadedUser, RedisError>) {
+    for job in jobs.into_iter().flatten() {
+        // Whoever went away needs no answer.
+        let _ = job.reply.send(outcome.clone());
+    }
+}

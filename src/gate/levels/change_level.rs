@@ -1,0 +1,137 @@
+//! Membership: change a user's level. Postgres first, then Redis; a Redis failure is retried until it arrives, and
+//! when this gate ends before, by the level_sync of any other (`jobs/level_sync.rs`).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use crate::gate::{ChangeLevel, Gate, GateError, Inner, call_path::loader::user_level, error::unexpected};
+use crate::{
+    domain::{
+        InvalidInput,
+        decision::{LevelChanged, LevelPreview},
+        level::{Level, LevelName, Levels},
+        level_change::Timing,
+        user_id::UserId,
+    },
+    store::{
+        postgres::{NewUser, QuotaRow},
+        redis::{Answer, Operation, ReplyStatus},
+    },
+};
+
+/// How long to wait before telling Redis again.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+impl Gate {
+    /// Gives a user another level: up at once, down at the next period, or at once where asked.
+    ///
+    /// When this returns an error after Postgres took the change, Redis is still told, in the background.
+    ///
+    /// # Errors
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::LevelChanged`] when somebody else was faster,
+    /// [`GateError::Unavailable`] when Postgres or Redis is away.
+    pub async fn change_level(&self, request: ChangeLevel) -> Result<LevelChanged, GateError> {
+        let gate = &self.0;
+        let levels = self.levels();
+        let target = named(&levels, &request.level)?;
+        let now = gate.now();
+        let period = gate.calendar.period_at(now);
+        let first = NewUser { level: levels.lowest(), period, reset_at: gate.calendar.period_end(period), now };
+        let today = gate.calendar.day_start(gate.calendar.day_at(now));
+        let target = (target, request.effective);
+        let change = gate
+            .postgres
+            .change_level(&request.user, target, request.if_version, &request.author, &first, today)
+            .await?;
+        let change = change.ok_or(GateError::LevelChanged)?;
+
+        // The row is changed: from here on Redis has to hear of it, whether or not the caller still waits.
+        let this = self.clone();
+        let (user, row) = (request.user.clone(), change.after.clone());
+        let told = tokio::spawn(async move { this.0.tell_redis(&user, &row).await });
+        let Ok(told) = timeout(gate.deadline, told).await else {
+            let reason = "the level is changed, but Redis has not heard of it yet; it will".to_owned();
+            return Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(5) });
+        };
+        let answer = told.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
+        Ok(LevelChanged {
+            previous: change.before.level,
+            pending: change.after.pending,
+            level_version: change.after.level_version,
+            quota: Inner::quota_of(&request.user, &answer),
+        })
+    }
+}
+
+impl Gate {
+    /// What a change of level would do, as things stand; changes nothing.
+    ///
+    /// # Errors
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] when Postgres or Redis is away.
+    pub async fn preview_level(&self, request: &ChangeLevel) -> Result<LevelPreview, GateError> {
+        let gate = &self.0;
+        let levels = self.levels();
+        let target = named(&levels, &request.level)?;
+        let (before, _) = self.quota_and_holds(&request.user).await?;
+        let today = gate.calendar.day_start(gate.calendar.day_at(gate.now()));
+        let row = gate.postgres.find(&request.user, today).await?;
+        let (pending_before, level_version) = row.map_or((None, 0), |row| (row.pending, row.level_version));
+        let mut after = before.clone();
+        let timing = request.effective.timing(before.quota, target.quota);
+        let pending = match timing {
+            Timing::Now => {
+                (after.level, after.quota) = (target.code, target.quota);
+                None
+            }
+            Timing::NextPeriod => Some(target.code),
+        };
+        Ok(LevelPreview { before, pending_before, after, pending, level_version })
+    }
+}
+
+impl Gate {
+    /// Tells Redis of a membership that was changed in Postgres by other means, such as an import.
+    ///
+    /// # Errors
+    /// [`GateError::Unavailable`] if Postgres is away. Redis is asked until it answers.
+    pub async fn refresh_level(&self, user: &UserId) -> Result<(), GateError> {
+        let today = self.0.calendar.day_start(self.0.calendar.day_at(self.0.now()));
+        if let Some(row) = self.0.postgres.find(user, today).await? {
+            self.0.tell_redis(user, &row).await?;
+        }
+        Ok(())
+    }
+}
+
+fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidInput> {
+    levels.named(name.as_str()).ok_or_else(|| {
+        let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
+        InvalidInput::new("membershipLevel", format!("must be one of {}", known.join(", ")))
+    })
+}
+
+impl Inner {
+    /// Tells Redis, again and again until it has heard. A level version makes repeating harmless.
+    async fn tell_redis(self: &Arc<Self>, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            let answer = self.call(user, Operation::SetLevel(user_level(row))).await;
+            match answer {
+                Ok(answer) if answer.status == ReplyStatus::Ok => {
+                    if let Err(error) = self.postgres.note_told(user, row.level_version).await {
+                        tracing::warn!(%user, %error, "Redis will be told of this level once more");
+                    }
+                    return Ok(answer);
+                }
+                // The record's month is not over yet by the clock of Redis; it will be within the allowed skew.
+                Ok(answer) if answer.status == ReplyStatus::Behind => {}
+                Ok(answer) => return Err(unexpected("set-level", answer.status)),
+                Err(error) => tracing::warn!(%user, %error, "Redis has not heard of a level change yet"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+}

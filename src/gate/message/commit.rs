@@ -1,0 +1,99 @@
+//! Commit: charge what was generated, give the rest of the hold back.
+
+use chrono::{DateTime, Utc};
+
+use crate::gate::{
+    Commit, Gate, GateError, Inner, decision_metrics::Settlement, error::unexpected, message::settle::Settling,
+};
+use crate::{
+    domain::{
+        decision::{Committed, Settled},
+        hold::Reservation,
+    },
+    store::{
+        postgres::InboxKind,
+        redis::{Operation, ReplyStatus},
+    },
+};
+
+impl Gate {
+    /// Settles a hold by charging it. What the quota no longer covers is recorded as overage and never charged.
+    /// Repeating a commit is safe: it has the same answer, with `replayed`. While Redis is away Postgres accepts it.
+    ///
+    /// # Errors
+    /// [`GateError::AlreadySettled`] after a release, [`GateError::Mismatch`] after a commit of another cost,
+    /// [`GateError::ReservationExpired`] after the settle window, [`GateError::UnknownReservation`] for an id that no
+    /// gate has signed.
+    pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Settled<Committed>, GateError> {
+        let (_, reservation) = self.0.read_reservation(reservation_id)?;
+        match self.commit_now(&reservation, &commit, None).await {
+            Err(failed) if failed.is_transient() => {
+                self.accept_settlement(InboxKind::Commit, &reservation, commit, failed).await?;
+                Ok(Settled::Later)
+            }
+            outcome => outcome.map(Settled::Now),
+        }
+    }
+
+    /// The same, by Redis or not at all; as of when it was accepted, if it was.
+    pub(in crate::gate) async fn commit_now(
+        &self,
+        reservation: &Reservation,
+        commit: &Commit,
+        accepted_at: Option<DateTime<Utc>>,
+    ) -> Result<Committed, GateError> {
+        let gate = &self.0;
+        let ap = commit.ap.unwrap_or(reservation.ap);
+        let covered = gate.calendar.period_end(reservation.period) <= reservation.expires_at;
+        let operation = |adopt| Operation::Commit {
+            reservation: reservation.clone(),
+            ap,
+            tokens: commit.tokens,
+            model: commit.model.clone(),
+            covered,
+            adopt,
+            accepted_at,
+        };
+        let answer = match gate.settle(reservation, accepted_at, operation).await? {
+            Settling::Answered(answer) => answer,
+            Settling::CommittedBefore(logged) => {
+                if logged.ap.saturating_add(logged.overage) != ap {
+                    return Err(GateError::Mismatch(OTHER_COST));
+                }
+                return Ok(Committed {
+                    charged: logged.ap,
+                    overage: logged.overage,
+                    late: logged.late,
+                    replayed: true,
+                    quota: self.quota(&reservation.user).await?,
+                });
+            }
+        };
+        match answer.status {
+            ReplyStatus::Ok => {
+                let (charged, overage, late) = (answer.charged, answer.overage, answer.late);
+                if !answer.replayed {
+                    gate.decision_metrics.settled(Settlement::Committed { charged, overage, late });
+                }
+                Ok(Committed {
+                    charged: answer.charged,
+                    overage: answer.overage,
+                    late: answer.late,
+                    replayed: answer.replayed,
+                    quota: Inner::quota_of(&reservation.user, &answer),
+                })
+            }
+            ReplyStatus::Settled => Err(GateError::AlreadySettled("it was released")),
+            ReplyStatus::Mismatch => Err(GateError::Mismatch(OTHER_COST)),
+            ReplyStatus::Expired => {
+                metrics::counter!("quota_gate_commits_expired_total").increment(1);
+                tracing::warn!(user = %reservation.user, ap = ap.get(), hold = %reservation.hold,
+                    "a commit came after its settle window: nothing was charged");
+                Err(GateError::ReservationExpired("its settle window is over, so this commit charged nothing"))
+            }
+            other => Err(unexpected("commit", other)),
+        }
+    }
+}
+
+pub(in crate::gate) const OTHER_COST: &str = "this reservation was committed with another cost";

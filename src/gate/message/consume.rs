@@ -1,0 +1,101 @@
+//! Consume: check and charge in one step.
+
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::gate::{
+    Consume, Gate, GateError, Inner,
+    decision_metrics::Asked,
+    error::unexpected,
+    message::idempotency::{Earlier, OTHER_REQUEST},
+};
+use crate::{
+    domain::{
+        decision::{Charged, Decision, Denied},
+        model_name::ModelName,
+        rollout::Mode,
+    },
+    store::redis::{Operation, RedisError, ReplyStatus},
+};
+
+impl Gate {
+    /// Charges a message, if the user's quota covers it.
+    ///
+    /// # Errors
+    /// [`GateError::Mismatch`] when the Idempotency-Key was used for another request,
+    /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was charged, [`GateError::Indeterminate`] when the answer was lost.
+    pub async fn consume(&self, request: Consume) -> Result<Decision<Charged>, GateError> {
+        let mode = self.rollout().mode_for(&request.user);
+        if mode == Mode::Off {
+            return Ok(self.pass_out_of_rollout());
+        }
+        let asked = (Asked::Consume, mode, Instant::now());
+        let event = self.0.id_of("consume", &request.user, request.idempotency_key.as_ref());
+        let decision = match self.consume_now(&request, event).await {
+            Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, event, away).await,
+            decision => decision,
+        };
+        let level_of = |charged: &Charged| (charged.quota.level, charged.degraded);
+        self.0.decision_metrics.decided(asked, &decision, level_of, || self.levels());
+        self.under(mode, decision)
+    }
+
+    /// The same, by Redis or not at all; the charge has this id.
+    pub(in crate::gate) async fn consume_now(
+        &self,
+        request: &Consume,
+        event: Uuid,
+    ) -> Result<Decision<Charged>, GateError> {
+        let gate = &self.0;
+        let partition = gate.partitions.of(&request.user);
+        let operation = gate.consume_operation(event, request);
+        let deadline = Instant::now() + gate.deadline;
+        let answer = loop {
+            if request.idempotency_key.is_none() {
+                break gate.call(&request.user, operation).await?;
+            }
+            let asking = self.charged_earlier(partition, event, request);
+            let generation = match timeout_at(deadline, asking).await.map_err(|_| GateError::slow())?? {
+                Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
+                Earlier::NotBefore(generation) => generation,
+            };
+            match gate.call_in(Some(generation), partition, &request.user, &operation).await {
+                Ok(answer) => break answer,
+                Err(RedisError::Stale) if Instant::now() < deadline => {
+                    gate.recover_from_stale(partition, generation, deadline).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let ap = request.ap;
+        let quota = Inner::quota_of(&request.user, &answer);
+        match answer.status {
+            ReplyStatus::Ok => {
+                if !answer.replayed {
+                    gate.decision_metrics.charged(ap);
+                }
+                Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed, degraded: false }))
+            }
+            ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
+            ReplyStatus::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
+            ReplyStatus::Shed => Err(GateError::shed()),
+            other => Err(unexpected("consume", other)),
+        }
+    }
+}
+
+impl Inner {
+    fn consume_operation(&self, event: Uuid, request: &Consume) -> Operation {
+        let Consume { session, ap, tokens, model, idempotency_key, .. } = request;
+        let idempotency = idempotency_key.clone().map(|key| {
+            let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
+            self.idempotency(
+                key,
+                "consume",
+                &[session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()],
+            )
+        });
+        let (session, model) = (session.clone(), model.clone());
+        Operation::Consume { cost: *ap, event, session, tokens: *tokens, model, idempotency }
+    }
+}

@@ -1,0 +1,111 @@
+//! Settling a hold that Redis cannot vouch for.
+//!
+//! A hold of another generation may have been settled there. All that was settled there and survived is in Postgres,
+//! because a generation opens only after the older streams were drained. So Postgres is asked for the generation, then
+//! for the log, and the answer counts only as long as that generation lasts.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::{Instant, timeout_at};
+
+use crate::gate::{GateError, Inner};
+use crate::{
+    domain::{
+        calendar::SKEW_MAX,
+        hold::{Reservation, SETTLE_WINDOW},
+        journal::{Entry, Watermark},
+        partition::Partition,
+    },
+    store::{
+        postgres::LoggedUsage,
+        redis::{Answer, Operation, RedisError, ReplyStatus},
+    },
+};
+
+/// How a hold stands.
+pub(in crate::gate) enum Settling {
+    /// Redis has answered.
+    Answered(Answer),
+    /// It was committed in an earlier generation.
+    CommittedBefore(LoggedUsage),
+}
+
+impl Inner {
+    /// Carries out a commit or a release; `operation` makes it, given whether Postgres has vouched for the hold. `accepted_at`: when
+    /// Postgres accepted it, if it did.
+    pub(in crate::gate) async fn settle(
+        self: &Arc<Self>,
+        reservation: &Reservation,
+        accepted_at: Option<DateTime<Utc>>,
+        operation: impl Fn(bool) -> Operation,
+    ) -> Result<Settling, GateError> {
+        let partition = self.partitions.of(&reservation.user);
+        let deadline = Instant::now() + self.deadline;
+        let answer = self.call(&reservation.user, operation(false)).await?;
+        if answer.status != ReplyStatus::UnknownHold {
+            return Ok(Settling::Answered(answer));
+        }
+        loop {
+            let asking = self.logged_commit(partition, reservation, accepted_at);
+            let (generation, logged) = timeout_at(deadline, asking).await.map_err(|_| GateError::slow())??;
+            if let Some(logged) = logged {
+                return Ok(Settling::CommittedBefore(logged));
+            }
+            match self.call_in(Some(generation), partition, &reservation.user, &operation(true)).await {
+                Ok(answer) => return Ok(Settling::Answered(answer)),
+                Err(RedisError::Stale) if Instant::now() < deadline => {
+                    self.recover_from_stale(partition, generation, deadline).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn logged_commit(
+        &self,
+        partition: Partition,
+        reservation: &Reservation,
+        accepted_at: Option<DateTime<Utc>>,
+    ) -> Result<(u32, Option<LoggedUsage>), GateError> {
+        let watermark = self.postgres.watermark(partition.number()).await?;
+        self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
+        // Until then Redis remembers what was settled in this generation.
+        if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
+            self.see_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
+        }
+        // A commit comes after the hold was made, and no hold lives longer than a few hours of extensions. A day to either side keeps the
+        // search in the log's partitions of those days; what was accepted is charged whenever Redis is back.
+        let around = SETTLE_WINDOW + TimeDelta::days(1);
+        let (from, to) = (reservation.expires_at - around, reservation.expires_at + around);
+        let to = to.max(self.now() + SKEW_MAX);
+        let logged = self.postgres.find_event(reservation.hold, &reservation.user, from, to).await?;
+        Ok((watermark.generation, logged))
+    }
+
+    /// Fails unless the log has all that was journalled until then: where Redis has forgotten a settlement, only the log can tell.
+    async fn see_flushed_until(
+        &self,
+        partition: Partition,
+        watermark: Watermark,
+        until: DateTime<Utc>,
+    ) -> Result<(), GateError> {
+        if let Some(from) = watermark.position {
+            let entries = self.redis.read_stream(partition, watermark.generation, from.id, 2).await?;
+            let flushed = match entries.as_slice() {
+                [anchor] => anchor.position() == from,
+                [anchor, next, ..] => anchor.position() == from && is_after(next, until),
+                [] => false,
+            };
+            if flushed {
+                return Ok(());
+            }
+        }
+        let reason = format!("usage of partition {partition} waits for Postgres, and may have been charged already");
+        Err(GateError::unavailable(reason))
+    }
+}
+
+fn is_after(entry: &Entry, until: DateTime<Utc>) -> bool {
+    entry.events().first().is_some_and(|event| event.at > until)
+}

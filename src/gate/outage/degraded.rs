@@ -1,0 +1,116 @@
+//! Decisions without Redis, where the operator chose them: by what Postgres knows, and marked `degraded`.
+//!
+//! They are not exact: Postgres is behind by what is not flushed, and two gates may decide at once. But they are never free of
+//! charge: each message goes into the inbox and is charged when Redis is back, what the quota then does not cover as overage. A
+//! user whose quota is exhausted by what Postgres knows is denied, for Postgres never knows too much.
+
+use uuid::Uuid;
+
+use crate::gate::{Consume, Gate, GateError, Inner, Reserve};
+use crate::{
+    domain::{
+        ap::Ap,
+        decision::{Charged, Decision, Denied, OnRedisFailure, Reserved},
+        hold::{Reservation, Ttl},
+        quota::Quota,
+        user_id::{SessionId, UserId},
+    },
+    store::postgres::{InboxItem, InboxKind},
+};
+
+/// No hold of Redis is ever of this generation: its commit is checked against Postgres, and covers nothing by itself.
+const NO_GENERATION: u32 = 0;
+
+impl Gate {
+    pub(in crate::gate) fn may_degrade(&self, error: &GateError) -> bool {
+        self.0.on_redis_failure == OnRedisFailure::Allow && matches!(error, GateError::RedisAway { .. })
+    }
+
+    pub(in crate::gate) async fn consume_degraded(
+        &self,
+        request: &Consume,
+        event: Uuid,
+        away: GateError,
+    ) -> Result<Decision<Charged>, GateError> {
+        let gate = &self.0;
+        let quota = match self.quota_without_redis(&request.user, request.ap).await {
+            Some(Ok(quota)) => quota,
+            Some(Err(denied)) => return Ok(Decision::Denied(denied)),
+            None => return Err(away),
+        };
+        let reservation = gate.unheld(event, &quota, (&request.user, &request.session), request.ap, Ttl::DEFAULT);
+        let item = InboxItem {
+            id: event,
+            user: request.user.clone(),
+            kind: InboxKind::Consume,
+            reservation_id: gate.signer.sign(&reservation),
+            ap: request.ap,
+            tokens: request.tokens,
+            model: request.model.clone(),
+            idempotency_key: request.idempotency_key.clone(),
+            accepted_at: gate.now(),
+        };
+        self.accept(&item, away).await?;
+        count("consume");
+        Ok(Decision::Allowed(Charged { event, ap: request.ap, quota, replayed: false, degraded: true }))
+    }
+
+    pub(in crate::gate) async fn reserve_degraded(
+        &self,
+        request: &Reserve,
+        away: GateError,
+    ) -> Result<Decision<Reserved>, GateError> {
+        let gate = &self.0;
+        match self.quota_without_redis(&request.user, request.ap).await {
+            Some(Ok(quota)) => {
+                let who = (&request.user, &request.session);
+                let reservation = gate.unheld(gate.new_id(), &quota, who, request.ap, request.ttl);
+                count("reserve");
+                Ok(Decision::Allowed(Reserved { reservation, quota, replayed: false, degraded: true }))
+            }
+            Some(Err(denied)) => Ok(Decision::Denied(denied)),
+            None => Err(away),
+        }
+    }
+
+    /// What Postgres and the inbox know of a user, if it covers the message. None where Postgres is away as well.
+    async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
+        let gate = &self.0;
+        // Makes the row of a user who is seen for the first time.
+        gate.loader.load(gate.partitions.of(user), user).await.ok()?;
+        let mut quota = gate.quota_from_postgres(user).await?;
+        let waiting = gate.postgres.ap_in_inbox(user).await.ok()?;
+        quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
+        if quota.remaining() < ap {
+            count("denied");
+            return Some(Err(Denied { required: ap, quota }));
+        }
+        Some(Ok(quota))
+    }
+}
+
+impl Inner {
+    /// A reservation that nobody holds.
+    fn unheld(
+        &self,
+        hold: Uuid,
+        quota: &Quota,
+        (user, session): (&UserId, &SessionId),
+        ap: Ap,
+        ttl: Ttl,
+    ) -> Reservation {
+        Reservation {
+            hold,
+            user: user.clone(),
+            session: session.clone(),
+            ap,
+            period: quota.period,
+            expires_at: self.now() + chrono::TimeDelta::seconds(ttl.seconds().into()),
+            generation: NO_GENERATION,
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("quota_gate_degraded_decisions_total", "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,113 @@
+//! The inbox: what is settled while Redis is away is accepted into Postgres, and applied once Redis is back.
+//!
+//! Applying may be repeated, by any gate, after any crash. A settlement is remembered by its hold in Redis, and a charge in
+//! the log; a message that was let through carries an Idempotency-Key, its client's or one made of its own id.
+
+use crate::gate::{Commit, Consume, Gate, GateError, ReservationSigner, message::commit::OTHER_COST};
+use crate::{
+    domain::{
+        decision::Decision,
+        hold::{Reservation, SETTLE_WINDOW},
+        idempotency::IdempotencyKey,
+    },
+    store::postgres::{Acceptance, InboxItem, InboxKind},
+};
+
+/// What came of an item of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// It is done; in words.
+    Done(String),
+    /// The quota does not cover the message any more: what can be charged has to be committed.
+    Denied,
+}
+
+impl Gate {
+    /// Accepts a settlement that could not be made now; the error of the attempt, `failed`, where that is impossible too.
+    pub(in crate::gate) async fn accept_settlement(
+        &self,
+        kind: InboxKind,
+        reservation: &Reservation,
+        settlement: Commit,
+        failed: GateError,
+    ) -> Result<(), GateError> {
+        let gate = &self.0;
+        let now = gate.now();
+        if kind == InboxKind::Commit && now > reservation.expires_at + SETTLE_WINDOW {
+            return Err(failed);
+        }
+        let item = InboxItem {
+            id: reservation.hold,
+            user: reservation.user.clone(),
+            kind,
+            reservation_id: gate.signer.sign(reservation),
+            ap: settlement.ap.unwrap_or(reservation.ap),
+            tokens: settlement.tokens,
+            model: settlement.model,
+            idempotency_key: None,
+            accepted_at: now,
+        };
+        self.accept(&item, failed).await
+    }
+
+    /// Puts an item into the inbox; `failed`, the error of what was tried before, where Postgres is away as well.
+    pub(in crate::gate) async fn accept(&self, item: &InboxItem, failed: GateError) -> Result<(), GateError> {
+        match self.0.postgres.accept(item).await {
+            Ok(Acceptance::Accepted) => {
+                metrics::counter!("quota_gate_inbox_accepted_total", "kind" => item.kind.as_str()).increment(1);
+                Ok(())
+            }
+            // The message was let through before, and what its quota does not cover is being recorded.
+            Ok(Acceptance::OtherKind(InboxKind::Commit)) if item.kind == InboxKind::Consume => Ok(()),
+            Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
+            Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
+            Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),
+            Err(error) => {
+                tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept it either");
+                Err(failed)
+            }
+        }
+    }
+
+    /// Applies an item of the inbox. Doing it again is harmless.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is away.
+    pub async fn apply(&self, item: &InboxItem) -> Result<Applied, GateError> {
+        let reservation =
+            ReservationSigner::read_verified(&item.reservation_id).ok_or(GateError::UnknownReservation)?;
+        let outcome = match item.kind {
+            InboxKind::Consume => return self.apply_consume(item, reservation).await,
+            InboxKind::Commit => {
+                let commit = Commit { ap: Some(item.ap), tokens: item.tokens, model: item.model.clone() };
+                let committed = self.commit_now(&reservation, &commit, Some(item.accepted_at)).await;
+                committed.map(|done| format!("charged {}, overage {}", done.charged.get(), done.overage.get()))
+            }
+            InboxKind::Release => self.release_now(&reservation).await.map(|_| "released".to_owned()),
+        };
+        match outcome {
+            Err(error) if error.is_transient() => Err(error),
+            Ok(done) => Ok(Applied::Done(done)),
+            // It was settled otherwise before this was accepted, or in between: the first settlement stands.
+            Err(refused) => Ok(Applied::Done(refused.to_string())),
+        }
+    }
+
+    async fn apply_consume(&self, item: &InboxItem, reservation: Reservation) -> Result<Applied, GateError> {
+        let key = item.idempotency_key.clone().map_or_else(|| IdempotencyKey::parse(&item.id.to_string()), Ok)?;
+        let message = Consume {
+            user: item.user.clone(),
+            session: reservation.session,
+            ap: item.ap,
+            tokens: item.tokens,
+            model: item.model.clone(),
+            idempotency_key: Some(key),
+        };
+        match self.consume_now(&message, item.id).await {
+            Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
+            Ok(Decision::Denied(_) | Decision::Passed(_)) => Ok(Applied::Denied),
+            Err(error) if error.is_transient() => Err(error),
+            Err(refused) => Ok(Applied::Done(refused.to_string())),
+        }
+    }
+}

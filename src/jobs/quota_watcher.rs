@@ -1,0 +1,179 @@
+//! The quota_watcher: tells whoever has a page open that a user's quota has changed, whichever gate changed it.
+//!
+//! Messages pay nothing for it: the quota_watcher compares the records of watched users a few times a second, many in one read, and
+//! asks the gate for those that changed. What changes by itself (a hold expires, a month begins) is found within seconds.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{
+        quota::{Quota, Source},
+        user_id::UserId,
+    },
+    gate::{Gate, GateError},
+    store::redis::Redis,
+};
+
+/// Between two looks at the records.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Longest time for one look. A store that hangs does not end it by itself.
+const STEP_MAX: Duration = Duration::from_secs(5);
+/// An unchanged record may mean another quota after this time.
+const READ_EVERY: Duration = Duration::from_secs(5);
+/// Users of one read.
+const USERS_PER_READ: usize = 500;
+/// Users whose quota is asked for at a time.
+const ASKED_AT_ONCE: usize = 32;
+
+/// Watches quotas. A cheap clone.
+#[derive(Clone)]
+pub struct QuotaWatcher(Arc<Inner>);
+
+struct Inner {
+    gate: Gate,
+    redis: Redis,
+    watched: Mutex<HashMap<UserId, Watched>>,
+    arrived: Notify,
+}
+
+struct Watched {
+    quota: watch::Sender<Quota>,
+    fingerprint: Option<u64>,
+    read_at: Instant,
+}
+
+impl QuotaWatcher {
+    /// Nobody is watched yet.
+    #[must_use]
+    pub fn new(gate: Gate, redis: Redis) -> Self {
+        Self(Arc::new(Inner { gate, redis, watched: Mutex::default(), arrived: Notify::new() }))
+    }
+
+    /// The user's quota, now and whenever it changes. Watched for as long as somebody holds the receiver.
+    ///
+    /// # Errors
+    /// If the quota cannot be read now.
+    pub async fn watch(&self, user: &UserId) -> Result<watch::Receiver<Quota>, GateError> {
+        let quota = self.0.gate.quota(user).await?;
+        let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = watched.entry(user.clone()).or_insert_with(|| Watched {
+            quota: watch::Sender::new(quota.clone()),
+            fingerprint: None,
+            read_at: Instant::now(),
+        });
+        let receiver = entry.quota.subscribe();
+        entry.tell(quota);
+        self.0.arrived.notify_one();
+        Ok(receiver)
+    }
+
+    /// How many users are watched.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Runs until cancelled.
+    pub async fn run(self, cancelled: CancellationToken) {
+        let watching = async {
+            loop {
+                if self.count() == 0 {
+                    self.0.arrived.notified().await;
+                }
+                // While Redis is away nothing changes, and the breaker has told everybody else.
+                if !matches!(timeout(STEP_MAX, self.step()).await, Ok(Ok(()))) {
+                    sleep(PAUSE * 5).await;
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        select! {
+            () = watching => {}
+            () = cancelled.cancelled() => {}
+        }
+    }
+
+    /// Looks at every watched user once.
+    ///
+    /// # Errors
+    /// If Redis is away.
+    pub async fn step(&self) -> Result<(), GateError> {
+        let mut by_partition: HashMap<_, Vec<UserId>> = HashMap::new();
+        {
+            let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.retain(|_, watched| watched.quota.receiver_count() > 0);
+            for user in watched.keys() {
+                by_partition.entry(self.0.gate.partitions().of(user)).or_default().push(user.clone());
+            }
+        }
+        for (partition, users) in by_partition {
+            for users in users.chunks(USERS_PER_READ) {
+                let fingerprints = self.0.redis.fingerprints(partition, users).await?;
+                let due = self.due(users, &fingerprints);
+                stream::iter(due).for_each_concurrent(ASKED_AT_ONCE, |user| self.read(user)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those whose record has changed, or who were not read for some time.
+    fn due(&self, users: &[UserId], fingerprints: &[Option<u64>]) -> Vec<UserId> {
+        let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = |(user, fingerprint): (&UserId, &Option<u64>)| {
+            let watched = watched.get_mut(user)?;
+            let is_due = watched.fingerprint != *fingerprint || watched.read_at.elapsed() > READ_EVERY;
+            watched.fingerprint = *fingerprint;
+            is_due.then(|| user.clone())
+        };
+        users.iter().zip(fingerprints).filter_map(is_due).collect()
+    }
+
+    async fn read(&self, user: UserId) {
+        let quota = self.0.gate.quota(&user).await;
+        let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = watched.get_mut(&user) else { return };
+        match quota {
+            Ok(quota) => entry.tell(quota),
+            // It is read again at the next look.
+            Err(_) => entry.fingerprint = None,
+        }
+    }
+}
+
+impl Watched {
+    fn tell(&mut self, quota: Quota) {
+        self.read_at = Instant::now();
+        self.quota.send_if_modified(|known| {
+            let is_newer = match (known.source, quota.source) {
+                // Of two reads that were under way at once, the one with the lower version is the older.
+                (Source::Redis, Source::Redis) => quota.version >= known.version,
+                // What Postgres says is behind, and its version does not compare.
+                (Source::Redis, Source::Postgres) => false,
+                (Source::Postgres, _) => true,
+            };
+            let is_news = is_newer && Quota { as_of: known.as_of, ..quota.clone() } != *known;
+            if is_news {
+                *known = quota;
+            }
+            is_news
+        });
+    }
+}
+
+impl std::fmt::Debug for QuotaWatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QuotaWatcher").field("watched", &self.count()).finish_non_exhaustive()
+    }
+}

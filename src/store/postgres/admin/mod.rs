@@ -1,0 +1,4 @@
+//! What administrators read.
+
+pub(in crate::store::postgres) mod heavy_users;
+pub(in crate::store::postgres) mod listing;

@@ -1,0 +1,52 @@
+//! `gate_settings`: what an installation decided at its first start.
+
+use chrono_tz::Tz;
+
+use crate::domain::partition::Partitions;
+use crate::store::postgres::{Postgres, PostgresError};
+
+/// What cannot be changed later: it would move users between partitions, or the ends of months.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How many shares the users are divided into.
+    pub partitions: Partitions,
+    /// Whose midnights end days and months.
+    pub time_zone: Tz,
+}
+
+impl Postgres {
+    /// Writes the settings down at the first start, and compares them at every later one.
+    ///
+    /// # Errors
+    /// [`PostgresError::SettingMismatch`] if the installation was set up otherwise.
+    pub async fn settle_settings(&self, configured: &Settings) -> Result<(), PostgresError> {
+        sqlx::query!(
+            "insert into gate_settings (partitions, time_zone)
+             values ($1, $2)
+             on conflict do nothing",
+            i16::try_from(configured.partitions.count()).unwrap_or(i16::MAX),
+            configured.time_zone.name(),
+        )
+        .execute(&self.pool)
+        .await?;
+        self.compare_settings(configured).await
+    }
+
+    /// Compares the configuration with what the installation decided, if it did.
+    ///
+    /// # Errors
+    /// If Postgres is away, or says something else.
+    pub async fn compare_settings(&self, configured: &Settings) -> Result<(), PostgresError> {
+        let stored = sqlx::query!("select partitions, time_zone from gate_settings").fetch_optional(&self.pool).await?;
+        let Some(stored) = stored else { return Ok(()) };
+        let compare = |setting, stored: String, configured: String| {
+            if stored == configured {
+                Ok(())
+            } else {
+                Err(PostgresError::SettingMismatch { setting, stored, configured })
+            }
+        };
+        compare("quota.partitions", stored.partitions.to_string(), configured.partitions.count().to_string())?;
+        compare("quota.time_zone", stored.time_zone, configured.time_zone.name().to_owned())
+    }
+}

@@ -1,0 +1,142 @@
+//! Changes of the rollout: the newest is what holds, for all gates.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::{InvalidInput, rollout::Rollout, user_id::UserId};
+use crate::store::postgres::{Postgres, PostgresError};
+
+/// Serialises gates that start together with the same new configuration.
+const CONFIGURATION_LOCK: i64 = 0x726f_6c6c;
+
+/// A rollout, and who made it so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutChange {
+    /// Rises with every change.
+    pub id: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The id of the token, or `configuration`.
+    pub by: String,
+    /// Why, in words.
+    pub reason: String,
+    /// What holds since.
+    pub rollout: Rollout,
+}
+
+struct Row {
+    id: i64,
+    changed_at: DateTime<Utc>,
+    changed_by: String,
+    reason: String,
+    mode: String,
+    percentage: f64,
+    always_in: Vec<String>,
+    always_out: Vec<String>,
+}
+
+impl Postgres {
+    /// The newest changes, newest first.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn rollout_changes(&self, limit: u32) -> Result<Vec<RolloutChange>, PostgresError> {
+        let rows = sqlx::query_as!(
+            Row,
+            "select id, changed_at, changed_by, reason, mode, percentage, always_in, always_out
+             from rollout_changes
+             order by id desc
+             limit $1",
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(Row::read).collect()
+    }
+
+    /// Changes the rollout.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn change_rollout(
+        &self,
+        rollout: &Rollout,
+        (by, reason): (&str, &str),
+        at: DateTime<Utc>,
+    ) -> Result<(), PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        insert(&mut connection, rollout, (by, reason), at, false).await
+    }
+
+    /// Changes the rollout to what the configuration says, if it says something else than the last one did. Tells whether it
+    /// does.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn configure_rollout(&self, rollout: &Rollout, at: DateTime<Utc>) -> Result<bool, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!("select pg_advisory_xact_lock($1)", CONFIGURATION_LOCK).execute(&mut *transaction).await?;
+        let last = sqlx::query_as!(
+            Row,
+            "select id, changed_at, changed_by, reason, mode, percentage, always_in, always_out
+             from rollout_changes
+             where from_configuration
+             order by id desc
+             limit 1",
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let last = last.map(Row::read).transpose()?.map_or_else(Rollout::default, |change| change.rollout);
+        if last == *rollout {
+            return Ok(false);
+        }
+        let said = ("configuration", "the configuration has changed");
+        insert(&mut transaction, rollout, said, at, true).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+async fn insert(
+    connection: &mut sqlx::PgConnection,
+    rollout: &Rollout,
+    (by, reason): (&str, &str),
+    at: DateTime<Utc>,
+    from_configuration: bool,
+) -> Result<(), PostgresError> {
+    let ids = |users: &BTreeSet<UserId>| users.iter().map(UserId::to_string).collect::<Vec<_>>();
+    sqlx::query!(
+        "insert into rollout_changes
+             (changed_at, changed_by, reason, mode, percentage, always_in, always_out, from_configuration)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        at,
+        by,
+        reason,
+        rollout.mode.as_str(),
+        rollout.percentage.get(),
+        &ids(&rollout.always_in),
+        &ids(&rollout.always_out),
+        from_configuration,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Row {
+    fn read(self) -> Result<RolloutChange, PostgresError> {
+        let rollout = || -> Result<Rollout, InvalidInput> {
+            let users = |ids: &[String]| ids.iter().map(|id| UserId::parse(id)).collect::<Result<_, _>>();
+            Ok(Rollout {
+                mode: self.mode.parse()?,
+                percentage: self.percentage.try_into()?,
+                always_in: users(&self.always_in)?,
+                always_out: users(&self.always_out)?,
+            })
+        };
+        let rollout =
+            rollout().map_err(|error| PostgresError::Unfit(format!("row {} of rollout_changes: {error}", self.id)))?;
+        Ok(RolloutChange { id: self.id, at: self.changed_at, by: self.changed_by, reason: self.reason, rollout })
+    }
+}

@@ -1,0 +1,118 @@
+//! Adjustments: what a repair writes. Each is a row of the log that says so.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::domain::{
+    calendar::Calendar,
+    level::Levels,
+    usage::{UsageEvent, UsageKind},
+};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    journal::{
+        chat_usage_logs::{self, Mode},
+        totals,
+    },
+};
+
+impl Postgres {
+    /// Adds a charge that Postgres missed: to the log and to the totals.
+    ///
+    /// # Errors
+    /// If Postgres is away or refuses the row; then nothing is changed.
+    pub async fn adjust(
+        &self,
+        event: &UsageEvent,
+        levels: &Levels,
+        calendar: Calendar,
+        now: DateTime<Utc>,
+    ) -> Result<bool, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        let events = std::slice::from_ref(event);
+        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+        let added = !written.new.is_empty();
+        transaction.commit().await?;
+        Ok(added)
+    }
+
+    /// Adds a row to the log alone: the totals have it already.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn log_adjustment(
+        &self,
+        user: &str,
+        period: i32,
+        ap: u32,
+        session: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), PostgresError> {
+        sqlx::query!(
+            "insert into chat_usage_logs
+                 (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, created_at)
+             select gen_random_uuid(), user_uuid, $3, membership_level, $2, 0, $4, 0, $5, $6
+             from chat_quotas
+             where user_uuid = $1",
+            user,
+            period,
+            session,
+            i32::try_from(ap).unwrap_or(i32::MAX),
+            UsageKind::Adjustment.as_str(),
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Raises what a user's totals say of a period by what the log has more: like a charge of that period, with or without a row in it, but
+    /// that the total over all periods stays.
+    ///
+    /// # Errors
+    /// If Postgres is away; then nothing is changed.
+    pub async fn raise_period(
+        &self,
+        event: &UsageEvent,
+        levels: &Levels,
+        calendar: Calendar,
+        now: DateTime<Utc>,
+    ) -> Result<(), PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        totals::add(&mut transaction, &[event], levels, calendar, now).await?;
+        // The total may have been right. Where it was not, it has a drift of its own.
+        raise_total(&mut transaction, event.user.as_str(), -i64::from(event.ap.get()), now).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Raises a user's total over all periods by what the log has more.
+    ///
+    /// # Errors
+    /// If Postgres is away; then nothing is changed.
+    pub async fn raise_total(&self, user: &str, ap: i64, now: DateTime<Utc>) -> Result<(), PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        raise_total(&mut connection, user, ap, now).await
+    }
+}
+
+async fn raise_total(
+    connection: &mut PgConnection,
+    user: &str,
+    ap: i64,
+    now: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "update chat_quotas
+         set total_used = total_used + $2,
+             updated_at = greatest(updated_at, $3)
+         where user_uuid = $1",
+        user,
+        ap,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

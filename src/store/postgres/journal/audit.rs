@@ -1,0 +1,159 @@
+//! The audit: the proof that the totals are the sum of the log, from one snapshot.
+
+use sqlx::{PgConnection, Postgres as Database, Transaction};
+
+use crate::domain::{journal::Watermark, user_id::UserId};
+use crate::store::postgres::{
+    Postgres, PostgresError, QuotaRow, journal::flush_watermarks::watermarks, users::chat_quotas::RawRow,
+};
+
+/// A user whose totals are not the sum of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// Who.
+    pub user: String,
+    /// The period; none for the total over all periods.
+    pub period: Option<i32>,
+    /// What the log adds up to.
+    pub logged: i64,
+    /// What the totals say.
+    pub total: i64,
+}
+
+/// Rows, and how far each partition was flushed at that very moment.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In the order of their users.
+    pub rows: Vec<QuotaRow>,
+    /// In the order of partitions.
+    pub watermarks: Vec<Watermark>,
+}
+
+impl Postgres {
+    /// Every user whose totals differ from the log, in one statement and so in one snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn drift(&self) -> Result<Vec<Drift>, PostgresError> {
+        let mut snapshot = self.unhurried_snapshot().await?;
+        let drift = sqlx::query_as!(
+            Drift,
+            r#"with whole as (
+                 -- The first period that the log has whole; before it closed months, and rows that did not roll since, stand for the log.
+                 select coalesce(to_char(log_begins_on + interval '1 month', 'YYYYMM')::int, 0) as period from gate_settings
+             ),
+             logged as (
+                 select user_uuid, period, sum(ap_used) as ap
+                 from chat_usage_logs
+                 where period >= coalesce((select period from whole), 0)
+                 group by user_uuid, period
+             ),
+             months as (
+                 select user_uuid, period, monthly_used as ap from chat_quotas
+                 union all
+                 select user_uuid, period, used from chat_quota_months
+             ),
+             totals as (
+                 select user_uuid, period, ap from months where period >= coalesce((select period from whole), 0)
+             ),
+             summed as (
+                 select user_uuid, sum(ap) as ap
+                 from (
+                     select user_uuid, ap from logged
+                     union all
+                     select user_uuid, ap from months where period < coalesce((select period from whole), 0)
+                 ) as parts
+                 group by user_uuid
+             )
+             select coalesce(logged.user_uuid, totals.user_uuid) as "user!",
+                    coalesce(logged.period, totals.period) as "period?",
+                    coalesce(logged.ap, 0)::bigint as "logged!",
+                    coalesce(totals.ap, 0)::bigint as "total!"
+             from logged
+             full join totals using (user_uuid, period)
+             where coalesce(logged.ap, 0) <> coalesce(totals.ap, 0)
+             union all
+             select coalesce(summed.user_uuid, quotas.user_uuid),
+                    null,
+                    coalesce(summed.ap, 0)::bigint,
+                    coalesce(quotas.total_used, 0)
+             from summed
+             full join chat_quotas as quotas using (user_uuid)
+             where coalesce(summed.ap, 0) <> coalesce(quotas.total_used, 0)
+             order by 1, 2"#,
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        Ok(drift)
+    }
+
+    /// Up to `limit` users' rows after `after`, in user order, and the watermarks of the same snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn rows_after(&self, after: Option<&UserId>, limit: u32) -> Result<Page, PostgresError> {
+        let mut snapshot = self.snapshot().await?;
+        let ids = sqlx::query_scalar!(
+            "select user_uuid
+             from chat_quotas
+             where user_uuid > $1
+             order by user_uuid
+             limit $2",
+            after.map_or("", UserId::as_str),
+            i64::from(limit),
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        Page::read(&ids, &mut snapshot).await
+    }
+
+    /// The rows of these users again, in the order of their ids, and the watermarks of the same snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
+        let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
+        Page::read(&ids, &mut *self.snapshot().await?).await
+    }
+
+    /// For reading whole tables, which takes as long as they are large.
+    pub(in crate::store::postgres) async fn unhurried_snapshot(
+        &self,
+    ) -> Result<Transaction<'static, Database>, PostgresError> {
+        let mut snapshot = self.snapshot().await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut *snapshot).await?;
+        Ok(snapshot)
+    }
+
+    async fn snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {
+        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
+    }
+}
+
+impl Page {
+    async fn read(ids: &[String], snapshot: &mut PgConnection) -> Result<Self, PostgresError> {
+        let rows = sqlx::query_as!(
+            RawRow,
+            r#"select quotas.user_uuid,
+                    levels.code as level_code,
+                    pending.code as "pending_code?",
+                    quotas.level_version,
+                    quotas.monthly_quota,
+                    quotas.period,
+                    quotas.monthly_used,
+                    quotas.total_used,
+                    quotas.updated_at,
+                    0::bigint as "used_today!"
+             from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             where quotas.user_uuid = any ($1)
+             order by quotas.user_uuid"#,
+            ids,
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let rows = rows.into_iter().map(RawRow::parse).collect::<Result<_, _>>()?;
+        Ok(Self { rows, watermarks: watermarks(snapshot).await? })
+    }
+}

@@ -1,0 +1,235 @@
+//! `chat_usage_logs`: one row per charge, written by binary `COPY`.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection, postgres::PgConnection as Pg};
+use uuid::Uuid;
+
+use crate::domain::{
+    ap::Ap, calendar::Period, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
+};
+use crate::store::postgres::{Postgres, PostgresError, error::is_about_data, users::chat_quotas::parse_period};
+
+/// A charge that is in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedUsage {
+    /// What was charged.
+    pub ap: Ap,
+    /// What was not.
+    pub overage: Ap,
+    /// The period that was charged.
+    pub period: Period,
+    /// The hold had expired.
+    pub late: bool,
+    /// The conversation.
+    pub session: String,
+    /// Tokens that the model counted.
+    pub tokens: i32,
+    /// The model that wrote the answer.
+    pub model: Option<ModelName>,
+}
+
+/// How to write rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::postgres) enum Mode {
+    /// They are new, by the watermark; a row that is there already is a fault.
+    New,
+    /// Some may be there already (an opening): those are passed over.
+    IfAbsent,
+}
+
+/// What became of a list of events.
+#[derive(Debug, Default)]
+pub(in crate::store::postgres) struct Written<'a> {
+    /// They are in the log, and were not before.
+    pub(in crate::store::postgres) new: Vec<&'a UsageEvent>,
+    /// Postgres refuses them, and why.
+    pub(in crate::store::postgres) refused: Vec<(&'a UsageEvent, String)>,
+}
+
+impl Postgres {
+    /// The row of an event of a user, if it is in the log between two times.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn find_event(
+        &self,
+        event: Uuid,
+        user: &UserId,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Option<LoggedUsage>, PostgresError> {
+        let row = sqlx::query!(
+            "select ap_used, overage, period, kind, session_id, tokens_used, model
+             from chat_usage_logs
+             where uuid = $1
+               and user_uuid = $2
+               and created_at between $3 and $4",
+            event,
+            user.as_str(),
+            from,
+            to,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| {
+            let wrong = |column| PostgresError::inconsistent("chat_usage_logs", column, event);
+            Ok(LoggedUsage {
+                ap: u32::try_from(row.ap_used).map(Ap::new).map_err(|_| wrong("ap_used"))?,
+                overage: u32::try_from(row.overage).map(Ap::new).map_err(|_| wrong("overage"))?,
+                period: parse_period(row.period).ok_or_else(|| wrong("period"))?,
+                late: row.kind == crate::domain::usage::UsageKind::LateCommit.as_str(),
+                session: row.session_id,
+                tokens: row.tokens_used,
+                model: ModelName::from_column(&row.model).map_err(|_| wrong("model"))?,
+            })
+        })
+        .transpose()
+    }
+}
+
+/// Writes events into the log. Where Postgres refuses some, the others are written all the same: the list is halved
+/// until the refused ones stand alone.
+pub(in crate::store::postgres) async fn write<'a>(
+    transaction: &mut Pg,
+    events: &'a [UsageEvent],
+    levels: &Levels,
+    mode: Mode,
+) -> Result<Written<'a>, PostgresError> {
+    let mut written = Written::default();
+    let mut lists = vec![events];
+    while let Some(list) = lists.pop() {
+        if list.is_empty() {
+            continue;
+        }
+        let mut savepoint = transaction.begin().await?;
+        let outcome = match mode {
+            Mode::New => copy(&mut savepoint, list, levels).await.map(|()| list.iter().collect()),
+            Mode::IfAbsent => insert_absent(&mut savepoint, list, levels).await,
+        };
+        match outcome {
+            Ok(new) => {
+                savepoint.commit().await?;
+                written.new.extend::<Vec<&UsageEvent>>(new);
+            }
+            Err(error) if is_about_data(&error) => {
+                savepoint.rollback().await?;
+                if let [event] = list {
+                    written.refused.push((event, error.to_string()));
+                } else {
+                    // The first half is on top, so the order is kept.
+                    let (first, second) = list.split_at(list.len() / 2);
+                    lists.extend([second, first]);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(written)
+}
+
+async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
+    let mut copy = connection
+        .copy_in_raw(
+            "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
+             from stdin (format binary)",
+        )
+        .await?;
+    copy.send(encode(events, levels)).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+/// Passes over what is there, at whatever time: two primaries may both have carried out a request that was repeated. Two days to either
+/// side are more than a request may be repeated for, and keep the search in the log's partitions of those days (decision 0015).
+async fn insert_absent<'a>(
+    connection: &mut PgConnection,
+    events: &'a [UsageEvent],
+    levels: &Levels,
+) -> Result<Vec<&'a UsageEvent>, sqlx::Error> {
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+    let users: Vec<&str> = events.iter().map(|event| event.user.as_str()).collect();
+    let sessions: Vec<&str> = events.iter().map(|event| event.session.as_str()).collect();
+    let level_names: Vec<&str> = events.iter().map(|event| level_name(event, levels)).collect();
+    let periods: Vec<i32> = events.iter().map(|event| signed(event.period.id())).collect();
+    let tokens: Vec<i32> = events.iter().map(|event| signed(event.tokens.get())).collect();
+    let aps: Vec<i32> = events.iter().map(|event| signed(event.ap.get())).collect();
+    let overages: Vec<i32> = events.iter().map(|event| signed(event.overage.get())).collect();
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    let models: Vec<&str> = events.iter().map(|event| ModelName::column(event.model.as_ref())).collect();
+    let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
+    let inserted = sqlx::query_scalar!(
+        "insert into chat_usage_logs
+             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
+         select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[])
+              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, place)
+         where not exists (
+             select
+             from chat_usage_logs as logged
+             where logged.uuid = new.uuid
+               and logged.created_at between new.at - interval '2 days' and new.at + interval '2 days'
+         )
+         order by new.uuid, new.place
+         on conflict (uuid, created_at) do nothing
+         returning uuid",
+        &ids,
+        &users as &[&str],
+        &sessions as &[&str],
+        &level_names as &[&str],
+        &periods,
+        &tokens,
+        &aps,
+        &overages,
+        &kinds as &[&str],
+        &models as &[&str],
+        &times,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut inserted: std::collections::HashSet<Uuid> = inserted.into_iter().collect();
+    // An id that stands twice in the list is counted once.
+    Ok(events.iter().filter(|event| inserted.remove(&event.id)).collect())
+}
+
+/// A level's name; its code where the level is gone from the table, which no code ever is.
+pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a Levels) -> &'a str {
+    levels.coded(event.level).map_or("unknown", |level| level.name.as_str())
+}
+
+fn signed(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// The binary format of `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
+fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
+    const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+    const COLUMNS: i16 = 11;
+    const TRAILER: i16 = -1;
+    let mut to = Vec::with_capacity(32 + events.len() * 200);
+    to.extend_from_slice(SIGNATURE);
+    to.extend_from_slice(&[0; 8]); // no flags, no header extension
+    for event in events {
+        to.extend_from_slice(&COLUMNS.to_be_bytes());
+        put(&mut to, event.id.as_bytes());
+        put(&mut to, event.user.as_str().as_bytes());
+        put(&mut to, event.session.as_str().as_bytes());
+        put(&mut to, level_name(event, levels).as_bytes());
+        put(&mut to, &signed(event.period.id()).to_be_bytes());
+        put(&mut to, &signed(event.tokens.get()).to_be_bytes());
+        put(&mut to, &signed(event.ap.get()).to_be_bytes());
+        put(&mut to, &signed(event.overage.get()).to_be_bytes());
+        put(&mut to, event.kind.as_str().as_bytes());
+        put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
+        put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());
+    }
+    to.extend_from_slice(&TRAILER.to_be_bytes());
+    to
+}
+
+/// Postgres counts microseconds from 2000-01-01.
+const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
+
+fn put(to: &mut Vec<u8>, field: &[u8]) {
+    to.extend_from_slice(&i32::try_from(field.len()).unwrap_or(i32::MAX).to_be_bytes());
+    to.extend_from_slice(field);
+}

@@ -1,0 +1,277 @@
+//! `dead_letters`: what Postgres refused, whole.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::{
+    InvalidInput,
+    ap::Ap,
+    calendar::{Calendar, Period},
+    journal::{Content, Entry},
+    level::{LevelCode, Levels},
+    model_name::ModelName,
+    usage::{Tokens, UsageEvent, UsageKind},
+    user_id::{SessionId, UserId},
+};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    journal::{
+        chat_usage_logs::{self, Mode},
+        flush_watermarks::{number, signed},
+        totals, usage_days,
+    },
+    outbox::dual_writes,
+};
+
+/// One refused event, or one stream entry that nobody can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Counts up.
+    pub id: i64,
+    /// The stream entry.
+    pub entry: String,
+    /// Whose charge, where that is known.
+    pub user: Option<String>,
+    /// How much, where that is known.
+    pub ap: Option<i32>,
+    /// Why it was refused.
+    pub reason: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Where letters come from.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store::postgres) struct Origin {
+    pub(in crate::store::postgres) partition: u16,
+    pub(in crate::store::postgres) generation: u32,
+    pub(in crate::store::postgres) now: DateTime<Utc>,
+}
+
+impl Origin {
+    /// Keeps unreadable entries and refused events; returns how many were not kept before.
+    pub(in crate::store::postgres) async fn keep(
+        &self,
+        connection: &mut PgConnection,
+        entries: &[Entry],
+        refused: &[(&UsageEvent, String)],
+    ) -> Result<u64, PostgresError> {
+        let mut kept = 0;
+        for entry in entries {
+            if let Content::Unreadable { bytes, reason } = &entry.content {
+                kept += self.insert(connection, &entry.id.to_string(), None, bytes, reason).await?;
+            }
+        }
+        for (event, reason) in refused {
+            let entry = format!("{}-*", event.at.timestamp_millis());
+            kept += self.insert(connection, &entry, Some(event), &payload(event), reason).await?;
+        }
+        Ok(kept)
+    }
+
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        entry: &str,
+        event: Option<&UsageEvent>,
+        payload: &[u8],
+        reason: &str,
+    ) -> Result<u64, PostgresError> {
+        let done = sqlx::query!(
+            "insert into dead_letters (partition, generation, entry_id, event, user_uuid, ap_used, payload, reason, created_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             on conflict do nothing",
+            number(self.partition),
+            signed(self.generation),
+            entry,
+            event.map(|event| event.id),
+            event.map(|event| event.user.as_str()),
+            event.map(|event| i32::try_from(event.ap.get()).unwrap_or(i32::MAX)),
+            payload,
+            reason,
+            self.now,
+        )
+        .execute(connection)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Everything that an event says, for whoever mends it by hand, and for a replay.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredEvent {
+    uuid: Uuid,
+    user_uuid: String,
+    session_id: String,
+    level_code: u8,
+    period: u32,
+    ap_used: u32,
+    overage: u32,
+    tokens_used: i64,
+    #[serde(default)]
+    model: String,
+    kind: String,
+    created_at: DateTime<Utc>,
+}
+
+impl StoredEvent {
+    fn of(event: &UsageEvent) -> Self {
+        Self {
+            uuid: event.id,
+            user_uuid: event.user.to_string(),
+            session_id: event.session.as_str().to_owned(),
+            level_code: event.level.get(),
+            period: event.period.id(),
+            ap_used: event.ap.get(),
+            overage: event.overage.get(),
+            tokens_used: event.tokens.get().into(),
+            model: ModelName::column(event.model.as_ref()).to_owned(),
+            kind: event.kind.as_str().to_owned(),
+            created_at: event.at,
+        }
+    }
+
+    fn event(self) -> Result<UsageEvent, InvalidInput> {
+        let no_code = |field| InvalidInput { field, rule: "is no known code".into() };
+        Ok(UsageEvent {
+            id: self.uuid,
+            user: UserId::parse(&self.user_uuid)?,
+            session: SessionId::parse(&self.session_id)?,
+            level: LevelCode::new(self.level_code).ok_or_else(|| no_code("levelCode"))?,
+            period: Period::from_id(self.period)?,
+            ap: Ap::new(self.ap_used),
+            overage: Ap::new(self.overage),
+            tokens: Tokens::new(self.tokens_used)?,
+            model: ModelName::from_column(&self.model)?,
+            kind: UsageKind::parse(&self.kind).ok_or_else(|| no_code("kind"))?,
+            at: self.created_at,
+        })
+    }
+}
+
+fn payload(event: &UsageEvent) -> Vec<u8> {
+    serde_json::to_vec(&StoredEvent::of(event)).unwrap_or_default()
+}
+
+/// What a letter holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LetterContent {
+    /// An event that Postgres refused.
+    Event(UsageEvent),
+    /// The payload of a stream entry that nobody could read.
+    Entry(Vec<u8>),
+    /// An event that was changed by hand and is none any more; and why.
+    Unreadable(String),
+    /// Somebody else has replayed it.
+    Gone,
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replay {
+    /// The letter's events are counted, and the letter is gone.
+    Done,
+    /// Postgres refuses again; the letter stays.
+    Refused(String),
+}
+
+impl Postgres {
+    /// How many letters there are.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn dead_letter_count(&self) -> Result<u64, PostgresError> {
+        let count =
+            sqlx::query_scalar!(r#"select count(*) as "count!" from dead_letters"#).fetch_one(&self.pool).await?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// The newest letters.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, PostgresError> {
+        let letters = sqlx::query_as!(
+            DeadLetter,
+            "select id, entry_id as entry, user_uuid as user, ap_used as ap, reason, created_at as at
+             from dead_letters
+             order by id desc
+             limit $1",
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(letters)
+    }
+
+    /// AP of a user that was refused, and whether there are entries of the user's partition that nobody could read: they may be anybody's.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn letters_about(&self, user: &UserId, partition: u16) -> Result<(u64, bool), PostgresError> {
+        let row = sqlx::query!(
+            r#"select coalesce(sum(ap_used), 0) as "ap!",
+                    coalesce(bool_or(event is null), false) as "unreadable!"
+             from dead_letters
+             where user_uuid = $1
+                or (partition = $2 and event is null)"#,
+            user.as_str(),
+            number(partition),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok((u64::try_from(row.ap).unwrap_or_default(), row.unreadable))
+    }
+
+    /// What a letter holds.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn letter_content(&self, id: i64) -> Result<LetterContent, PostgresError> {
+        let row = sqlx::query!("select event, payload from dead_letters where id = $1", id)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(LetterContent::Gone) };
+        if row.event.is_none() {
+            return Ok(LetterContent::Entry(row.payload));
+        }
+        let stored: Result<StoredEvent, _> = serde_json::from_slice(&row.payload);
+        Ok(match stored.map(StoredEvent::event) {
+            Ok(Ok(event)) => LetterContent::Event(event),
+            Ok(Err(error)) => LetterContent::Unreadable(error.to_string()),
+            Err(error) => LetterContent::Unreadable(error.to_string()),
+        })
+    }
+
+    /// Counts the events of a letter that are not counted yet, and deletes it; all in one transaction.
+    ///
+    /// # Errors
+    /// If Postgres is away; then nothing is changed.
+    pub async fn replay(
+        &self,
+        id: i64,
+        events: &[UsageEvent],
+        levels: &Levels,
+        calendar: Calendar,
+        now: DateTime<Utc>,
+    ) -> Result<Replay, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        let deleted = sqlx::query_scalar!("delete from dead_letters where id = $1 returning partition", id);
+        let Some(partition) = deleted.fetch_optional(&mut *transaction).await? else { return Ok(Replay::Done) };
+        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        if let Some((_, reason)) = written.refused.into_iter().next() {
+            transaction.rollback().await?;
+            return Ok(Replay::Refused(reason));
+        }
+        totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+        if self.hands_over {
+            dual_writes::enqueue(&mut transaction, &written.new).await?;
+        }
+        usage_days::add(&mut transaction, partition, &written.new, levels, calendar).await?;
+        transaction.commit().await?;
+        Ok(Replay::Done)
+    }
+}

@@ -1,0 +1,93 @@
+//! FlushStep 3 of an opening: what the old streams hold and Postgres does not have yet.
+
+use std::ops::AddAssign;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::{calendar::Calendar, journal::Entry, level::Levels, usage::UsageEvent};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    journal::{
+        chat_usage_logs::{self, Mode},
+        dead_letters,
+        flush_watermarks::{number, signed},
+        totals, usage_days,
+    },
+    outbox::dual_writes,
+};
+
+/// Events of one insert: large enough to be fast, small enough for a statement's time limit.
+const CHUNK_EVENTS: usize = 5_000;
+
+/// What a drain found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DrainReport {
+    /// Events in the streams.
+    pub events: u64,
+    /// Events that were not in Postgres yet.
+    pub inserted: u64,
+    /// Events and entries that were refused.
+    pub dead_letters: u64,
+}
+
+impl Postgres {
+    /// Writes the events of a part of the streams that are not there yet, and adds just those to the totals. None, with nothing
+    /// changed, unless the partition is being opened in this generation. What was drained stays drained, whatever becomes of
+    /// the rest.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn drain(
+        &self,
+        partition: u16,
+        generation: u32,
+        entries: &[Entry],
+        levels: &Levels,
+        calendar: Calendar,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DrainReport>, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        // A plan that is kept was made for the log as it was: reading a month whole is cheap only while it has just begun.
+        sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
+        let opening = sqlx::query!(
+            "select from flush_watermarks
+             where partition = $1
+               and generation = $2
+               and last_id is null
+             for update",
+            number(partition),
+            signed(generation),
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if opening.is_none() {
+            return Ok(None);
+        }
+        let events: Vec<UsageEvent> = entries.iter().flat_map(Entry::events).cloned().collect();
+        let mut report = DrainReport { events: events.len() as u64, ..DrainReport::default() };
+        let letters = dead_letters::Origin { partition, generation, now };
+        report.dead_letters += letters.keep(&mut transaction, entries, &[]).await?;
+        let mut new: Vec<&UsageEvent> = Vec::new();
+        for chunk in events.chunks(CHUNK_EVENTS) {
+            let written = chat_usage_logs::write(&mut transaction, chunk, levels, Mode::IfAbsent).await?;
+            totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
+            if self.hands_over {
+                dual_writes::enqueue(&mut transaction, &written.new).await?;
+            }
+            report.inserted += written.new.len() as u64;
+            new.extend(written.new);
+            report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
+        }
+        usage_days::add(&mut transaction, number(partition), &new, levels, calendar).await?;
+        transaction.commit().await?;
+        Ok(Some(report))
+    }
+}
+
+impl AddAssign for DrainReport {
+    fn add_assign(&mut self, part: Self) {
+        self.events += part.events;
+        self.inserted += part.inserted;
+        self.dead_letters += part.dead_letters;
+    }
+}

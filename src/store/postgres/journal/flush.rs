@@ -1,0 +1,106 @@
+//! A flush: one transaction that carries stream entries into the log and the totals, exactly once.
+//!
+//! The watermark moves first, by compare-and-swap. Whoever finds it elsewhere rolls back: another flusher was
+//! faster, or the partition is being opened. So the rows need no check of their own.
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::{
+    calendar::Calendar,
+    journal::{Entry, Position},
+    level::Levels,
+    usage::UsageEvent,
+};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    journal::{
+        chat_usage_logs::{self, Mode},
+        dead_letters,
+        flush_watermarks::{number, signed},
+        totals, usage_days,
+    },
+    outbox::dual_writes,
+};
+
+/// What to flush.
+#[derive(Debug, Clone, Copy)]
+pub struct Flush<'a> {
+    /// Whose entries.
+    pub partition: u16,
+    /// The generation of their stream.
+    pub generation: u32,
+    /// The watermark that they follow.
+    pub from: Position,
+    /// The entries after it, in order; at least one.
+    pub entries: &'a [Entry],
+    /// Names of the levels that events carry by code.
+    pub levels: &'a Levels,
+    /// When periods end, for rows that have to roll first.
+    pub calendar: Calendar,
+    /// The present.
+    pub now: DateTime<Utc>,
+}
+
+/// What became of a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushOutcome {
+    /// It is in Postgres.
+    Committed(FlushReport),
+    /// The watermark is elsewhere; nothing was changed.
+    Superseded,
+}
+
+/// What a flush wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushReport {
+    /// Rows of the log.
+    pub rows: u64,
+    /// Events and entries that Postgres refused or nobody can read.
+    pub dead_letters: u64,
+}
+
+impl Postgres {
+    /// Flushes entries. When this fails with a lost connection, the watermark tells whether it was committed.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn flush(&self, flush: Flush<'_>) -> Result<FlushOutcome, PostgresError> {
+        let Some(last) = flush.entries.last() else { return Ok(FlushOutcome::Superseded) };
+        let to = last.position();
+        let mut transaction = self.pool.begin().await?;
+        let moved = sqlx::query!(
+            "update flush_watermarks
+             set last_id = $5,
+                 last_event = $6,
+                 updated_at = $7
+             where partition = $1
+               and generation = $2
+               and last_id = $3
+               and last_event = $4",
+            number(flush.partition),
+            signed(flush.generation),
+            flush.from.id.to_string(),
+            flush.from.event,
+            to.id.to_string(),
+            to.event,
+            flush.now,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if moved.rows_affected() != 1 {
+            transaction.rollback().await?;
+            return Ok(FlushOutcome::Superseded);
+        }
+        let events: Vec<UsageEvent> = flush.entries.iter().flat_map(Entry::events).cloned().collect();
+        let written = chat_usage_logs::write(&mut transaction, &events, flush.levels, Mode::New).await?;
+        totals::add(&mut transaction, &written.new, flush.levels, flush.calendar, flush.now).await?;
+        if self.hands_over {
+            dual_writes::enqueue(&mut transaction, &written.new).await?;
+        }
+        usage_days::add(&mut transaction, number(flush.partition), &written.new, flush.levels, flush.calendar).await?;
+        let letters = dead_letters::Origin { partition: flush.partition, generation: flush.generation, now: flush.now };
+        let dead_letters = letters.keep(&mut transaction, flush.entries, &written.refused).await?;
+        transaction.commit().await?;
+        Ok(FlushOutcome::Committed(FlushReport { rows: written.new.len() as u64, dead_letters }))
+    }
+}

@@ -1,0 +1,157 @@
+//! `flush_watermarks`: how far each partition's events are in Postgres.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::domain::{
+    journal::{Position, Watermark},
+    partition::Partitions,
+};
+use crate::store::postgres::{Postgres, PostgresError};
+
+impl Postgres {
+    /// Makes a row for every partition that has none: opening, in generation 0.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn ensure_watermarks(&self, partitions: Partitions, now: DateTime<Utc>) -> Result<(), PostgresError> {
+        sqlx::query!(
+            "insert into flush_watermarks (partition, generation, last_id, last_event, opened_at, updated_at)
+             select number, 0, null, $2, $3, $3
+             from generate_series(0, $1 - 1) as numbers (number)
+             on conflict do nothing",
+            i32::from(partitions.count()),
+            Position::GENESIS.event,
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// How far a partition's events are in Postgres.
+    ///
+    /// # Errors
+    /// If Postgres is away, or there is no such partition.
+    pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
+        let row = sqlx::query!(
+            "select generation, last_id, last_event, opened_at
+             from flush_watermarks
+             where partition = $1",
+            number(partition),
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or_else(|| PostgresError::inconsistent("flush_watermarks", "partition", partition))?;
+        watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+    }
+
+    /// How far the events of every partition are in Postgres, in the order of partitions.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        watermarks(&mut connection).await
+    }
+
+    /// Marks a partition as being opened, if it still is in this generation. From here on no flush commits.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn begin_opening(
+        &self,
+        partition: u16,
+        generation: u32,
+        now: DateTime<Utc>,
+    ) -> Result<bool, PostgresError> {
+        let done = sqlx::query!(
+            "update flush_watermarks
+             set last_id = null,
+                 updated_at = $3
+             where partition = $1
+               and generation = $2",
+            number(partition),
+            signed(generation),
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends an opening: the new generation, with the watermark at its genesis entry. False when it is not being opened
+    /// in this generation any more.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn finish_opening(
+        &self,
+        partition: u16,
+        generation: u32,
+        opened: u32,
+        now: DateTime<Utc>,
+    ) -> Result<bool, PostgresError> {
+        let done = sqlx::query!(
+            "update flush_watermarks
+             set generation = $3,
+                 last_id = $4,
+                 last_event = $5,
+                 opened_at = $6,
+                 updated_at = $6
+             where partition = $1
+               and generation = $2
+               and last_id is null",
+            number(partition),
+            signed(generation),
+            signed(opened),
+            Position::GENESIS.id.to_string(),
+            Position::GENESIS.event,
+            now,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+pub(in crate::store::postgres) async fn watermarks(
+    connection: &mut PgConnection,
+) -> Result<Vec<Watermark>, PostgresError> {
+    let rows = sqlx::query!(
+        "select partition, generation, last_id, last_event, opened_at
+         from flush_watermarks
+         order by partition"
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let partition = u16::try_from(row.partition).unwrap_or_default();
+            watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+        })
+        .collect()
+}
+
+pub(in crate::store::postgres) fn number(partition: u16) -> i16 {
+    i16::try_from(partition).unwrap_or(i16::MAX)
+}
+
+pub(in crate::store::postgres) fn signed(generation: u32) -> i32 {
+    i32::try_from(generation).unwrap_or(i32::MAX)
+}
+
+fn watermark_of(
+    partition: u16,
+    generation: i32,
+    last_id: Option<&str>,
+    last_event: uuid::Uuid,
+    opened_at: DateTime<Utc>,
+) -> Result<Watermark, PostgresError> {
+    let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, partition);
+    let position = match last_id {
+        Some(id) => Some(Position { id: id.parse().map_err(|_| wrong("last_id"))?, event: last_event }),
+        None => None,
+    };
+    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position, opened_at })
+}

@@ -1,0 +1,13 @@
+//! The journal in Postgres: how usage events arrive, each exactly once, and what they add up to.
+
+pub(in crate::store::postgres) mod adjustments;
+pub(in crate::store::postgres) mod audit;
+pub(in crate::store::postgres) mod chat_usage_logs;
+pub(in crate::store::postgres) mod dead_letters;
+pub(in crate::store::postgres) mod drain;
+pub(in crate::store::postgres) mod flush;
+pub(in crate::store::postgres) mod flush_watermarks;
+pub(in crate::store::postgres) mod retention;
+pub(in crate::store::postgres) mod totals;
+pub(in crate::store::postgres) mod usage_days;
+pub(in crate::store::postgres) mod usage_log_partitions;

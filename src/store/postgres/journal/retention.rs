@@ -1,0 +1,66 @@
+//! Retention: old partitions of the usage log are dropped. Totals, closed months and usage by day stay.
+
+use chrono::{Datelike, Months, NaiveDate};
+
+use crate::store::postgres::{Postgres, PostgresError};
+
+/// The log's partition of one month.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPartition {
+    /// Its table.
+    pub name: String,
+    /// The month's first day.
+    pub month: NaiveDate,
+    /// Rows, as far as Postgres has counted them.
+    pub rows: i64,
+    /// Bytes, with its indexes.
+    pub bytes: i64,
+}
+
+impl Postgres {
+    /// The log's partitions that end before a month begins, oldest first.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn log_partitions_before(&self, month: NaiveDate) -> Result<Vec<LogPartition>, PostgresError> {
+        let rows = sqlx::query!(
+            r#"select pg_class.relname::text as "name!",
+                    greatest(pg_class.reltuples, 0)::bigint as "rows!",
+                    pg_total_relation_size(pg_class.oid) as "bytes!"
+             from pg_inherits
+             join pg_class on pg_class.oid = pg_inherits.inhrelid
+             where pg_inherits.inhparent = 'chat_usage_logs'::regclass
+               and pg_class.relname ~ '^chat_usage_logs_[0-9]{6}$'
+             order by 1"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let partitions = rows.into_iter().filter_map(|row| {
+            let digits: u32 = row.name.rsplit('_').next()?.parse().ok()?;
+            let of = NaiveDate::from_ymd_opt(i32::try_from(digits / 100).ok()?, digits % 100, 1)?;
+            (of < month).then_some(LogPartition { name: row.name, month: of, rows: row.rows, bytes: row.bytes })
+        });
+        Ok(partitions.collect())
+    }
+
+    /// Takes a partition off the log and drops it, and notes since when the log is kept: all of it, or nothing. Waits for no lock longer
+    /// than two seconds, for everybody else would wait behind it.
+    ///
+    /// # Errors
+    /// If Postgres is away, the role is not the tables' owner, or somebody holds the log for too long; trying again is safe.
+    pub async fn drop_log_partition(&self, partition: &LogPartition) -> Result<(), PostgresError> {
+        let next = partition.month.with_day(1).unwrap_or(partition.month) + Months::new(1);
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!("set local lock_timeout = '2s'").execute(&mut *transaction).await?;
+        // The name is one that this program has made: letters, digits and underscores.
+        for statement in ["alter table chat_usage_logs detach partition", "drop table"] {
+            let statement = format!("{statement} {}", partition.name);
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        }
+        sqlx::query!("update gate_settings set log_begins_on = greatest(coalesce(log_begins_on, $1), $1)", next)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! The totals of users: what a batch of log rows adds to `chat_quotas` and `chat_quota_months`.
+//!
+//! Summed up per user and period first, so a user who sent a hundred messages costs one update. Nearly every event is
+//! of its row's own period: one statement. The others make the row roll first, or go to a month that is closed.
+//!
+//! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows
+//! and a change of level takes one row, so nobody waits in a circle.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use crate::domain::{
+    calendar::{Calendar, Period},
+    level::{LevelCode, Levels},
+    usage::UsageEvent,
+    user_id::UserId,
+};
+use crate::store::postgres::PostgresError;
+
+/// What is added for one user in one period.
+#[derive(Debug, Default)]
+struct Sum {
+    ap: i64,
+    overage: i64,
+    level: Option<LevelCode>,
+}
+
+/// Columns for one statement.
+#[derive(Debug, Default)]
+struct Batch<'a> {
+    users: Vec<&'a str>,
+    periods: Vec<i32>,
+    aps: Vec<i64>,
+    overages: Vec<i64>,
+}
+
+/// Adds events, each of which is in the log and was not counted before.
+pub(in crate::store::postgres) async fn add(
+    connection: &mut PgConnection,
+    events: &[&UsageEvent],
+    levels: &Levels,
+    calendar: Calendar,
+    now: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    let mut sums: BTreeMap<(&UserId, Period), Sum> = BTreeMap::new();
+    let mut at = now;
+    for event in events {
+        let sum = sums.entry((&event.user, event.period)).or_default();
+        sum.ap += i64::from(event.ap.get());
+        sum.overage += i64::from(event.overage.get());
+        sum.level = Some(event.level);
+        at = at.max(event.at);
+    }
+    let added = add_to_current(connection, &Batch::of(&sums, |_| true), at).await?;
+    // What is left is what was not added, not what another look finds in another period: a row may have rolled since, or while the
+    // update waited for it.
+    sums.retain(|(user, period), _| !added.contains(&(user.as_str().to_owned(), id(*period))));
+    let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
+    for period in periods {
+        let batch = Batch::of(&sums, |of| of == period);
+        let end = calendar.period_end(period);
+        create_missing(connection, &sums, period, end, levels, at).await?;
+        // From here on the rows stand still: after the roll each is in this period or in a later one.
+        lock(connection, &batch).await?;
+        sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &batch.users as &[&str], id(period), end, at)
+            .fetch_one(&mut *connection)
+            .await?;
+        add_to_current(connection, &batch, at).await?;
+        add_to_closed(connection, &batch, at).await?;
+    }
+    Ok(())
+}
+
+impl<'a> Batch<'a> {
+    fn of(sums: &BTreeMap<(&'a UserId, Period), Sum>, wanted: impl Fn(Period) -> bool) -> Self {
+        let mut batch = Self::default();
+        for ((user, period), sum) in sums.iter().filter(|((_, period), _)| wanted(*period)) {
+            batch.users.push(user.as_str());
+            batch.periods.push(id(*period));
+            batch.aps.push(sum.ap);
+            batch.overages.push(sum.overage);
+        }
+        batch
+    }
+}
+
+/// Rows that stand in the period of the charge; returns which there were.
+async fn add_to_current(
+    connection: &mut PgConnection,
+    batch: &Batch<'_>,
+    at: DateTime<Utc>,
+) -> Result<HashSet<(String, i32)>, PostgresError> {
+    let rows = sqlx::query!(
+        "update chat_quotas as quotas
+         set monthly_used = quotas.monthly_used + batch.ap,
+             monthly_overage = quotas.monthly_overage + batch.overage,
+             total_used = quotas.total_used + batch.ap,
+             updated_at = greatest(quotas.updated_at, $5)
+         from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as batch (user_uuid, period, ap, overage)
+         where quotas.user_uuid = batch.user_uuid
+           and quotas.period = batch.period
+         returning quotas.user_uuid, quotas.period",
+        &batch.users as &[&str],
+        &batch.periods,
+        &batch.aps,
+        &batch.overages,
+        at,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.user_uuid, row.period)).collect())
+}
+
+/// Rows that stand in a later period: the month of the charge is closed, or was never begun.
+async fn add_to_closed(
+    connection: &mut PgConnection,
+    batch: &Batch<'_>,
+    at: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "with late as (
+             select batch.*, quotas.membership_level, quotas.monthly_quota
+             from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as batch (user_uuid, period, ap, overage)
+             join chat_quotas as quotas
+               on quotas.user_uuid = batch.user_uuid
+              and quotas.period > batch.period
+         ),
+         closed as (
+             insert into chat_quota_months as months (user_uuid, period, membership_level, monthly_quota, used, overage)
+             select user_uuid, period, membership_level, monthly_quota, ap, overage
+             from late
+             order by user_uuid
+             on conflict (user_uuid, period) do update
+             set used = months.used + excluded.used,
+                 overage = months.overage + excluded.overage
+         )
+         update chat_quotas as quotas
+         set total_used = quotas.total_used + late.ap,
+             updated_at = greatest(quotas.updated_at, $5)
+         from late
+         where quotas.user_uuid = late.user_uuid",
+        &batch.users as &[&str],
+        &batch.periods,
+        &batch.aps,
+        &batch.overages,
+        at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A charge of a user without a row: Postgres was restored from a time before the user was seen.
+async fn create_missing(
+    connection: &mut PgConnection,
+    sums: &BTreeMap<(&UserId, Period), Sum>,
+    period: Period,
+    reset_at: DateTime<Utc>,
+    levels: &Levels,
+    at: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    let of_period = sums.iter().filter(|((_, of), _)| *of == period);
+    let (users, names): (Vec<&str>, Vec<&str>) = of_period
+        .map(|((user, _), sum)| {
+            let level = sum.level.and_then(|code| levels.coded(code)).unwrap_or_else(|| levels.lowest());
+            (user.as_str(), level.name.as_str())
+        })
+        .unzip();
+    sqlx::query!(
+        "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
+         select batch.user_uuid, levels.name, $3, levels.monthly_quota, $4, $5, $5
+         from unnest($1::text[], $2::text[]) as batch (user_uuid, level)
+         join membership_levels as levels on levels.name = batch.level
+         order by batch.user_uuid
+         on conflict (user_uuid) do nothing",
+        &users as &[&str],
+        &names as &[&str],
+        id(period),
+        reset_at,
+        at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn lock(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "select from chat_quotas
+         where user_uuid = any ($1)
+         order by user_uuid
+         for update",
+        &batch.users as &[&str],
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn id(period: Period) -> i32 {
+    i32::try_from(period.id()).unwrap_or(i32::MAX)
+}

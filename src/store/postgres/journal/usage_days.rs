@@ -1,0 +1,262 @@
+//! `usage_days`: what was used, rolled up by day, level and model, in the transaction that writes the log.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use sqlx::PgConnection;
+
+use crate::domain::{calendar::Calendar, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId};
+use crate::store::postgres::{Postgres, PostgresError, journal::chat_usage_logs::level_name};
+
+/// What to add up, and by what.
+#[derive(Debug, Clone, Copy)]
+pub struct UsageQuery<'a> {
+    /// The first day.
+    pub from: NaiveDate,
+    /// The last day.
+    pub to: NaiveDate,
+    /// One row for each day or month.
+    pub by: Option<TimeUnit>,
+    /// One row for each level.
+    pub by_level: bool,
+    /// One row for each model.
+    pub by_model: bool,
+    /// Of this level only.
+    pub level: Option<&'a str>,
+    /// Of this model only; empty for messages that named none.
+    pub model: Option<&'a str>,
+}
+
+/// What one row stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+/// A sum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    /// Of this day, or of the month that begins with it; none where days are added up.
+    pub day: Option<NaiveDate>,
+    /// Of this conversation.
+    pub session: Option<String>,
+    /// Of this level.
+    pub level: Option<String>,
+    /// Of this model; empty for messages that named none.
+    pub model: Option<String>,
+    /// Messages that were charged.
+    pub messages: i64,
+    /// What they were charged.
+    pub ap: i64,
+    /// What the quota could not cover.
+    pub overage: i64,
+    /// Tokens that the models counted.
+    pub tokens: i64,
+}
+
+/// A day, level and model whose sum is not that of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageDrift {
+    /// The day.
+    pub day: NaiveDate,
+    /// The level.
+    pub level: String,
+    /// The model; empty for messages that named none.
+    pub model: String,
+    /// Messages and AP that the log has more than the table.
+    pub missing: (i64, i64),
+}
+
+#[derive(Default)]
+struct Sum {
+    messages: i64,
+    ap: i64,
+    overage: i64,
+    tokens: i64,
+}
+
+impl Postgres {
+    /// Usage between two days, in the order of day, level and model.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn usage(&self, query: &UsageQuery<'_>) -> Result<Vec<UsageRow>, PostgresError> {
+        let rows = sqlx::query_as!(
+            UsageRow,
+            r#"select case when $3 then day when $8 then date_trunc('month', day)::date end as day,
+                    null::text as session,
+                    case when $4 then membership_level end as level,
+                    case when $5 then model end as model,
+                    sum(messages)::bigint as "messages!",
+                    sum(ap)::bigint as "ap!",
+                    sum(overage)::bigint as "overage!",
+                    sum(tokens)::bigint as "tokens!"
+             from usage_days
+             where day between $1 and $2
+               and ($6::text is null or membership_level = $6)
+               and ($7::text is null or model = $7)
+             group by 1, 2, 3, 4
+             order by 1, 2, 3, 4"#,
+            query.from,
+            query.to,
+            query.by == Some(TimeUnit::Day),
+            query.by_level,
+            query.by_model,
+            query.level,
+            query.model,
+            query.by == Some(TimeUnit::Month),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// The same of one user, and by conversation too: along the user's part of the log, which a quota bounds. It reaches back as far as the
+    /// log is kept.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn usage_of(
+        &self,
+        user: &UserId,
+        by_session: bool,
+        query: &UsageQuery<'_>,
+        calendar: Calendar,
+    ) -> Result<Vec<UsageRow>, PostgresError> {
+        let rows = sqlx::query_as!(
+            UsageRow,
+            r#"with messages as (
+                 select (created_at at time zone $10)::date as day, session_id, membership_level, model, ap_used, overage, tokens_used
+                 from chat_usage_logs
+                 where user_uuid = $1
+                   and created_at >= $2::date::timestamp at time zone $10
+                   and created_at < ($3::date + 1)::timestamp at time zone $10
+                   and kind in ('consume', 'commit', 'late_commit')
+                   and ($4::text is null or membership_level = $4)
+                   and ($5::text is null or model = $5)
+             )
+             select case when $6 then day when $7 then date_trunc('month', day)::date end as day,
+                    case when $11 then session_id end as session,
+                    case when $8 then membership_level end as level,
+                    case when $9 then model end as model,
+                    count(*) as "messages!",
+                    sum(ap_used)::bigint as "ap!",
+                    sum(overage)::bigint as "overage!",
+                    sum(tokens_used)::bigint as "tokens!"
+             from messages
+             group by 1, 2, 3, 4
+             order by 1, 2, 3, 4"#,
+            user.as_str(),
+            query.from,
+            query.to,
+            query.level,
+            query.model,
+            query.by == Some(TimeUnit::Day),
+            query.by == Some(TimeUnit::Month),
+            query.by_level,
+            query.by_model,
+            calendar.time_zone().name(),
+            by_session,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Where the sums are not those of the log, in one statement and so in one snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn usage_drift(&self) -> Result<Vec<UsageDrift>, PostgresError> {
+        let mut snapshot = self.unhurried_snapshot().await?;
+        let rows = sqlx::query!(
+            r#"select day as "day!", membership_level as "level!", model as "model!", messages as "messages!", ap as "ap!"
+             from usage_drift()
+             order by 1, 2, 3"#
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let drift = rows.into_iter().map(|row| UsageDrift {
+            day: row.day,
+            level: row.level,
+            model: row.model,
+            missing: (row.messages, row.ap),
+        });
+        Ok(drift.collect())
+    }
+
+    /// Makes the sums those of the log; returns how many were not. Flushes wait for as long as it takes to read the log.
+    ///
+    /// # Errors
+    /// If Postgres is away; then nothing is changed.
+    pub async fn repair_usage(&self) -> Result<u64, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        // No flush may come in between.
+        sqlx::query!("lock table usage_days in share row exclusive mode").execute(&mut *transaction).await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut *transaction).await?;
+        let done = sqlx::query!(
+            "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
+             select day, membership_level, model, 0, messages, ap, overage, tokens
+             from usage_drift()
+             on conflict (day, membership_level, model, partition) do update
+             set messages = usage.messages + excluded.messages,
+                 ap = usage.ap + excluded.ap,
+                 overage = usage.overage + excluded.overage,
+                 tokens = usage.tokens + excluded.tokens"
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Adds messages, each of which is in the log and was not counted before. The last locks that a transaction takes: rows of one
+/// partition, in one order.
+pub(in crate::store::postgres) async fn add(
+    connection: &mut PgConnection,
+    partition: i16,
+    events: &[&UsageEvent],
+    levels: &Levels,
+    calendar: Calendar,
+) -> Result<(), PostgresError> {
+    let mut sums: BTreeMap<(NaiveDate, &str, &str), Sum> = BTreeMap::new();
+    for event in events {
+        let day = calendar.day_at(event.at).date();
+        let key = (day, level_name(event, levels), ModelName::column(event.model.as_ref()));
+        let sum = sums.entry(key).or_default();
+        sum.messages += 1;
+        sum.ap += i64::from(event.ap.get());
+        sum.overage += i64::from(event.overage.get());
+        sum.tokens += i64::from(event.tokens.get());
+    }
+    let days: Vec<NaiveDate> = sums.keys().map(|(day, ..)| *day).collect();
+    let level_names: Vec<&str> = sums.keys().map(|(_, level, _)| *level).collect();
+    let models: Vec<&str> = sums.keys().map(|(.., model)| *model).collect();
+    let column = |of: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(of).collect() };
+    sqlx::query!(
+        "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
+         select day, level, model, $4, messages, ap, overage, tokens
+         from unnest($1::date[], $2::text[], $3::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+             as batch (day, level, model, messages, ap, overage, tokens)
+         on conflict (day, membership_level, model, partition) do update
+         set messages = usage.messages + excluded.messages,
+             ap = usage.ap + excluded.ap,
+             overage = usage.overage + excluded.overage,
+             tokens = usage.tokens + excluded.tokens",
+        &days,
+        &level_names as &[&str],
+        &models as &[&str],
+        partition,
+        &column(|sum| sum.messages),
+        &column(|sum| sum.ap),
+        &column(|sum| sum.overage),
+        &column(|sum| sum.tokens),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

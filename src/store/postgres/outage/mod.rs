@@ -1,0 +1,3 @@
+//! What Postgres accepts while Redis is unavailable.
+
+pub(in crate::store::postgres) mod inbox;

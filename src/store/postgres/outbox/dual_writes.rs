@@ -1,0 +1,171 @@
+//! `dual_writes`: charges on their way to the old credits system.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::{calendar::Period, usage::UsageEvent, user_id::UserId};
+use crate::store::postgres::{Postgres, PostgresError, journal::flush_watermarks::signed};
+
+/// A charge that the old system has not confirmed yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DualWrite {
+    /// The usage event: the same at every try.
+    pub event: Uuid,
+    /// Who was charged.
+    pub user: String,
+    /// The conversation.
+    pub session: String,
+    /// How much.
+    pub ap: i32,
+    /// By how many tokens.
+    pub tokens: i32,
+    /// When.
+    pub charged_at: DateTime<Utc>,
+    /// Tries, this one included.
+    pub attempts: i32,
+}
+
+/// What a user has used, and how much of that the old system may not know yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedByUser {
+    /// Who.
+    pub user: String,
+    /// AP charged in the period.
+    pub used: i64,
+    /// Of those, on their way to the old system.
+    pub waiting: i64,
+}
+
+/// Puts charges on their way, in the transaction that writes them.
+pub(in crate::store::postgres) async fn enqueue(
+    connection: &mut PgConnection,
+    events: &[&UsageEvent],
+) -> Result<(), PostgresError> {
+    let charges: Vec<&&UsageEvent> = events.iter().filter(|event| event.ap.get() > 0).collect();
+    let events: Vec<Uuid> = charges.iter().map(|event| event.id).collect();
+    let users: Vec<&str> = charges.iter().map(|event| event.user.as_str()).collect();
+    let sessions: Vec<&str> = charges.iter().map(|event| event.session.as_str()).collect();
+    let periods: Vec<i32> = charges.iter().map(|event| signed(event.period.id())).collect();
+    let aps: Vec<i32> = charges.iter().map(|event| i32::try_from(event.ap.get()).unwrap_or(i32::MAX)).collect();
+    let tokens: Vec<i32> = charges.iter().map(|event| i32::try_from(event.tokens.get()).unwrap_or(i32::MAX)).collect();
+    let times: Vec<DateTime<Utc>> = charges.iter().map(|event| event.at).collect();
+    sqlx::query!(
+        "insert into dual_writes (event, user_uuid, session_id, period, ap, tokens, charged_at, due_at)
+         select event, user_uuid, session_id, period, ap, tokens, charged_at, charged_at
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::integer[], $7::timestamptz[])
+             as charge (event, user_uuid, session_id, period, ap, tokens, charged_at)
+         on conflict (event) do nothing",
+        &events,
+        &users as &[&str],
+        &sessions as &[&str],
+        &periods,
+        &aps,
+        &tokens,
+        &times,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Postgres {
+    /// Takes some charges that are due, the oldest first. Nobody else takes them before `until`.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn claim_dual_writes(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        limit: u32,
+    ) -> Result<Vec<DualWrite>, PostgresError> {
+        let rows = sqlx::query_as!(
+            DualWrite,
+            r#"update dual_writes
+             set due_at = $2,
+                 attempts = attempts + 1
+             where event in (
+                 select event
+                 from dual_writes
+                 where due_at <= $1
+                 order by due_at
+                 limit $3
+                 for update skip locked
+             )
+             returning event, user_uuid as "user", session_id as "session", ap, tokens, charged_at, attempts"#,
+            now,
+            until,
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// The old system has it.
+    ///
+    /// # Errors
+    /// If Postgres is away: it is handed over again.
+    pub async fn dual_write_done(&self, event: Uuid) -> Result<(), PostgresError> {
+        sqlx::query!("delete from dual_writes where event = $1", event).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// The old system has not taken it; it is tried again at `due_at`.
+    ///
+    /// # Errors
+    /// If Postgres is away: it is tried again sooner.
+    pub async fn dual_write_failed(
+        &self,
+        event: Uuid,
+        due_at: DateTime<Utc>,
+        error: &str,
+    ) -> Result<(), PostgresError> {
+        sqlx::query!("update dual_writes set due_at = $2, last_error = $3 where event = $1", event, due_at, error)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// How many charges are on their way.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn dual_writes_waiting(&self) -> Result<u64, PostgresError> {
+        let waiting =
+            sqlx::query_scalar!(r#"select count(*) as "count!" from dual_writes"#).fetch_one(&self.pool).await?;
+        Ok(waiting.unsigned_abs())
+    }
+
+    /// What users after `after` have used in a period, in order.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn used_by_users(
+        &self,
+        period: Period,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> Result<Vec<UsedByUser>, PostgresError> {
+        let rows = sqlx::query_as!(
+            UsedByUser,
+            r#"select user_uuid as "user", monthly_used as "used",
+                    coalesce((select sum(ap)
+                              from dual_writes
+                              where dual_writes.user_uuid = chat_quotas.user_uuid
+                                and dual_writes.period = chat_quotas.period), 0)::bigint as "waiting!"
+             from chat_quotas
+             where period = $1
+               and user_uuid > $2
+             order by user_uuid
+             limit $3"#,
+            signed(period.id()),
+            after.map_or("", UserId::as_str),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+}

@@ -1,0 +1,116 @@
+//! A change of level, in one transaction: the row is rolled first if its period is over.
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::{
+    author::Author,
+    level::Level,
+    level_change::{Effective, Timing},
+    user_id::UserId,
+};
+use crate::store::postgres::{
+    NewUser, Postgres, PostgresError, QuotaRow,
+    users::{chat_quotas::find, user_changes::note_level},
+};
+
+/// A user's row before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelChange {
+    /// Before, already in the current period.
+    pub before: QuotaRow,
+    /// After.
+    pub after: QuotaRow,
+}
+
+impl Postgres {
+    /// Gives a user a level. A user who was never seen gets a row first. None, with nothing changed, where the row does not have the
+    /// level version that the caller has seen.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn change_level(
+        &self,
+        user: &UserId,
+        (target, effective): (&Level, Effective),
+        if_version: Option<u32>,
+        author: &Author,
+        first: &NewUser<'_>,
+        today_start: DateTime<Utc>,
+    ) -> Result<Option<LevelChange>, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        let period = i32::try_from(first.period.id()).unwrap_or(i32::MAX);
+        sqlx::query!(
+            "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $6)
+             on conflict (user_uuid) do nothing",
+            user.as_str(),
+            first.level.name.as_str(),
+            period,
+            i32::try_from(first.level.quota.get()).unwrap_or(i32::MAX),
+            first.reset_at,
+            first.now,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!("select from chat_quotas where user_uuid = $1 for update", user.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query_scalar!(
+            "select roll_chat_quotas(array[$1], $2, $3, $4)",
+            user.as_str(),
+            period,
+            first.reset_at,
+            first.now
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let missing = || PostgresError::inconsistent("chat_quotas", "user_uuid", user);
+        let before = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
+        if if_version.is_some_and(|seen| seen != before.level_version) {
+            return Ok(None);
+        }
+        let timing = effective.timing(before.quota, target.quota);
+        match timing {
+            Timing::Now => {
+                sqlx::query!(
+                    "update chat_quotas
+                     set membership_level = $2,
+                         monthly_quota = $3,
+                         pending_level = null,
+                         level_version = level_version + 1,
+                         updated_at = greatest(updated_at, $4)
+                     where user_uuid = $1",
+                    user.as_str(),
+                    target.name.as_str(),
+                    i32::try_from(target.quota.get()).unwrap_or(i32::MAX),
+                    first.now,
+                )
+                .execute(&mut *transaction)
+                .await?;
+            }
+            Timing::NextPeriod => {
+                sqlx::query!(
+                    "update chat_quotas
+                     set pending_level = $2,
+                         level_version = level_version + 1,
+                         updated_at = greatest(updated_at, $3)
+                     where user_uuid = $1",
+                    user.as_str(),
+                    target.name.as_str(),
+                    first.now,
+                )
+                .execute(&mut *transaction)
+                .await?;
+            }
+        }
+        let after = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
+        let later = (timing == Timing::NextPeriod).then(|| first.period.next());
+        let name_before =
+            sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
+                .fetch_one(&mut *transaction)
+                .await?;
+        note_level(&mut transaction, user, (&name_before, &target.name), later, author, first.now).await?;
+        transaction.commit().await?;
+        Ok(Some(LevelChange { before, after }))
+    }
+}

@@ -1,0 +1,312 @@
+//! `chat_quotas`: one row per user, the current period.
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::{
+    ap::Ap,
+    calendar::Period,
+    level::{Level, LevelCode},
+    user_id::UserId,
+};
+use crate::store::postgres::{Postgres, PostgresError};
+
+/// A user's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaRow {
+    /// Whose row.
+    pub user: UserId,
+    /// The level in the row's period.
+    pub level: LevelCode,
+    /// Counts changes of level.
+    pub level_version: u32,
+    /// The level that takes over at the next period.
+    pub pending: Option<LevelCode>,
+    /// AP per period.
+    pub quota: Ap,
+    /// The period that `used` counts in. It may be over: the row rolls when it is next needed.
+    pub period: Period,
+    /// AP charged in that period, as far as flushed.
+    pub used: Ap,
+    /// AP charged ever, as far as flushed.
+    pub total_used: u64,
+    /// AP charged since the day began, as far as flushed.
+    pub used_today: Ap,
+    /// When a flush, a roll or a change of level last touched the row.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a user gets who is seen for the first time.
+#[derive(Debug, Clone, Copy)]
+pub struct NewUser<'a> {
+    /// The level.
+    pub level: &'a Level,
+    /// The current period.
+    pub period: Period,
+    /// When it ends.
+    pub reset_at: DateTime<Utc>,
+    /// The present.
+    pub now: DateTime<Utc>,
+}
+
+/// Users, and the state of their partition in the same snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The partition's generation.
+    pub generation: u32,
+    /// One row for each user.
+    pub rows: Vec<QuotaRow>,
+}
+
+/// A user's row beside their partition's watermark.
+struct LoadedRow {
+    user_uuid: String,
+    level_code: i16,
+    pending_code: Option<i16>,
+    level_version: i32,
+    monthly_quota: i32,
+    period: i32,
+    monthly_used: i64,
+    total_used: i64,
+    used_today: i64,
+    updated_at: DateTime<Utc>,
+    generation: i32,
+}
+
+/// A row as the queries of this file return it.
+pub(in crate::store::postgres) struct RawRow {
+    pub(in crate::store::postgres) user_uuid: String,
+    pub(in crate::store::postgres) level_code: i16,
+    pub(in crate::store::postgres) pending_code: Option<i16>,
+    pub(in crate::store::postgres) level_version: i32,
+    pub(in crate::store::postgres) monthly_quota: i32,
+    pub(in crate::store::postgres) period: i32,
+    pub(in crate::store::postgres) monthly_used: i64,
+    pub(in crate::store::postgres) total_used: i64,
+    pub(in crate::store::postgres) used_today: i64,
+    pub(in crate::store::postgres) updated_at: DateTime<Utc>,
+}
+
+impl Loaded {
+    fn of(partition: u16, rows: Vec<LoadedRow>) -> Result<Option<Self>, PostgresError> {
+        let Some(any) = rows.first() else { return Ok(None) };
+        let generation = u32::try_from(any.generation)
+            .map_err(|_| PostgresError::inconsistent("flush_watermarks", "generation", partition))?;
+        let row = |row: LoadedRow| {
+            RawRow {
+                user_uuid: row.user_uuid,
+                level_code: row.level_code,
+                pending_code: row.pending_code,
+                level_version: row.level_version,
+                monthly_quota: row.monthly_quota,
+                period: row.period,
+                monthly_used: row.monthly_used,
+                total_used: row.total_used,
+                used_today: row.used_today,
+                updated_at: row.updated_at,
+            }
+            .parse()
+        };
+        Ok(Some(Self { generation, rows: rows.into_iter().map(row).collect::<Result<_, _>>()? }))
+    }
+}
+
+impl Postgres {
+    /// The rows of these users of one partition, as far as there are any, and the partition's generation, all from one
+    /// snapshot: so that nothing that is flushed meanwhile is missed or seen twice. None when there is no row at all.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn load(
+        &self,
+        partition: u16,
+        users: &[UserId],
+        today_start: DateTime<Utc>,
+    ) -> Result<Option<Loaded>, PostgresError> {
+        let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let rows = sqlx::query_as!(
+            LoadedRow,
+            r#"select quotas.user_uuid,
+                    levels.code as level_code,
+                    pending.code as "pending_code?",
+                    quotas.level_version,
+                    quotas.monthly_quota,
+                    quotas.period,
+                    quotas.monthly_used,
+                    quotas.total_used,
+                    quotas.updated_at,
+                    case when quotas.updated_at >= $2 then (
+                        select coalesce(sum(logs.ap_used), 0)
+                        from chat_usage_logs as logs
+                        where logs.user_uuid = quotas.user_uuid
+                          and logs.created_at >= $2
+                    ) else 0 end as "used_today!",
+                    watermark.generation
+             from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             cross join flush_watermarks as watermark
+             where quotas.user_uuid = any ($1)
+               and watermark.partition = $3"#,
+            &ids as &[&str],
+            today_start,
+            i16::try_from(partition).unwrap_or(i16::MAX),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Loaded::of(partition, rows)
+    }
+
+    /// The rows of these users of one partition, made where there is none, and the partition's watermark, all from
+    /// one snapshot: so that nothing that is flushed meanwhile is missed or seen twice.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn load_or_create(
+        &self,
+        partition: u16,
+        users: &[UserId],
+        first: &NewUser<'_>,
+        today_start: DateTime<Utc>,
+    ) -> Result<Loaded, PostgresError> {
+        loop {
+            match self.try_load_or_create(partition, users, first, today_start).await? {
+                Some(loaded) if loaded.rows.len() >= users.len() => return Ok(loaded),
+                // Another gate has made a row that our snapshot does not see yet. The next one does; and the
+                // watermark, which every row comes with, is there, or this is the error to end with.
+                _ => self.watermark(partition).await?,
+            };
+        }
+    }
+
+    async fn try_load_or_create(
+        &self,
+        partition: u16,
+        users: &[UserId],
+        first: &NewUser<'_>,
+        today_start: DateTime<Utc>,
+    ) -> Result<Option<Loaded>, PostgresError> {
+        let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let rows = sqlx::query_as!(
+            LoadedRow,
+            r#"with wanted as (
+                 select user_uuid collate "C" as user_uuid
+                 from unnest($1::text[]) as given (user_uuid)
+             ),
+             created as (
+                 insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
+                 select user_uuid, $2, $3, $4, $5, $6, $6
+                 from wanted
+                 where not exists (select from chat_quotas where chat_quotas.user_uuid = wanted.user_uuid)
+                 order by user_uuid
+                 on conflict (user_uuid) do nothing
+                 returning *
+             ),
+             found as (
+                 select chat_quotas.*
+                 from wanted
+                 join chat_quotas using (user_uuid)
+                 union all
+                 select * from created
+             )
+             select found.user_uuid as "user_uuid!",
+                    levels.code as "level_code!",
+                    pending.code as "pending_code?",
+                    found.level_version as "level_version!",
+                    found.monthly_quota as "monthly_quota!",
+                    found.period as "period!",
+                    found.monthly_used as "monthly_used!",
+                    found.total_used as "total_used!",
+                    found.updated_at as "updated_at!",
+                    case when found.updated_at >= $7 then (
+                        select coalesce(sum(logs.ap_used), 0)
+                        from chat_usage_logs as logs
+                        where logs.user_uuid = found.user_uuid
+                          and logs.created_at >= $7
+                    ) else 0 end as "used_today!",
+                    watermark.generation
+             from found
+             join membership_levels as levels on levels.name = found.membership_level
+             left join membership_levels as pending on pending.name = found.pending_level
+             cross join flush_watermarks as watermark
+             where watermark.partition = $8"#,
+            &ids as &[&str],
+            first.level.name.as_str(),
+            i32::try_from(first.period.id()).unwrap_or(i32::MAX),
+            i32::try_from(first.level.quota.get()).unwrap_or(i32::MAX),
+            first.reset_at,
+            first.now,
+            today_start,
+            i16::try_from(partition).unwrap_or(i16::MAX),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Loaded::of(partition, rows)
+    }
+
+    /// A user's row; none for a user who was never seen.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn find(&self, user: &UserId, today_start: DateTime<Utc>) -> Result<Option<QuotaRow>, PostgresError> {
+        let mut connection = self.pool.acquire().await?;
+        find(&mut connection, user, today_start).await
+    }
+}
+
+pub(in crate::store::postgres) async fn find(
+    connection: &mut sqlx::PgConnection,
+    user: &UserId,
+    today_start: DateTime<Utc>,
+) -> Result<Option<QuotaRow>, PostgresError> {
+    let row = sqlx::query_as!(
+        RawRow,
+        r#"select quotas.user_uuid,
+                levels.code as level_code,
+                pending.code as "pending_code?",
+                quotas.level_version,
+                quotas.monthly_quota,
+                quotas.period,
+                quotas.monthly_used,
+                quotas.total_used,
+                quotas.updated_at,
+                (
+                    select coalesce(sum(logs.ap_used), 0)
+                    from chat_usage_logs as logs
+                    where logs.user_uuid = quotas.user_uuid
+                      and logs.created_at >= $2
+                ) as "used_today!"
+         from chat_quotas as quotas
+         join membership_levels as levels on levels.name = quotas.membership_level
+         left join membership_levels as pending on pending.name = quotas.pending_level
+         where quotas.user_uuid = $1"#,
+        user.as_str(),
+        today_start,
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(RawRow::parse).transpose()
+}
+
+impl RawRow {
+    pub(in crate::store::postgres) fn parse(self) -> Result<QuotaRow, PostgresError> {
+        let wrong = |column| PostgresError::inconsistent("chat_quotas", column, &self.user_uuid);
+        let code = |code: i16| u8::try_from(code).ok().and_then(LevelCode::new);
+        let ap = |amount: i64| u32::try_from(amount).map(Ap::new);
+        Ok(QuotaRow {
+            user: UserId::parse(&self.user_uuid).map_err(|_| wrong("user_uuid"))?,
+            level: code(self.level_code).ok_or_else(|| wrong("membership_level"))?,
+            level_version: u32::try_from(self.level_version).map_err(|_| wrong("level_version"))?,
+            pending: self.pending_code.and_then(code),
+            quota: ap(self.monthly_quota.into()).map_err(|_| wrong("monthly_quota"))?,
+            period: parse_period(self.period).ok_or_else(|| wrong("period"))?,
+            used: ap(self.monthly_used).map_err(|_| wrong("monthly_used"))?,
+            total_used: u64::try_from(self.total_used).map_err(|_| wrong("total_used"))?,
+            used_today: ap(self.used_today).map_err(|_| wrong("used_today"))?,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+pub(in crate::store::postgres) fn parse_period(id: i32) -> Option<Period> {
+    u32::try_from(id).ok().and_then(|id| Period::from_id(id).ok())
+}

@@ -1,0 +1,42 @@
+//! Users of another database, by a query of the product's own: for an import.
+
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tokio::sync::mpsc;
+
+use crate::store::postgres::PostgresError;
+
+/// A row of the query, unchecked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignUser {
+    /// Column `user`.
+    pub user: Option<String>,
+    /// Column `level`.
+    pub level: Option<String>,
+    /// Column `used`, 0 where there is none.
+    pub used: i64,
+}
+
+/// Sends the rows of a query one after the other: columns `user`, `level` and, if there is one, `used`. The transaction is read only: the query can
+/// change nothing there.
+///
+/// # Errors
+/// If the database cannot be reached, or refuses the query.
+pub async fn read_foreign_users(url: &str, query: &str, rows: mpsc::Sender<ForeignUser>) -> Result<(), PostgresError> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::query("begin read only").execute(&mut connection).await?;
+    // Whatever their types are, and whether or not there is `used`.
+    let wrapped = format!(
+        r#"select row ->> 'user' as "user", row ->> 'level' as level, coalesce((row ->> 'used')::bigint, 0) as used
+         from (select to_jsonb(given) as row from ({query}) as given) as rows"#
+    );
+    let mut found = sqlx::query(AssertSqlSafe(wrapped)).fetch(&mut connection);
+    while let Some(row) = found.try_next().await? {
+        let user = ForeignUser { user: row.try_get(0)?, level: row.try_get(1)?, used: row.try_get(2)? };
+        if rows.send(user).await.is_err() {
+            // Nobody wants more.
+            break;
+        }
+    }
+    Ok(())
+}

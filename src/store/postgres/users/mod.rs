@@ -1,0 +1,10 @@
+//! Users: one row each, and what changes it besides the flusher.
+
+pub(in crate::store::postgres) mod change_level;
+pub(in crate::store::postgres) mod chat_quotas;
+pub(in crate::store::postgres) mod foreign_users;
+pub(in crate::store::postgres) mod import;
+pub(in crate::store::postgres) mod resets;
+pub(in crate::store::postgres) mod subscriptions;
+pub(in crate::store::postgres) mod unsynced_levels;
+pub(in crate::store::postgres) mod user_changes;

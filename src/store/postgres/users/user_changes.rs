@@ -1,0 +1,178 @@
+//! `user_changes`: what was changed of users other than by messages, by whom and why; read together with `rollout_changes`.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, Postgres as Database, Transaction};
+use uuid::Uuid;
+
+use crate::domain::{ap::Ap, author::Author, calendar::Period, level::LevelName, user_id::UserId};
+use crate::store::postgres::{Postgres, PostgresError};
+
+/// A change of a user or of the rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Where it stands among all changes.
+    pub place: Place,
+    /// The id of the token that asked for it, or the command.
+    pub by: String,
+    /// Why, in words; empty where nobody said.
+    pub reason: String,
+    /// `level`, `hold_released` or `rollout`.
+    pub kind: String,
+    /// Whose; none for the rollout.
+    pub user: Option<String>,
+    /// The levels of a change of level.
+    pub level_before: Option<String>,
+    /// The level after it.
+    pub level_after: Option<String>,
+    /// From when on, where it does not hold at once.
+    pub effective_period: Option<i32>,
+    /// The hold that was released.
+    pub hold: Option<Uuid>,
+    /// Its AP.
+    pub ap: Option<i32>,
+    /// The rollout's mode.
+    pub mode: Option<String>,
+    /// The rollout's percentage.
+    pub percentage: Option<f64>,
+}
+
+/// Where a change stands among all changes, which are shown newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// Which table it is from.
+    pub source: i32,
+    /// Its number there.
+    pub id: i64,
+}
+
+/// A release that is written down and takes effect with [`made`](Self::made). Dropped, it was never written.
+#[derive(Debug)]
+pub struct NotedRelease(Transaction<'static, Database>);
+
+impl Postgres {
+    /// Changes after a place, newest first: all of them, or those of one user.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn changes(
+        &self,
+        user: Option<&UserId>,
+        after: Option<Place>,
+        limit: u32,
+    ) -> Result<Vec<Change>, PostgresError> {
+        let after = after.unwrap_or(Place { at: DateTime::<Utc>::MAX_UTC, source: i32::MAX, id: i64::MAX });
+        let rows = sqlx::query!(
+            r#"select * from (
+                 (
+                     select changed_at as "at!", 0 as "source!", id as "id!", changed_by as "by!", reason as "reason!",
+                            kind as "kind!", user_uuid as "user", level_before, level_after, effective_period, hold, ap,
+                            null::text as mode, null::double precision as percentage
+                     from user_changes
+                     where ($1::text is null or user_uuid = $1)
+                       and (changed_at, id) < ($2, case when $3 > 0 then $5::bigint else $4 end)
+                     order by changed_at desc, id desc
+                     limit $6
+                 )
+                 union all
+                 (
+                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, mode, percentage
+                     from rollout_changes
+                     where $1::text is null
+                       and (changed_at, id) < ($2, case when $3 > 1 then $5::bigint when $3 = 1 then $4 else 0 end)
+                     order by changed_at desc, id desc
+                     limit $6
+                 )
+             ) as changes
+             order by 1 desc, 2 desc, 3 desc
+             limit $6"#,
+            user.map(UserId::as_str),
+            after.at,
+            after.source,
+            after.id,
+            i64::MAX,
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let change = rows.into_iter().map(|row| Change {
+            place: Place { at: row.at, source: row.source, id: row.id },
+            by: row.by,
+            reason: row.reason,
+            kind: row.kind,
+            user: row.user,
+            level_before: row.level_before,
+            level_after: row.level_after,
+            effective_period: row.effective_period,
+            hold: row.hold,
+            ap: row.ap,
+            mode: row.mode,
+            percentage: row.percentage,
+        });
+        Ok(change.collect())
+    }
+
+    /// Writes down that a hold is being released.
+    ///
+    /// # Errors
+    /// If Postgres is away.
+    pub async fn note_release(
+        &self,
+        user: &UserId,
+        (hold, ap): (Uuid, Ap),
+        author: &Author,
+        now: DateTime<Utc>,
+    ) -> Result<NotedRelease, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!(
+            "insert into user_changes (changed_at, changed_by, reason, user_uuid, kind, hold, ap)
+             values ($1, $2, $3, $4, 'hold_released', $5, $6)",
+            now,
+            author.by,
+            author.reason,
+            user.as_str(),
+            hold,
+            i32::try_from(ap.get()).unwrap_or(i32::MAX),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        Ok(NotedRelease(transaction))
+    }
+}
+
+impl NotedRelease {
+    /// The hold is released.
+    ///
+    /// # Errors
+    /// If Postgres is away: then the release is made and not written down.
+    pub async fn made(self) -> Result<(), PostgresError> {
+        Ok(self.0.commit().await?)
+    }
+}
+
+/// Writes down a change of level.
+pub(in crate::store::postgres) async fn note_level(
+    connection: &mut PgConnection,
+    user: &UserId,
+    (before, after): (&str, &LevelName),
+    effective: Option<Period>,
+    author: &Author,
+    now: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "insert into user_changes
+             (changed_at, changed_by, reason, user_uuid, kind, level_before, level_after, effective_period)
+         values ($1, $2, $3, $4, 'level', $5, $6, $7)",
+        now,
+        author.by,
+        author.reason,
+        user.as_str(),
+        before,
+        after.as_str(),
+        effective.map(|period| i32::try_from(period.id()).unwrap_or(i32::MAX)),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What Redis says of itself: for the checks at start, the metrics and `quota-gate doctor`.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+
+use super::{connection::Redis, error::RedisError};
+use crate::domain::clock::instant;
+
+/// The oldest version that has functions.
+pub const VERSION_MIN: u32 = 7;
+
+/// What Redis says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisServerInfo {
+    /// For example `7.0.15`.
+    pub version: String,
+    /// It is no replica.
+    pub is_primary: bool,
+    /// What it does when its memory is full.
+    pub maxmemory_policy: String,
+    /// It writes down what it is told, so that a restart loses little.
+    pub appendonly: bool,
+    /// Bytes it uses.
+    pub used_memory: u64,
+    /// Bytes it may use; 0 for no bound.
+    pub maxmemory: u64,
+    /// The gate's user may change Redis' own settings.
+    pub may_administer: bool,
+    /// What its clock says.
+    pub time: DateTime<Utc>,
+}
+
+impl Redis {
+    /// Asks.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn server_info(&self) -> Result<RedisServerInfo, RedisError> {
+        let mut connection = self.connection().await?;
+        let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        let time: (i64, i64) =
+            redis::cmd("TIME").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
+        let configured: Result<redis::Value, _> =
+            redis::cmd("CONFIG").arg("GET").arg("maxmemory").query_async(&mut connection).await;
+        let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
+        let field = |name: &str| fields.get(name).copied().unwrap_or("unknown");
+        let number = |name: &str| field(name).parse().unwrap_or_default();
+        Ok(RedisServerInfo {
+            version: field("redis_version").to_owned(),
+            is_primary: field("role") == "master",
+            maxmemory_policy: field("maxmemory_policy").to_owned(),
+            appendonly: field("aof_enabled") == "1",
+            used_memory: number("used_memory"),
+            maxmemory: number("maxmemory"),
+            may_administer: configured.is_ok(),
+            time: instant(time.0 * 1000 + time.1 / 1000),
+        })
+    }
+
+    /// Checks that Redis is fit to keep charges.
+    ///
+    /// # Errors
+    /// With what is wrong and what to do.
+    pub async fn check_fitness(&self) -> Result<(), RedisError> {
+        let server_info = self.server_info().await?;
+        if let Some(wrong) = server_info.unfit() {
+            return Err(RedisError::Unfit(wrong));
+        }
+        if !server_info.appendonly {
+            tracing::warn!("Redis runs without appendonly: a restart loses every charge that is not flushed yet");
+        }
+        Ok(())
+    }
+}
+
+impl RedisServerInfo {
+    /// Why no gate may use this Redis, and what to do.
+    #[must_use]
+    pub fn unfit(&self) -> Option<String> {
+        let Self { version, maxmemory_policy, .. } = self;
+        if maxmemory_policy != "noeviction" {
+            return Some(format!(
+                "Redis runs with maxmemory-policy {maxmemory_policy}, which may evict a user's record: set maxmemory-policy noeviction"
+            ));
+        }
+        if !self.is_primary {
+            return Some("this Redis is a replica: point REDIS_URL to the primary".into());
+        }
+        let major = version.split('.').next().and_then(|part| part.parse::<u32>().ok());
+        major
+            .is_none_or(|major| major < VERSION_MIN)
+            .then(|| format!("Redis {version} is too old: the gate needs {VERSION_MIN}.0 or newer"))
+    }
+}

@@ -1,0 +1,230 @@
+//! Levels: up at once, down at the next period, and no stale word wins.
+
+use futures_util::future::join;
+use quota_gate::{
+    domain::{
+        ap::Ap,
+        author::Author,
+        decision::{Decision, LevelChanged},
+        level::LevelName,
+        level_change::Effective,
+    },
+    gate::{ChangeLevel, GateError},
+    jobs::level_sync::{LevelSync, LevelSyncStep},
+    store::redis::{Operation, Request, UserLevel},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{GateUnderTest, World, eventually, user};
+
+pub(super) async fn give(gate: &GateUnderTest, who: &str, level: &str) -> LevelChanged {
+    change(gate, who, level, Effective::Fair).await.unwrap()
+}
+
+async fn change(gate: &GateUnderTest, who: &str, level: &str, effective: Effective) -> Result<LevelChanged, GateError> {
+    let level = LevelName::parse(level).unwrap();
+    let author = Author::person("ops", "a test").unwrap();
+    gate.gate.change_level(ChangeLevel { user: user(who), level, effective, if_version: None, author }).await
+}
+
+#[tokio::test]
+async fn an_upgrade_holds_at_once_and_keeps_what_is_used() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 90).await && !gate.charges("alice", 20).await);
+    let changed = give(&gate, "alice", "plus").await;
+    assert_eq!((changed.quota.quota.get(), changed.quota.used.get(), changed.pending), (1000, 90, None));
+    assert!(gate.charges("alice", 20).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_downgrade_holds_from_the_next_period_in_both_stores() {
+    let world = World::at("2026-11-29T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "basic").await;
+    assert!(gate.charges("alice", 200).await);
+    let changed = give(&gate, "alice", "free").await;
+    assert_eq!(changed.quota.quota.get(), 300);
+    assert_eq!(changed.pending, gate.gate.levels().named("free").map(|level| level.code));
+    world.set_time("2026-12-01T00:00:01Z").await;
+    let quota = gate.gate.quota(&user("alice")).await.unwrap();
+    assert_eq!((quota.quota.get(), quota.used.get()), (100, 0));
+    gate.flusher.flush_all().await.unwrap();
+    gate.resetter.run(quota_gate::jobs::resetter::Trigger::Schedule).await.unwrap();
+    assert_eq!(
+        world.number("select monthly_quota::bigint from chat_quotas where membership_level = 'free'").await,
+        100
+    );
+    assert_eq!(world.number("select used from chat_quota_months where membership_level = 'basic'").await, 200);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_downgrade_may_be_forced_and_takes_nothing_back() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "basic").await;
+    assert!(gate.charges("alice", 200).await);
+    let changed = change(&gate, "alice", "free", Effective::Now).await.unwrap();
+    assert_eq!((changed.quota.quota.get(), changed.quota.used.get(), changed.quota.remaining().get()), (100, 200, 0));
+    assert!(!gate.charges("alice", 1).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn going_back_up_takes_a_pending_downgrade_away() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "plus").await;
+    assert!(give(&gate, "alice", "free").await.pending.is_some());
+    assert!(give(&gate, "alice", "plus").await.pending.is_none());
+}
+
+#[tokio::test]
+async fn a_level_that_is_not_configured_is_refused_with_those_that_are() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let error = change(&gate, "alice", "gold", Effective::Fair).await.unwrap_err().to_string();
+    assert_eq!(error, "membershipLevel: must be one of free, basic, plus, pro");
+}
+
+#[tokio::test]
+async fn a_stale_lower_level_version_never_wins() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "basic").await;
+    let changed = give(&gate, "alice", "pro").await;
+    assert_eq!(changed.level_version, 2);
+    // A gate that slept since the first change tells Redis of it only now.
+    let quota = gate.gate.quota(&user("alice")).await.unwrap();
+    let basic = gate.gate.levels().named("basic").unwrap().clone();
+    let stale =
+        UserLevel { period: quota.period, level: basic.code, quota: basic.quota, pending: None, level_version: 1 };
+    let script = quota_gate::store::redis::Script::default();
+    let options = quota_gate::store::redis::BatcherOptions {
+        operations_max: 1,
+        calls_in_flight_max: 1,
+        queue_length_max: 1,
+        queue_timeout: std::time::Duration::from_secs(5),
+        stream_entries_max: 1_000,
+        identity_trust: std::time::Duration::from_secs(5),
+    };
+    let clock = (&world.clock, gate.gate.calendar(), gate.gate.levels());
+    let sleeper =
+        quota_gate::store::redis::Batcher::start(&gate.redis, &script, gate.gate.partitions(), clock, &options);
+    let partition = gate.gate.partitions().of(&user("alice"));
+    sleeper.generations().learn(partition, 1, None);
+    let request = Request { user: user("alice"), operation: Operation::SetLevel(stale), seed: None, generation: None };
+    sleeper.call(partition, request).await.unwrap().unwrap();
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 3000);
+}
+
+#[tokio::test]
+async fn a_level_change_racing_with_consumption_admits_exactly_the_new_quota() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    let consuming = async {
+        let mut admitted = 0;
+        for _ in 0..400 {
+            admitted += usize::from(one.charges("alice", 1).await);
+        }
+        admitted
+    };
+    let (mut admitted, _) = join(consuming, give(&two, "alice", "basic")).await;
+    while one.charges("alice", 1).await {
+        admitted += 1;
+    }
+    assert_eq!(admitted, 300);
+    one.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_change_while_the_user_is_being_loaded_is_not_overtaken_by_the_older_row() {
+    let world = World::new().await;
+    let (one, two) = (world.gate().await, world.gate().await);
+    for n in 0..30 {
+        let who = format!("user-{n}");
+        let (charged, _) = join(one.consume(&who, 1), give(&two, &who, "plus")).await;
+        assert!(matches!(charged.unwrap(), Decision::Allowed(_)));
+        assert_eq!(one.gate.quota(&user(&who)).await.unwrap().quota.get(), 1000, "{who}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_its_gate_could_not_tell_redis_is_announced_by_another() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 1).await);
+    // As if the gate had died between Postgres and Redis.
+    let set =
+        "update chat_quotas set membership_level = 'plus', monthly_quota = 1000, level_version = level_version + 1";
+    crate::support::execute(&world.database, set).await;
+    let level_sync = LevelSync { gate: gate.gate.clone(), postgres: gate.postgres.clone() };
+    assert_eq!(level_sync.step(None).await.unwrap(), LevelSyncStep { told: 1, ..LevelSyncStep::default() });
+    assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 1000);
+    assert_eq!(level_sync.step(None).await.unwrap(), LevelSyncStep::default());
+}
+
+#[tokio::test]
+async fn whoever_redis_cannot_be_told_of_keeps_it_from_nobody_else() {
+    let world = World::at("2026-11-30T23:59:59Z", "UTC").await;
+    let gate = world.gate().await;
+    assert!(gate.charges("alice", 1).await && gate.charges("bob", 1).await);
+    gate.flush_and_verify().await;
+    // Alice's row is in a month that has not begun in Redis, and Bob's is one that flushes touch all the time.
+    for set in [
+        "update chat_quotas set monthly_quota = 1000, level_version = level_version + 1",
+        "update chat_quotas set period = 202612 where user_uuid = 'alice'",
+        "update chat_quotas set updated_at = '2100-01-01' where user_uuid = 'bob'",
+    ] {
+        crate::support::execute(&world.database, set).await;
+    }
+    let cancelled = CancellationToken::new();
+    let level_sync = LevelSync { gate: gate.gate.clone(), postgres: gate.postgres.clone() };
+    let announcing = tokio::spawn(level_sync.run(cancelled.clone()));
+    let told = async |who: &str| {
+        let told =
+            format!("select count(*) from chat_quotas where synced_version = level_version and user_uuid = '{who}'");
+        world.number(&told).await == 1
+    };
+    eventually("Redis has heard of Bob", async || told("bob").await).await;
+    assert!(!told("alice").await);
+    assert_eq!(gate.gate.quota(&user("bob")).await.unwrap().quota.get(), 1000);
+    world.set_time("2026-12-01T00:00:00Z").await;
+    eventually("Redis has heard of Alice", async || told("alice").await).await;
+    cancelled.cancel();
+    announcing.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_told_is_not_announced_again() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "alice", "plus").await;
+    assert_eq!(world.number("select count(*) from chat_quotas where synced_version < level_version").await, 0);
+}
+
+#[tokio::test]
+async fn a_quota_is_applied_to_everybody_in_batches_and_waits_for_nobody_with_others_in_hand() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    crate::support::execute(
+        &world.database,
+        "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
+         select 'user-' || number, case when number % 10 = 0 then 'plus' else 'free' end, 202611, 100, now(), now(), now()
+         from generate_series(1, 12000) as numbers (number)",
+    )
+    .await;
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("select from chat_quotas where user_uuid = 'user-1' for update").execute(&mut *holder).await.unwrap();
+    let applying = tokio::spawn({
+        let (postgres, now) = (gate.postgres.clone(), world.clock.now());
+        async move { postgres.apply_level("free", Ap::new(150), now).await.unwrap() }
+    });
+    let applied = "select count(*) from chat_quotas where monthly_quota = 150 and level_version = 1";
+    eventually("all others have it", async || world.number(applied).await == 10_799).await;
+    holder.rollback().await.unwrap();
+    assert_eq!(applying.await.unwrap(), 10_800);
+    assert_eq!(world.number(applied).await, 10_800);
+}
