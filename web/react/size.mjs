@@ -1,4 +1,4 @@
-/** Checks that the bundle of a page that only displays the quota is small (gzipped, without React) and has no unused code. */
+/** Checks a page that only displays the quota: its gzipped bundle size without React, and no unused code in it. */
 
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";

@@ -148,7 +148,7 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
             isComposing.current = false;
         },
         onKeyDown: (event: KeyLike) => {
-            // An input method uses Enter to choose a word. Safari marks it only by key code, after the composition ends.
+            // Input methods use Enter to choose a word. After a composition, Safari marks it only by key code 229.
             const isItsOwn = isComposing.current || event.nativeEvent.isComposing || event.keyCode === 229;
             if (event.key === "Enter" && !event.shiftKey && !isItsOwn) {
                 event.preventDefault();

@@ -42,7 +42,7 @@ export interface Messages {
 export const en: Messages = {
     quota: "Chat quota",
     loading: "Loading your quota…",
-    unavailable: "Your quota is temporarily unavailable.",
+    unavailable: "Your quota is not available right now.",
     stale: "These numbers may be slightly out of date.",
     remaining: (remaining, total) => `${remaining} of ${total} AP left`,
     used: (used) => `${used} AP used this month`,

@@ -155,9 +155,7 @@ describe("the display", () => {
         const said = getByRole("status");
         await expect.element(said).toHaveTextContent("");
         store.apply(quotaOf(50, { version: 2 }));
-        await expect
-            .element(said)
-            .toHaveTextContent("You have used more than 80% of your chat quota. 50 AP are left.");
+        await expect.element(said).toHaveTextContent("You have used more than 80% of your chat quota. 50 AP are left.");
         store.apply(quotaOf(45, { version: 3 }));
         await expect.element(page.getByText("45 of 300 AP left")).toBeVisible();
         await expect.element(said).toHaveTextContent("50 AP are left.");
