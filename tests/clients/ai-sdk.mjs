@@ -1,4 +1,4 @@
-// The server side of the Vercel AI SDK, through the gate, on both APIs.
+// Tests the server side of the Vercel AI SDK through the gate, on both APIs.
 
 import assert from "node:assert/strict";
 import { createOpenAI } from "@ai-sdk/openai";
@@ -42,7 +42,7 @@ const scenarios = {
     },
 
     async exceeded() {
-        // The SDK tries every 429 again, whatever the answer says, unless it is told not to.
+        // By default, the SDK retries every 429, whatever the answer contains.
         const denied = generateText({ model: provider("exceeded").chat("dear"), prompt, maxRetries: 0 });
         await assert.rejects(denied, (error) => {
             assert(APICallError.isInstance(error));

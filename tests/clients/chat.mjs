@@ -1,4 +1,4 @@
-// The official Node client, through the gate: the same scenarios as chat.py.
+// Tests the official Node client through the gate, with the scenarios of chat.py.
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";

@@ -1,4 +1,4 @@
-"""The official Python client, through the gate. One user for each scenario; who paid what is checked by whoever runs this."""
+"""Tests the official Python client through the gate. Each scenario has its own user; the caller checks the charges."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def stream():
     pieces = client("stream").chat.completions.create(model="local:words=6", messages=HELLO, stream=True)
     text = ""
     for piece in pieces:
-        # A client that did not ask for usage may rely on there being a choice.
+        # A client that did not request usage may expect each piece to have a choice.
         text += piece.choices[0].delta.content or ""
     assert text == "This is the local model of", text
 

@@ -1,3 +1,3 @@
-/** A page that only shows what is left. */
+/** A page that only displays the quota. */
 
 export { ChatQuotaDisplay, QuotaProvider, QuotaStore, useChatQuota } from "@quota-gate/react";

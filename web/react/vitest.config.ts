@@ -1,4 +1,4 @@
-/** Tests in a real Chromium, with React 19 and React 18. */
+/** Runs the tests in a real Chromium, with React 19 and React 18. */
 
 import { fileURLToPath } from "node:url";
 import { playwright } from "@vitest/browser-playwright";

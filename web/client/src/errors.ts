@@ -1,19 +1,19 @@
-/** What the gate refuses, as errors with the numbers that explain it. */
+/** Errors of the client. A denial carries its numbers. */
 
 import type { Code, Problem, Upgrade } from "./types.js";
 
-/** The gate refused, or could not be asked. */
+/** The gate rejected the request, or sent no answer. */
 export class QuotaGateError extends Error {
     override readonly name: string = "QuotaGateError";
-    /** The HTTP status; 0 when there was no answer. */
+    /** HTTP status; 0 without an answer. */
     readonly status: number;
-    /** The kind of problem; `NO_ANSWER` when there was none. */
+    /** Problem code; `NO_ANSWER` without an answer. */
     readonly code: Code | "NO_ANSWER";
-    /** The request may or may not have been carried out. */
+    /** True if the gate may have carried out the request. */
     readonly indeterminate: boolean;
-    /** When asking again makes sense, in milliseconds. */
+    /** Time to wait before a retry, in milliseconds. */
     readonly retryAfterMs: number | undefined;
-    /** Names the request in the gate's log. */
+    /** Id of the request in the gate's log. */
     readonly requestId: string | undefined;
 
     constructor(
@@ -36,18 +36,18 @@ export class QuotaGateError extends Error {
     }
 }
 
-/** The quota does not cover the message. Nothing was charged, and asking again does not help. */
+/** The quota does not cover the message. Nothing was charged, and a retry does not help. */
 export class QuotaExceededError extends QuotaGateError {
     override readonly name = "QuotaExceededError";
-    /** What the message would have cost, in AP. */
+    /** Cost of the message, in AP. */
     readonly required: number;
-    /** What is left. */
+    /** Remaining AP. */
     readonly remaining: number;
     /** `required − remaining`. */
     readonly shortfall: number;
-    /** When there is a new quota (RFC 3339). */
+    /** Time of the next quota reset (RFC 3339). */
     readonly quotaResetAt: string;
-    /** The next level that gives more; null at the top. */
+    /** Next level with a larger quota; null at the highest level. */
     readonly recommendedUpgrade: Upgrade | null;
 
     constructor(problem: Problem, requestId: string | undefined) {
@@ -60,7 +60,7 @@ export class QuotaExceededError extends QuotaGateError {
     }
 }
 
-/** The error that an answer is. */
+/** Converts an error response into an error. */
 export async function errorOf(response: Response): Promise<QuotaGateError> {
     const requestId = response.headers.get("x-request-id") ?? undefined;
     const seconds = Number(response.headers.get("retry-after"));
@@ -70,11 +70,11 @@ export async function errorOf(response: Response): Promise<QuotaGateError> {
         return new QuotaExceededError(problem, requestId);
     }
     const code = problem?.code ?? (response.status === 503 ? "QUOTA_UNAVAILABLE" : "INTERNAL_ERROR");
-    const message = problem?.detail ?? problem?.title ?? `the gate answers ${response.status}`;
+    const message = problem?.detail ?? problem?.title ?? `the gate responded with status ${response.status}`;
     return new QuotaGateError(message, {
         status: response.status,
         code,
-        // Whoever answers without a problem is not the gate: nobody knows what it has done.
+        // A response without a problem document is not from the gate. After a 5xx the outcome is unknown.
         indeterminate: problem ? problem.indeterminate : response.status >= 500,
         retryAfterMs,
         requestId,

@@ -1,4 +1,4 @@
-/** The stream of a user's quota: events as they come, and a new connection when one ends. */
+/** The stream of a user's quota. Reconnects when a connection ends. */
 
 import { QuotaGateError } from "./errors.js";
 import { jittered, pause } from "./pause.js";
@@ -8,7 +8,7 @@ import type { Quota } from "./types.js";
 const PAUSE_MIN_MS = 500;
 const PAUSE_MAX_MS = 30_000;
 
-/** The data of server-sent events, as they come. */
+/** Yields the data of each server-sent event. */
 export async function* dataOf(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
     const decoder = new TextDecoder();
     const reader = body.getReader();
@@ -26,14 +26,14 @@ export async function* dataOf(body: ReadableStream<Uint8Array>): AsyncGenerator<
             }
         }
     } finally {
-        // Whoever stops reading ends the request.
+        // End the request when the caller stops reading.
         await reader.cancel().catch(() => undefined);
     }
 }
 
 /**
- * The user's quota, now and after each change, until the signal says otherwise. Connects again when a connection ends; ends with
- * an error only when the gate refuses to answer this caller. Of two quotas, the one with the higher version is yielded.
+ * Yields the user's quota, now and after each change, until `signal` aborts. Reconnects when a connection ends; throws
+ * only if the gate rejects this caller. Skips quotas with an older version.
  */
 export async function* watch(
     transport: Transport,

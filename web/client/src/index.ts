@@ -1,4 +1,4 @@
-/** A client of a quota gate, for Node, edge runtimes and browsers. */
+/** Client of a quota gate for Node, edge runtimes and browsers. */
 
 export { dataOf } from "./events.js";
 export { QuotaExceededError, QuotaGateError } from "./errors.js";

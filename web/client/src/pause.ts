@@ -1,4 +1,4 @@
-/** Waits so long, or until the signal says otherwise. */
+/** Waits `ms` milliseconds, or until `signal` aborts. */
 export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve) => {
         const timer = setTimeout(resolve, ms);
@@ -10,7 +10,7 @@ export function pause(ms: number, signal: AbortSignal | undefined): Promise<void
     });
 }
 
-/** A part of it, so that not everybody who failed at the same time comes back at the same time. */
+/** Returns 50 to 100 percent of `ms`, so that clients that failed together do not retry together. */
 export function jittered(ms: number): number {
     return ms * (0.5 + Math.random() / 2);
 }

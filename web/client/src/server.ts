@@ -1,19 +1,19 @@
 /**
- * Routes for a product's own server (Next.js route handlers, or anything with `Request` and `Response`): the browser asks them, and
- * they ask the gate, with the token of a service that no browser sees.
+ * Routes for a product's own server (Next.js route handlers, or any server with `Request` and `Response`). The browser
+ * calls them, and they call the gate with a service token that the browser never sees.
  */
 
 import { QuotaGateError } from "./errors.js";
 import { Transport, type TransportOptions } from "./transport.js";
 
-/** Which routes, and for whom. */
+/** Options of `quotaHandler`. */
 export interface QuotaHandlerOptions extends TransportOptions {
-    /** The user who is signed in; null when nobody is. What the browser says of users is never looked at. */
+    /** Returns the signed-in user, or null. The handler ignores any user that the browser names. */
     user: (request: Request) => string | null | Promise<string | null>;
 }
 
 /**
- * A handler for `GET …/quota` and `GET …/quota/stream`, to be mounted at a path that ends so. In Next.js, in
+ * Returns a handler for `GET …/quota` and `GET …/quota/stream`; mount it at paths with these endings. In Next.js, in
  * `app/api/chat/quota/[[...path]]/route.ts`: `export const GET = quotaHandler({ … })`.
  */
 export function quotaHandler(options: QuotaHandlerOptions): (request: Request) => Promise<Response> {
@@ -33,7 +33,7 @@ export function quotaHandler(options: QuotaHandlerOptions): (request: Request) =
             if (error instanceof QuotaGateError && error.status > 0) {
                 // The gate's 401 is about this server's token, not about the browser's user.
                 if (error.status === 401 || error.status === 403) {
-                    console.error("the gate refuses this server's token:", error.message);
+                    console.error("the gate rejected this server's token:", error.message);
                     return problem(503, "QUOTA_UNAVAILABLE", "Quota unavailable");
                 }
                 return problem(error.status, error.code, error.message);

@@ -1,19 +1,19 @@
-/** One request: who asks, how long it may take, and when it is tried again. */
+/** Sends requests: authentication, timeout and retries. */
 
 import { errorOf, QuotaGateError } from "./errors.js";
 import { jittered, pause } from "./pause.js";
 
-/** How to reach a gate. */
+/** How to connect to a gate. */
 export interface TransportOptions {
-    /** Where it is, for example `https://quota.internal`; for browsers, where your own routes are. */
+    /** Base URL of the gate, for example `https://quota.internal`; in browsers, of your own routes. */
     url: string;
-    /** A service's token or a user's JWT; a function is asked before each request. None where a cookie says who asks. */
+    /** Service token or user's JWT; a function is called before each request. Omit it where a cookie authenticates. */
     token?: string | (() => string | Promise<string>) | undefined;
-    /** Longest time of one try, in milliseconds; 5000 by default. */
+    /** Timeout of one attempt, in milliseconds; 5000 by default. */
     timeoutMs?: number | undefined;
-    /** How often to try again, where that is safe; 2 by default. */
+    /** Maximum retries of a request that is safe to repeat; 2 by default. */
     retries?: number | undefined;
-    /** Another `fetch`. */
+    /** Replacement for `fetch`. */
     fetch?: typeof fetch | undefined;
 }
 
@@ -22,10 +22,10 @@ export interface Ask {
     method: "GET" | "POST" | "PUT";
     path: string;
     body?: unknown;
-    /** In whose name a service asks. */
+    /** User for whom a service sends the request. */
     user?: string | undefined;
     idempotencyKey?: string | undefined;
-    /** Carried out twice, it does no harm: it may be tried again when its answer was lost. */
+    /** Safe to carry out twice, so a lost answer may be retried. */
     repeatable: boolean;
     signal?: AbortSignal | undefined;
 }
@@ -48,7 +48,7 @@ export class Transport {
         this.#fetch = options.fetch ?? ((...request) => globalThis.fetch(...request));
     }
 
-    /** Asks, and tries again what may be tried again; the error is the last one. */
+    /** Sends a request and retries it where that is safe. Throws the last error. */
     async ask<T>(ask: Ask): Promise<T> {
         for (let attempt = 0; ; attempt++) {
             try {
@@ -60,7 +60,7 @@ export class Transport {
         }
     }
 
-    /** The answer itself, for as long as it takes to come. */
+    /** Sends a request once, without a timeout, and returns the response. */
     async open(ask: Ask, accept: string): Promise<Response> {
         const headers = new Headers({ accept });
         if (ask.body !== undefined) headers.set("content-type", "application/json");
@@ -87,7 +87,7 @@ export class Transport {
         } catch (error) {
             if (error instanceof QuotaGateError || ask.signal?.aborted) throw error;
             const what = timeout.aborted ? `no answer within ${this.#timeoutMs} ms` : "the gate cannot be reached";
-            // It may have arrived.
+            // The request may have arrived.
             throw new QuotaGateError(what, { status: 0, code: "NO_ANSWER", indeterminate: true, cause: error });
         }
     }
@@ -99,7 +99,7 @@ function mayRepeat(ask: Ask, error: unknown): boolean {
     return isTransient && (ask.repeatable || !error.indeterminate);
 }
 
-/** As long as the gate says, or twice as long each time. */
+/** Returns the gate's `Retry-After` or, without one, a pause that doubles with each attempt. */
 function pauseBefore(attempt: number, error: unknown): number {
     const asked = error instanceof QuotaGateError ? error.retryAfterMs : undefined;
     return jittered(Math.min(asked ?? PAUSE_MIN_MS * 2 ** attempt, PAUSE_MAX_MS));

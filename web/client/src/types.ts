@@ -1,4 +1,4 @@
-/** The gate's shapes, from its contract: `docs/openapi.json`, by `npm run generate`. */
+/** Types of the gate's API. `npm run generate` creates their source from `docs/openapi.json`. */
 
 import type { components } from "./schema.js";
 
@@ -6,21 +6,21 @@ type Schemas = components["schemas"];
 
 /** A user's quota at one moment. */
 export type Quota = Schemas["QuotaBody"];
-/** A message that was charged, or let through. */
+/** A message that was charged or that passed. */
 export type Consumed = Schemas["ConsumedBody"];
-/** AP that is held, or a message that was let through. */
+/** Held AP, or a message that passed. */
 export type Reservation = Schemas["ReservationBody"];
-/** A reservation that was charged. */
+/** A charged reservation. */
 export type Committed = Schemas["CommittedBody"];
-/** A reservation that was given back. */
+/** A released reservation. */
 export type Released = Schemas["ReleasedBody"];
-/** A settlement that is made when Redis is back. */
+/** An accepted settlement, to be made when Redis is available again. */
 export type Accepted = Schemas["AcceptedBody"];
 /** A change of level. */
 export type MembershipChanged = Schemas["MembershipChangedBody"];
-/** A level that would give the user more. */
+/** A level with a larger quota for the user. */
 export type Upgrade = Schemas["Upgrade"];
-/** The kinds of problems. */
+/** Problem codes. */
 export type Code = Schemas["Code"];
-/** A problem, as the gate answers it. */
+/** Problem document of the gate. */
 export type Problem = Schemas["Problem"] & Partial<Schemas["DenialNumbers"]>;

@@ -5,7 +5,7 @@ import { QuotaExceededError, QuotaGate, QuotaGateError } from "../src/index.js";
 import { admin, balance, eventually, losingProxy, message, newUser, service, serviceToken, url } from "./running.js";
 
 describe("messages", () => {
-    test("a message is charged, and a denial is an error with its numbers", async () => {
+    test("consume charges a message, and a denial throws an error with its numbers", async () => {
         const user = newUser();
         const charged = await service.consume({ ...message(user, 95), tokens: 7 });
         expect(charged).toMatchObject({ allowed: true, charged: 95, passed: null, quota: { remaining: 5 } });
@@ -17,7 +17,7 @@ describe("messages", () => {
         expect(await balance(user)).toEqual([95, 0]);
     });
 
-    test("a reservation is committed or released, and either is safe to repeat", async () => {
+    test("a reservation is committed or released, and a repeated commit is replayed", async () => {
         const user = newUser();
         const { reservationId } = await service.reserve(message(user, 10));
         expect(await balance(user)).toEqual([0, 10]);
@@ -30,7 +30,7 @@ describe("messages", () => {
         expect(await balance(user)).toEqual([4, 0]);
     });
 
-    test("an answer that is lost is asked for again under the same key, and charged once", async () => {
+    test("a retry after a lost answer sends the same key and is charged once", async () => {
         const user = newUser();
         const proxy = await losingProxy(2);
         const gate = new QuotaGate({ url: proxy.url, token: serviceToken });
@@ -42,7 +42,7 @@ describe("messages", () => {
         expect(await balance(user)).toEqual([7, 0]);
     });
 
-    test("when no answer comes at all the error says that it may have been carried out", async () => {
+    test("an error without any answer is indeterminate", async () => {
         const proxy = await losingProxy(9);
         const gate = new QuotaGate({ url: proxy.url, token: serviceToken, retries: 1 });
         await expect(gate.consume(message(newUser(), 1))).rejects.toMatchObject({
@@ -52,7 +52,7 @@ describe("messages", () => {
         proxy.close();
     });
 
-    test("a gate that hangs is waited for as long as was said, and no request outlives its signal", async () => {
+    test("a request ends at its timeout or when its signal aborts", async () => {
         const server = createServer(() => undefined);
         await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
         const port = (server.address() as AddressInfo).port;
@@ -67,7 +67,7 @@ describe("messages", () => {
         server.close();
     });
 
-    test("a refusal is not asked for again", async () => {
+    test("a rejected request is not retried", async () => {
         let asked = 0;
         const counting: typeof fetch = (...request) => {
             asked++;
@@ -80,7 +80,7 @@ describe("messages", () => {
 });
 
 describe("withQuota", () => {
-    test("what is generated is charged, by what it did cost", async () => {
+    test("charges the actual cost of the answer", async () => {
         const user = newUser();
         const text = await service.withQuota(message(user, 10), async ({ reservation, spent }) => {
             expect(reservation.ap).toBe(10);
@@ -92,7 +92,7 @@ describe("withQuota", () => {
         expect(await balance(user)).toEqual([3, 0]);
     });
 
-    test("what fails costs nothing, whatever it throws", async () => {
+    test("charges nothing for a failure, whatever error it throws", async () => {
         const user = newUser();
         const failures = [
             new Error("the model failed"),
@@ -105,19 +105,19 @@ describe("withQuota", () => {
         }
     });
 
-    test("a message beyond the quota is never generated", async () => {
+    test("does not generate beyond the quota", async () => {
         const generate = () => Promise.reject(new Error("it ran"));
         await expect(service.withQuota(message(newUser(), 101), generate)).rejects.toBeInstanceOf(QuotaExceededError);
     });
 
-    test("a long generation keeps its hold", async () => {
+    test("extends the hold of a long generation", async () => {
         const user = newUser();
         const { reservationId, expiresAt } = await service.reserve({ ...message(user, 1), ttlSeconds: 1 });
         await service.release(reservationId ?? "");
         const over = Date.parse(expiresAt ?? "") + 1500;
         const long = service.withQuota(
             message(user, 10),
-            () => eventually("its first time is over", async () => Date.now() > over),
+            () => eventually("the first TTL is over", async () => Date.now() > over),
             { ttlSeconds: 1 },
         );
         await long;
@@ -125,8 +125,8 @@ describe("withQuota", () => {
     });
 });
 
-describe("the quota", () => {
-    test("is followed as it changes, with rising versions, until nobody looks any more", async () => {
+describe("watch", () => {
+    test("yields each change, with versions that never fall, until the signal aborts", async () => {
         const user = newUser();
         const controller = new AbortController();
         const seen: number[] = [];
@@ -143,7 +143,7 @@ describe("the quota", () => {
         expect(seen.at(-1)).toBe(270);
     });
 
-    test("is not followed by whoever may not", async () => {
+    test("rejects a caller with an invalid token", async () => {
         const stranger = new QuotaGate({ url, token: "made up" });
         await expect(stranger.watch("u").next()).rejects.toMatchObject({ status: 401 });
     });

@@ -1,4 +1,4 @@
-/** A running `quota-gate dev`, as whoever runs these tests has started it; and a network that loses answers. */
+/** Access to the running `quota-gate dev` that the environment names, and a proxy that loses answers. */
 
 import { createServer, request, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -6,7 +6,7 @@ import { QuotaGate } from "../src/index.js";
 
 function setting(name: string): string {
     const value = process.env[name];
-    if (!value) throw new Error(`${name} is not set: run these tests by \`cargo test --test it web\``);
+    if (!value) throw new Error(`${name} is not set: run these tests with \`cargo test --test it web\``);
     return value;
 }
 
@@ -18,18 +18,18 @@ export const service = new QuotaGate({ url, token: serviceToken });
 export const admin = new QuotaGate({ url, token: adminToken });
 
 let users = 0;
-/** Nobody has this user yet. */
+/** Returns an unused user id. */
 export const newUser = () => `web-${process.pid}-${++users}`;
 
 export const message = (userUuid: string, ap: number) => ({ userUuid, sessionId: "chat-1", ap });
 
-/** Used and held. */
+/** Returns the used and the held AP. */
 export async function balance(user: string): Promise<[number, number]> {
     const quota = await service.quota(user);
     return [quota.monthlyUsed, quota.held];
 }
 
-/** A proxy to the gate that carries out a request and then loses its answer, as often as it is told. */
+/** Starts a proxy that forwards each request to the gate, but drops the first `losses` answers. */
 export async function losingProxy(losses: number): Promise<{ url: string; seen: string[]; close: () => void }> {
     const seen: string[] = [];
     const server: Server = createServer((incoming, outgoing) => {
@@ -53,11 +53,11 @@ export async function losingProxy(losses: number): Promise<{ url: string; seen: 
     return { url: `http://127.0.0.1:${port}`, seen, close: () => server.close() };
 }
 
-/** Waits until it is so. */
+/** Waits until `isSo` returns true. */
 export async function eventually(what: string, isSo: () => Promise<boolean>): Promise<void> {
     const until = Date.now() + 20_000;
     while (!(await isSo())) {
-        if (Date.now() > until) throw new Error(`does not happen: ${what}`);
+        if (Date.now() > until) throw new Error(`timed out: ${what}`);
         await new Promise((resolve) => setTimeout(resolve, 20));
     }
 }

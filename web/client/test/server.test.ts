@@ -13,7 +13,7 @@ const handler = quotaHandler({
 });
 const signedIn = { cookie: "session=alice" };
 
-test("the browser gets the quota of whoever is signed in, and nobody else's", async () => {
+test("the browser gets only the signed-in user's quota", async () => {
     await service.consume(message(alice, 9));
     const spoofs = { ...signedIn, "x-user-id": "mallory", authorization: "Bearer made-up" };
     const request = new Request("https://product.example/api/chat/quota?userUuid=mallory", { headers: spoofs });
@@ -24,7 +24,7 @@ test("the browser gets the quota of whoever is signed in, and nobody else's", as
     expect([stranger.status, await stranger.json()]).toMatchObject([401, { code: "UNAUTHENTICATED" }]);
 });
 
-test("the browser follows the quota through its own server", async () => {
+test("the browser follows the quota through the product's server", async () => {
     const server = createServer(async (incoming, outgoing) => {
         const headers = new Headers({ cookie: incoming.headers.cookie ?? "session=alice" });
         const controller = new AbortController();
@@ -35,7 +35,7 @@ test("the browser follows the quota through its own server", async () => {
         try {
             for await (const piece of answer.body ?? []) outgoing.write(piece);
         } catch {
-            // The browser has gone.
+            // The browser disconnected.
         }
         outgoing.end();
     });
@@ -55,7 +55,7 @@ test("the browser follows the quota through its own server", async () => {
     server.close();
 });
 
-test("a server with a wrong token is no stranger's fault", async () => {
+test("a wrong server token is reported as 503, not 401", async () => {
     const misconfigured = quotaHandler({ url, token: "wrong", user: () => alice });
     const answer = await misconfigured(new Request("https://product.example/api/chat/quota"));
     expect([answer.status, await answer.json()]).toMatchObject([503, { code: "QUOTA_UNAVAILABLE" }]);

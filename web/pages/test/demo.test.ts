@@ -52,7 +52,7 @@ test("the limit, the dialog, the upgrade, and on", async () => {
     // In another tab the user upgrades; the dialog turns into the way on.
     const other = await open("free-user");
     await other.getByRole("button", { name: "Upgrade to basic" }).click();
-    await dialog.getByRole("heading", { name: "You can go on" }).waitFor();
+    await dialog.getByRole("heading", { name: "You can continue" }).waitFor();
     await dialog.getByRole("button", { name: "Continue" }).click();
     expect(await page.getByRole("textbox", { name: "Message" }).inputValue()).toBe("One more");
     await page.keyboard.press("Enter");
@@ -108,7 +108,7 @@ test("while Redis is away the page says that its numbers may be behind, and reco
     tell("SIGSTOP");
     try {
         await lookAgain();
-        await page.getByText("These numbers may be a moment behind.").waitFor();
+        await page.getByText("These numbers may be slightly out of date.").waitFor();
     } finally {
         tell("SIGCONT");
     }
@@ -119,7 +119,7 @@ test("while Redis is away the page says that its numbers may be behind, and reco
                     .getByRole("button", { name: "Check again" })
                     .click({ timeout: 200 })
                     .catch(() => undefined);
-                return page.getByText("These numbers may be a moment behind.").count();
+                return page.getByText("These numbers may be slightly out of date.").count();
             },
             { timeout: 20_000 },
         )

@@ -1,4 +1,4 @@
-/** The gallery: every story, in the theme and language of the query (`?theme=dark&locale=zh-CN&story=dialog`). */
+/** The gallery: every story, in the theme and language of the URL (`?theme=dark&locale=zh-CN&story=dialog`). */
 
 import { createRoot } from "react-dom/client";
 import { QuotaProvider } from "../src/index.js";

@@ -1,4 +1,4 @@
-/** Takes the pictures of docs/images: `npm run screenshots --workspace react`. Look at them. */
+/** Takes the screenshots in docs/images: `npm run screenshots --workspace react`. Review them afterwards. */
 
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright";

@@ -1,10 +1,10 @@
-/** Every state of every component, for the gallery and for the tests. */
+/** Every state of every component, for the gallery and the tests. */
 
 import type { Quota } from "@quota-gate/client";
 import type { ReactNode } from "react";
 import { ChatInput, ChatQuotaDisplay, QuotaExceededDialog, type QuotaSource, QuotaStore } from "../src/index.js";
 
-/** A quota of the basic level with so much left. */
+/** Returns a basic-level quota with the given remaining AP. */
 export function quotaOf(remaining: number, change: Partial<Quota> = {}): Quota {
     const used = 300 - remaining;
     const share = used / 300;
@@ -30,13 +30,13 @@ export function quotaOf(remaining: number, change: Partial<Quota> = {}): Quota {
     };
 }
 
-/** A source that always says the same, or fails. */
+/** Returns a source with a fixed answer or error. */
 export function sourceOf(answer: Quota | Error): QuotaSource {
     return { quota: () => (answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer)) };
 }
 
 const never: QuotaSource = { quota: () => new Promise(() => undefined) };
-const away = new Error("the gate is away");
+const away = new Error("the gate is unavailable");
 const storeOf = (quota: Quota) => new QuotaStore({ source: sourceOf(quota), initialQuota: quota });
 const denial = {
     required: 50,
@@ -51,7 +51,7 @@ export interface Story {
     name: string;
     store: () => QuotaStore;
     show: () => ReactNode;
-    /** It lies over everything else. */
+    /** Whether the story covers the rest of the page. */
     isModal?: boolean;
 }
 

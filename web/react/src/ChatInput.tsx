@@ -1,6 +1,6 @@
 "use client";
 
-/** A chat input that keeps what was written, says what it costs, and why it cannot be sent. */
+/** A chat input that keeps the draft, and shows the cost of a message or why it cannot be sent. */
 
 import { useNumber, useShared } from "./context.js";
 import { type ChatInputOptions, useChatInput, useChatQuota } from "./hooks.js";
@@ -41,7 +41,7 @@ export function ChatInput({ className, cost = 1, ...options }: ChatInputProps) {
                         {messages.refresh}
                     </button>
                 )}
-                {/* Not disabled: whoever gets to it by keyboard hears why it does nothing. */}
+                {/* Not `disabled`: it stays focusable, so a screen reader can read the reason. */}
                 <button
                     type="submit"
                     className="qg-button qg-primary"

@@ -1,6 +1,6 @@
 "use client";
 
-/** What is left, how much of it is used, and when it resets. */
+/** Displays the remaining AP, the used AP and the time of the reset. */
 
 import { useId } from "react";
 import { useNumber, useShared } from "./context.js";
@@ -8,7 +8,7 @@ import { fillOf, relativeText, resetText } from "./derive.js";
 import { useChatQuota, useNow, useThresholdAnnouncement } from "./hooks.js";
 
 export interface ChatQuotaDisplayProps {
-    /** One line: the meter and what is left. */
+    /** Shows only the meter and the remaining AP. */
     compact?: boolean;
     className?: string;
 }

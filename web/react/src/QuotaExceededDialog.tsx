@@ -1,6 +1,6 @@
 "use client";
 
-/** Why a message was denied, what would help, and when; and, as soon as the quota covers it, the way on. */
+/** Shows why a message was denied and what helps. Offers to continue as soon as the quota covers the message. */
 
 import { useEffect, useId, useRef, useState } from "react";
 import { useNumber, useShared } from "./context.js";
@@ -8,12 +8,12 @@ import { relativeText, resetText } from "./derive.js";
 import { type Denial, useChatQuota, useNow } from "./hooks.js";
 
 export interface QuotaExceededDialogProps {
-    /** Null: the dialog is closed. */
+    /** Null closes the dialog. */
     denial: Denial | null;
     onClose: () => void;
-    /** The quota covers the message now, and the user wants to go on. */
+    /** Called when the quota covers the message and the user continues. */
     onContinue?: () => void;
-    /** Where plans are shown. */
+    /** URL of the plans. */
     pricingUrl?: string;
 }
 
@@ -31,7 +31,7 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
     useEffect(() => {
         const element = dialog.current;
         if (isOpen && element && !element.open) {
-            // The browser keeps the focus inside, closes on Escape, and gives the focus back.
+            // The browser keeps the focus inside, closes on Escape, and restores the focus.
             element.showModal();
             void refresh();
         }

@@ -1,13 +1,13 @@
 "use client";
 
-/** What components share: the store, the language, and its texts. */
+/** Context of the components: store, locale and texts. */
 
 import { createContext, type ReactNode, useContext, useMemo } from "react";
 import { en, type Messages } from "./messages.js";
 import type { QuotaStore } from "./store.js";
 
 interface Shared {
-    /** Null where the quota system is switched off. */
+    /** Null if the quota system is off. */
     store: QuotaStore | null;
     locale: string;
     messages: Messages;
@@ -15,13 +15,13 @@ interface Shared {
 
 const SharedContext = createContext<Shared | null>(null);
 
-/** For everything below it. */
+/** Props of `QuotaProvider`. */
 export interface QuotaProviderProps {
-    /** One for each user; null runs the chat without the quota system. */
+    /** One store per user; null runs the chat without the quota system. */
     store: QuotaStore | null;
-    /** For numbers and dates: a BCP 47 tag; `en` when not given. */
+    /** BCP 47 tag for numbers and dates; `en` by default. */
     locale?: string;
-    /** Texts that replace the English ones: all of another language, or some. */
+    /** Texts that replace all or some of the English ones. */
     messages?: Partial<Messages>;
     children: ReactNode;
 }
@@ -33,11 +33,11 @@ export function QuotaProvider({ store, locale = "en", messages, children }: Quot
 
 export function useShared(): Shared {
     const shared = useContext(SharedContext);
-    if (!shared) throw new Error("@quota-gate/react: put a <QuotaProvider> around this component");
+    if (!shared) throw new Error("@quota-gate/react: wrap this component in a <QuotaProvider>");
     return shared;
 }
 
-/** Numbers in the language of the provider. */
+/** Returns a number formatter for the provider's locale. */
 export function useNumber(): (value: number) => string {
     const { locale } = useShared();
     return useMemo(() => {

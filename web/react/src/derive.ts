@@ -1,4 +1,4 @@
-/** What follows from a quota: what may be sent, how full it is, when it resets. Pure functions. */
+/** Pure functions of a quota: whether it covers a message, how much is used, when it resets. */
 
 import type { Quota } from "@quota-gate/client";
 import type { QuotaState } from "./store.js";
@@ -9,7 +9,7 @@ export type Blocked = "exhausted" | "tooExpensive";
 /** How close the user is to the limit. */
 export type Level = Quota["status"];
 
-/** Whether a message of this cost may be sent; while nothing is known it may, for the gate is the judge. */
+/** Returns why a message of this cost cannot be sent. An unknown quota blocks nothing: the gate decides. */
 export function blockedBy(state: QuotaState, cost: number): Blocked | undefined {
     if (!state.quota) return undefined;
     const free = state.quota.remaining - state.pending;
@@ -17,13 +17,13 @@ export function blockedBy(state: QuotaState, cost: number): Blocked | undefined 
     return state.quota.remaining === 0 ? "exhausted" : "tooExpensive";
 }
 
-/** Share of the quota that is used or held, 0 to 1. */
+/** Returns the share of the quota that is used or held, 0 to 1. */
 export function fillOf(quota: Quota): number {
     if (quota.monthlyQuota === 0) return 1;
     return Math.min(1, Math.max(0, 1 - quota.remaining / quota.monthlyQuota));
 }
 
-/** The moment of the reset with its time zone: a time without either would be somebody else's. */
+/** Formats the reset time in the quota's time zone and names the zone, which may differ from the user's. */
 export function resetText(quota: Quota, locale: string): string {
     return new Intl.DateTimeFormat(locale, {
         timeZone: quota.timeZone,
@@ -42,7 +42,7 @@ const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
     ["minute", 60_000],
 ];
 
-/** `in 8 days`; rounded up, so that nobody comes back too early. */
+/** Formats the time left, as in `in 8 days`. Rounds up, so that users do not return too early. */
 export function relativeText(at: string, locale: string, now: number): string {
     const left = Math.max(0, Date.parse(at) - now);
     const format = new Intl.RelativeTimeFormat(locale, { numeric: "always" });

@@ -1,4 +1,4 @@
-/** Everything without markup: the store, the hooks, and what follows from a quota. */
+/** Everything without markup: the store, the hooks and the functions of a quota. */
 
 export { QuotaProvider, type QuotaProviderProps } from "./context.js";
 export { type Blocked, blockedBy, fillOf, type Level, relativeText, resetText } from "./derive.js";

@@ -1,6 +1,6 @@
 "use client";
 
-/** The hooks below the components: state without markup. */
+/** Hooks of the components: state without markup. */
 
 import type { Upgrade } from "@quota-gate/client";
 import { useCallback, useEffect, useId, useRef, useState, useSyncExternalStore } from "react";
@@ -8,15 +8,15 @@ import { useNumber, useShared } from "./context.js";
 import { type Blocked, blockedBy, type Level } from "./derive.js";
 import type { QuotaState, QuotaStore } from "./store.js";
 
-/** What is known of the quota, and what can be done about it. */
+/** The known quota, and the actions on it. */
 export interface ChatQuota extends QuotaState {
-    /** Why a message of this cost cannot be sent; undefined when it can, also while nothing is known. */
+    /** Returns why a message of this cost cannot be sent; undefined if it can, or if the quota is unknown. */
     blockedBy: (cost: number) => Blocked | undefined;
-    /** Looks the quota up now: at the end of an answer, after a denial. */
+    /** Fetches the quota now: after an answer or a denial. */
     refresh: () => Promise<void>;
-    /** Takes over a quota that came another way. */
+    /** Applies a quota from another source. */
     apply: QuotaStore["apply"];
-    /** A message of this cost is on its way; call what comes back when it was answered. */
+    /** Adds the cost of a message to `pending`. Call the returned function when the message is answered. */
     hold: QuotaStore["hold"];
 }
 
@@ -31,7 +31,7 @@ const off = {
     hold: () => nothing,
 };
 
-/** The quota of the provider's store. Without one nothing is ever blocked. */
+/** Returns the quota of the provider's store. Without a store nothing is blocked. */
 export function useChatQuota(): ChatQuota {
     const { store } = useShared();
     const { subscribe, getSnapshot, getServerSnapshot, refresh, apply, hold } = store ?? off;
@@ -40,7 +40,7 @@ export function useChatQuota(): ChatQuota {
     return { ...state, blockedBy: blocked, refresh, apply, hold };
 }
 
-/** Says a threshold once, when it is crossed: not at the first look, and not again before it was left. */
+/** Returns the announcement of a crossed threshold: once per crossing, and not for the first quota. */
 export function useThresholdAnnouncement(): string {
     const { messages } = useShared();
     const number = useNumber();
@@ -60,7 +60,7 @@ export function useThresholdAnnouncement(): string {
     return text;
 }
 
-/** A denial: a `QuotaExceededError`, or the numbers of one. */
+/** A denial: a `QuotaExceededError`, or its numbers. */
 export interface Denial {
     required: number;
     remaining: number;
@@ -69,19 +69,19 @@ export interface Denial {
     recommendedUpgrade: Upgrade | null;
 }
 
-/** What a chat input is given. */
+/** Options of `useChatInput`. */
 export interface ChatInputOptions {
-    /** Sends it. While it has not ended the cost shows as being sent; if it fails the draft comes back. */
+    /** Sends the message. The cost is pending until the promise settles. If it fails, the draft is restored. */
     onSend: (text: string) => void | Promise<void>;
-    /** What the message costs, in AP; 1 by default. */
+    /** Cost of the message, in AP; 1 by default. */
     cost?: number;
-    /** Somebody tries to send what the quota does not cover: the moment for a dialog. */
+    /** Called when the user tries to send a message that the quota does not cover. Open a dialog here. */
     onBlocked?: (denial: Denial) => void;
-    /** Keeps the draft over a reload, in this tab, under this name. */
+    /** Name under which this tab stores the draft across reloads. */
     draftKey?: string;
 }
 
-/** A chat input without markup: a draft that is never lost, and a reason when it cannot be sent. */
+/** A chat input without markup: never loses the draft, and gives the reason when sending is blocked. */
 export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInputOptions) {
     const quota = useChatQuota();
     const reasonId = useId();
@@ -128,12 +128,12 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
             await onSend(text);
         } catch (failure) {
             setError(failure);
-            // Whatever was written in the meantime stays as well.
+            // Keep the text typed in the meantime as well.
             setDraft(latest.current === "" ? text : `${text}\n${latest.current}`);
         } finally {
             answered();
             setIsSending(false);
-            // The stream brings it too, where there is one.
+            // A stream, if there is one, also delivers this change.
             void quota.refresh();
         }
     }, [blocked, canSend, draft, quota, cost, onSend, onBlocked, setDraft]);
@@ -148,7 +148,7 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
             isComposing.current = false;
         },
         onKeyDown: (event: KeyLike) => {
-            // An input method takes Enter to choose a word. Safari says so by the key code only, after the composition's end.
+            // Input methods use Enter to choose a word. After a composition, Safari marks it only by key code 229.
             const isItsOwn = isComposing.current || event.nativeEvent.isComposing || event.keyCode === 229;
             if (event.key === "Enter" && !event.shiftKey && !isItsOwn) {
                 event.preventDefault();
@@ -168,7 +168,7 @@ interface KeyLike {
     preventDefault: () => void;
 }
 
-/** The present, again every minute: for texts such as "in 8 days". */
+/** Returns the current time, updated every minute, for texts such as "in 8 days". */
 export function useNow(): number {
     const [now, setNow] = useState(() => Date.now());
     useEffect(() => {

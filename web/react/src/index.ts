@@ -1,4 +1,4 @@
-/** Shows people what is left of their chat quota. The styles are in `@quota-gate/react/styles.css`. */
+/** Components that show users their chat quota. The styles are in `@quota-gate/react/styles.css`. */
 
 export { ChatInput, type ChatInputProps } from "./ChatInput.js";
 export { ChatQuotaDisplay, type ChatQuotaDisplayProps } from "./ChatQuotaDisplay.js";

@@ -1,8 +1,8 @@
-/** Every text, in English. Another language, or another wording, replaces any of them. */
+/** All texts, in English. Another language or wording can replace any of them. */
 
 import type { Blocked, Level } from "./derive.js";
 
-/** Numbers come formatted. */
+/** Texts of the components. Numbers are passed in formatted. */
 export interface Messages {
     quota: string;
     loading: string;
@@ -42,13 +42,13 @@ export interface Messages {
 export const en: Messages = {
     quota: "Chat quota",
     loading: "Loading your quota…",
-    unavailable: "Your quota cannot be shown now.",
-    stale: "These numbers may be a moment behind.",
+    unavailable: "Your quota is not available right now.",
+    stale: "These numbers may be slightly out of date.",
     remaining: (remaining, total) => `${remaining} of ${total} AP left`,
     used: (used) => `${used} AP used this month`,
     today: (used) => `${used} AP used today`,
-    held: (held) => `${held} AP held for answers under way`,
-    pending: (pending) => `${pending} AP being sent`,
+    held: (held) => `${held} AP held for answers in progress`,
+    pending: (pending) => `${pending} AP pending`,
     resets: (at, relative) => `Resets ${relative}, on ${at}`,
     refresh: "Check again",
     level: (level) => level,
@@ -56,8 +56,8 @@ export const en: Messages = {
         level === "exhausted"
             ? "Your chat quota is used up."
             : level === "critical"
-              ? `Only ${remaining} AP are left of your chat quota.`
-              : `More than 80 percent of your chat quota is used; ${remaining} AP are left.`,
+              ? `Only ${remaining} AP of your chat quota are left.`
+              : `You have used more than 80% of your chat quota. ${remaining} AP are left.`,
     exceededTitle: "Your chat quota does not cover this message",
     exceededBody: (required, remaining) => `It costs ${required} AP, and you have ${remaining} AP left.`,
     required: "Required",
@@ -69,7 +69,7 @@ export const en: Messages = {
     checking: "Checking…",
     notCharged: "Nothing was charged, and your message is kept.",
     close: "Close",
-    readyTitle: "You can go on",
+    readyTitle: "You can continue",
     readyBody: (remaining) => `Your quota now covers this message: ${remaining} AP are left.`,
     continue: "Continue",
     message: "Message",

@@ -1,40 +1,40 @@
 /**
- * What is known of a user's quota, and how it stays true: a snapshot, the stream of changes, and another look whenever there is a
- * reason for one. Knows nothing of React.
+ * Keeps a user's quota up to date from a snapshot, the stream of changes, and fetches when there is a reason for one.
+ * Does not depend on React.
  */
 
 import type { Quota } from "@quota-gate/client";
 
-/** Where quotas come from: a `QuotaGate`, or anything like it. */
+/** Source of quotas: a `QuotaGate` or a similar object. */
 export interface QuotaSource {
     quota(user?: string, options?: { signal?: AbortSignal }): Promise<Quota>;
     watch?(user?: string, options?: { signal?: AbortSignal }): AsyncIterable<Quota>;
 }
 
-/** `stale`: the quota is what was true a while ago, and cannot be looked up now. */
+/** `stale`: the quota may be out of date, and cannot be fetched now. */
 export type Status = "loading" | "ready" | "stale" | "error";
 
-/** What is known. */
+/** State of a store. */
 export interface QuotaState {
     readonly status: Status;
     readonly quota: Quota | undefined;
-    /** AP of messages that were sent and that the gate has not answered yet. Never taken off `quota.remaining`. */
+    /** AP of sent messages that the gate has not answered yet. Never subtracted from `quota.remaining`. */
     readonly pending: number;
     readonly error: unknown;
 }
 
-/** How a store is made. */
+/** Options of `QuotaStore`. */
 export interface QuotaStoreOptions {
     source: QuotaSource;
-    /** From the server that rendered the page: shown at once. */
+    /** Quota from the server that rendered the page: shown immediately. */
     initialQuota?: Quota | undefined;
 }
 
-/** After a reset everybody would come at the same moment. */
+/** Maximum random delay, so that not all clients fetch at the moment of a reset. */
 const JITTER_MAX_MS = 3000;
-/** Days begin on a quarter of an hour, in every time zone. */
+/** In every time zone, days begin on a quarter of an hour. */
 const LOOK_EVERY_MS = 15 * 60 * 1000;
-/** Coming back to a page twice in this time is coming back once. */
+/** Minimum age of the last fetch before a return to the page fetches again. */
 const FRESH_MS = 1000;
 
 /** Holds one user's quota for any number of components. */
@@ -56,7 +56,7 @@ export class QuotaStore {
         this.#state = this.#initial;
     }
 
-    /** For `useSyncExternalStore`. The first listener starts the store, the last one stops it. */
+    /** For `useSyncExternalStore`. Adding the first listener starts the store, removing the last one stops it. */
     readonly subscribe = (listener: () => void): (() => void) => {
         this.#listeners.add(listener);
         if (this.#users++ === 0) this.#stop = this.#start();
@@ -67,14 +67,14 @@ export class QuotaStore {
     };
 
     readonly getSnapshot = (): QuotaState => this.#state;
-    /** What the server rendered, so that the first render in the browser says the same. */
+    /** The state that the server rendered, so that the browser's first render matches it. */
     readonly getServerSnapshot = (): QuotaState => this.#initial;
 
-    /** Takes over a quota from anywhere, a chat's own stream for example. An older one changes nothing. */
+    /** Applies a quota from any source, such as a chat's own stream. An older quota does not replace the known one. */
     readonly apply = (quota: Quota): void => {
         const known = this.#state.quota;
         if (known && !isNewer(quota, known)) {
-            // Nothing new; but it says whether what is shown is still looked after.
+            // The numbers are not newer, but the source shows whether the known ones are still up to date.
             const isBehind = quota.source === "redis" && quota.version < known.version;
             if (!isBehind) this.#set({ status: statusOf(quota), error: undefined });
             return;
@@ -83,7 +83,7 @@ export class QuotaStore {
         this.#arm();
     };
 
-    /** Looks the quota up now: at the end of an answer, after a denial, when somebody asks. */
+    /** Fetches the quota now: after an answer, after a denial, or on request. */
     readonly refresh = (): Promise<void> => {
         this.#looking ??= this.#look().finally(() => {
             this.#looking = undefined;
@@ -91,7 +91,7 @@ export class QuotaStore {
         return this.#looking;
     };
 
-    /** A message of this cost is on its way. Call what comes back when it was answered. */
+    /** Adds the cost of a message to `pending`. Call the returned function when the message is answered. */
     readonly hold = (ap: number): (() => void) => {
         let isHeld = true;
         this.#set({ pending: this.#state.pending + ap });
@@ -134,11 +134,11 @@ export class QuotaStore {
         try {
             for await (const quota of this.#source.watch?.(undefined, { signal }) ?? []) this.apply(quota);
         } catch {
-            // Without a stream the quota is looked up when there is a reason to.
+            // Without a stream, fetches keep the quota up to date.
         }
     }
 
-    /** Another look when the period ends, and when a day may have begun. */
+    /** Schedules a fetch at the end of the period and whenever a day may have begun. */
     #arm(): void {
         clearTimeout(this.#timer);
         if (this.#users === 0) return;
@@ -160,15 +160,15 @@ export class QuotaStore {
     }
 }
 
-/** What Postgres says while Redis is away may be a moment behind. */
+/** A quota from Postgres, served while Redis is unavailable, may be slightly out of date. */
 function statusOf(quota: Quota): Status {
     return quota.source === "redis" ? "ready" : "stale";
 }
 
-/** Versions only rise; what Postgres says while Redis is away has none that compares. */
+/** Compares versions, which only rise, or else times: a quota from Postgres has no comparable version. */
 function isNewer(quota: Quota, known: Quota): boolean {
     const compares = quota.source === "redis" && known.source === "redis";
     if (compares && quota.version !== known.version) return quota.version > known.version;
-    // A hold that expired or a day that began changes numbers, and no version.
+    // An expired hold or a new day changes the numbers but not the version.
     return Date.parse(quota.asOf) > Date.parse(known.asOf);
 }

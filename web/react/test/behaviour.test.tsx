@@ -17,7 +17,7 @@ import "../src/styles.css";
 
 declare const REACT_MAJOR: string;
 
-/** A gate that the test moves. */
+/** A gate that the test controls. */
 class Gate implements QuotaSource {
     asked = 0;
     #now: Quota | Error;
@@ -31,7 +31,7 @@ class Gate implements QuotaSource {
         this.#now = now;
     }
 
-    /** By the stream. */
+    /** Sends the quota on the stream. */
     tell(quota: Quota) {
         this.#now = quota;
         this.#told?.(quota);
@@ -72,32 +72,32 @@ afterEach(() => {
     vi.useRealTimers();
 });
 
-test("the React of this project is the one that it names", () => {
+test("the tests run on the React version of their project", () => {
     expect(version.split(".")[0]).toBe(REACT_MAJOR);
 });
 
 describe("the store", () => {
-    test("keeps the newer of two quotas, whichever way they come", () => {
+    test("keeps the newer of two quotas, whatever their order and source", () => {
         const store = new QuotaStore({ source: new Gate(quotaOf(0)), initialQuota: quotaOf(100, { version: 5 }) });
         store.apply(quotaOf(200, { version: 4 }));
         expect(store.getSnapshot().quota?.remaining).toBe(100);
         store.apply(quotaOf(90, { version: 6 }));
         expect(store.getSnapshot().quota?.remaining).toBe(90);
-        // A hold has expired: another number, the same version.
+        // A hold expired: another number, the same version.
         store.apply(quotaOf(95, { version: 6, asOf: "2026-11-23T10:00:05.000Z" }));
         expect(store.getSnapshot().quota?.remaining).toBe(95);
-        // Redis is away: what Postgres says is shown, and marked.
+        // Redis is unavailable: the quota from Postgres is shown and marked as stale.
         store.apply(quotaOf(97, { version: 1, source: "postgres", asOf: "2026-11-23T10:00:06.000Z" }));
         expect(store.getSnapshot()).toMatchObject({ status: "stale", quota: { remaining: 97 } });
-        // What it says may be older than what is known: that stays, marked as well.
+        // An older quota from Postgres does not replace the known one, which is marked as stale too.
         store.apply(quotaOf(200, { version: 1, source: "postgres", asOf: "2026-11-23T09:00:00.000Z" }));
         expect(store.getSnapshot()).toMatchObject({ status: "stale", quota: { remaining: 97 } });
         store.apply(quotaOf(94, { version: 7, asOf: "2026-11-23T10:00:07.000Z" }));
         expect(store.getSnapshot()).toMatchObject({ status: "ready", quota: { remaining: 94 } });
     });
 
-    test("a quota that cannot be looked up stays, marked as stale; without any it is an error", async () => {
-        const gate = new Gate(new Error("away"));
+    test("a failed fetch marks the known quota as stale, and is an error without one", async () => {
+        const gate = new Gate(new Error("unavailable"));
         const fresh = new QuotaStore({ source: gate });
         await fresh.refresh();
         expect(fresh.getSnapshot().status).toBe("error");
@@ -109,7 +109,7 @@ describe("the store", () => {
         expect(known.getSnapshot().status).toBe("ready");
     });
 
-    test("looks again at the reset, and when the page is come back to; never after the last listener has gone", async () => {
+    test("fetches at the reset and on focus, but not after the last listener is removed", async () => {
         vi.useFakeTimers({ now: new Date("2026-11-30T23:59:00Z") });
         const gate = new Gate(quotaOf(0));
         const store = new QuotaStore({ source: gate, initialQuota: quotaOf(0) });
@@ -138,7 +138,7 @@ describe("the store", () => {
 });
 
 describe("the display", () => {
-    test("says what is left as a meter, and follows the stream", async () => {
+    test("shows the remaining AP as a meter and follows the stream", async () => {
         const gate = new Gate(quotaOf(241));
         const { getByRole } = await shown(new QuotaStore({ source: gate }), <ChatQuotaDisplay />);
         await expect.element(getByRole("meter", { name: "Chat quota" })).toHaveAttribute("aria-valuenow", "241");
@@ -149,15 +149,13 @@ describe("the display", () => {
         await expect.element(getByRole("meter")).toHaveAttribute("aria-valuenow", "41");
     });
 
-    test("announces a threshold once, when it is crossed", async () => {
+    test("announces a threshold once, when the quota crosses it", async () => {
         const store = new QuotaStore({ source: new Gate(quotaOf(70)), initialQuota: quotaOf(70) });
         const { getByRole } = await shown(store, <ChatQuotaDisplay />);
         const said = getByRole("status");
         await expect.element(said).toHaveTextContent("");
         store.apply(quotaOf(50, { version: 2 }));
-        await expect
-            .element(said)
-            .toHaveTextContent("More than 80 percent of your chat quota is used; 50 AP are left.");
+        await expect.element(said).toHaveTextContent("You have used more than 80% of your chat quota. 50 AP are left.");
         store.apply(quotaOf(45, { version: 3 }));
         await expect.element(page.getByText("45 of 300 AP left")).toBeVisible();
         await expect.element(said).toHaveTextContent("50 AP are left.");
@@ -165,7 +163,7 @@ describe("the display", () => {
         await expect.element(said).toHaveTextContent("Your chat quota is used up.");
     });
 
-    test("shows times in the quota's zone, also over a change of clocks", async () => {
+    test("shows times in the quota's time zone, also across a daylight saving change", async () => {
         const quota = quotaOf(100, { timeZone: "Europe/Berlin", quotaResetAt: "2026-10-31T23:00:00Z", version: 3 });
         const store = new QuotaStore({ source: new Gate(quota), initialQuota: quota });
         await shown(store, <ChatQuotaDisplay />);
@@ -174,7 +172,7 @@ describe("the display", () => {
 });
 
 describe("the input", () => {
-    test("sends by Enter, shows what is being sent, and never touches what is left", async () => {
+    test("sends on Enter, shows pending AP, and does not subtract them from the remaining AP", async () => {
         const gate = new Gate(quotaOf(241));
         const store = new QuotaStore({ source: gate, initialQuota: quotaOf(241) });
         let answer = () => {};
@@ -183,13 +181,13 @@ describe("the input", () => {
         await box().fill("Hello");
         await userEvent.keyboard("{Enter}");
         expect(onSend).toHaveBeenCalledWith("Hello");
-        await expect.element(page.getByText("5 AP being sent")).toBeVisible();
+        await expect.element(page.getByText("5 AP pending")).toBeVisible();
         await expect.element(page.getByText("241 of 300 AP left")).toBeVisible();
         await expect.element(box()).toHaveValue("");
         gate.set(quotaOf(236, { version: 2 }));
         answer();
         await expect.element(page.getByText("236 of 300 AP left")).toBeVisible();
-        await expect.element(page.getByText("5 AP being sent")).not.toBeInTheDocument();
+        await expect.element(page.getByText("5 AP pending")).not.toBeInTheDocument();
     });
 
     test("leaves Enter to an input method, and Shift+Enter to new lines", async () => {
@@ -206,7 +204,7 @@ describe("the input", () => {
         expect(onSend).toHaveBeenCalledWith("你好");
     });
 
-    test("blocks only sending, and says why", async () => {
+    test("blocks only sending, and shows the reason", async () => {
         const onSend = vi.fn();
         const store = new QuotaStore({ source: new Gate(quotaOf(20)), initialQuota: quotaOf(20) });
         const onBlocked = vi.fn();
@@ -228,14 +226,14 @@ describe("the input", () => {
         expect(onSend).toHaveBeenCalledWith("A long question");
     });
 
-    test("keeps the draft when sending fails and over a reload, and what was written meanwhile", async () => {
+    test("keeps the draft and text typed meanwhile after a failed send and a reload", async () => {
         let fail = (_: Error) => {};
         const onSend = () => new Promise<void>((_, reject) => (fail = reject));
         const first = await shown(null, <ChatInput onSend={onSend} draftKey="chat-1" />);
         await box().fill("first");
         await userEvent.keyboard("{Enter}");
         await box().fill("second");
-        fail(new Error("the network"));
+        fail(new Error("network error"));
         await expect.element(box()).toHaveValue("first\nsecond");
         await expect.element(page.getByText("The message was not sent.", { exact: false })).toBeVisible();
         await first.unmount();
@@ -243,7 +241,7 @@ describe("the input", () => {
         await expect.element(box()).toHaveValue("first\nsecond");
     });
 
-    test("without the quota system nothing is blocked and nothing is said of it", async () => {
+    test("without the quota system nothing is blocked and no AP are shown", async () => {
         const onSend = vi.fn();
         await shown(null, [<ChatQuotaDisplay key="d" />, <ChatInput key="i" onSend={onSend} cost={5000} />]);
         await box().fill("Hello");
@@ -296,14 +294,14 @@ describe("the dialog", () => {
         expect(onClose).toHaveBeenCalledOnce();
     });
 
-    test("turns into the way on as soon as the quota covers the message", async () => {
+    test("offers to continue as soon as the quota covers the message", async () => {
         const gate = new Gate(quotaOf(20));
         const onContinue = vi.fn();
         await shown(new QuotaStore({ source: gate }), <Chat onContinue={onContinue} />);
         await expect.element(page.getByRole("button", { name: "Check again" })).toBeVisible();
         gate.set(quotaOf(720, { version: 10, monthlyQuota: 1000, membershipLevel: "plus" }));
         await page.getByRole("button", { name: "Check again" }).click();
-        await expect.element(page.getByRole("heading", { name: "You can go on" })).toBeVisible();
+        await expect.element(page.getByRole("heading", { name: "You can continue" })).toBeVisible();
         await page.getByRole("button", { name: "Continue" }).click();
         expect(onContinue).toHaveBeenCalledOnce();
     });

@@ -1,4 +1,4 @@
-/** Every text, in Simplified Chinese. */
+/** All texts, in Simplified Chinese. */
 
 import type { Messages } from "../messages.js";
 
@@ -6,14 +6,14 @@ export const zhCN: Messages = {
     quota: "聊天额度",
     loading: "正在加载额度…",
     unavailable: "暂时无法显示额度。",
-    stale: "以下数字可能略有延迟。",
+    stale: "数据可能略有延迟。",
     remaining: (remaining, total) => `剩余 ${remaining} / ${total} AP`,
     used: (used) => `本月已用 ${used} AP`,
     today: (used) => `今日已用 ${used} AP`,
     held: (held) => `生成中的回答占用 ${held} AP`,
-    pending: (pending) => `正在发送 ${pending} AP`,
+    pending: (pending) => `待确认 ${pending} AP`,
     resets: (at, relative) => `${relative}重置（${at}）`,
-    refresh: "重新检查",
+    refresh: "刷新",
     level: (level) => level,
     announcement: (level, remaining) =>
         level === "exhausted"
@@ -21,19 +21,19 @@ export const zhCN: Messages = {
             : level === "critical"
               ? `聊天额度仅剩 ${remaining} AP。`
               : `聊天额度已使用超过 80%，剩余 ${remaining} AP。`,
-    exceededTitle: "聊天额度不足以发送此消息",
-    exceededBody: (required, remaining) => `此消息需要 ${required} AP，您还剩 ${remaining} AP。`,
+    exceededTitle: "聊天额度不足，无法发送此消息",
+    exceededBody: (required, remaining) => `此消息需要 ${required} AP，当前剩余 ${remaining} AP。`,
     required: "需要",
     available: "可用",
     shortfall: "还差",
-    upgrade: (level, quota, additional) => `升级到 ${level} 后每月有 ${quota} AP，比现在多 ${additional} AP。`,
+    upgrade: (level, quota, additional) => `升级到 ${level} 后每月可用 ${quota} AP，比现在多 ${additional} AP。`,
     seePlans: "查看套餐",
-    checkAgain: "重新检查",
-    checking: "正在检查…",
-    notCharged: "未扣除任何额度，您的消息已保留。",
+    checkAgain: "刷新",
+    checking: "正在刷新…",
+    notCharged: "未扣除额度，消息已保留。",
     close: "关闭",
-    readyTitle: "可以继续了",
-    readyBody: (remaining) => `您的额度现在足以发送此消息：剩余 ${remaining} AP。`,
+    readyTitle: "可以继续",
+    readyBody: (remaining) => `额度已足够发送此消息，剩余 ${remaining} AP。`,
     continue: "继续",
     message: "消息",
     placeholder: "输入消息",
@@ -41,7 +41,7 @@ export const zhCN: Messages = {
     cost: (ap) => `消耗 ${ap} AP`,
     blocked: (why, cost, remaining) =>
         why === "exhausted"
-            ? "聊天额度已用完，您的消息已保留。"
-            : `此消息需要 ${cost} AP，剩余 ${remaining} AP，您的消息已保留。`,
-    failed: "消息未发送。未扣除任何额度，您的消息已保留。",
+            ? "聊天额度已用完，消息已保留。"
+            : `此消息需要 ${cost} AP，剩余 ${remaining} AP。消息已保留。`,
+    failed: "消息未发送。未扣除额度，消息已保留。",
 };
