@@ -1,4 +1,4 @@
-/** Asks for an administrator's token, and tries it. */
+/** Asks for an administrator token and checks it against the gate. */
 
 import { type FormEvent, useState } from "react";
 import { AdminApi, Refused } from "./api.js";
