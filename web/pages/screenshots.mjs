@@ -10,7 +10,7 @@ import { launchOptions } from "../chromium.mjs";
 const images = fileURLToPath(new URL("../../docs/images/", import.meta.url));
 const [url, adminToken, serviceToken] = process.argv.slice(2);
 
-/** Sends a request that creates sample data. */
+/** Creates sample data. */
 async function send(path, token, method, body) {
     const headers = { "content-type": "application/json", authorization: `Bearer ${token}` };
     const response = await fetch(url + path, { method, headers, body: JSON.stringify(body) });

@@ -8,7 +8,7 @@ const adminToken = process.env.QUOTA_GATE_ADMIN_TOKEN ?? "";
 const serviceToken = process.env.QUOTA_GATE_SERVICE_TOKEN ?? "";
 const here = world();
 
-/** Opens a section of the page, signed in. */
+/** Opens a section, signed in. */
 async function open(part: string, context: BrowserContext = here.context): Promise<Page> {
     const page = await context.newPage();
     await page.addInitScript((token) => sessionStorage.setItem("quota-gate-admin-token", token), adminToken);
@@ -23,7 +23,7 @@ async function ask<T>(path: string, token: string, body?: unknown): Promise<T> {
     return (await (await fetch(url + path, { headers, ...request })).json()) as T;
 }
 
-/** Returns the value shown under a name. */
+/** The value shown under a name. */
 async function fact(page: Page, name: string): Promise<string | null> {
     return page
         .locator(".facts > div")
@@ -38,7 +38,7 @@ test("only an administrator token opens the page", async () => {
     await page.goto(`${url}/admin`);
     await page.getByLabel("Administrator token").fill(serviceToken);
     await page.getByRole("button", { name: "Sign in" }).click();
-    await page.getByText("The token is invalid or lacks the admin scope.").waitFor();
+    await page.getByText("Invalid token or missing admin scope.").waitFor();
     expect(here.wrongs.splice(0).join()).toContain("403");
     await page.getByLabel("Administrator token").fill(adminToken);
     await page.getByRole("button", { name: "Sign in" }).click();
@@ -64,7 +64,7 @@ test("every message of a chat is counted", async () => {
     await expect.poll(() => sent.filter({ hasText: "charged after the answer" }).count()).toBeGreaterThanOrEqual(3);
     expect(await sent.first().textContent()).toMatch(/local.*demo/);
     await expect.poll(() => fact(admin, "Used (AP)")).toBe(`${1000 - remaining + 3} / 1,000`);
-    await admin.getByText("Redis and Postgres agree.").waitFor();
+    await admin.getByText("No difference.").waitFor();
 
     const usage = await open("usage");
     const rows = usage.getByRole("group", { name: "Usage" }).locator("tbody tr");
@@ -163,7 +163,7 @@ test("a rollout change is listed with its reason", async () => {
 });
 
 test.each(["users", "users/pro-user", "usage", "status", "rollout", "changes"])(
-    "%s: axe finds no violations in either language and theme, and the page fits in 320 pixels",
+    "%s: axe finds no violations in either language and theme; 320 pixels are enough",
     async (part) => {
         for (const [locale, colorScheme] of [
             ["en-US", "light"],

@@ -16,11 +16,11 @@ interface World {
     wrongs: string[];
 }
 
-/** Sets up the state that the tests of a file share. */
+/** State that the tests of a file share. */
 export function world(): World {
     const world = { wrongs: [] as string[] } as World;
     beforeAll(async () => {
-        if (url === "") throw new Error("QUOTA_GATE_URL is not set: run these tests with `cargo test --test it web`");
+        if (url === "") throw new Error("run these tests with `cargo test --test it web`");
         world.browser = await chromium.launch(launchOptions);
     });
     afterAll(() => world.browser.close());
@@ -51,20 +51,18 @@ export async function newContext(world: World, options: object = {}): Promise<Br
     return context;
 }
 
-/** Returns the violations that axe finds on the page. */
 export async function violations(page: Page): Promise<string[]> {
-    // The page's policy blocks injected scripts, so the debugger runs axe.
+    // The policy blocks injected scripts; the debugger runs axe.
     await page.evaluate(await readFile(axePath, "utf8"));
     const found = (await page.evaluate("axe.run()")) as { violations: { id: string; nodes: { html: string }[] }[] };
     return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
 }
 
-/** Opens the chat of a sample user. */
 export async function openChat(context: BrowserContext, user: string): Promise<Page> {
     const page = await context.newPage();
     await page.goto(url);
     await page.getByLabel("Signed in as").selectOption(user);
-    // Until then, the page may show another user's meter.
+    // Until then the page may show another user's meter.
     await page.locator(`[data-user=${user}] [role=meter]`).waitFor();
     return page;
 }

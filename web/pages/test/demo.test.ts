@@ -22,7 +22,7 @@ test("an answer streams, the quota decreases, and another tab shows it", async (
 });
 
 test("an answer that is stopped after it began is charged", async () => {
-    // Long enough that the slowest machine stops it in time.
+    // Long enough to be stopped in time on a slow machine.
     await here.context.route("**/v1/chat/completions", async (route) => {
         const body = route.request().postDataJSON() as { model: string };
         await route.continue({ postData: { ...body, model: "local:words=5000" } });
@@ -36,7 +36,7 @@ test("an answer that is stopped after it began is charged", async () => {
     await left(page, before - 1);
 });
 
-test("a user reaches the limit, sees the dialog, upgrades and continues", async () => {
+test("the user reaches the limit, upgrades and continues", async () => {
     const page = await open("free-user");
     await left(page, 100);
     await page.getByLabel("Model").selectOption("local-large");
@@ -60,13 +60,13 @@ test("a user reaches the limit, sees the dialog, upgrades and continues", async 
     expect(await page.getByText("Your plan is basic.").count()).toBe(1);
 });
 
-test("the chat works by keyboard only, in Chinese, at 320 pixels", async () => {
+test("works by keyboard only, in Chinese, at 320 pixels", async () => {
     const page = await open("basic-user");
     await page.setViewportSize({ width: 320, height: 700 });
     await page.getByLabel("Language").selectOption("zh-CN");
     const before = await remainingOf(page);
     await page.getByText(`剩余 ${before} / 300 AP`).waitFor();
-    // From the top of the page to the input, with Tab only.
+    // Tab from the top to the input.
     await page.locator("body").click({ position: { x: 1, y: 1 } });
     for (let tabs = 0; tabs < 12 && (await page.evaluate("document.activeElement.tagName")) !== "TEXTAREA"; tabs++) {
         await page.keyboard.press("Tab");
@@ -78,12 +78,12 @@ test("the chat works by keyboard only, in Chinese, at 320 pixels", async () => {
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(320);
 });
 
-test("Enter during input method composition accepts the word; the next Enter sends", async () => {
+test("Enter in an input method accepts the word; the next Enter sends", async () => {
     const page = await open("plus-user");
     const before = await remainingOf(page);
     const input = page.getByRole("textbox", { name: "Message" });
     await input.focus();
-    // Simulates an input method through the Chromium debugger.
+    // Simulates an input method through the debugger.
     const chromium = await here.context.newCDPSession(page);
     const compose = (text: string) =>
         chromium.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
@@ -99,7 +99,7 @@ test("Enter during input method composition accepts the word; the next Enter sen
     await page.locator(".turns li").filter({ hasText: "你好" }).first().waitFor();
 });
 
-test("while Redis is unavailable, the page says that its numbers may be outdated, and then recovers", async () => {
+test("while Redis is unavailable, the page says that its numbers may be old; then it recovers", async () => {
     const page = await open("pro-user");
     const tell = (signal: NodeJS.Signals) => redisPids.forEach((pid) => process.kill(pid, signal));
     const lookAgain = () => page.evaluate("window.dispatchEvent(new Event('focus'))");
@@ -124,7 +124,7 @@ test("while Redis is unavailable, the page says that its numbers may be outdated
             { timeout: 20_000 },
         )
         .toBe(0);
-    // Responses such as 502 and 503 are expected here; they are not errors of the page.
+    // Responses 502 and 503 are expected here, not page errors.
     here.wrongs = here.wrongs.filter((wrong) => !/50\d/.test(wrong));
 });
 

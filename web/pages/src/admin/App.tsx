@@ -13,7 +13,7 @@ import { User } from "./User.js";
 import { Users } from "./Users.js";
 
 const PARTS = ["users", "usage", "status", "rollout", "changes"] as const;
-/** Key in the session storage, which lasts as long as the tab. */
+/** Stored until the tab closes. */
 const TOKEN = "quota-gate-admin-token";
 
 type Theme = "system" | "light" | "dark";
@@ -102,7 +102,7 @@ export function App() {
     );
 }
 
-/** Splits the URL fragment: `#/users/ann` is `["users", "ann"]`. */
+/** `#/users/ann` becomes `["users", "ann"]`. */
 function useHash(): string[] {
     const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
     const [parts, setParts] = useState(read);

@@ -1,4 +1,4 @@
-/** Shows and changes the rollout, that is, for whom the gate decides. */
+/** Shows and changes the rollout. */
 
 import { type FormEvent, useState } from "react";
 import type { Rollout as RolloutAnswer } from "./api.js";

@@ -51,7 +51,6 @@ export class AdminApi {
         this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${hold}/release`, { reason });
     changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
 
-    /** Returns the usage sums as a CSV file. */
     async usageFile(params: UsageParams): Promise<Blob> {
         return (await this.#ask("GET", `usage?${query({ ...params, format: "csv" })}`)).blob();
     }

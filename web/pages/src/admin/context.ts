@@ -4,7 +4,6 @@ import { createContext, useContext, useEffect, useRef, useState } from "react";
 import type { AdminApi } from "./api.js";
 import type { Locale, Texts } from "./texts.js";
 
-/** Values and functions available to every view. */
 export interface Page {
     api: AdminApi;
     locale: Locale;

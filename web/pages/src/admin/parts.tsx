@@ -59,7 +59,6 @@ export function Reason({ value, onChange }: { value: string; onChange: (reason: 
     );
 }
 
-/** A list of names and values. */
 export function Facts({ facts }: { facts: [string, ReactNode][] }) {
     return (
         <dl className="facts">

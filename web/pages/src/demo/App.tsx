@@ -1,4 +1,4 @@
-/** The page: selects the user and the language, and shows that user's chat. */
+/** Selects the user and the language, and shows the user's chat. */
 
 import { QuotaGate } from "@quota-gate/client";
 import { QuotaProvider, QuotaStore } from "@quota-gate/react";
@@ -20,13 +20,13 @@ export function App() {
     useEffect(() => {
         void users().then((names) => {
             setKnown(names);
-            // The user may have been selected while the list was loading.
+            // Keep a user selected while the list was loading.
             setUser((chosen) => chosen ?? names[0]);
         });
     }, []);
     useEffect(() => {
         let isCurrent = true;
-        // If two sign-ins overlap, the latest selection wins, whichever response arrives first.
+        // If sign-ins overlap, the latest selection wins, whichever response is first.
         if (user !== undefined) void signIn(user).then((signedIn) => isCurrent && setSession(signedIn));
         return () => {
             isCurrent = false;

@@ -9,7 +9,7 @@ import type { Texts } from "./texts.js";
 const COSTS = { local: 1, "local-large": 25 };
 type Model = keyof typeof COSTS;
 
-/** A turn as displayed, with the answering model and a note if the answer ended early. */
+/** A turn, the answering model, and a note if the answer ended early. */
 interface Shown extends Turn {
     model?: Model;
     note?: string;

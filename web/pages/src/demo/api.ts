@@ -2,7 +2,6 @@
 
 import { dataOf, QuotaExceededError } from "@quota-gate/client";
 
-/** A signed-in user. */
 export interface Session {
     user: string;
     jwt: string;
