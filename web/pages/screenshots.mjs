@@ -1,6 +1,6 @@
 /**
- * Takes the pictures of the administrators' page for docs/images: `node pages/screenshots.mjs URL ADMIN_TOKEN SERVICE_TOKEN` in web/, with
- * those of a fresh `quota-gate dev`. Look at them.
+ * Takes the screenshots of the administrator page for docs/images. Run it in web/ with the URL and tokens of a fresh
+ * `quota-gate dev`: `node pages/screenshots.mjs URL ADMIN_TOKEN SERVICE_TOKEN`. Check the images afterwards.
  */
 
 import { fileURLToPath } from "node:url";
@@ -10,7 +10,7 @@ import { launchOptions } from "../chromium.mjs";
 const images = fileURLToPath(new URL("../../docs/images/", import.meta.url));
 const [url, adminToken, serviceToken] = process.argv.slice(2);
 
-/** Something to see. */
+/** Creates sample data. */
 async function send(path, token, method, body) {
     const headers = { "content-type": "application/json", authorization: `Bearer ${token}` };
     const response = await fetch(url + path, { method, headers, body: JSON.stringify(body) });
@@ -31,7 +31,7 @@ await send("/api/chat/quota/reservations", serviceToken, "POST", {
 });
 await send("/api/admin/users/free-user/level", adminToken, "PUT", {
     membershipLevel: "basic",
-    reason: "a voucher of the support team",
+    reason: "support voucher",
 });
 
 const browser = await chromium.launch(launchOptions);
@@ -50,7 +50,7 @@ async function take(name, part, { locale = "en-US", width = 1000, colorScheme = 
 
 const preview = async (page) => {
     await page.getByLabel("New level").selectOption("pro");
-    await page.getByLabel("Reason").last().fill("bought at the counter");
+    await page.getByLabel("Reason").last().fill("in-store purchase");
     await page.getByRole("button", { name: "Preview" }).click();
     await page.getByRole("button", { name: "Apply" }).waitFor();
 };

@@ -1,4 +1,7 @@
-/** Pages that load nothing from elsewhere and run under a strict Content-Security-Policy; each file also packed, for the binary to serve. */
+/**
+ * Builds pages that load nothing from other origins and run under a strict Content-Security-Policy. Each file also gets
+ * a gzip copy, which the binary serves.
+ */
 
 import { gzipSync } from "node:zlib";
 import { defineConfig, type Plugin } from "vite";

@@ -8,7 +8,7 @@ const adminToken = process.env.QUOTA_GATE_ADMIN_TOKEN ?? "";
 const serviceToken = process.env.QUOTA_GATE_SERVICE_TOKEN ?? "";
 const here = world();
 
-/** A part of the page, signed in. */
+/** Opens a section, signed in. */
 async function open(part: string, context: BrowserContext = here.context): Promise<Page> {
     const page = await context.newPage();
     await page.addInitScript((token) => sessionStorage.setItem("quota-gate-admin-token", token), adminToken);
@@ -23,7 +23,7 @@ async function ask<T>(path: string, token: string, body?: unknown): Promise<T> {
     return (await (await fetch(url + path, { headers, ...request })).json()) as T;
 }
 
-/** The number under a name. */
+/** The value shown under a name. */
 async function fact(page: Page, name: string): Promise<string | null> {
     return page
         .locator(".facts > div")
@@ -33,24 +33,24 @@ async function fact(page: Page, name: string): Promise<string | null> {
         .textContent();
 }
 
-test("only an administrator's token opens it", async () => {
+test("only an administrator token opens the page", async () => {
     const page = await here.context.newPage();
     await page.goto(`${url}/admin`);
-    await page.getByLabel("Administrator's token").fill(serviceToken);
+    await page.getByLabel("Administrator token").fill(serviceToken);
     await page.getByRole("button", { name: "Sign in" }).click();
-    await page.getByText("The gate does not know this token, or it may not administer.").waitFor();
+    await page.getByText("Invalid token or missing admin scope.").waitFor();
     expect(here.wrongs.splice(0).join()).toContain("403");
-    await page.getByLabel("Administrator's token").fill(adminToken);
+    await page.getByLabel("Administrator token").fill(adminToken);
     await page.getByRole("button", { name: "Sign in" }).click();
-    await page.getByLabel("User id begins with").fill("pr");
+    await page.getByLabel("User ID starts with").fill("pr");
     await page.getByRole("link", { name: "free-user" }).waitFor({ state: "detached" });
     await page.getByRole("link", { name: "pro-user" }).click();
     await page.getByRole("heading", { name: "pro-user" }).waitFor();
     await page.getByRole("button", { name: "Sign out" }).click();
-    await page.getByLabel("Administrator's token").waitFor();
+    await page.getByLabel("Administrator token").waitFor();
 });
 
-test("every message of a chat is in the numbers", async () => {
+test("every message of a chat is counted", async () => {
     const before = await ask<{ total: { messages: number } }>("/api/admin/usage?groupBy=model&model=local", adminToken);
     const chat = await openChat(here.context, "plus-user");
     const remaining = await remainingOf(chat);
@@ -64,7 +64,7 @@ test("every message of a chat is in the numbers", async () => {
     await expect.poll(() => sent.filter({ hasText: "charged after the answer" }).count()).toBeGreaterThanOrEqual(3);
     expect(await sent.first().textContent()).toMatch(/local.*demo/);
     await expect.poll(() => fact(admin, "Used (AP)")).toBe(`${1000 - remaining + 3} / 1,000`);
-    await admin.getByText("They agree.").waitFor();
+    await admin.getByText("No difference.").waitFor();
 
     const usage = await open("usage");
     const rows = usage.getByRole("group", { name: "Usage" }).locator("tbody tr");
@@ -79,7 +79,7 @@ test("every message of a chat is in the numbers", async () => {
                 .textContent(),
         )
         .toBe(wanted);
-    await usage.getByLabel("By").selectOption("level");
+    await usage.getByLabel("Group by").selectOption("level");
     await rows.filter({ hasText: "plus" }).first().waitFor();
     expect(await usage.locator("svg rect title").count()).toBeGreaterThan(0);
     const [download] = await Promise.all([
@@ -93,7 +93,7 @@ test("every message of a chat is in the numbers", async () => {
     expect(csv).toContain(",plus,");
 });
 
-test("a change of level is previewed, kept with its reason, and seen by the user's page without reload", async () => {
+test("a level change is previewed, recorded with its reason, and shown to the user without a reload", async () => {
     const chat = await openChat(here.context, "basic-user");
     const remaining = await remainingOf(chat);
     await chat.getByText("Your plan is basic.").waitFor();
@@ -113,18 +113,18 @@ test("a change of level is previewed, kept with its reason, and seen by the user
     await changes.getByRole("row", { name: /admin basic → plus a goodwill gesture/ }).waitFor();
     const all = await open("changes");
     await all.getByRole("row", { name: /basic-user basic → plus a goodwill gesture/ }).waitFor();
-    // And back, at once.
+    // Change back, effective immediately.
     await admin.getByLabel("New level").selectOption("basic");
-    await admin.getByLabel("at once, also downwards").check();
+    await admin.getByLabel("Apply immediately, even a downgrade").check();
     await admin.getByLabel("Reason").fill("a mistake");
     await admin.getByRole("button", { name: "Preview" }).click();
-    await admin.getByText("Holds at once.").waitFor();
+    await admin.getByText("Takes effect immediately.").waitFor();
     await admin.getByRole("button", { name: "Apply" }).click();
     await left(chat, remaining);
     await chat.getByText("Your plan is basic.").waitFor();
 });
 
-test("a hold that nobody settles is released, and the user's page gets its AP back", async () => {
+test("an unsettled hold is released, and the user's page shows its AP again", async () => {
     const body = { userUuid: "pro-user", sessionId: "s", ap: 40, ttlSeconds: 900 };
     const chat = await openChat(here.context, "pro-user");
     const remaining = await remainingOf(chat);
@@ -135,19 +135,19 @@ test("a hold that nobody settles is released, and the user's page gets its AP ba
     await admin.getByRole("region", { name: "Open holds" }).getByLabel("Reason").fill("its worker is gone");
     await admin.getByRole("button", { name: "Release now" }).click();
     await left(chat, remaining);
-    await admin.getByText("Nothing is held.").waitFor();
+    await admin.getByText("No open holds.").waitFor();
     await admin.getByRole("row", { name: /Hold released: 40 AP its worker is gone/ }).waitFor();
 });
 
-test("the status says that all is well, and the stores agree", async () => {
+test("the status page reports no problems, and the stores agree", async () => {
     const page = await open("status");
-    await page.getByText("All is well.").waitFor();
+    await page.getByText("All systems operational").waitFor();
     await page.getByRole("button", { name: "Compare now" }).click();
     await page.getByText(/users compared, 0 differ\./).waitFor();
-    expect(await fact(page, "Redis")).toBe("answers");
+    expect(await fact(page, "Redis")).toBe("available");
 });
 
-test("the rollout changes with a reason, and its history shows it", async () => {
+test("a rollout change is listed with its reason", async () => {
     const page = await open("rollout");
     await page.getByLabel("Mode").selectOption("shadow");
     await page.getByLabel("Percentage").fill("12.5");
@@ -163,7 +163,7 @@ test("the rollout changes with a reason, and its history shows it", async () => 
 });
 
 test.each(["users", "users/pro-user", "usage", "status", "rollout", "changes"])(
-    "%s: axe finds nothing in either language and theme, and 320 pixels are enough",
+    "%s: axe finds no violations in either language and theme; 320 pixels are enough",
     async (part) => {
         for (const [locale, colorScheme] of [
             ["en-US", "light"],

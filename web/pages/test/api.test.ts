@@ -1,11 +1,11 @@
-/** The page at `/api`: the contract, to read and to try, under the same strict policy. */
+/** The page at `/api`: the interactive API reference, under the same strict policy. */
 
 import { expect, test } from "vitest";
 import { url, world } from "./browser.js";
 
 const here = world();
 
-test("a request is tried from the page", async () => {
+test("a request can be sent from the page", async () => {
     const page = await here.context.newPage();
     await page.goto(`${url}/api`);
     await page.getByText("Decides, for every message of a chat product").waitFor();

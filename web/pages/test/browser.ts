@@ -1,4 +1,4 @@
-/** One Chromium for a file of tests, and a context for each test that notes what no page may do. */
+/** One Chromium per test file, and one context per test, which records what no page may do. */
 
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -12,15 +12,15 @@ const axePath = createRequire(import.meta.url).resolve("axe-core");
 interface World {
     browser: Browser;
     context: BrowserContext;
-    /** Asked elsewhere, or broke its own policy. */
+    /** Requests to other origins, and console errors such as policy violations. */
     wrongs: string[];
 }
 
-/** What the tests of this file share. */
+/** State that the tests of a file share. */
 export function world(): World {
     const world = { wrongs: [] as string[] } as World;
     beforeAll(async () => {
-        if (url === "") throw new Error("run these tests by `cargo test --test it web`");
+        if (url === "") throw new Error("run these tests with `cargo test --test it web`");
         world.browser = await chromium.launch(launchOptions);
     });
     afterAll(() => world.browser.close());
@@ -45,31 +45,29 @@ export async function newContext(world: World, options: object = {}): Promise<Br
         if (!request.url().startsWith(url) && !request.url().startsWith("data:")) world.wrongs.push(request.url());
     });
     context.on("console", (message) => {
-        // A denial is a 429, and Chromium tells of it.
+        // A denial is a 429, which Chromium logs as an error.
         if (message.type() === "error" && !message.text().includes("429")) world.wrongs.push(message.text());
     });
     return context;
 }
 
-/** What axe finds on the page. */
 export async function violations(page: Page): Promise<string[]> {
-    // The policy lets no script in; the test's own comes by the debugger.
+    // The policy blocks injected scripts; the debugger runs axe.
     await page.evaluate(await readFile(axePath, "utf8"));
     const found = (await page.evaluate("axe.run()")) as { violations: { id: string; nodes: { html: string }[] }[] };
     return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
 }
 
-/** The chat of a sample user. */
 export async function openChat(context: BrowserContext, user: string): Promise<Page> {
     const page = await context.newPage();
     await page.goto(url);
     await page.getByLabel("Signed in as").selectOption(user);
-    // Until then another user's meter may be there.
+    // Until then the page may show another user's meter.
     await page.locator(`[data-user=${user}] [role=meter]`).waitFor();
     return page;
 }
 
-/** How much is left, once it is so. */
+/** Waits until the meter shows `remaining`. */
 export async function left(page: Page, remaining: number): Promise<void> {
     await page.locator(`[role=meter][aria-valuenow="${remaining}"]`).waitFor();
 }
@@ -78,7 +76,7 @@ export async function remainingOf(page: Page): Promise<number> {
     return Number(await page.getByRole("meter").getAttribute("aria-valuenow"));
 }
 
-/** Once the last answer has ended. */
+/** Sends a message once the previous answer has ended. */
 export async function say(page: Page, text: string): Promise<void> {
     await page.locator("button[type=submit][aria-busy=false]").waitFor();
     await page.getByRole("textbox", { name: "Message" }).fill(text);

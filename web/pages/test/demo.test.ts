@@ -3,12 +3,12 @@
 import { expect, test } from "vitest";
 import { left, openChat, remainingOf, say, violations, world } from "./browser.js";
 
-/** Of the Redis behind the gate. */
+/** Process IDs of the gate's Redis. */
 const redisPids = (process.env.QUOTA_GATE_REDIS_PIDS ?? "").split(",").map(Number);
 const here = world();
 const open = (user: string) => openChat(here.context, user);
 
-test("a chat streams, its quota goes down, and another tab sees it", async () => {
+test("an answer streams, the quota decreases, and another tab shows it", async () => {
     const page = await open("pro-user");
     const other = await open("pro-user");
     const before = await remainingOf(page);
@@ -21,8 +21,8 @@ test("a chat streams, its quota goes down, and another tab sees it", async () =>
     await other.getByText("1 AP used this month").waitFor();
 });
 
-test("an answer that is stopped was begun, and is charged", async () => {
-    // Long enough for the slowest machine to stop it in time.
+test("an answer that is stopped after it began is charged", async () => {
+    // Long enough to be stopped in time on a slow machine.
     await here.context.route("**/v1/chat/completions", async (route) => {
         const body = route.request().postDataJSON() as { model: string };
         await route.continue({ postData: { ...body, model: "local:words=5000" } });
@@ -36,7 +36,7 @@ test("an answer that is stopped was begun, and is charged", async () => {
     await left(page, before - 1);
 });
 
-test("the limit, the dialog, the upgrade, and on", async () => {
+test("the user reaches the limit, upgrades and continues", async () => {
     const page = await open("free-user");
     await left(page, 100);
     await page.getByLabel("Model").selectOption("local-large");
@@ -49,7 +49,7 @@ test("the limit, the dialog, the upgrade, and on", async () => {
     const dialog = page.getByRole("dialog");
     await dialog.getByText("Missing").waitFor();
     expect(await dialog.textContent()).toContain("With basic you have 300 AP a month, 200 more than now.");
-    // In another tab the user upgrades; the dialog turns into the way on.
+    // The user upgrades in another tab; the dialog then offers to continue.
     const other = await open("free-user");
     await other.getByRole("button", { name: "Upgrade to basic" }).click();
     await dialog.getByRole("heading", { name: "You can continue" }).waitFor();
@@ -60,13 +60,13 @@ test("the limit, the dialog, the upgrade, and on", async () => {
     expect(await page.getByText("Your plan is basic.").count()).toBe(1);
 });
 
-test("by keyboard alone, in Chinese, at 320 pixels", async () => {
+test("works by keyboard only, in Chinese, at 320 pixels", async () => {
     const page = await open("basic-user");
     await page.setViewportSize({ width: 320, height: 700 });
     await page.getByLabel("Language").selectOption("zh-CN");
     const before = await remainingOf(page);
     await page.getByText(`剩余 ${before} / 300 AP`).waitFor();
-    // From the top to the input, by Tab alone.
+    // Tab from the top to the input.
     await page.locator("body").click({ position: { x: 1, y: 1 } });
     for (let tabs = 0; tabs < 12 && (await page.evaluate("document.activeElement.tagName")) !== "TEXTAREA"; tabs++) {
         await page.keyboard.press("Tab");
@@ -78,12 +78,12 @@ test("by keyboard alone, in Chinese, at 320 pixels", async () => {
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(320);
 });
 
-test("an input method composes in peace: its Enter takes the word, the next one sends", async () => {
+test("Enter in an input method accepts the word; the next Enter sends", async () => {
     const page = await open("plus-user");
     const before = await remainingOf(page);
     const input = page.getByRole("textbox", { name: "Message" });
     await input.focus();
-    // What an input method does to Chromium, by its debugger.
+    // Simulates an input method through the debugger.
     const chromium = await here.context.newCDPSession(page);
     const compose = (text: string) =>
         chromium.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
@@ -99,11 +99,11 @@ test("an input method composes in peace: its Enter takes the word, the next one 
     await page.locator(".turns li").filter({ hasText: "你好" }).first().waitFor();
 });
 
-test("while Redis is away the page says that its numbers may be behind, and recovers by itself", async () => {
+test("while Redis is unavailable, the page says that its numbers may be old; then it recovers", async () => {
     const page = await open("pro-user");
     const tell = (signal: NodeJS.Signals) => redisPids.forEach((pid) => process.kill(pid, signal));
     const lookAgain = () => page.evaluate("window.dispatchEvent(new Event('focus'))");
-    // The page does not look twice within a second.
+    // The page refreshes at most once per second.
     await page.waitForTimeout(1100);
     tell("SIGSTOP");
     try {
@@ -124,11 +124,11 @@ test("while Redis is away the page says that its numbers may be behind, and reco
             { timeout: 20_000 },
         )
         .toBe(0);
-    // A 502 or 503 on the way there is the network's, not the page's.
+    // Responses 502 and 503 are expected here, not page errors.
     here.wrongs = here.wrongs.filter((wrong) => !/50\d/.test(wrong));
 });
 
-test("axe finds nothing", async () => {
+test("axe finds no violations", async () => {
     const page = await open("pro-user");
     expect(await violations(page)).toEqual([]);
 });

@@ -1,4 +1,4 @@
-/** Who looks, in which language and theme, and at which part. The part stands in the address, so that it can be linked to. */
+/** The page frame: sign-in, language, theme and section. The section is in the URL, so it can be linked to. */
 
 import { useEffect, useMemo, useState } from "react";
 import { AdminApi } from "./api.js";
@@ -13,7 +13,7 @@ import { User } from "./User.js";
 import { Users } from "./Users.js";
 
 const PARTS = ["users", "usage", "status", "rollout", "changes"] as const;
-/** Kept for as long as the tab is. */
+/** Stored until the tab closes. */
 const TOKEN = "quota-gate-admin-token";
 
 type Theme = "system" | "light" | "dark";
@@ -102,7 +102,7 @@ export function App() {
     );
 }
 
-/** `#/users/ann` is `["users", "ann"]`. */
+/** `#/users/ann` becomes `["users", "ann"]`. */
 function useHash(): string[] {
     const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
     const [parts, setParts] = useState(read);

@@ -15,7 +15,7 @@ export function Changes() {
     );
 }
 
-/** Those of one user; looked at again in each round. */
+/** The changes of one user. Reloads when `round` changes. */
 export function ChangesOf({ user, round }: { user: string; round: number }) {
     const { text } = usePage();
     return (

@@ -1,12 +1,12 @@
-/** Stacked bars, one for each day. The same numbers stand in a table next to it, for whoever cannot see them. */
+/** Stacked bars, one per day. A table next to the chart has the same numbers, for accessibility. */
 
 import { useLayoutEffect, useRef, useState } from "react";
 import { usePage } from "./context.js";
 
-/** One colour of every bar. */
+/** The segments of one color, in all bars. */
 export interface Series {
     name: string;
-    /** One for each day. */
+    /** One value per day. */
     values: number[];
 }
 
@@ -29,7 +29,7 @@ export function Chart({ label, days, series }: { label: string; days: string[]; 
     const plot = { width: width - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom };
     const step = plot.width / days.length;
     const y = (value: number) => MARGIN.top + plot.height * (1 - value / top);
-    // As many dates as have room.
+    // Label only as many dates as fit.
     const every = Math.ceil(days.length / Math.max(1, Math.floor(plot.width / 56)));
     return (
         <figure>
@@ -86,7 +86,7 @@ export function Chart({ label, days, series }: { label: string; days: string[]; 
     );
 }
 
-/** The next number that four lines divide evenly, and people read easily. */
+/** Rounds up to an easily read number that four grid lines divide evenly. */
 function ceiling(value: number): number {
     const power = 10 ** Math.floor(Math.log10(value));
     const steps = [1, 2, 4, 8, 10].map((factor) => factor * power).filter((one) => one >= 4);

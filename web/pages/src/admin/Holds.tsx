@@ -1,4 +1,4 @@
-/** A user's live holds. One whose holder is gone can be released, with a reason. */
+/** A user's live holds. A hold whose holder is gone can be released, with a reason. */
 
 import { type FormEvent, useState } from "react";
 import type { User } from "./api.js";

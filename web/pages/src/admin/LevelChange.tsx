@@ -1,4 +1,4 @@
-/** Changes a user's level: first what it would do, then the change, with a reason. */
+/** Changes a user's level: first a preview, then the change, with a reason. */
 
 import { type FormEvent, useState } from "react";
 import { type LevelForecast, Refused, type User } from "./api.js";

@@ -1,4 +1,4 @@
-/** For whom the gate decides, and a change of it. */
+/** Shows and changes the rollout. */
 
 import { type FormEvent, useState } from "react";
 import type { Rollout as RolloutAnswer } from "./api.js";
@@ -21,8 +21,8 @@ export function Rollout() {
                     facts={[
                         [text.mode, text.modes[data.mode]],
                         [text.percentage, `${number(data.percentage)} %`],
-                        [text.alwaysIn, data.alwaysIn.join(", ") || text.nobody],
-                        [text.alwaysOut, data.alwaysOut.join(", ") || text.nobody],
+                        [text.alwaysIn, data.alwaysIn.join(", ") || text.none],
+                        [text.alwaysOut, data.alwaysOut.join(", ") || text.none],
                         [text.letThrough, number(data.tally.out)],
                         [text.shadowDenied, number(data.tally.shadowDenied)],
                     ]}

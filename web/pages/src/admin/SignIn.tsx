@@ -1,4 +1,4 @@
-/** Asks for an administrator's token, and tries it. */
+/** Asks for an administrator token and verifies it. */
 
 import { type FormEvent, useState } from "react";
 import { AdminApi, Refused } from "./api.js";

@@ -1,4 +1,4 @@
-/** How the gate is: what is wrong, partitions, resets, dead letters, and whether the stores agree. */
+/** Health of the gate: problems, partitions, resets, dead letters, and whether Redis and Postgres agree. */
 
 import { useState } from "react";
 import type { Drift, Status as StatusAnswer } from "./api.js";
@@ -123,7 +123,7 @@ function DeadLetters({ letters }: { letters: StatusAnswer["newestDeadLetters"] }
     );
 }
 
-/** Goes through all users, a page at a time, for as long as somebody looks. */
+/** Compares all users in Redis and Postgres, one page at a time. */
 function DriftCheck() {
     const { api, text, number } = usePage();
     const [found, setFound] = useState<{ users: number; differences: Drift["differences"]; isDone: boolean }>();

@@ -1,4 +1,4 @@
-/** What was used: by day, and by level or model; as a chart, as a table, and as a file. */
+/** Usage by day, and by level or model: as a chart, a table and a file. */
 
 import { useMemo, useState } from "react";
 import type { Usage as UsageAnswer, UsageParams } from "./api.js";
@@ -10,7 +10,7 @@ const MEASURES = ["messages", "ap", "tokens", "overage"] as const;
 type Measure = (typeof MEASURES)[number];
 const GROUPS = ["none", "level", "model"] as const;
 type Group = (typeof GROUPS)[number];
-/** Colours; what is beyond them is added up. */
+/** Number of chart colors. Groups beyond it are added up. */
 const SERIES_MAX = 6;
 const LOOK_EVERY_MS = 5000;
 
@@ -118,7 +118,7 @@ export function Usage() {
     );
 }
 
-/** Every day from first to last, and the largest groups; the others added up. */
+/** Returns every day of the range, and the largest groups; the others are added up. */
 function draw(
     data: UsageAnswer,
     measure: Measure,

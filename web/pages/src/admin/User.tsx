@@ -1,4 +1,4 @@
-/** One user: the quota, what is held, both stores, months and messages, and what was changed. Looks again every two seconds. */
+/** One user: quota, holds, Redis and Postgres, months, messages and changes. Refreshes every two seconds. */
 
 import { useState } from "react";
 import { ChangesOf } from "./Changes.js";

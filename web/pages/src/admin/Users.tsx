@@ -1,4 +1,4 @@
-/** Finds a user. */
+/** Searches users by ID prefix and level. */
 
 import { useState } from "react";
 import { usePage, useAsked } from "./context.js";
@@ -67,7 +67,7 @@ export function Users() {
                             </tr>
                         ))}
                     </Table>
-                    {data.users.length === 0 && <p>{text.nobody}</p>}
+                    {data.users.length === 0 && <p>{text.noUsers}</p>}
                     <Pages next={data.next} after={after} onGo={setAfter} />
                 </>
             )}

@@ -1,4 +1,4 @@
-/** What the page asks of the gate, in the words of its contract. */
+/** The administrator API. Its types come from the OpenAPI document. */
 
 import type { components, operations } from "../../../client/src/schema.js";
 
@@ -15,7 +15,7 @@ export type Drift = Schemas["DriftBody"];
 export type Rollout = Schemas["RolloutBody"];
 export type UsageParams = NonNullable<operations["getUsage"]["parameters"]["query"]>;
 
-/** The gate has refused; in its own words. */
+/** An error response, with the gate's own message. */
 export class Refused extends Error {
     constructor(
         readonly status: number,
@@ -27,7 +27,7 @@ export class Refused extends Error {
 
 type Params = Record<string, string | number | undefined>;
 
-/** The routes under `/api/admin`, with an administrator's token. */
+/** Calls the routes under `/api/admin` with an administrator token. */
 export class AdminApi {
     readonly #token: string;
 
@@ -51,7 +51,6 @@ export class AdminApi {
         this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${hold}/release`, { reason });
     changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
 
-    /** The same sums as a file for spreadsheets. */
     async usageFile(params: UsageParams): Promise<Blob> {
         return (await this.#ask("GET", `usage?${query({ ...params, format: "csv" })}`)).blob();
     }

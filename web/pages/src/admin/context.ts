@@ -1,16 +1,15 @@
-/** What every part of the page has: the API, the language, and how numbers and times are written. */
+/** Context of all views: the API, the language, and the number and time formats. */
 
 import { createContext, useContext, useEffect, useRef, useState } from "react";
 import type { AdminApi } from "./api.js";
 import type { Locale, Texts } from "./texts.js";
 
-/** What every part of the page has. */
 export interface Page {
     api: AdminApi;
     locale: Locale;
     text: Texts;
     number: (value: number) => string;
-    /** Of an instant, in the reader's own time zone. */
+    /** Formats an instant in the browser's time zone. */
     time: (at: string) => string;
 }
 
@@ -18,7 +17,7 @@ export const PageContext = createContext<Page | undefined>(undefined);
 
 export function usePage(): Page {
     const page = useContext(PageContext);
-    if (!page) throw new Error("nothing of the page stands outside of it");
+    if (!page) throw new Error("usePage must be called inside PageContext");
     return page;
 }
 
@@ -28,7 +27,7 @@ export function pageIn(api: AdminApi, locale: Locale, text: Texts): Page {
     return { api, locale, text, number: number.format, time: (at) => time.format(new Date(at)) };
 }
 
-/** What was asked, the newest answer, and what went wrong since. */
+/** The newest answer to a query, and the error of a later attempt. */
 export interface Asked<T> {
     data: T | undefined;
     error: Error | undefined;
@@ -36,8 +35,8 @@ export interface Asked<T> {
 }
 
 /**
- * Asks when the page opens, whenever `key` changes, and every `everyMs` while the page is looked at. An answer to an older question is
- * dropped; one that fails leaves what was there before.
+ * Runs the query when the view opens, when `key` changes, and every `everyMs` while the page is visible. Drops answers
+ * to older queries. A failed query keeps the previous answer.
  */
 export function useAsked<T>(key: string, ask: () => Promise<T>, everyMs?: number): Asked<T> {
     const [answer, setAnswer] = useState<{ key: string; data?: T; error?: Error }>({ key });

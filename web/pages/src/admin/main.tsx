@@ -1,4 +1,4 @@
-/** For the people who run the gate: users, usage, how the gate is, for whom it decides, and who changed what. */
+/** Administrator page: users, usage, health, rollout and changes. */
 
 import { createRoot } from "react-dom/client";
 import { App } from "./App.js";

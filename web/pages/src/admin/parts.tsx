@@ -1,9 +1,9 @@
-/** Small parts that several views have: a table that scrolls, pages, the reason of a change, what went wrong. */
+/** Components shared by the views: scrolling table, paging, errors, reason of a change, list of facts. */
 
 import type { ReactNode } from "react";
 import { usePage } from "./context.js";
 
-/** A table in a region of its own, for it may be wider than the page. */
+/** A table that scrolls on its own, because it may be wider than the page. */
 export function Table({ label, head, children }: { label: string; head: string[]; children: ReactNode }) {
     return (
         <div className="scroll" role="group" aria-label={label} tabIndex={0}>
@@ -23,7 +23,7 @@ export function Table({ label, head, children }: { label: string; head: string[]
     );
 }
 
-/** Forwards and back to the beginning: the gate's lists only go forwards. */
+/** Buttons for the next and the first page. The gate's lists have no previous page. */
 export function Pages({ next, after, onGo }: { next: string | null; after: string; onGo: (after: string) => void }) {
     const { text } = usePage();
     if (next === null && after === "") return null;
@@ -48,7 +48,7 @@ export function Trouble({ error }: { error: Error | undefined }) {
     ) : null;
 }
 
-/** Why a change is made: the gate keeps it, and makes none without. */
+/** The reason of a change. The gate requires and stores it. */
 export function Reason({ value, onChange }: { value: string; onChange: (reason: string) => void }) {
     const { text } = usePage();
     return (
@@ -59,7 +59,6 @@ export function Reason({ value, onChange }: { value: string; onChange: (reason: 
     );
 }
 
-/** Names and what they are, as a list. */
 export function Facts({ facts }: { facts: [string, ReactNode][] }) {
     return (
         <dl className="facts">

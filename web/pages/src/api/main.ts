@@ -1,4 +1,4 @@
-/** The contract, to read and to try: `/openapi.json` of the gate that serves this page. */
+/** Interactive API reference, from `/openapi.json` of the gate that serves this page. */
 
 import SwaggerUI from "swagger-ui-dist/swagger-ui-es-bundle.js";
 import "swagger-ui-dist/swagger-ui.css";
@@ -8,6 +8,6 @@ SwaggerUI({
     url: "/openapi.json",
     domNode: document.getElementById("root"),
     deepLinking: true,
-    // Nothing is asked of anybody else.
+    // Send no request to a third party.
     validatorUrl: null,
 });

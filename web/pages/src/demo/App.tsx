@@ -1,4 +1,4 @@
-/** The page: who is signed in and in which language, and the chat of that user. */
+/** Selects the user and the language, and shows the user's chat. */
 
 import { QuotaGate } from "@quota-gate/client";
 import { QuotaProvider, QuotaStore } from "@quota-gate/react";
@@ -20,13 +20,13 @@ export function App() {
     useEffect(() => {
         void users().then((names) => {
             setKnown(names);
-            // Somebody may have chosen already.
+            // Keep a user selected while the list was loading.
             setUser((chosen) => chosen ?? names[0]);
         });
     }, []);
     useEffect(() => {
         let isCurrent = true;
-        // Of two that are under way, the one that was chosen last counts, whichever is answered first.
+        // If sign-ins overlap, the latest selection wins, whichever response is first.
         if (user !== undefined) void signIn(user).then((signedIn) => isCurrent && setSession(signedIn));
         return () => {
             isCurrent = false;

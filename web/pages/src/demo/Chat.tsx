@@ -9,7 +9,7 @@ import type { Texts } from "./texts.js";
 const COSTS = { local: 1, "local-large": 25 };
 type Model = keyof typeof COSTS;
 
-/** A turn, and what became of it. */
+/** A turn, the answering model, and a note if the answer ended early. */
 interface Shown extends Turn {
     model?: Model;
     note?: string;
@@ -89,7 +89,7 @@ export function Chat({ session, text }: { session: Session; text: Texts }) {
                         className="qg-button"
                         onClick={() => void changeLevel(session.user, upgrade.membershipLevel).then(refresh)}
                     >
-                        {text.take(upgrade.membershipLevel)}
+                        {text.take(upgrade)}
                     </button>
                 )}
             </section>

@@ -1,8 +1,7 @@
-/** What the page asks of its server. */
+/** The demo's requests to its server. */
 
 import { dataOf, QuotaExceededError } from "@quota-gate/client";
 
-/** A user who is signed in. */
 export interface Session {
     user: string;
     jwt: string;
@@ -27,8 +26,8 @@ export interface Turn {
 }
 
 /**
- * Asks the model, as any client of OpenAI's API does, and gives each piece of its answer to `said`.
- * @throws QuotaExceededError if the quota does not cover it
+ * Sends the conversation to the model, like any OpenAI API client, and passes each piece of the answer to `said`.
+ * @throws QuotaExceededError if the quota does not cover the message
  */
 export async function ask(
     { jwt }: Session,

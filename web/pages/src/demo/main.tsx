@@ -1,4 +1,4 @@
-/** A chat through the gate: sign in as a sample user, watch the quota move, meet the limit, upgrade, go on. */
+/** Chat demo: sign in as a sample user, watch the quota decrease, reach the limit, upgrade, continue. */
 
 import { createRoot } from "react-dom/client";
 import { App } from "./App.js";

@@ -1,4 +1,6 @@
-/** The page's own texts; those of the components come with them. */
+/** The page's own texts. The components include theirs. */
+
+import type { Upgrade } from "@quota-gate/client";
 
 export interface Texts {
     title: string;
@@ -13,14 +15,14 @@ export interface Texts {
     stopped: string;
     failed: string;
     plans: string;
-    take: (level: string) => string;
+    take: (upgrade: Upgrade) => string;
     current: (level: string) => string;
 }
 
 export const texts: Record<"en" | "zh-CN", Texts> = {
     en: {
-        title: "A chat through the quota gate",
-        lead: "Every message costs AP of a monthly quota. A failed answer costs nothing.",
+        title: "Chat demo",
+        lead: "Each message uses AP from your monthly quota. A failed answer is free.",
         user: "Signed in as",
         model: "Model",
         language: "Language",
@@ -31,12 +33,13 @@ export const texts: Record<"en" | "zh-CN", Texts> = {
         stopped: "Stopped.",
         failed: "The answer failed.",
         plans: "Plans",
-        take: (level) => `Upgrade to ${level}`,
+        take: ({ membershipLevel, monthlyQuota, additionalAp }) =>
+            `Upgrade to ${membershipLevel}: ${monthlyQuota} AP/month (+${additionalAp})`,
         current: (level) => `Your plan is ${level}.`,
     },
     "zh-CN": {
-        title: "经过额度网关的聊天",
-        lead: "每条消息都会消耗每月额度中的 AP。失败的回答不消耗额度。",
+        title: "额度网关演示",
+        lead: "每条消息消耗每月额度中的 AP，失败的回答免费。",
         user: "当前用户",
         model: "模型",
         language: "语言",
@@ -47,7 +50,8 @@ export const texts: Record<"en" | "zh-CN", Texts> = {
         stopped: "已停止。",
         failed: "回答失败。",
         plans: "套餐",
-        take: (level) => `升级到 ${level}`,
+        take: ({ membershipLevel, monthlyQuota, additionalAp }) =>
+            `升级到 ${membershipLevel}：每月 ${monthlyQuota} AP（+${additionalAp}）`,
         current: (level) => `您的套餐是 ${level}。`,
     },
 };
