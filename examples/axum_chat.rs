@@ -1,7 +1,8 @@
-//! A chat service behind the gate: each message is held before, charged when its answer has ended, and free when it failed.
+//! A chat service behind the gate: AP are held before each answer, and charged when it ends. A failed answer is free.
 //!
 //! `DATABASE_URL=… REDIS_URL=… QUOTA_GATE__AUTH__RESERVATION_SECRET=… cargo run --example axum_chat`, then
-//! `curl -N localhost:3000/chat -H 'x-user: free-user' -d 'hello'`. (A real service knows its users by a session, not by a header.)
+//! `curl -N localhost:3000/chat -H 'x-user: free-user' -d 'hello'`. (A real service identifies users by a session, not by
+//! a header.)
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use quota_gate::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The model: says how much it did, and what it says is streamed.
+/// The model: reports its tokens and returns the answer.
 async fn chat(Extension(spent): Extension<Spent>, message: String) -> String {
     spent.set_tokens(Tokens::new(message.len().try_into().unwrap_or(0)).unwrap_or_default());
     format!("you said {message:?}\n")
@@ -29,15 +30,15 @@ async fn chat(Extension(spent): Extension<Spent>, message: String) -> String {
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn ask(parts: &Parts) -> Result<Ask, Response> {
     let who = parts.headers.get("x-user").and_then(|who| UserId::parse(who.to_str().ok()?).ok());
-    let user = who.ok_or_else(|| "say who you are in x-user\n".into_response())?;
+    let user = who.ok_or_else(|| "set the x-user header to a user id\n".into_response())?;
     let session = SessionId::parse("chat-1").map_err(|error| error.to_string().into_response())?;
     Ok(Ask { user, session, ap: Ap::ONE })
 }
 
 fn refuse(refusal: Refusal) -> Response {
     match refusal {
-        Refusal::Denied(denied) => format!("{} AP are missing\n", denied.shortfall()).into_response(),
-        Refusal::Failed(error) => format!("not now: {error}\n").into_response(),
+        Refusal::Denied(denied) => format!("quota exceeded: {} AP short\n", denied.shortfall()).into_response(),
+        Refusal::Failed(error) => format!("try again later: {error}\n").into_response(),
     }
 }
 
