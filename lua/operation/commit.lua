@@ -2,13 +2,13 @@
 --
 -- The hold's own period is charged:
 --   live hold                        covers its AP, even if its period is over
---   expired hold                     its AP were given back, so a late commit is charged what is free
---   expired hold of an ended period  what was free is unknown; charged only if the hold outlived its period (`covered`)
+--   expired hold                     gave its AP back; charged what is free
+--   expired hold of an ended period  what was free is unknown; charged only if it outlived the period (`covered`)
 -- What is not charged is overage.
 --
 -- A commit that Postgres accepted while Redis was unavailable counts as made at that time. Its settlement is kept
--- longer, because it may be applied late. By then, the settlement of a first attempt whose answer was lost may be
--- forgotten: the answer is UNKNOWN_HOLD, and the gate checks the usage log.
+-- longer, because it may be applied late. By then the settlement of a first attempt, whose answer was lost, may be
+-- gone: the answer is UNKNOWN_HOLD, and the gate checks the usage log.
 --
 -- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; time when Postgres
 --            accepted it in ms I6, 0 for a commit made now; then the event's tail
