@@ -1,4 +1,4 @@
--- Lua as Redis 7 runs it: 5.1, without modules or the file system, and with Redis' own libraries.
+-- Lua in Redis 7: version 5.1, without modules or file system, with Redis' libraries.
 std = {
     read_globals = {
         "ARGV", "KEYS", "NAME", "redis",

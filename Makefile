@@ -1,20 +1,20 @@
-# What a developer and CI do. `make` lists it.
+# Tasks for developers and CI. `make` lists them.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run build check test test-faults plant-bugs soak bench bench-quick fmt clean
 
-# Passed on to `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
+# Options for `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
 ARGS ?=
-# How long `make soak` goes on.
+# Duration of `make soak`, in minutes.
 MINUTES ?= 30
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: servers, official clients' Node and Python, linters
+setup: ## install missing tools: servers, Node and Python for the official clients, linters
 	@scripts/setup
 
-run: ## start the gate with a Redis and a Postgres of its own; options in ARGS
+run: ## start the gate with a private Redis and Postgres; options in ARGS
 	@scripts/setup --run
 	@scripts/prepare-pages
 	cargo run --release -- dev $(ARGS)
@@ -22,30 +22,30 @@ run: ## start the gate with a Redis and a Postgres of its own; options in ARGS
 build: ## build the release binary
 	cargo build --release
 
-check: setup ## all that can be said without running it; exactly what CI runs
+check: setup ## run all static checks, exactly as CI does
 	@scripts/check
 
 test: setup ## run every test
 	cargo test
 
-test-faults: setup ## every fault of docs/reliability.md, some ten minutes; as root, for full disks
+test-faults: setup ## run every fault of docs/reliability.md (about ten minutes); full disks need root
 	cargo test --test faults -- --all
 	cargo test --test model -- --include-ignored
 
-plant-bugs: setup ## prove that test-faults finds bugs: plants six, each has to be found
+plant-bugs: setup ## prove that test-faults finds bugs: plant six and require that each is found
 	scripts/plant-bugs
 
-soak: setup ## random faults for MINUTES=30
+soak: setup ## inject random faults for MINUTES=30
 	cargo test --test faults -- --soak $(MINUTES)
 
-bench: setup ## measure everything, some twenty minutes; the report is in target/bench-report/
+bench: setup ## run all benchmarks (about twenty minutes); the report is in target/bench-report/
 	cargo bench
 
-bench-quick: setup ## the same in three minutes: ratios that are about right
+bench-quick: setup ## run all benchmarks in three minutes; ratios are approximate
 	cargo bench -- --quick
 
 fmt: ## format the sources
 	cargo fmt
 
-clean: ## remove build products (the data of `make run` in .quota-gate stays)
+clean: ## remove build outputs (keeps the data of `make run` in .quota-gate)
 	cargo clean

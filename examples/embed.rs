@@ -1,9 +1,9 @@
-//! A gate inside an application, without HTTP: reserve, generate, commit.
+//! Embeds the gate in an application, without HTTP: reserve, generate, commit.
 //!
 //! `DATABASE_URL=… REDIS_URL=… QUOTA_GATE__AUTH__RESERVATION_SECRET=… cargo run --example embed`
-//! (`quota-gate dev` writes what to put there into `.quota-gate/dev.json`.)
+//! (`quota-gate dev` writes these values to `.quota-gate/dev.json`.)
 
-#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let app = App::build(Config::load(None)?).await?;
-    // One process at least has to carry usage to Postgres; here it is this one.
+    // At least one process must flush usage to Postgres; here it is this one.
     let stop = CancellationToken::new();
     let flushing = tokio::spawn(app.flusher().run(Duration::from_millis(200), stop.clone()));
 
@@ -35,14 +35,14 @@ async fn main() -> anyhow::Result<()> {
         idempotency_key: None,
     };
     match app.gate.reserve(request).await? {
-        Decision::Denied(denied) => println!("{} AP are missing", denied.shortfall()),
-        Decision::Passed(_) => println!("let through: the gate does not decide for this user yet"),
+        Decision::Denied(denied) => println!("quota exceeded: {} AP short", denied.shortfall()),
+        Decision::Passed(_) => println!("passed: the rollout does not include this user yet"),
         Decision::Allowed(reserved) => {
             let id = app.gate.reservation_id(&reserved.reservation);
             let tokens = Tokens::new(512)?; // … generate the message here …
             match app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens, model: None }).await? {
                 Settled::Now(done) => println!("{} AP charged, {} remain", done.charged, done.quota.remaining()),
-                Settled::Later => println!("accepted: it is charged once Redis is back"),
+                Settled::Later => println!("accepted: charged when Redis is available again"),
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Builds again when the pages have changed. A release knows its commit; other builds do not, so that a commit makes nobody compile.
+//! Rebuilds when the pages change. Only release builds look up their commit, so a commit does not trigger other rebuilds.
 
-#![expect(clippy::disallowed_methods, reason = "cargo speaks to build scripts by the environment")]
+#![expect(clippy::disallowed_methods, reason = "cargo passes values to build scripts in the environment")]
 
 use std::{env, process::Command};
 
@@ -13,7 +13,7 @@ fn main() {
     println!("cargo::rustc-env=QUOTA_GATE_COMMIT={}", commit.as_deref().unwrap_or("unknown commit"));
 }
 
-/// Of the repository that is built from, if it is one.
+/// Returns the commit of the repository, if the sources are in one.
 fn head() -> Option<String> {
     println!("cargo::rerun-if-changed=../../.git/logs/HEAD");
     let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;

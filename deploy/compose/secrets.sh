@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the secrets of compose.yaml in secrets/, unless they are there: passwords, tokens, what signs.
+# Creates the secrets of compose.yaml in secrets/ unless they exist: passwords, tokens, signing secrets.
 set -eu
 cd "$(dirname "$0")"
 umask 077
 if [ -d secrets ]; then
-    echo 'secrets/ is there already' >&2
+    echo 'secrets/ already exists' >&2
     exit 0
 fi
 mkdir secrets
@@ -14,7 +14,7 @@ hash() { printf '%s' "$1" | openssl dgst -sha256 -r | cut -d ' ' -f 1; }
 owner=$(random) gate=$(random) redis=$(random)
 printf '%s' "$owner" >secrets/postgres-password
 printf '%s' "$gate" >secrets/gate-password
-# Redis and Postgres run as users of their own, who read these as they are mounted.
+# Redis and Postgres run as their own users, which must be able to read these files when mounted.
 sed "s/>PASSWORD/#$(hash "$redis")/" ../redis/users.acl >secrets/users.acl
 chmod 644 secrets/users.acl secrets/postgres-password secrets/gate-password
 printf 'DATABASE_URL=postgres://postgres:%s@postgres/quota\n' "$owner" >secrets/owner.env
@@ -32,4 +32,4 @@ printf 'DATABASE_URL=postgres://postgres:%s@postgres/quota\n' "$owner" >secrets/
         printf 'QUOTA_GATE__AUTH__TOKENS__%s__SCOPES=%s\n' "$id" "${token#*:}"
     done
 } >secrets/gate.env
-echo 'made secrets/; the tokens are in secrets/*-token'
+echo 'created secrets/; the tokens are in secrets/*-token'

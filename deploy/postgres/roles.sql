@@ -1,10 +1,10 @@
--- The gate's own role, with what it needs and no more: it may not make or drop tables, not change or delete rows of the log, not
--- delete users. Run by the owner of the tables after each `quota-gate migrate`, which the owner runs too; running it again is
--- harmless. The password does not belong on a command line:
+-- The gate's role, with minimal privileges: it cannot create or drop tables, update or delete rows of the log, or
+-- delete users. Run this as the owner of the tables after each `quota-gate migrate` (which the owner runs too). It is
+-- safe to run again. Keep the password off the command line:
 --
 --   (printf "\\set password '%s'\n" "$(cat password-file)"; cat deploy/postgres/roles.sql) | psql "$OWNER_URL"
 --
--- `quota-gate dev` runs under this very file.
+-- `quota-gate dev` uses this file.
 
 select 'create role quota_gate login' where not exists (select from pg_roles where rolname = 'quota_gate') \gexec
 alter role quota_gate login nosuperuser nocreatedb nocreaterole noinherit password :'password';
@@ -13,7 +13,7 @@ revoke create on schema public from public;
 grant usage on schema public to quota_gate;
 revoke all on all tables in schema public from quota_gate;
 
--- The log and the histories only ever grow.
+-- The log and the histories are append-only.
 grant select, insert on chat_usage_logs, rollout_changes, user_changes to quota_gate;
 grant select on chat_usage_logs_default, _sqlx_migrations to quota_gate;
 grant select, insert, update on

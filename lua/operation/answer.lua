@@ -1,19 +1,19 @@
--- Answers, and the outcomes that let a request be repeated.
+-- Answers, and the outcomes that make a request repeatable.
 --
--- Answer: status B, flags B; where flags say DETAILED: id c16, charged I4, overage I4, expiry I6; where they say
---   HOLDING: held I4, hold count B, and for peek the holds; then the record's base. A MISSING answer, and a SEED's,
---   is the status alone. Twin: src/store/redis/reply.rs
+-- Answer: status B, flags B; with DETAILED: id c16, charged I4, overage I4, expiry I6; with HOLDING: held I4,
+--   hold count B; then the record's base, and for peek the holds. MISSING and the answer to SEED are the status alone.
+--   Twin: src/store/redis/reply.rs
 --
--- An outcome is kept under a key of its own with a time to live, not in the record: a record is read at every
--- message, an outcome only when its request comes again (decision 0006).
+-- An outcome has its own key with a time to live. It is not part of the record, because a record is read for every
+-- message but an outcome only when its request is repeated (decision 0006).
 --
 -- Defines: values, dirty, outcomes, answers, begin_answers, answer, answer_with, keep_outcome, replay
 
-local values            -- what MGET found, by slot; a changed record replaces what was found
+local values            -- values that MGET returned, by slot; a changed record replaces its value
 local dirty             -- slots of changed records
-local outcomes          -- their slots and times to live in ms, in turn
-local answers, answered -- pieces of the reply, in order; how many
-local expired           -- holds that were found expired, and are gone now
+local outcomes          -- slot and time to live in ms of each new outcome, alternating
+local answers, answered -- pieces of the reply in order, and their number
+local expired           -- number of expired holds that were removed
 
 local function begin_answers(found)
   values, dirty, outcomes = found, {}, {}
@@ -26,7 +26,7 @@ local function say(piece)
   answers[answered] = piece
 end
 
--- An operation that changed the record says so by `changed`; one that did not leaves nothing behind.
+-- Returns the record's base. With `changed`, also raises the version and marks the record for writing.
 local function base_after(slot, changed)
   if changed then
     version = version + 1
@@ -43,7 +43,7 @@ local function base_after(slot, changed)
   return base
 end
 
--- The answer to nearly every message: what happened, and the record.
+-- The answer to most messages: status and record.
 local OK_ALONE = '\0\0'
 local function answer(slot, changed, status)
   local base = base_after(slot, changed)
@@ -71,15 +71,15 @@ local function keep_outcome(slot, value, ttl_ms)
   outcomes[n + 1], outcomes[n + 2] = slot, ttl_ms
 end
 
--- Keeps the answer that was just given for whoever repeats the request: fingerprint c16, then the answer as it is
--- then.
+-- Stores the last answer for repeats of the request: fingerprint c16, then the answer with REPLAYED set.
 local function keep_answer(slot, fingerprint, ttl_ms)
   local first, base = answers[answered - 1], answers[answered]
   local flags = byte(first, 2) + REPLAYED
   keep_outcome(slot, fingerprint .. sub(first, 1, 1) .. char(flags) .. sub(first, 3) .. base, ttl_ms)
 end
 
--- The first answer again, when this Idempotency-Key was used for this very request before. True when it was used.
+-- Returns true if this Idempotency-Key was used before. Then repeats the first answer, or answers MISMATCH if the
+-- request is a different one.
 local function replay(slot, outcome, fingerprint)
   local kept = values[outcome]
   if not kept then return false end

@@ -1,15 +1,14 @@
 -- One call: read everything, decide everything, then write.
 --
 -- keys[1]       the fence
--- keys[2..n-1]  records and outcomes; an operation names them by their place ("slot")
+-- keys[2..n-1]  records and outcomes; operations refer to them by index ("slot")
 -- keys[n]       the usage stream of the generation
--- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), its arguments
+-- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
 --
--- Returns one string: ANSWERED, now_ms I6, how many holds were found expired I2, and the answers in the order of the
--- operations; or STALE or SKEW, and now_ms I6.
--- Two operations on one user see each other's effect, because a changed record replaces what was read.
--- XADD is the first write, and the only one that may fail (on memory, or for want of the stream): then nothing is
--- written.
+-- Returns one string: ANSWERED, now_ms I6, number of expired holds I2, and the answers in the order of the operations;
+-- or STALE or SKEW, and now_ms I6.
+-- Two operations on one user see each other's effect, because a changed record replaces the value that was read.
+-- XADD is the first write and the only one that can fail (out of memory, or no stream). Then nothing is written.
 
 local ANSWERED, STALE, SKEW = 0, 1, 2
 local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL = 1, 2, 3, 4, 5, 6, 7, 8
@@ -46,7 +45,7 @@ local function call(keys, args)
 
   begin_journal(keys[#keys])
   begin_answers(found)
-  say('')   -- the head, which is known at the end
+  say('')   -- the head, filled in at the end
   for i = 3, #args do
     local op = args[i]
     local code, slot, outcome = byte(op, 1, 3)

@@ -1,8 +1,8 @@
 -- The clock.
 --
--- Redis TIME decides what period and day it is and which holds have expired: every gate sees the
--- same clock, however far apart the gates' own clocks are. It is read once, so that one call
--- happens at one moment. (Tests that travel in time replace this file and nothing else.)
+-- Redis TIME determines the current period and day and which holds have expired, so all gates use the same clock
+-- even if their own clocks differ. It is read once per call: all operations of a call happen at the same moment.
+-- (Tests that change the time replace only this file.)
 --
 -- Defines: read_clock
 

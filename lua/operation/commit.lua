@@ -1,15 +1,17 @@
--- commit: charge what was generated, give the rest of the hold back.
+-- commit: charge what was generated and give the rest of the hold back.
 --
--- The hold's own period is charged. A live hold covers its AP, also when its period is over. An expired one
--- gave its AP back, so a late commit is charged what is free; in a later period that is no longer known, and only a
--- hold that was alive when its period ended (`covered`) is still charged. What is not charged is overage.
+-- The hold's own period is charged:
+--   live hold                        covers its AP, even if its period is over
+--   expired hold                     gave its AP back; charged what is free
+--   expired hold of an ended period  what was free is unknown; charged only if it outlived the period (`covered`)
+-- What is not charged is overage.
 --
--- A commit that Postgres accepted while Redis was away counts as of that time, and is remembered for longer: whoever
--- applies it may be slow. By then the settlement of a first attempt, whose answer was lost, may be forgotten:
--- UNKNOWN_HOLD again, and the gate asks the log.
+-- A commit that Postgres accepted while Redis was unavailable counts as made at that time. Its settlement is kept
+-- longer, because it may be applied late. By then the settlement of a first attempt, whose answer was lost, may be
+-- gone: the answer is UNKNOWN_HOLD, and the gate checks the usage log.
 --
--- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; accepted in ms
---            I6, 0 for one that is made now; then the event's tail
+-- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; time when Postgres
+--            accepted it in ms I6, 0 for a commit made now; then the event's tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)

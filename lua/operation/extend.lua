@@ -1,4 +1,4 @@
--- extend: keep a hold alive while its generation goes on. It never ends sooner than it would have.
+-- extend: keep a hold alive while its answer is still being generated. The expiry never moves earlier.
 --
 -- Arguments: hold id c16, time to live from now in ms I4
 -- Answer:    OK with the new expiry | EXPIRED | SETTLED

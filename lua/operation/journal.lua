@@ -1,6 +1,6 @@
 -- The journal: the usage events of this call. They become one stream entry, written before any record.
 --
--- Event: kind B, level B, period I3, AP I4, overage I4, then the tail that the gate has packed:
+-- Event: kind B, level B, period I3, AP I4, overage I4, then the tail packed by the gate:
 --   id c16, tokens I4; user, session: each length B and bytes, or 0 B and the c16 of a UUID; model: length B and bytes
 -- Entry: format B, now_ms I6, id of its last event c16, then the events.
 -- Twin: src/store/redis/usage_stream.rs
@@ -10,9 +10,9 @@
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
 local ENTRY_FORMAT = 2
 
-local stream            -- its key
-local stream_is_full    -- known once it was asked
-local events, count     -- heads and tails of this call's events, in turn; the first place is the entry's own head
+local stream            -- key of the usage stream
+local stream_is_full    -- nil until this call has checked
+local events, count     -- the entry's head, then head and tail of each event; number of elements
 local last_tail
 local head, head_kind, head_level, head_period, head_ap, head_overage   -- of the last event
 
@@ -21,7 +21,7 @@ local function begin_journal(key)
   events, count, last_tail, head_kind = { '' }, 1, nil, nil
 end
 
--- Most events of a call have the same head, and packing one costs more than to compare five numbers.
+-- Most events of a call have the same head. Comparing five numbers costs less than packing a head.
 local function journal(kind, event_period, ap, overage, tail)
   if kind ~= head_kind or level ~= head_level or event_period ~= head_period or ap ~= head_ap
     or overage ~= head_overage then
@@ -33,15 +33,15 @@ local function journal(kind, event_period, ap, overage, tail)
   last_tail = tail
 end
 
--- False when there is no stream: then the partition is not open, whatever the fence says.
+-- Returns false if the stream does not exist: then the partition is not open, whatever the fence contains.
 local function write_journal()
   if count == 1 then return true end
   events[1] = pack('>BI6c16', ENTRY_FORMAT, now_ms, last_tail)
   return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'e', join(events))
 end
 
--- Postgres has been away for so long that Redis could run out of memory: nothing new is begun, and what was begun
--- is still settled.
+-- True if Postgres has been unavailable for so long that Redis could run out of memory. New work is then refused, but
+-- holds are still settled.
 local function journal_is_full()
   if stream_is_full == nil then
     stream_is_full = redis.call('XLEN', stream) >= stream_entries_max

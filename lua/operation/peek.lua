@@ -1,4 +1,4 @@
--- peek: the user's numbers and live holds, as they are now. Writes nothing.
+-- peek: return the user's current numbers and live holds. Writes nothing.
 --
 -- Arguments: none
 -- Answer:    OK with the holds

@@ -1,11 +1,11 @@
--- The words that the gate and the library share, and what the gate says of the calendar.
+-- Constants shared by the gate and the script, and the calendar and levels that the gate sends with each call.
 --
--- Each number here has its twin in src/store/redis/ (operation.rs, reply.rs).
--- Redis keeps its libraries from code that is being loaded, so the locals are filled at the start of each call.
+-- Each constant has a twin in src/store/redis/ (operation.rs, reply.rs).
+-- Redis hides its libraries from code that is being loaded, so begin_call fills the locals at the start of each call.
 --
--- args[1]  the fence that the caller believes in: the generation, and the Redis process that its connection leads to
--- args[2]  the generation again, as a number; the calendar: caller's clock, period of a minute ago, its end, the
---          next period, day of a minute ago, its end, the next day; most entries of the usage stream; then the levels:
+-- args[1]  the fence that the caller expects: the generation, and the Redis process of its connection
+-- args[2]  the generation again, as a number; the calendar: caller's clock, period one minute ago, its end, the next
+--          period, day one minute ago, its end, the next day; maximum entries of the usage stream; then the levels:
 --          count, and code and quota of each
 -- Defines: spread (Lua's own unpack), pack, unpack, sub, byte, char, find, join, status and flag names, now_ms,
 --          generation, caller_ms, current_period, current_day, stream_entries_max, quota_of, begin_call
@@ -14,10 +14,10 @@ local OK, DENIED, MISSING, UNKNOWN_HOLD, EXPIRED, SETTLED, MISMATCH, TOO_MANY_HO
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local REPLAYED, LATE, DETAILED, HOLDING = 1, 2, 4, 8
 
-local SKEW_MAX_MS = 60000           -- further apart than this, neither clock can be believed
-local SETTLE_WINDOW_MS = 600000     -- how long after its expiry a hold may still be committed
-local ACCEPTED_KEPT_MS = 604800000  -- how long the settlement of an accepted commit is kept: as src/jobs/settler.rs
-local HOLDS_MAX = 64                -- live holds per user: the record is read whole at each message
+local SKEW_MAX_MS = 60000           -- if the clocks differ by more, neither is trusted
+local SETTLE_WINDOW_MS = 600000     -- how long after its expiry a hold can still be committed
+local ACCEPTED_KEPT_MS = 604800000  -- how long the settlement of an accepted commit is kept, like items of the inbox
+local HOLDS_MAX = 64                -- live holds per user; each message reads the whole record
 
 local spread, pack, unpack, sub, byte, char, find, join
 local now_ms, generation, caller_ms, current_period, current_day, stream_entries_max, quota_of

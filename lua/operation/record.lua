@@ -1,9 +1,9 @@
--- The record in hand: one user's state, unpacked into locals that every operation reads and writes.
+-- The current record: one user's state, unpacked into locals that every operation reads and writes.
 --
 -- Layout, big-endian (twin: src/store/redis/record.rs; README.md has the table):
 --   base   format B, generation I4, period I3, level B, quota I4, pending level B (0: none),
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
---   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent when there is none
+--   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent without holds
 --
 -- Defines: the fields; read_record, roll_to, bring_up_to_date, charge; find_hold, add_hold, remove_hold
 
@@ -14,7 +14,7 @@ local FORMAT = 1
 local record_generation, period, level, quota, pending, level_version
 local used, total_used, day, used_today, version
 local held, earliest_expiry_ms, holds
-local expired_now = 0   -- holds that this operation has found expired
+local expired_now = 0   -- number of expired holds that this operation has found
 
 local function read_record(bytes)
   local _
@@ -29,8 +29,8 @@ local function read_record(bytes)
   end
 end
 
--- Keeps the holds that live and are not `without`, and counts again what they hold in this period. Those that have
--- expired are counted, for the metrics; they are gone only when the record is written.
+-- Keeps the live holds except `without`, and recomputes the AP that they hold in this period. Counts expired holds for
+-- the metrics; they disappear only when the record is written.
 local function keep_holds(without)
   local kept = {}
   held, earliest_expiry_ms = 0, 0
@@ -47,7 +47,7 @@ local function keep_holds(without)
   holds = join(kept)
 end
 
--- Begins a later period. Holds of the old one stay, so that they can be committed to it.
+-- Starts a later period. Holds of the old period stay, so they can still be committed to it.
 local function roll_to(later_period)
   period, used = later_period, 0
   if pending ~= 0 then level, pending = pending, 0 end
@@ -55,7 +55,7 @@ local function roll_to(later_period)
   keep_holds()
 end
 
--- A record only ever moves forward: a clock that stepped back opens nothing twice.
+-- A record only moves forward: if the clock steps back, no period or day starts twice.
 local function bring_up_to_date()
   if period < current_period then
     roll_to(current_period)
@@ -77,11 +77,11 @@ local function charge(ap, charged_period)
   used_today = used_today + ap
 end
 
--- Where a hold stands: its position, AP, period and expiry; nil when it is not among the living.
+-- Returns the position, AP, period and expiry of a hold; nil if it is not among the live holds.
 local function find_hold(id)
   local at = find(holds, id, 1, true)
   while at and at % HOLD_BYTES ~= 1 do
-    at = find(holds, id, at + 1, true)   -- the bytes of an id may stand across two holds
+    at = find(holds, id, at + 1, true)   -- the match may span two holds
   end
   if at then return at, unpack(HOLD, holds, at + 16) end
 end

@@ -1,7 +1,7 @@
 -- release: give a hold's AP back. Nothing is charged, so nothing is journalled.
 --
 -- Arguments: hold id c16; the reservation: expiry I6, generation I4; adopt B
--- Answer:    OK, REPLAYED when it was released before or has expired long ago | UNKNOWN_HOLD | SETTLED
+-- Answer:    OK, REPLAYED if it was released before or expired long ago | UNKNOWN_HOLD | SETTLED
 
 local function release(op, at, slot, outcome)
   local id, expiry_ms, hold_generation, adopt = unpack('>c16I6I4B', op, at)

@@ -1,4 +1,4 @@
--- reserve: set AP aside before generating. Nothing is charged, so nothing is journalled.
+-- reserve: hold AP before generating. Nothing is charged, so nothing is journalled.
 --
 -- Arguments: cost I4, time to live of the hold in ms I4, hold id c16; with an Idempotency-Key also fingerprint c16,
 --            time to live in ms I6

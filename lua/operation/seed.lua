@@ -1,8 +1,8 @@
--- seed: put a user into Redis, as Postgres knows them.
+-- seed: load a user from Postgres into Redis.
 --
--- Set-if-absent-or-older: whoever comes second changes nothing. Of an older generation's record and Postgres the
--- larger `used` of a period counts, so a Postgres that was restored from a backup grants nothing twice. Holds of an
--- older generation are not taken over: a commit of one is checked against Postgres first.
+-- Set-if-absent-or-older: a second seed changes nothing. If Redis has a record of an older generation, the larger
+-- `used` of that record and Postgres counts for a period, so a Postgres restored from a backup grants nothing twice.
+-- Holds of an older generation are not taken over: the gate checks a commit of one against Postgres first.
 --
 -- Arguments: period I3, level B, quota I4, pending level B, level version I4, used I4, total used I6, day I2,
 --            used today I4

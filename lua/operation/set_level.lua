@@ -1,8 +1,8 @@
--- set-level: what Postgres now says of a user's membership. What is used stays used.
+-- set-level: update a user's membership level from Postgres. Used AP do not change.
 --
--- The row and the record may stand in different periods for a moment, around the end of a month. A record that is
--- ahead takes the pending level over at once; one that is behind answers BEHIND, for a pending level must not
--- be applied a month early. A lower level version never wins.
+-- Around the end of a month, the row and the record can briefly be in different periods. A record that is ahead applies
+-- the pending level immediately. One that is behind answers BEHIND, because a pending level must not be applied a month
+-- early. A lower level version never wins.
 --
 -- Arguments: period of the row I3, level B, quota I4, pending level B, level version I4
 -- Answer:    OK | BEHIND

@@ -1,10 +1,10 @@
--- open: begin a new generation, if nothing has happened since the old streams were drained.
+-- open: start a new generation if nothing has changed since the old streams were drained.
 --
--- KEYS[1] the fence    KEYS[2] the generations    KEYS[3] the new stream    KEYS[4..] the streams that were drained
--- ARGV[1] the new generation; the fence names this Redis process besides, as src/store/redis/fence.rs spells it
--- ARGV[2] how many generations were listed when the streams were read
+-- KEYS[1] the fence    KEYS[2] the generations    KEYS[3] the new stream    KEYS[4..] the drained streams
+-- ARGV[1] the new generation; the fence also names this Redis process, in the format of src/store/redis/fence.rs
+-- ARGV[2] number of generations listed when the streams were read
 -- ARGV[3..] for each drained stream the id of its last entry ('' for none) and that entry's payload
--- Returns 1 when open, 0 when something has changed: then begin again
+-- Returns 1 if opened, 0 if something has changed: then start again
 
 local info = redis.call('INFO', 'server', 'replication')
 local run_id, replication_id = string.match(info, 'run_id:(%x+)'), string.match(info, 'master_replid:(%x+)')
@@ -19,7 +19,7 @@ for i = 4, #KEYS do
   if last and last[2][2] ~= drained_payload then return 0 end
 end
 
--- The first write is the one that needs memory, so that a full Redis refuses before anything is deleted.
+-- The first write is the one that needs memory, so a full Redis refuses it before anything is deleted.
 redis.call('XADD', KEYS[3], '0-1', 'e', '')
 for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
 redis.call('DEL', KEYS[2])

@@ -1,12 +1,12 @@
--- sweep: look after users whom nobody touches.
+-- sweep: clean up the records of inactive users.
 --
--- A record that was last changed before a given time is deleted, if all its charges are in Postgres: it loads
--- again from there. A record whose holds have all expired is written without them.
+-- Deletes a record that was last changed before a given time if all its charges are in Postgres; it is loaded again
+-- from there. If all holds of a record have expired, rewrites the record without them.
 --
 -- KEYS[1] the fence    KEYS[2] the stream    KEYS[3..] records
--- ARGV[1] the generation that has to be open    ARGV[2] the watermark's id
--- ARGV[3] delete what was last changed before this time, in ms
--- Returns { deleted, freed }, or -1 when the fence is another one
+-- ARGV[1] the generation that must be open    ARGV[2] the watermark's id
+-- ARGV[3] delete records last changed before this time, in ms
+-- Returns { deleted, freed }, or -1 if the fence does not name this generation
 -- Layout of a record: lua/operation/record.lua
 
 local fence = redis.call('GET', KEYS[1])
@@ -16,7 +16,7 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local untouched_since_ms = tonumber(ARGV[3])
 
--- Charges before the first entry that is not flushed are all flushed.
+-- All charges before the first unflushed entry are in Postgres.
 local unflushed = redis.call('XRANGE', KEYS[2], '(' .. ARGV[2], '+', 'COUNT', 1)[1]
 local flushed_until_ms = unflushed and tonumber(string.match(unflushed[1], '^%d+')) or now_ms
 

@@ -1,11 +1,11 @@
--- trim: drop what Postgres has, up to the watermark before the last. The anchor stays.
+-- trim: delete the entries that Postgres has, up to the previous watermark. The anchor stays.
 --
--- Looks for the anchor first: an older copy of Redis may have come back since the flusher read, and what it
--- holds is not in Postgres.
+-- Checks for the anchor first: an older copy of Redis may have replaced this one since the flusher read the stream, and
+-- its entries are not in Postgres.
 --
 -- KEYS[1] the stream
 -- ARGV[1] id of the anchor, ARGV[2] its last event (16 bytes; zeros for genesis), ARGV[3] keep from this id on
--- Returns how many entries were dropped, -1 when the anchor is not there
+-- Returns the number of deleted entries, or -1 if the anchor is missing
 
 local anchor = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not anchor then return -1 end
