@@ -5,7 +5,7 @@
 use std::{env, process::Command};
 
 fn main() {
-    println!("cargo::rerun-if-changed=../../web/pages/dist");
+    println!("cargo::rerun-if-changed=../../web/pages");
     println!("cargo::rerun-if-env-changed=QUOTA_GATE_COMMIT");
     let given = env::var("QUOTA_GATE_COMMIT").ok().filter(|commit| !commit.is_empty());
     let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
