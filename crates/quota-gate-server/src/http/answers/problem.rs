@@ -51,7 +51,8 @@ pub(crate) struct Problem {
     /// What is wrong with this request, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<String>,
-    /// True if the request may have been carried out. Repeat only a commit, a release, or with an Idempotency-Key.
+    /// True if the request may have been carried out. Repeat only commits, releases and requests with an
+    /// Idempotency-Key.
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) indeterminate: bool,
     #[serde(skip)]

@@ -1,5 +1,5 @@
-//! Tokens of services: an id, scopes, and the SHA-256 of one or two secrets. A slow hash is unnecessary: a token has 256
-//! random bits and cannot be guessed.
+//! Tokens of services: an id, scopes, and the SHA-256 of one or two secrets. A slow hash is unnecessary: a token has
+//! 256 random bits and cannot be guessed.
 
 use std::sync::Arc;
 
