@@ -91,6 +91,19 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
 }
 
+impl PostgresOptions {
+    /// The defaults for this URL.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            connections_max: 16,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
 impl Postgres {
     /// Prepares a pool. It connects when it is first used.
     ///
