@@ -5,7 +5,7 @@ use sqlx::error::ErrorKind;
 /// An error of Postgres or of its data.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    /// Postgres is unavailable, overloaded, or rolled back the transaction because of another one. A retry makes sense.
+    /// Postgres is unavailable, overloaded, or rolled back in favor of another transaction. A retry makes sense.
     #[error("Postgres is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
     /// Postgres refused the request. A retry changes nothing.
@@ -21,10 +21,10 @@ pub enum PostgresError {
         /// Key of the row.
         row: String,
     },
-    /// The configuration differs from a setting that is fixed since the first start.
+    /// The configuration contradicts a fixed setting.
     #[error(
-        "this installation has {setting} = {stored}, but the configuration has {configured}; \
-         the setting cannot be changed, so configure {setting} = {stored}"
+        "the configuration has {setting} = {configured}, but this installation has {stored}, \
+         which cannot be changed: set {setting} = {stored}"
     )]
     SettingMismatch {
         /// Setting name.
@@ -80,7 +80,7 @@ impl From<sqlx::Error> for PostgresError {
     }
 }
 
-/// Returns whether the rows cause the error (SQLSTATE class 22 or 23), so that leaving some out helps.
+/// Returns whether rows cause the error (SQLSTATE class 22 or 23), so leaving some out helps.
 pub(in crate::store::postgres) fn is_about_data(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(database) = error else { return false };
     let code = database.code().unwrap_or_default();

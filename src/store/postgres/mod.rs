@@ -1,11 +1,11 @@
 //! The Postgres store: durable state. The only importer of `sqlx`.
 //!
-//! Each table has one file, and so has each transaction that spans several tables.
+//! One file per table, and one per transaction that spans several.
 //!
 //! | file | content |
 //! | --- | --- |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
-//! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and its changes other than flushes |
+//! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `unsynced_levels` | level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
@@ -13,12 +13,12 @@
 //! | `subscriptions` | the latest billing event of each subscription |
 //! | `inbox` | what was accepted while Redis was unavailable |
 //! | `notifications` | events for the product's systems |
-//! | `dual_writes` | charges waiting for delivery to the old credits system |
+//! | `dual_writes` | charges for the old credits system |
 //! | `user_changes`, `listing`, `heavy_users` | history of changes, and lists for administrators |
 //! | `resets`, `dead_letters` | the resetter's queries, and refused events |
-//! | `advisory_locks` | locks for work that only one process may do |
-//! | `server_info` | server info, and rights of the gate's role |
-//! | `audit`, `adjustments` | the check that log and totals agree, and repairs |
+//! | `advisory_locks` | locks for work of one process |
+//! | `server_info` | server info |
+//! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
 mod error;
 
@@ -85,7 +85,7 @@ const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(5);
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Maximum number of connections of this gate.
+    /// Maximum connections of this gate.
     pub connections_max: u32,
     /// Time to wait for a connection.
     pub acquire_timeout: Duration,

@@ -1,5 +1,5 @@
-//! Users with the highest usage, and users who will run out before the reset. Queries of the current period scan
-//! `chat_quotas` once; those of a closed period use an index.
+//! The heaviest users, and those who will run out before the reset. Queries of the current period scan `chat_quotas`
+//! once; those of a closed one use an index.
 
 use chrono::{DateTime, Utc};
 
@@ -27,11 +27,11 @@ pub struct LevelForecast {
     pub active: i64,
     /// Users whose quota is used up.
     pub exhausted: i64,
-    /// Users whose quota will be used up before the reset if their usage continues at the same rate.
+    /// Users whose quota will be used up before the reset at their rate so far.
     pub running_out: i64,
 }
 
-/// A user who will run out before the reset.
+/// A user who will run out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningOut {
     /// The user.
@@ -41,7 +41,7 @@ pub struct RunningOut {
 }
 
 impl Postgres {
-    /// Returns the users with the highest usage in a period.
+    /// Returns the heaviest users of a period.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -76,8 +76,8 @@ impl Postgres {
         Ok(users)
     }
 
-    /// Returns the forecast for each level. A user runs out before the reset if the used share of the quota exceeds the
-    /// elapsed share of the period.
+    /// Returns a forecast for each level. A user will run out if the used share of the quota exceeds the elapsed share
+    /// of the period.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -140,7 +140,7 @@ impl Postgres {
     }
 }
 
-/// Returns the elapsed share of a period, from 0 to 1. It is never 0, because a forecast needs some elapsed time.
+/// Returns the elapsed share of a period, from 0 to 1; never 0, because a forecast needs elapsed time.
 #[must_use]
 pub fn elapsed(start: DateTime<Utc>, end: DateTime<Utc>, now: DateTime<Utc>) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a share of a month")]

@@ -1,4 +1,4 @@
-//! Advisory locks. Each is released when its connection closes.
+//! Advisory locks, for work of one process at a time.
 
 use sqlx::{Postgres as Database, pool::PoolConnection};
 
@@ -42,7 +42,7 @@ impl Postgres {
 }
 
 impl Drop for AdvisoryLock {
-    /// Closes the connection instead of returning it to the pool, so that the lock is always released.
+    /// Closes the connection instead of returning it to the pool, so the lock is always released.
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());

@@ -5,10 +5,10 @@ use chrono_tz::Tz;
 use crate::domain::partition::Partitions;
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// Settings that cannot be changed later, because that would move users between partitions or move the ends of months.
+/// Settings that cannot be changed later: that would move users between partitions, or the ends of months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Number of partitions that users are divided into.
+    /// Number of partitions of users.
     pub partitions: Partitions,
     /// Time zone whose midnights end days and months.
     pub time_zone: Tz,

@@ -1,4 +1,4 @@
-//! `membership_levels`: names, codes and quotas of the levels.
+//! `membership_levels`: names, codes and quotas.
 
 use chrono::{DateTime, Utc};
 

@@ -7,7 +7,7 @@ use crate::store::postgres::{Postgres, PostgresError};
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 impl Postgres {
-    /// Applies the missing migrations. Several programs may call this concurrently; one of them applies them.
+    /// Applies the missing migrations. Of several concurrent callers, one applies them.
     ///
     /// # Errors
     /// If Postgres is unavailable or refuses a migration. A refused migration is rolled back.

@@ -1,4 +1,4 @@
-//! `rollout_changes`: every change of the rollout. The newest is in force for all gates.
+//! `rollout_changes`: history of the rollout. The newest row is in force for all gates.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ struct Row {
 }
 
 impl Postgres {
-    /// Returns the most recent changes, newest first.
+    /// Returns the last changes, newest first.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -11,7 +11,7 @@ pub const VERSION_MIN: i32 = 150_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent fact")]
 pub struct PostgresServerInfo {
-    /// `server_version_num`, for example 150018.
+    /// `server_version_num`, such as 150018.
     pub version: i32,
     /// Whether the server is a primary, not a standby.
     pub is_primary: bool,
@@ -67,8 +67,7 @@ impl Postgres {
         Ok(server_info)
     }
 
-    /// Returns the number of users charged more than their quota in a period, without a change of their level since
-    /// `since`. It should be 0.
+    /// Counts users charged more than their quota in a period without a change of level since `since`. Should be 0.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -92,7 +91,7 @@ impl Postgres {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// Returns the number of connections in the pool, and how many of them are idle.
+    /// Returns the numbers of all and of idle connections in the pool.
     #[must_use]
     pub fn pool_connections(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())

@@ -37,7 +37,7 @@ impl Postgres {
         Ok(added)
     }
 
-    /// Adds a row to the log only, because the totals already include it.
+    /// Adds a row to the log only; the totals include it already.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -30,7 +30,7 @@ pub struct Page {
 }
 
 impl Postgres {
-    /// Returns every user whose totals differ from the log. It is one statement, so it reads one snapshot.
+    /// Returns every user whose totals differ from the log, in one statement and so in one snapshot.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -140,8 +140,8 @@ async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Lev
 }
 
 /// Skips events already in the log, even at another time: two primaries may both have executed a repeated request. The
-/// search covers two days before and after. That is longer than a request may be repeated, and limits the search to the
-/// log's partitions of those days (decision 0015).
+/// search covers two days before and after: longer than a request may be repeated, and limited to the log's partitions
+/// of those days (decision 0015).
 async fn insert_absent<'a>(
     connection: &mut PgConnection,
     events: &'a [UsageEvent],

@@ -42,7 +42,6 @@ pub struct DeadLetter {
     pub at: DateTime<Utc>,
 }
 
-/// Origin of dead letters.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store::postgres) struct Origin {
     pub(in crate::store::postgres) partition: u16,
@@ -163,7 +162,7 @@ pub enum LetterContent {
     Event(UsageEvent),
     /// The payload of an unreadable stream entry.
     Entry(Vec<u8>),
-    /// An event that became invalid when it was edited by hand, with the reason.
+    /// An event made invalid by a manual edit, with the reason.
     Unreadable(String),
     /// Another replay has removed the letter.
     Gone,
@@ -207,8 +206,7 @@ impl Postgres {
         Ok(letters)
     }
 
-    /// Returns a user's refused AP, and whether the user's partition has unreadable entries, which may belong to any
-    /// user.
+    /// Returns a user's refused AP, and whether the partition has unreadable entries, which may belong to any user.
     ///
     /// # Errors
     /// If Postgres is unavailable.

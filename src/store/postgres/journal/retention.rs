@@ -44,7 +44,7 @@ impl Postgres {
     }
 
     /// Detaches a partition from the log, drops it and records the new start of the log, in one transaction. Waits at
-    /// most two seconds for a lock, because all other statements would queue behind it.
+    /// most two seconds for a lock, because other statements queue behind it.
     ///
     /// # Errors
     /// If Postgres is unavailable, the role does not own the tables, or another session locks the log for too long. A

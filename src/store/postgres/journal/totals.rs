@@ -1,8 +1,7 @@
 //! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`.
 //!
 //! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
-//! are in their row's own period, and one statement adds them. For the others, the row rolls first, or a closed month
-//! is updated.
+//! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.
 //!
 //! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows,
 //! and a change of level locks one row, so there are no deadlocks.
@@ -20,7 +19,6 @@ use crate::domain::{
 };
 use crate::store::postgres::PostgresError;
 
-/// Sum for one user in one period.
 #[derive(Debug, Default)]
 struct Sum {
     ap: i64,
@@ -28,7 +26,6 @@ struct Sum {
     level: Option<LevelCode>,
 }
 
-/// Columns for one statement.
 #[derive(Debug, Default)]
 struct Batch<'a> {
     users: Vec<&'a str>,
@@ -153,7 +150,7 @@ async fn add_to_closed(
     Ok(())
 }
 
-/// Creates the rows of charged users without one: Postgres was restored from a time before their first use.
+/// Creates missing rows: Postgres was restored from a time before the user was seen.
 async fn create_missing(
     connection: &mut PgConnection,
     sums: &BTreeMap<(&UserId, Period), Sum>,

@@ -36,7 +36,7 @@ pub enum TimeUnit {
     Month,
 }
 
-/// Sums of a group of messages.
+/// Sums of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     /// Day, or first day of the month; `None` if not grouped by time.
@@ -114,8 +114,8 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// Returns one user's usage, optionally also by conversation. Reads only the user's rows of the log, whose number
-    /// the quota bounds. Goes back as far as the log is kept.
+    /// Returns one user's usage, optionally also by conversation, as far back as the log is kept. Reads only the user's
+    /// rows of the log, whose number the quota bounds.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -166,7 +166,7 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// Returns where the sums differ from the log. It is one statement, so it reads one snapshot.
+    /// Returns where the sums differ from the log, in one statement and so in one snapshot.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -214,8 +214,8 @@ impl Postgres {
     }
 }
 
-/// Adds messages that are in the log and were not counted before. These are the last locks of a transaction: rows of
-/// one partition, in one order.
+/// Adds messages that are in the log and were not counted before. Takes the last locks of a transaction: rows of one
+/// partition, in one order.
 pub(in crate::store::postgres) async fn add(
     connection: &mut PgConnection,
     partition: i16,

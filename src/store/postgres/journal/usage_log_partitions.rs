@@ -23,7 +23,7 @@ impl Postgres {
         Ok(made)
     }
 
-    /// Returns the number of rows in the default partition, whose own month has no partition.
+    /// Returns the number of rows in the default partition, because their month has none.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -9,7 +9,7 @@ use crate::store::postgres::{Postgres, PostgresError};
 /// An accepted settlement or message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxItem {
-    /// Id of the hold, or of the message's usage event.
+    /// Id of the hold or of the message's usage event.
     pub id: Uuid,
     /// User id.
     pub user: UserId,
@@ -43,11 +43,11 @@ pub enum InboxKind {
 /// Result of accepting an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceptance {
-    /// The item is in the inbox, newly or from before.
+    /// The item is in the inbox, now or from before.
     Accepted,
     /// The same hold or message was accepted before with another kind of settlement.
     OtherKind(InboxKind),
-    /// The same hold or message was accepted before with another cost.
+    /// The same, but with another cost.
     OtherCost,
 }
 
@@ -103,9 +103,9 @@ impl Postgres {
         })
     }
 
-    /// Claims waiting items that no other inbox worker is processing: untried ones first, oldest first, then those with
-    /// the least recent try. The claim lasts until `until`. A claim that ends after `until` does not count, because its
-    /// gate's clock was changed.
+    /// Claims waiting items until `until`: untried ones first, oldest first, then those with the least recent try.
+    /// Skips items that another inbox worker has claimed, unless that claim ends after `until`: its gate's clock was
+    /// changed.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -226,7 +226,7 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Returns the AP that waits to be charged to a user.
+    /// Returns the user's AP that waits to be charged.
     ///
     /// # Errors
     /// If Postgres is unavailable.

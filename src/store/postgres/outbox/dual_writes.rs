@@ -33,7 +33,7 @@ pub struct UsedByUser {
     pub user: String,
     /// AP charged in the period.
     pub used: i64,
-    /// Part of it that waits for delivery to the old system.
+    /// Part of `used` that waits for delivery.
     pub waiting: i64,
 }
 
@@ -103,7 +103,7 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// Removes a charge that the old system has confirmed.
+    /// Removes a confirmed charge.
     ///
     /// # Errors
     /// If Postgres is unavailable; the charge is then delivered again.
@@ -112,7 +112,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Schedules a charge that the old system did not accept for another try at `due_at`.
+    /// Schedules another try at `due_at` after a failed delivery.
     ///
     /// # Errors
     /// If Postgres is unavailable; the next try is then earlier.

@@ -33,7 +33,7 @@ pub struct Notification {
 }
 
 impl Postgres {
-    /// Enables or disables the trigger's notifications.
+    /// Enables or disables notifications.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -90,7 +90,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Schedules a notification that was not accepted for another try at `due_at`.
+    /// Schedules another try at `due_at` after a failed delivery.
     ///
     /// # Errors
     /// If Postgres is unavailable; the next try is then earlier.
@@ -101,7 +101,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Deletes notifications delivered before `before`. Returns the number of undelivered ones.
+    /// Deletes notifications delivered before `before`. Returns how many are undelivered.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -29,7 +29,7 @@ pub struct QuotaRow {
     pub used: Ap,
     /// AP charged in all periods and flushed.
     pub total_used: u64,
-    /// AP charged since the start of the day and flushed.
+    /// AP charged today and flushed.
     pub used_today: Ap,
     /// Time of the last flush, roll or level change of the row.
     pub updated_at: DateTime<Utc>,
@@ -57,7 +57,6 @@ pub struct Loaded {
     pub rows: Vec<QuotaRow>,
 }
 
-/// A user's row joined with the partition's watermark.
 struct LoadedRow {
     user_uuid: String,
     level_code: i16,
@@ -72,7 +71,6 @@ struct LoadedRow {
     generation: i32,
 }
 
-/// A row as the queries return it.
 pub(in crate::store::postgres) struct RawRow {
     pub(in crate::store::postgres) user_uuid: String,
     pub(in crate::store::postgres) level_code: i16,
@@ -156,8 +154,7 @@ impl Postgres {
         Loaded::of(partition, rows)
     }
 
-    /// Returns the rows of these users of one partition, creating missing ones, and the partition's generation. All
-    /// come from one snapshot, so a concurrent flush is neither missed nor counted twice.
+    /// Like [`load`](Self::load), but creates missing rows.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -171,8 +168,8 @@ impl Postgres {
         loop {
             match self.try_load_or_create(partition, users, first, today_start).await? {
                 Some(loaded) if loaded.rows.len() >= users.len() => return Ok(loaded),
-                // Another gate has created a row that this snapshot does not see; the next one does. Every row is
-                // joined with the watermark, so a missing watermark ends the loop with an error.
+                // Another gate has created a row that only the next snapshot sees. Every row is joined with the
+                // watermark, so a missing watermark is the error to end with.
                 _ => self.watermark(partition).await?,
             };
         }

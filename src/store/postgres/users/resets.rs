@@ -8,7 +8,7 @@ use crate::store::postgres::{Postgres, PostgresError};
 /// A run of the resetter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResetRun {
-    /// Trigger of the run.
+    /// What triggered the run.
     pub trigger: String,
     /// Start time.
     pub started_at: DateTime<Utc>,
@@ -27,7 +27,7 @@ pub struct ResetRun {
 pub struct RolledBatch {
     /// Number of rows rolled.
     pub rolled: u64,
-    /// Last user of the batch, where the next one continues; `None` if no due rows follow.
+    /// Last user, where the next batch continues; `None` if no due rows follow.
     pub last: Option<UserId>,
 }
 
@@ -148,7 +148,7 @@ impl Postgres {
         Ok(self.reset_runs(1).await?.pop())
     }
 
-    /// Returns the most recent runs, newest first.
+    /// Returns the last runs, newest first.
     ///
     /// # Errors
     /// If Postgres is unavailable.

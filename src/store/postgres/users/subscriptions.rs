@@ -13,8 +13,8 @@ pub enum Noted {
 }
 
 impl Postgres {
-    /// Records an event unless a newer one of its subscription is known. Of two events in the same second, the end of
-    /// the subscription counts.
+    /// Records an event unless a newer one of its subscription is known. Of two events in the same second, the one that
+    /// ends it counts.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -69,7 +69,7 @@ impl Postgres {
         Ok(levels)
     }
 
-    /// Records that the user's level follows this event.
+    /// Records that the user's level follows an event.
     ///
     /// # Errors
     /// If Postgres is unavailable; the event is then applied again, which is harmless.

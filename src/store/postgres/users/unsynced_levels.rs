@@ -57,7 +57,7 @@ impl Postgres {
     /// Gives every user of a level its new quota now instead of at the next period. Returns how many changed.
     ///
     /// # Errors
-    /// If Postgres is unavailable. Completed changes remain; calling this again makes the rest.
+    /// If Postgres is unavailable. Completed changes remain; another call makes the rest.
     pub async fn apply_level(&self, level: &str, quota: Ap, now: DateTime<Utc>) -> Result<u64, PostgresError> {
         let quota = i32::try_from(quota.get()).unwrap_or(i32::MAX);
         let (mut changed, mut after) = (0, String::new());

@@ -11,7 +11,7 @@ use crate::store::postgres::{Postgres, PostgresError};
 /// A change of a user or of the rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Position among all changes.
+    /// Position in the list.
     pub place: Place,
     /// Token id, or the command.
     pub by: String,
@@ -37,7 +37,7 @@ pub struct Change {
     pub percentage: Option<f64>,
 }
 
-/// Position among all changes, which are listed newest first.
+/// Position of a change in the list of all changes, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Time of the change.
@@ -53,7 +53,7 @@ pub struct Place {
 pub struct NotedRelease(Transaction<'static, Database>);
 
 impl Postgres {
-    /// Returns changes after a position, newest first: all of them, or those of one user.
+    /// Returns changes after a position, newest first, optionally only those of one user.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -143,7 +143,7 @@ impl Postgres {
 }
 
 impl NotedRelease {
-    /// Commits the record once the hold is released.
+    /// Commits the record after the release.
     ///
     /// # Errors
     /// If Postgres is unavailable: the hold is released, but not recorded.
@@ -152,7 +152,6 @@ impl NotedRelease {
     }
 }
 
-/// Records a change of level.
 pub(in crate::store::postgres) async fn note_level(
     connection: &mut PgConnection,
     user: &UserId,
