@@ -1,5 +1,4 @@
-//! Makes the compile-time check of queries use `.sqlx`, even if an application that embeds this crate is built with
-//! `DATABASE_URL` set.
+//! Makes the compile-time check of queries use `.sqlx`, even if an embedding application is built with `DATABASE_URL`.
 
 #![expect(clippy::disallowed_methods, reason = "cargo passes settings to build scripts in environment variables")]
 

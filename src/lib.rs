@@ -1,8 +1,7 @@
 //! Quota gate: decides for each message of a chat product whether the user may send it.
 //!
-//! Each user has a monthly allowance of AP, which depends on the membership level. One Lua script in Redis checks,
-//! charges and journals in one atomic step. A flusher writes the journal to Postgres, each charge exactly once. Redis
-//! can always be rebuilt from Postgres.
+//! Each user has a monthly allowance of AP, by membership level. A Lua script in Redis checks, charges and journals in
+//! one atomic step. A flusher writes each charge to Postgres exactly once. Redis can always be rebuilt from Postgres.
 //!
 //! | part | contents |
 //! | --- | --- |

@@ -1,6 +1,6 @@
 //! Cost of an interrupted answer.
 
-/// Cost of a message whose client disconnected, or whose answer was interrupted, after content was delivered.
+/// Cost of a message whose client disconnected or whose answer was interrupted after content was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientGone {

@@ -22,7 +22,7 @@ pub enum Decision<A> {
     Allowed(A),
     /// No: nothing was changed.
     Denied(Denied),
-    /// The message passes because of the rollout: nothing was charged or held, and nothing needs to be settled.
+    /// The rollout passes the message: nothing was charged or held, nothing needs to be settled.
     Passed(Passed),
 }
 
@@ -31,9 +31,9 @@ pub enum Decision<A> {
 pub enum Passed {
     /// The rollout is off or does not cover the user.
     Out,
-    /// The message would have been denied, but the rollout is in shadow mode.
+    /// Would have been denied, but the rollout is in shadow mode.
     WouldBeDenied(Denied),
-    /// The message could not be decided, but the rollout is in shadow mode.
+    /// Could not be decided, but the rollout is in shadow mode.
     Undecided,
 }
 
@@ -46,9 +46,9 @@ pub struct Charged {
     pub ap: Ap,
     /// The user's quota after the charge.
     pub quota: Quota,
-    /// Whether this is the stored answer to an earlier request with the same Idempotency-Key.
+    /// Whether this is the stored answer to an earlier request with this Idempotency-Key.
     pub replayed: bool,
-    /// Whether Redis is unavailable: the message was allowed by the numbers in Postgres and is charged later.
+    /// Whether Redis was unavailable: allowed by the numbers in Postgres, charged later.
     pub degraded: bool,
 }
 
@@ -59,9 +59,9 @@ pub struct Reserved {
     pub reservation: Reservation,
     /// The user's quota, including the hold.
     pub quota: Quota,
-    /// Whether this is the stored answer to an earlier request with the same Idempotency-Key.
+    /// Whether this is the stored answer to an earlier request with this Idempotency-Key.
     pub replayed: bool,
-    /// Whether Redis is unavailable: nothing is held, the message was allowed by the numbers in Postgres.
+    /// Whether Redis was unavailable: allowed by the numbers in Postgres, nothing held.
     pub degraded: bool,
 }
 
@@ -79,7 +79,7 @@ pub struct Denied {
 pub enum Settled<T> {
     /// Applied.
     Now(T),
-    /// Redis is unavailable: Postgres has stored the settlement. It is applied once, when Redis is back.
+    /// Redis is unavailable: stored in Postgres, and applied once when Redis is back.
     Later,
 }
 
@@ -104,7 +104,7 @@ pub struct Committed {
     pub late: bool,
     /// Whether it had been committed before, with the same cost.
     pub replayed: bool,
-    /// Current quota of the user.
+    /// Current quota.
     pub quota: Quota,
 }
 
@@ -113,7 +113,7 @@ pub struct Committed {
 pub struct Released {
     /// Whether it had been released before.
     pub replayed: bool,
-    /// Current quota of the user.
+    /// Current quota.
     pub quota: Quota,
 }
 
@@ -122,24 +122,24 @@ pub struct Released {
 pub struct LevelChanged {
     /// Previous level.
     pub previous: LevelCode,
-    /// Level that takes effect in the next period, if any.
+    /// Level pending for the next period, if any.
     pub pending: Option<LevelCode>,
     /// Counts the user's level changes.
     pub level_version: u32,
-    /// Current quota of the user.
+    /// Current quota.
     pub quota: Quota,
 }
 
 /// The effect that a level change would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelPreview {
-    /// Current quota of the user.
+    /// Current quota.
     pub before: Quota,
-    /// Level that was already pending for the next period, if any.
+    /// Level pending before the change, if any.
     pub pending_before: Option<LevelCode>,
-    /// Quota directly after the change.
+    /// Quota after the change.
     pub after: Quota,
-    /// Level that would take effect in the next period, if any.
+    /// Level pending after the change, if any.
     pub pending: Option<LevelCode>,
     /// Level version on which the preview is based.
     pub level_version: u32,

@@ -12,11 +12,10 @@ use super::{
 
 /// How long after its expiry a hold can still be committed.
 ///
-/// Long enough for a gateway to restart and settle its open holds; short enough to keep the outcome of every settlement
-/// for that time.
+/// Long enough for a gateway to restart and settle its holds, short enough to keep every outcome for that time.
 pub const SETTLE_WINDOW: TimeDelta = TimeDelta::minutes(10);
 
-/// Maximum number of live holds per user. Each message reads the whole record, so it must stay small.
+/// Maximum live holds per user. Each message reads the whole record, so it must stay small.
 pub const HOLDS_PER_USER_MAX: usize = 64;
 
 /// Contents of a reservation id: everything needed to settle, even if Redis lost the hold.
@@ -32,9 +31,9 @@ pub struct Reservation {
     pub ap: Ap,
     /// Period of the hold. A commit is charged to it.
     pub period: Period,
-    /// When the hold expires and its AP are given back.
+    /// When the hold expires.
     pub expires_at: DateTime<Utc>,
-    /// The partition's generation when the hold was made: distinguishes a lost hold from an expired one.
+    /// Generation when the hold was made: distinguishes a lost hold from an expired one.
     pub generation: u32,
 }
 
@@ -43,10 +42,9 @@ pub struct Reservation {
 pub struct Ttl(u32);
 
 impl Ttl {
-    /// One minute: longer than most answers take, but short enough that AP held by a crashed service are soon free
-    /// again.
+    /// One minute: longer than most answers take, short enough to free the AP of a crashed service soon.
     pub const DEFAULT: Self = Self(60);
-    /// Maximum duration in seconds. Longer generations extend their hold while they run.
+    /// Maximum duration in seconds. Longer generations extend their hold.
     pub const SECONDS_MAX: u32 = 900;
 
     /// Creates a duration in seconds.

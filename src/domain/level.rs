@@ -65,7 +65,7 @@ impl LevelCode {
 }
 
 impl Levels {
-    /// Maximum number of levels: a code is one byte, and each call to Redis contains every quota.
+    /// Maximum number of levels: a code is one byte, and each Redis call contains every quota.
     pub const COUNT_MAX: usize = 32;
 
     /// Sorts levels by quota, lowest first (ties by code).
@@ -112,7 +112,7 @@ impl Levels {
         self.0.iter().find(|level| level.code == code)
     }
 
-    /// The level to recommend to a user with this quota: the next one with a higher quota, if any.
+    /// The level to recommend: the next one with more than `quota`, if any.
     #[must_use]
     pub fn next_above(&self, quota: Ap) -> Option<&Level> {
         self.0.iter().find(|level| level.quota > quota)

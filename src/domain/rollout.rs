@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{InvalidInput, user_id::UserId};
 
-/// Differs from the seed of the partitions, so that a share of the users is the same share of each partition.
+/// Differs from the partitions' seed, so a share of the users is that share of each partition.
 const SEED: u64 = 0x71_756f_7461;
 /// Number of shares: a percentage has two decimals.
 const SHARES: u16 = 10_000;
@@ -35,11 +35,11 @@ pub struct Percentage(u16);
 pub struct Rollout {
     /// Mode for users in the rollout.
     pub mode: Mode,
-    /// Share of users in the rollout, by a hash of the id: always the same users, and a higher share only adds users.
+    /// Share of users in the rollout, by a hash of the id; a higher share only adds users.
     pub percentage: Percentage,
-    /// Users in the rollout regardless of the percentage.
+    /// In the rollout regardless of the percentage.
     pub always_in: BTreeSet<UserId>,
-    /// Users outside the rollout regardless of the percentage. Takes precedence over `always_in`.
+    /// Outside the rollout regardless of the percentage. Overrides `always_in`.
     pub always_out: BTreeSet<UserId>,
 }
 
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(covered(0.0).len(), 0);
     }
 
-    /// The selection is the same in every build and on every machine, so an upgrade moves no user in or out.
+    /// All builds and machines select the same users, so an upgrade moves no user in or out.
     #[test]
     fn five_percent_always_selects_the_same_users() {
         let first: Vec<u32> = covered(5.0).into_iter().take(5).collect();

@@ -39,7 +39,7 @@ impl UserId {
         &self.0
     }
 
-    /// The id as a UUID, if it is written in the standard form of a UUID: lower case, with hyphens.
+    /// The id as a UUID, if it is one in lower case with hyphens.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
         plain_uuid(&self.0)
@@ -71,14 +71,14 @@ impl SessionId {
         &self.0
     }
 
-    /// The id as a UUID, if it is written in the standard form of a UUID: lower case, with hyphens.
+    /// The id as a UUID, if it is one in lower case with hyphens.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
         plain_uuid(&self.0)
     }
 }
 
-/// Parses the standard form of a UUID. Any other spelling is a different id.
+/// Parses a UUID in lower case with hyphens. Any other spelling is a different id.
 fn plain_uuid(id: &str) -> Option<Uuid> {
     if id.len() != uuid::fmt::Hyphenated::LENGTH || id.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;

@@ -1,7 +1,7 @@
 //! The breaker: refuses requests immediately while a store is unavailable.
 //!
 //! It opens after a few consecutive failures. Then probes, one at a time and at jittered intervals, detect when the
-//! store is available again. So the store first receives one connection, not all of them concurrently.
+//! store is available again. So a recovering store receives one connection, not a storm of them.
 
 use std::{
     sync::{
@@ -15,8 +15,7 @@ use tokio::time::sleep;
 
 /// Consecutive failures, of any callers, that open the breaker. One failure may be a single broken connection.
 const FAILURES_MAX: u32 = 2;
-/// First and longest pause between probes. Half of a pause is random, so the gates of an installation do not probe
-/// simultaneously.
+/// First and longest pause between probes. Half of it is random, so the gates of an installation do not probe in step.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -52,8 +51,8 @@ impl Breaker {
         }
     }
 
-    /// Records that the store has not answered. If this opens the breaker, `probe` is called repeatedly until it
-    /// returns true, which closes the breaker.
+    /// Records that the store has not answered. If this opens the breaker, it calls `probe` until the result is true,
+    /// then closes.
     pub fn failed<P: Future<Output = bool> + Send + 'static>(&self, probe: impl Fn() -> P + Send + 'static) {
         if self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_MAX {
             return;

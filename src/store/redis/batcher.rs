@@ -1,11 +1,10 @@
 //! The batcher: combines concurrent requests into few script calls.
 //!
 //! Each partition has a queue and a few workers. A worker takes the waiting requests, makes one script call and answers
-//! each caller. It does not wait for more requests: a lone request is sent immediately, and batches grow only with
-//! load.
+//! each caller. It does not wait for more: a lone request is sent immediately, and batches grow only with load.
 //!
 //! If a caller leaves before its request is sent, the request is dropped; once sent, the call is completed. While Redis
-//! is unavailable, the breaker refuses requests immediately.
+//! is unavailable, the breaker refuses requests.
 
 use std::{
     sync::{Arc, RwLock},
@@ -42,17 +41,17 @@ use crate::{
 /// Options of the batcher.
 #[derive(Debug, Clone)]
 pub struct BatcherOptions {
-    /// Maximum number of requests per call.
+    /// Maximum requests per call.
     pub operations_max: usize,
-    /// Maximum number of concurrent calls per partition.
+    /// Maximum concurrent calls per partition.
     pub calls_in_flight_max: usize,
-    /// Maximum number of waiting requests per partition; more are refused.
+    /// Maximum waiting requests per partition; more are refused.
     pub queue_length_max: usize,
-    /// Maximum wait in the queue; after it, the request is refused unsent.
+    /// Maximum wait in the queue; then the request is refused unsent.
     pub queue_timeout: Duration,
-    /// Maximum length of the usage stream. At this length, new messages are refused until Postgres has caught up.
+    /// Maximum length of the usage stream. Then new messages are refused until Postgres has caught up.
     pub stream_entries_max: u32,
-    /// How long an idle connection is assumed to lead to the same Redis. After that, it is checked before the next use.
+    /// How long an idle connection is trusted to lead to the same Redis. Then it is checked before use.
     pub identity_trust: Duration,
 }
 
@@ -163,7 +162,7 @@ impl Batcher {
         &self.generations
     }
 
-    /// The levels whose quotas records take over in a new period.
+    /// The levels. Records take over their quotas in a new period.
     ///
     /// # Panics
     /// Never: no code panics while holding this lock.
@@ -218,8 +217,8 @@ impl Worker {
         }
     }
 
-    /// Returns a job that must still be sent. Refuses it if the breaker is open, it waited too long, or it belongs to
-    /// another generation; drops it if the caller has left.
+    /// Returns a job that must still be sent. Refuses it if the breaker is open, the wait was too long or the
+    /// generation is another; drops it if the caller has left.
     fn still_wanted(&self, job: Job, generation: u32) -> Option<Job> {
         let waited = job.enqueued.elapsed();
         let refusal = if job.reply.is_closed() {

@@ -21,7 +21,7 @@ pub struct Redis {
 pub struct RedisOptions {
     /// `redis://[user[:password]@]host[:port][/db]`.
     pub url: String,
-    /// Maximum number of pooled connections. Each batcher worker has its own connection in addition.
+    /// Maximum pooled connections. Each batcher worker has its own in addition.
     pub connections_max: usize,
     /// Time to wait for a connection.
     pub connect_timeout: Duration,
@@ -64,7 +64,7 @@ impl Redis {
         Wire::connect(&self.server, self.connect_timeout, self.response_timeout).await
     }
 
-    /// Reads which Redis currently answers.
+    /// Returns the id of the Redis that answers now.
     ///
     /// # Errors
     /// If it does not answer or is a replica.
@@ -86,7 +86,7 @@ impl Redis {
         redis::cmd("PING").query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
-    /// Numbers of pooled connections: all, and idle ones.
+    /// Number of pooled connections: all and idle.
     #[must_use]
     pub fn pool_connections(&self) -> (usize, usize) {
         let status = self.pool.status();

@@ -38,7 +38,7 @@ pub enum RedisError {
 }
 
 impl RedisError {
-    /// For a command that was not sent or only reads: nothing happened, whatever `error` is.
+    /// For a command that was not sent or only reads, so nothing happened.
     pub(super) fn not_executed(error: impl std::fmt::Display) -> Self {
         Self::NotExecuted(error.to_string())
     }
@@ -48,7 +48,7 @@ impl RedisError {
         Self::Away(error.to_string())
     }
 
-    /// Whether the cause is Redis and not this request: another request would fail too.
+    /// Whether Redis is the cause: any other request would fail too.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
         matches!(self, Self::Away(_) | Self::NotExecuted(_))

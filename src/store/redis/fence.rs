@@ -1,16 +1,15 @@
 //! The fence: which generation of a partition is open, and in which Redis.
 //!
-//! The fence names the Redis process in which the generation was opened. Each call names the process of its connection,
-//! and the script compares the two. So after a crash, a failover or a restore, Redis answers STALE until the partition
-//! is opened again, even if its data looks valid (decision 0011).
+//! It names the Redis process in which the generation was opened. Each call names the process of its connection, and
+//! the script compares the two. So after a crash, a failover or a restore, Redis answers STALE until the partition is
+//! opened again, even if its data looks valid (decision 0011).
 
 use std::{fmt, sync::Arc};
 
 use super::error::RedisError;
 
-/// A Redis process and the history of its data: `<run_id>:<master_replid>`. A restart changes the first half; a
-/// promotion or a full synchronization changes the second,
-/// <https://redis.io/docs/latest/operate/oss_and_stack/management/replication/>.
+/// A Redis process and its data history: `<run_id>:<master_replid>`. A restart changes the first; a promotion or full
+/// synchronization the second, <https://redis.io/docs/latest/operate/oss_and_stack/management/replication/>.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerId(Arc<str>);
 

@@ -6,8 +6,7 @@ use super::{connection::Redis, error::RedisError, keys};
 use crate::domain::{partition::Partition, user_id::UserId};
 
 impl Redis {
-    /// Returns a fingerprint for each user, in order; none for a user without a record. Equal fingerprints mean equal
-    /// records.
+    /// Returns one for each user, in order; none without a record. Equal fingerprints mean equal records.
     ///
     /// # Errors
     /// If Redis does not answer.

@@ -1,5 +1,4 @@
-//! The generation of each partition that this gate assumes to be open, and names in its calls until Redis answers
-//! STALE.
+//! The generation of each partition that this gate assumes to be open. Calls name it until Redis answers STALE.
 
 use std::sync::{
     Arc,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::domain::{idempotency::IdempotencyKey, partition::Partition, user_id::UserId};
 
 /// The user's record, a packed string: `qg:{NN}:b:<sixteen bytes>` for a user id that is a UUID, which saves 32 bytes
-/// of Redis memory per user (decision 0010), `qg:{NN}:u:<user>` for any other.
+/// per user (decision 0010), `qg:{NN}:u:<user>` for any other.
 pub(super) fn record(partition: Partition, user: &UserId) -> Vec<u8> {
     let mut key = format!("qg:{{{partition}}}:u:").into_bytes();
     if let Some(uuid) = user.as_uuid() {
@@ -54,8 +54,8 @@ pub(super) fn stream(partition: Partition, generation: u32) -> String {
     format!("qg:{{{partition}}}:ev:{generation}")
 }
 
-/// `qg:{NN}:i:<user>/<key>`: the first answer to a request with an Idempotency-Key. User ids contain no slash, so each
-/// pair of user and key has a different name.
+/// `qg:{NN}:i:<user>/<key>`: the first answer to a request with an Idempotency-Key. User ids contain no slash, so no
+/// two pairs of user and key have the same name.
 pub(super) fn outcome(partition: Partition, user: &UserId, key: &IdempotencyKey) -> Vec<u8> {
     format!("qg:{{{partition}}}:i:{user}/{}", key.as_str()).into_bytes()
 }

@@ -24,7 +24,7 @@ pub struct Request {
     pub operation: Operation,
     /// State to create the record from, if Redis has none.
     pub seed: Option<Seed>,
-    /// The only generation in which the request is valid, because data from Postgres was read in it.
+    /// The only generation in which the request is valid: data from Postgres was read in it.
     pub generation: Option<u32>,
 }
 
@@ -43,7 +43,7 @@ pub enum Operation {
         tokens: Tokens,
         /// The model that wrote the answer.
         model: Option<ModelName>,
-        /// How to keep the answer for a repeated request.
+        /// Keep the answer for repeats of the request.
         idempotency: Option<Idempotency>,
     },
     /// Hold AP.
@@ -54,7 +54,7 @@ pub enum Operation {
         ttl: Ttl,
         /// Id of the hold.
         hold: Uuid,
-        /// How to keep the answer for a repeated request.
+        /// Keep the answer for repeats of the request.
         idempotency: Option<Idempotency>,
     },
     /// Keep a hold alive.
@@ -74,11 +74,11 @@ pub enum Operation {
         tokens: Tokens,
         /// The model that wrote the answer.
         model: Option<ModelName>,
-        /// Whether the hold was to outlive its period, so its AP were not available to other messages of that period.
+        /// Whether the hold was to outlive its period, so no other message of the period could use its AP.
         covered: bool,
         /// Whether Postgres has no settlement of this hold, read in the generation that the request names.
         adopt: bool,
-        /// When Postgres accepted the commit, if Redis was unavailable then. The commit counts as made at that time.
+        /// When Postgres accepted the commit while Redis was unavailable. The commit counts as made then.
         accepted_at: Option<DateTime<Utc>>,
     },
     /// Give the AP of a hold back.
@@ -94,7 +94,7 @@ pub enum Operation {
     SetLevel(UserLevel),
 }
 
-/// How to keep an answer for a repeated request.
+/// How to keep an answer for repeats of the request.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     /// The client's key of the request.

@@ -16,7 +16,7 @@ use crate::domain::{
 /// Entries per read of a drain: a few thousand events, a few hundred kilobytes.
 const DRAIN_ENTRIES: usize = 1_000;
 
-/// A drain in progress. It keeps only a part of the streams in memory, whatever their length.
+/// A drain in progress. It keeps only a part of the streams in memory.
 #[derive(Debug)]
 pub struct Draining {
     redis: Redis,
@@ -88,11 +88,10 @@ impl Redis {
         Ok(found.map(Fence::found))
     }
 
-    /// Checks that this Redis accepts writes. A replica does not, nor does a primary that has lost its replicas or its
-    /// disk.
+    /// Checks that Redis accepts writes. A replica does not, nor does a primary that lost its replicas or its disk.
     ///
     /// # Errors
-    /// If Redis does not answer or refuses writes. Nothing is changed in any case.
+    /// If Redis does not answer or refuses writes. Nothing is changed.
     pub async fn try_write(&self, partition: Partition) -> Result<(), RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("DEL");
@@ -116,11 +115,11 @@ impl Redis {
             .map_err(|error| RedisError::of_sent(&error))
     }
 
-    /// Starts to read every stream of a partition: those that Redis lists, and those of the generations `also`, which
-    /// are the fence's and Postgres'.
+    /// Starts to read every stream of a partition: those listed, and those of `also`, the fence's and Postgres'
+    /// generation.
     ///
     /// # Errors
-    /// If Redis does not answer. Nothing is changed in any case.
+    /// If Redis does not answer. Nothing is changed.
     pub async fn drain(&self, partition: Partition, also: &[u32]) -> Result<Draining, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("SMEMBERS");
@@ -164,8 +163,7 @@ impl Redis {
         invocation.invoke_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))
     }
 
-    /// Deletes entries that Postgres has, if the anchor just committed is in the stream. Returns their number, or none
-    /// if the anchor is missing.
+    /// Deletes entries that Postgres has and returns their number; none, and deletes nothing, if the anchor is missing.
     ///
     /// # Errors
     /// If Redis does not answer. Trimming again is harmless.
@@ -189,8 +187,7 @@ impl Redis {
         Ok(u64::try_from(dropped).ok())
     }
 
-    /// Returns the keys of some records, and the next cursor, which is 0 at the end. Like `SCAN`, it can return a key
-    /// twice.
+    /// Returns some record keys and the next cursor, 0 at the end. Like `SCAN`, it can return a key twice.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -210,8 +207,7 @@ impl Redis {
         Ok((next, records.iter().filter_map(|record| keys::user_of(partition, record)).collect()))
     }
 
-    /// Deletes records unchanged since `untouched_since`, and removes expired holds. Returns none if another fence is
-    /// set.
+    /// Deletes records unchanged since `untouched_since` and removes expired holds. None if the fence is another.
     ///
     /// # Errors
     /// If Redis does not answer. Sweeping again is harmless.

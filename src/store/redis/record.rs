@@ -19,7 +19,7 @@ pub const FORMAT: u8 = 1;
 /// One user's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Generation of the partition in which the record was last seeded or changed.
+    /// Generation in which the record was last seeded or changed.
     pub generation: u32,
     /// Period of `used` and `held`.
     pub period: Period,
@@ -27,7 +27,7 @@ pub struct Record {
     pub level: LevelCode,
     /// AP that the user may use in this period.
     pub quota: Ap,
-    /// Level that takes effect in the next period, if any.
+    /// Level pending for the next period, if any.
     pub pending: Option<LevelCode>,
     /// Counts level changes; a lower version never wins.
     pub level_version: u32,

@@ -16,7 +16,7 @@ pub enum ReplyStatus {
     Denied,
     /// The hold may have been settled in another generation. Postgres must be asked.
     UnknownHold,
-    /// The hold has expired and cannot be used any more.
+    /// The hold is over.
     Expired,
     /// The hold was already settled in another way.
     Settled,
@@ -35,7 +35,7 @@ pub enum ReplyStatus {
 pub struct Answer {
     /// Result.
     pub status: ReplyStatus,
-    /// Whether it had been done before. A replayed consume or reserve has the numbers of the first time.
+    /// Whether it was done before. A replayed consume or reserve has the original numbers.
     pub replayed: bool,
     /// Whether the hold had expired before it was committed.
     pub late: bool,

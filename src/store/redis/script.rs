@@ -1,9 +1,8 @@
 //! The script that decides: its source, and calls of it.
 //!
-//! The source has one file per operation. They are joined at build time, so a batch of any mixture takes one round
-//! trip. The script is a Redis function whose name contains the hash of its source, so gates of two versions each call
-//! their own (decision 0008). If Redis does not have it (first call, restart), it is loaded and called again: the error
-//! proves that nothing ran.
+//! One file per operation, joined at build time, so a batch of any mixture takes one round trip. It is a Redis function
+//! whose name contains the hash of its source, so gates of two versions each call their own (decision 0008). If Redis
+//! does not have it (first call, restart), it is loaded and called again: the error proves that nothing ran.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -94,8 +93,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Maximum number of requests per call. A request takes one or two keys, for its record and its outcome, and a slot
-    /// is one byte.
+    /// Maximum requests per call. Each takes one or two keys (record, outcome), and a slot is one byte.
     pub const REQUESTS_MAX: usize = 120;
 
     /// Creates the script with another clock file, which must define `read_clock`. For tests that set the time.

@@ -32,7 +32,7 @@ impl Redis {
     /// Returns up to `count` entries of a usage stream, starting with `from`.
     ///
     /// # Errors
-    /// If Redis does not answer. Nothing is changed in any case.
+    /// If Redis does not answer. Nothing is changed.
     pub async fn read_stream(
         &self,
         partition: Partition,

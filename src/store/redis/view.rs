@@ -9,8 +9,7 @@ use crate::domain::{
     user_id::UserId,
 };
 
-/// Maximum number of entries in a view: as many as accumulate while Postgres is unavailable for one minute. If there
-/// are more, they must be flushed first.
+/// Maximum number of entries in a view: what accumulates in a minute without Postgres. More must be flushed first.
 const ENTRIES_MAX: usize = 100_000;
 
 /// Records of some users and the journal of their partition after a watermark, at one moment.
@@ -23,8 +22,8 @@ pub struct View {
 }
 
 impl Redis {
-    /// Reads some users of a partition. Returns none if `generation` is not open or the entry at the watermark is
-    /// trimmed. Then the watermark is outdated, and Postgres must be asked again.
+    /// Reads some users of a partition. None if `generation` is not open, or the entry at the watermark is trimmed:
+    /// then the watermark is outdated and must be read from Postgres again.
     ///
     /// # Errors
     /// If Redis does not answer, a record is invalid, or the journal after the watermark is too long.

@@ -3,7 +3,7 @@
 //! The shared connection of the `redis` crate passes each command to a separate task, and each answer back: two task
 //! switches that delay a lone caller (decision 0009). A batcher worker makes one call at a time, so it reads and writes
 //! the socket itself. The protocol is RESP2, <https://redis.io/docs/latest/develop/reference/protocol-spec/>. A script
-//! call needs only a part of it: arrays of strings out, strings and errors in.
+//! call needs arrays of strings out, strings and errors in.
 
 use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
 
@@ -34,7 +34,7 @@ pub(super) enum Received<'a> {
     Text(&'a [u8]),
     /// `-…`: an error from Redis.
     Refusal(&'a str),
-    /// Any other reply. The gate's scripts return none.
+    /// Any other reply. The gate's script returns none of these.
     Other,
 }
 
@@ -42,8 +42,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Wire {
-    /// Connects, authenticates, selects the database and reads which Redis this is. If this fails, nothing has
-    /// happened.
+    /// Connects, authenticates, selects the database and reads which Redis this is. A failure has no effect.
     pub(super) async fn connect(
         server: &ConnectionInfo,
         connect_timeout: Duration,
@@ -216,7 +215,7 @@ fn put_length(to: &mut Vec<u8>, kind: u8, length: usize) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Appends a number. `write!` is too slow for the hundreds of lengths of a call.
+/// Appends a number without the overhead of `write!`: a call has hundreds of lengths.
 pub(super) fn put_decimal(to: &mut Vec<u8>, number: usize) {
     if number >= 10 {
         put_decimal(to, number / 10);
