@@ -29,6 +29,20 @@ pub struct RedisOptions {
     pub response_timeout: Duration,
 }
 
+impl RedisOptions {
+    /// Returns the defaults for this URL.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            // For flushes, openings and reads; the batcher has its own.
+            connections_max: 8,
+            connect_timeout: Duration::from_millis(400),
+            response_timeout: Duration::from_millis(400),
+        }
+    }
+}
+
 impl Redis {
     /// Creates a pool without connecting.
     ///
