@@ -60,8 +60,8 @@ impl Default for BatcherOptions {
             queue_length_max: 4_096,
             queue_timeout: Duration::from_secs(1),
             stream_entries_max: 1_000_000,
-            // Much shorter than demoting a primary, loading another's data and promoting it again takes. Long enough that
-            // no call checks under load.
+            // Too short to demote a primary, give it another's data and promote it again. Long enough that no call
+            // checks under load.
             identity_trust: Duration::from_millis(500),
         }
     }
