@@ -41,7 +41,9 @@ impl From<StreamError> for Problem {
             StreamError::BrokeOff(_) => {
                 Self::new(Code::UpstreamFailed, "the model broke off before its answer began; nothing was charged")
             }
-            StreamError::Stalled(_) => Self::new(Code::UpstreamTimeout, "the model does not answer; nothing was charged"),
+            StreamError::Stalled(_) => {
+                Self::new(Code::UpstreamTimeout, "the model does not answer; nothing was charged")
+            }
         }
     }
 }
