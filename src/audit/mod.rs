@@ -1,4 +1,4 @@
-//! The audit: proves that the usage log, the totals and Redis agree, and repairs what differs.
+//! The audit: proves that the usage log, the totals and Redis agree, and repairs differences.
 
 mod error;
 mod orphan_records;

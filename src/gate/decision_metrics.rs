@@ -15,14 +15,12 @@ use crate::domain::{
 };
 use crate::gate::GateError;
 
-/// The requested operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum Asked {
     Consume,
     Reserve,
 }
 
-/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DecisionOutcome {
     Allowed,
@@ -47,7 +45,6 @@ const OUTCOMES: [(DecisionOutcome, &str); 5] = [
 const LEVELS: usize = 256;
 const MODES: [&str; 2] = ["enforce", "shadow"];
 
-/// The counters of one gate.
 pub(in crate::gate) struct DecisionMetrics {
     decisions: Box<[OnceLock<Counter>]>,
     seconds: [Histogram; ASKED.len()],
@@ -65,8 +62,7 @@ pub(in crate::gate) enum Settlement {
 }
 
 impl DecisionMetrics {
-    /// Counts a decision and records its duration. `of` returns the level of an allowed request, and whether it was
-    /// degraded.
+    /// Counts a decision and its duration. `of` returns the level of an allowed request, and whether it was degraded.
     pub(in crate::gate) fn decided<A>(
         &self,
         (asked, mode, started): (Asked, Mode, Instant),

@@ -58,29 +58,28 @@ impl GateError {
         matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })
     }
 
-    /// Returns true if the request is wrong in every mode of the rollout.
+    /// The request is wrong in every mode of the rollout.
     pub(in crate::gate) const fn is_callers_fault(&self) -> bool {
         matches!(self, Self::Invalid(_) | Self::Mismatch(_))
     }
 
-    /// Returns the error for a missing answer from Postgres.
+    /// Postgres did not answer in time.
     pub(in crate::gate) fn slow() -> Self {
         Self::unavailable("Postgres does not answer")
     }
 
-    /// Returns an error to retry after a second.
+    /// A retry after a second may succeed.
     pub(in crate::gate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: Duration::from_secs(1) }
     }
 
-    /// Returns the error for a full usage stream: Postgres has been unavailable for so long that Redis stores the
-    /// maximum number of charges.
+    /// Postgres has been unavailable for so long that Redis stores as many charges as it may.
     pub(in crate::gate) fn shed() -> Self {
         Self::Unavailable { reason: "too many charges wait for Postgres".into(), retry_after: Duration::from_secs(5) }
     }
 }
 
-/// Returns the error for a status that `operation` never has. It is unknown whether the operation ran.
+/// The script returned a status that this operation never has. It is unknown whether the operation ran.
 pub(in crate::gate) fn unexpected(operation: &str, status: ReplyStatus) -> GateError {
     GateError::Indeterminate { reason: format!("unexpected answer to {operation}: {status:?}") }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `message` | consume; reserve, extend, commit, release; reservation ids and idempotency, which make requests safe to repeat |
+//! | `message` | consume; reserve, extend, commit, release; what makes them safe to repeat: ids and idempotency |
 //! | `quota`, `levels` | reads a quota; changes a level, by an administrator or by billing |
 //! | `call_path` | one operation: Redis, and Postgres for users whom Redis does not know, many in one query |
 //! | `rollout` | for which users the gate decides while a product switches over |
@@ -103,8 +103,8 @@ struct Inner {
 }
 
 impl Gate {
-    /// Starts a gate. It does not access Redis or Postgres yet. Partitions are opened when they are first needed, or
-    /// all of them by [`open_partitions`](Self::open_partitions).
+    /// Starts a gate, without access to Redis or Postgres. Partitions are opened when they are first needed, or all of
+    /// them by [`open_partitions`](Self::open_partitions).
     ///
     /// # Panics
     /// If called outside a tokio runtime.
@@ -131,8 +131,7 @@ impl Gate {
         }))
     }
 
-    /// Learns the generation of every partition, and opens those that are not open, so that the first messages need not
-    /// wait.
+    /// Reads the generation of every partition, or opens it, so that the first messages need not wait.
     ///
     /// # Errors
     /// If Redis or Postgres is unavailable.

@@ -67,7 +67,6 @@ enum Cause {
     Lost,
 }
 
-/// Why an attempt ended early.
 enum AttemptError {
     /// A condition did not hold: another opener is working on it.
     Overtaken,
@@ -115,8 +114,7 @@ impl Inner {
         Ok(self.batcher.generations().get(partition))
     }
 
-    /// Replaces `generation` by a later one after an operation was STALE in it, unless only the connection was
-    /// outdated.
+    /// Replaces `generation` after an operation was STALE in it, unless only the connection was outdated.
     pub(in crate::gate) async fn recover_from_stale(
         self: &Arc<Self>,
         partition: Partition,
@@ -174,7 +172,7 @@ impl Inner {
                 return Ok(());
             }
             let lock = step(self.postgres.try_lock_partition(number)).await?;
-            // The lock indicates that another process has been opening the partition since then.
+            // The lock indicates that another process has been opening it since then.
             let since = elsewhere.filter(|(of, _)| *of == generation).map(|(_, since)| since);
             if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
                 match self.open(partition, generation).await {
@@ -204,8 +202,7 @@ impl Inner {
         // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
         // partition from gates that are connected to its successor.
         self.redis.try_write(partition).await?;
-        // Read before the row is marked: an opener that sleeps in between then closes nothing that another one has
-        // opened.
+        // Read before the row is marked: then an opener that sleeps in between closes nothing that another has opened.
         let fence = self.redis.fence(partition).await?;
         overtaken_unless(step(self.postgres.begin_opening(number, generation, self.now())).await?)?;
         overtaken_unless(self.redis.close(partition, fence.as_ref()).await?)?;

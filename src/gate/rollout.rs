@@ -73,7 +73,7 @@ impl Gate {
         Decision::Passed(Passed::Out)
     }
 
-    /// Applies the mode to a decision: in shadow mode, a denial or an error passes, except for an invalid request.
+    /// In shadow mode, passes what is not allowed, except an invalid request.
     pub(in crate::gate) fn under<A>(
         &self,
         mode: Mode,

@@ -11,10 +11,10 @@ use quota_gate::{
     gate::Gate,
 };
 
-/// Longer than any answer.
+/// Longer than any answer takes.
 const LIFETIME_MAX: Duration = Duration::from_hours(1);
 
-/// Puts the gate before a service. See the [module](super).
+/// Puts the gate before a service. See the [crate documentation](crate).
 #[derive(Debug, Clone)]
 pub struct QuotaLayer<A, R> {
     pub(super) gate: Gate,
@@ -31,7 +31,8 @@ where
     A: Fn(&Parts) -> Result<Ask, Response> + Clone,
     R: Fn(Refusal) -> Response + Clone,
 {
-    /// `ask` says who sends a request and what it costs, or answers it; `refuse` answers what is not let through.
+    /// Creates a layer. `ask` returns the sender and the cost of a request, or answers it; `refuse` answers refused
+    /// requests.
     pub fn new(gate: Gate, ask: A, refuse: R) -> Self {
         Self {
             gate,
@@ -44,25 +45,25 @@ where
         }
     }
 
-    /// How long a hold lives between two extensions, and after its process was killed.
+    /// Sets how long a hold lives between two extensions, and after its process was killed.
     #[must_use]
     pub fn ttl(self, ttl: Ttl) -> Self {
         Self { ttl, ..self }
     }
 
-    /// A hold is extended no longer than this, whatever its answer does; by default an hour. After that it expires.
+    /// Sets how long a hold is extended at most, whatever its answer does; by default an hour. After that it expires.
     #[must_use]
     pub fn lifetime_max(self, lifetime_max: Duration) -> Self {
         Self { lifetime_max, ..self }
     }
 
-    /// What a message costs whose client has gone.
+    /// Sets the cost of a message whose client has disconnected.
     #[must_use]
     pub fn client_gone(self, client_gone: ClientGone) -> Self {
         Self { client_gone, ..self }
     }
 
-    /// The settlements of all services of this layer.
+    /// Returns the settlements of all services of this layer.
     #[must_use]
     pub fn settlements(&self) -> Settlements {
         self.settlements.clone()

@@ -40,8 +40,7 @@ impl Inner {
         }
     }
 
-    /// Runs an operation without a retry after STALE. With `generation`, which must have been read from Postgres, it
-    /// runs only in that generation and is STALE afterwards.
+    /// Runs an operation without a retry after STALE. A given `generation` must come from Postgres; later, it is STALE.
     pub(in crate::gate) async fn call_in(
         &self,
         generation: Option<u32>,
@@ -68,7 +67,6 @@ impl Inner {
         answer.ok_or_else(|| RedisError::NotExecuted(format!("user {user} is missing after a seed")))
     }
 
-    /// Returns the numbers of an answer as a quota.
     pub(in crate::gate) fn quota_of(user: &UserId, answer: &Answer) -> Quota {
         let record = &answer.record;
         Quota {

@@ -1,9 +1,8 @@
 //! Loads users who are not in Redis from Postgres.
 //!
-//! Each partition has a queue. One query loads the waiting users, each once, no matter how many requests wait for them:
-//! when a million users arrive at the same time after a loss, Postgres gets thousands of queries, not millions. While
-//! Postgres is unavailable no request waits: the breaker refuses immediately, so that requests that need Postgres take
-//! no permits from requests that do not.
+//! Each partition has a queue. One query loads the users in it, each once however many requests wait: when a million
+//! users arrive together after a loss, Postgres gets thousands of queries, not millions. While Postgres is unavailable
+//! no request waits: the breaker refuses, so requests that need Postgres take no permits from the others.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,8 +37,8 @@ const USERS_PER_QUERY_MAX: usize = 512;
 /// Time limit for one query. A server that hangs does not end the query.
 const LOAD_MAX: Duration = Duration::from_secs(3);
 
-/// Maximum requests that wait for one partition. When the queue is full, users arrive faster than the gate loads them,
-/// and further requests are refused.
+/// Maximum requests that wait for one partition. Beyond it, users arrive faster than the gate loads them, and are
+/// refused.
 const QUEUE_LENGTH_MAX: usize = 8_192;
 
 /// Loads users. Cheap to clone.
@@ -189,7 +188,7 @@ impl Worker {
             day,
             used_today: row.used_today,
         };
-        // Each user gets the generation of the same snapshot as the row.
+        // Each row has the generation of its snapshot.
         let seeds = |loaded: Loaded| {
             let generation = loaded.generation;
             loaded.rows.into_iter().map(move |row| (row.user.clone(), LoadedUser { generation, seed: seed(&row) }))
@@ -211,7 +210,7 @@ pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
 
 fn reply_all(jobs: Option<Vec<Job>>, outcome: &Result<LoadedUser, RedisError>) {
     for job in jobs.into_iter().flatten() {
-        // A caller that has gone away needs no answer.
+        // A caller that has gone needs no answer.
         let _ = job.reply.send(outcome.clone());
     }
 }

@@ -1,7 +1,7 @@
 //! Changes a user's level, first in Postgres, then in Redis.
 //!
-//! A change that fails in Redis is retried until it succeeds. If this gate stops before that, the level sync of any
-//! other gate sends it (`jobs/level_sync.rs`).
+//! Redis is retried until it succeeds. If this gate stops first, the level sync of any other continues
+//! (`jobs/level_sync.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,12 +22,12 @@ use crate::{
     },
 };
 
-/// Pause between two attempts to update Redis, at first and at most.
+/// Pause between two attempts to update Redis.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Gate {
-    /// Gives a user another level: a higher one immediately, a lower one at the next period, or immediately on request.
+    /// Changes a user's level: upgrades immediately, downgrades at the next period, or immediately on request.
     ///
     /// If this returns an error after Postgres has stored the change, Redis is still updated in the background.
     ///
@@ -124,7 +124,7 @@ impl Inner {
             match answer {
                 Ok(answer) if answer.status == ReplyStatus::Ok => {
                     if let Err(error) = self.postgres.note_told(user, row.level_version).await {
-                        tracing::warn!(%user, %error, "a synced level could not be recorded; it will be sent to Redis once more");
+                        tracing::warn!(%user, %error, "a synced level was not recorded; Redis will get it again");
                     }
                     return Ok(answer);
                 }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Gate {
-    /// Gives the user the highest level that is paid for, or the lowest of all if none is: a higher level immediately,
-    /// a lower one at the next period. Returns true if this event changed something.
+    /// Gives the user the highest level that is paid for, or the lowest if none is. Upgrades apply immediately,
+    /// downgrades at the next period. Returns true if this event changed something.
     ///
     /// # Errors
     /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres or Redis is

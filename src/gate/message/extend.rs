@@ -26,9 +26,9 @@ impl Gate {
                 let reservation = Reservation { expires_at: answer.expires_at, ..reservation };
                 Ok(Reserved { reservation, quota, replayed: false, degraded: false })
             }
-            ReplyStatus::Expired => Err(GateError::ReservationExpired(
-                "it no longer holds AP; what was generated can still be committed",
-            )),
+            ReplyStatus::Expired => {
+                Err(GateError::ReservationExpired("it no longer holds AP; what was generated can still be committed"))
+            }
             ReplyStatus::Settled => Err(GateError::AlreadySettled("it was committed or released")),
             other => Err(unexpected("extend", other)),
         }

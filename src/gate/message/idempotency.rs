@@ -31,7 +31,7 @@ pub(in crate::gate) enum Earlier {
 }
 
 impl Inner {
-    /// Returns how Redis stores the answer to a request. `parts` are all values that identify the request.
+    /// Returns how to store the answer to a request. `parts` are all values that identify it.
     pub(in crate::gate) fn idempotency(&self, key: IdempotencyKey, route: &str, parts: &[&[u8]]) -> Idempotency {
         let mut fingerprint = [0; 16];
         fingerprint.copy_from_slice(&digest(route, parts)[..16]);

@@ -33,7 +33,7 @@ pub(in crate::gate) enum Settling {
 
 impl Inner {
     /// Runs the commit or release that `operation` creates; its argument is true if Postgres has confirmed the hold.
-    /// `accepted_at` is when Postgres accepted the settlement, if it did.
+    /// `accepted_at`: when Postgres accepted it, if it did.
     pub(in crate::gate) async fn settle(
         self: &Arc<Self>,
         reservation: &Reservation,
@@ -103,7 +103,7 @@ impl Inner {
                 return Ok(());
             }
         }
-        let reason = format!("usage of partition {partition} is not in Postgres yet, so this hold may have been charged already");
+        let reason = format!("usage of partition {partition} is not in Postgres yet and may contain this charge");
         Err(GateError::unavailable(reason))
     }
 }

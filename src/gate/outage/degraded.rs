@@ -73,8 +73,8 @@ impl Gate {
         }
     }
 
-    /// Returns a user's quota by Postgres and the inbox if it covers the message, else a denial; none if Postgres is
-    /// unavailable too.
+    /// The quota by Postgres and the inbox if it covers the message, else the denial. None if Postgres is unavailable
+    /// too.
     async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
         let gate = &self.0;
         // Creates the row of a new user.

@@ -1,8 +1,7 @@
 //! The inbox: Postgres accepts settlements while Redis is unavailable; they are applied once Redis is back.
 //!
-//! An item may be applied repeatedly, by any gate, after any crash. Redis remembers a settlement by its hold, and the
-//! log remembers a charge. A message that was allowed meanwhile carries an Idempotency-Key, its client's or one made of
-//! its own id.
+//! An item may be applied repeatedly, by any gate, after any crash. Redis remembers a settlement by its hold, the log a
+//! charge; a degraded message carries an Idempotency-Key, its client's or one made of its own id.
 
 use crate::gate::{Commit, Consume, Gate, GateError, ReservationSigner, message::commit::OTHER_COST};
 use crate::{
@@ -24,8 +23,7 @@ pub enum Applied {
 }
 
 impl Gate {
-    /// Accepts a settlement that could not be made now. If it cannot be accepted either, returns `failed`, the error of
-    /// the attempt.
+    /// Accepts a settlement that could not be made now. If that fails too, returns `failed`, the error of the attempt.
     pub(in crate::gate) async fn accept_settlement(
         &self,
         kind: InboxKind,
@@ -90,8 +88,7 @@ impl Gate {
         match outcome {
             Err(error) if error.is_transient() => Err(error),
             Ok(done) => Ok(Applied::Done(done)),
-            // The hold was settled differently before this item was accepted, or in between: the first settlement
-            // counts.
+            // It was settled differently before this item was accepted, or in between: the first settlement counts.
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }
     }
