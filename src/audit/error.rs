@@ -18,7 +18,7 @@ pub enum AuditError {
     /// A partition did not open.
     #[error("partition {0} is not open: no gate is running, or it is being opened")]
     Closed(Partition),
-    /// Two repairs would count the same difference twice.
+    /// Another repair is running. Two would count a difference twice.
     #[error("another repair is running: wait until it has ended, then verify again")]
     Repairing,
     /// A partition could not be reopened.

@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{partition::Partition, user_id::UserId};
 
 impl Verifier {
-    /// Finds usage in records of users without a row that is not in the journal after the watermark either.
+    /// Finds records of users without a row whose usage is not in the journal after the watermark either.
     pub(super) async fn orphan_records(&self, partition: Partition) -> Result<Vec<RecordDifference>, AuditError> {
         // A scan may return a record twice.
         let mut found: BTreeMap<UserId, RecordDifference> = BTreeMap::new();

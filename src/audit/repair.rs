@@ -129,8 +129,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// Logs charges that Redis has counted and Postgres does not know: those of the record's period and those of
-    /// earlier ones.
+    /// Logs charges that Redis has and Postgres lacks: those of the record's period, and those of earlier ones.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
         let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);

@@ -1,4 +1,4 @@
-//! Replays dead letters, which Postgres refused, after the cause is fixed.
+//! Replays what Postgres refused (dead letters) after the cause is fixed.
 //!
 //! Adds an event to the log and the totals if it is missing there, then deletes its letter. Reads unreadable entries
 //! again: a newer program may understand them.

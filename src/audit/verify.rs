@@ -26,8 +26,7 @@ use super::error::AuditError;
 
 /// Rows compared at a time.
 const PAGE_ROWS: u32 = 1_000;
-/// Attempts to read a partition before this is an error. A flush or an opening between the two reads makes an attempt
-/// fail.
+/// Attempts to read a partition that is flushed or opened between the two reads, before this is an error.
 const LOOKS: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -70,10 +69,10 @@ pub struct RecordDifference {
     pub user: UserId,
     /// Period of the record.
     pub period: Period,
-    /// AP used in that period, by the record and by Postgres plus unflushed events. Equal if the row is ahead, or if a
+    /// AP used in that period, by the record and by Postgres plus unflushed events. Equal if the row is ahead, or a
     /// record of an older generation is behind.
     pub used: (u64, u64),
-    /// AP used ever, in the same order.
+    /// AP used in total, in the same order.
     pub total_used: (u64, u64),
     /// AP of this user that Postgres refused.
     pub dead_letters: u64,
@@ -250,7 +249,6 @@ impl Verifier {
 
 /// The journal after the watermark.
 pub(super) struct Tail<'a> {
-    /// AP per user and period.
     ap: HashMap<&'a UserId, HashMap<Period, u64>>,
     /// Whether there are unreadable entries, which will become dead letters.
     unreadable: bool,

@@ -31,7 +31,7 @@ pub enum GateError {
     /// The gate cannot decide now. Nothing was charged; retry after a moment.
     #[error("the quota cannot be checked now: {reason}")]
     Unavailable {
-        /// What is missing.
+        /// What is unavailable.
         reason: String,
         /// Time to wait before a retry.
         retry_after: Duration,
@@ -39,7 +39,7 @@ pub enum GateError {
     /// Redis is unavailable or refuses to work. Nothing was charged; retry after a moment.
     #[error("the quota cannot be checked now: {reason}")]
     RedisAway {
-        /// The error that showed this.
+        /// How Redis failed.
         reason: String,
     },
     /// The answer was lost: the operation may or may not have run. Only a request with an Idempotency-Key, a commit or
@@ -52,7 +52,7 @@ pub enum GateError {
 }
 
 impl GateError {
-    /// Returns true if the request was not refused, but could not be served. A retry, where it is safe, may help.
+    /// The request was not refused, but could not be served. A retry, where it is safe, may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })

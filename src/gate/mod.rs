@@ -103,8 +103,8 @@ struct Inner {
 }
 
 impl Gate {
-    /// Starts a gate, without access to Redis or Postgres. Partitions are opened when they are first needed, or all of
-    /// them by [`open_partitions`](Self::open_partitions).
+    /// Starts a gate. It does not access the stores yet: partitions open when they are first needed, or all of them by
+    /// [`open_partitions`](Self::open_partitions).
     ///
     /// # Panics
     /// If called outside a tokio runtime.

@@ -3,8 +3,8 @@
 //! g is the generation in Postgres.
 //!
 //! 0. Postgres: mark the row as *opening*, where generation = g. From here on every flusher's compare-and-swap fails.
-//! 1. Redis: close, that is, delete the fence if it is still the one that was read before step 0. From here on every
-//!    operation is STALE.
+//! 1. Redis: close, that is, delete the fence if it is still the one read before step 0. From here on every operation
+//!    is STALE.
 //! 2. Read every stream of the partition to its end, in parts.
 //! 3. Postgres, for each part, only where generation = g and opening: insert the missing events, and add only those to
 //!    the totals.
@@ -44,7 +44,7 @@ use crate::{
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Time limit for one step, or one part of a drain. A store that hangs does not end it.
+/// Time limit for one step, or one part of a drain. A store that hangs does not end the step.
 const STEP_MAX: Duration = Duration::from_secs(15);
 /// Time limit for attempts whose conditions did not hold. A caller that still gets STALE begins again.
 const ATTEMPTS_MAX: Duration = Duration::from_secs(30);
@@ -172,7 +172,7 @@ impl Inner {
                 return Ok(());
             }
             let lock = step(self.postgres.try_lock_partition(number)).await?;
-            // The lock indicates that another process has been opening it since then.
+            // Since then, according to the lock, another process has been opening the partition.
             let since = elsewhere.filter(|(of, _)| *of == generation).map(|(_, since)| since);
             if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
                 match self.open(partition, generation).await {

@@ -73,7 +73,7 @@ impl Gate {
         Decision::Passed(Passed::Out)
     }
 
-    /// In shadow mode, passes what is not allowed, except an invalid request.
+    /// In shadow mode, passes denied and undecided messages. An invalid request still fails.
     pub(in crate::gate) fn under<A>(
         &self,
         mode: Mode,

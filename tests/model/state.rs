@@ -1,4 +1,4 @@
-//! The state of the model: Redis, Postgres, gates, flushers and openers at one moment, and the steps that need no
+//! The state of the model at one moment: Redis, Postgres, gates, flushers, openers; and the steps that need no
 //! `Protocol`.
 
 type Id = u8;

@@ -40,7 +40,8 @@ impl Inner {
         }
     }
 
-    /// Runs an operation without a retry after STALE. A given `generation` must come from Postgres; later, it is STALE.
+    /// Runs an operation without a retry after STALE. If a `generation` is given, which must come from Postgres, the
+    /// operation is STALE in any other.
     pub(in crate::gate) async fn call_in(
         &self,
         generation: Option<u32>,

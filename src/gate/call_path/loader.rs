@@ -1,6 +1,6 @@
-//! Loads users who are not in Redis from Postgres.
+//! Loads users from Postgres if Redis does not know them.
 //!
-//! Each partition has a queue. One query loads the users in it, each once however many requests wait: when a million
+//! Each partition has a queue. One query loads the users in it, each once, however many requests wait: when a million
 //! users arrive together after a loss, Postgres gets thousands of queries, not millions. While Postgres is unavailable
 //! no request waits: the breaker refuses, so requests that need Postgres take no permits from the others.
 
@@ -37,8 +37,7 @@ const USERS_PER_QUERY_MAX: usize = 512;
 /// Time limit for one query. A server that hangs does not end the query.
 const LOAD_MAX: Duration = Duration::from_secs(3);
 
-/// Maximum requests that wait for one partition. Beyond it, users arrive faster than the gate loads them, and are
-/// refused.
+/// Maximum requests that wait for one partition. Beyond it users arrive faster than they are loaded: the gate refuses.
 const QUEUE_LENGTH_MAX: usize = 8_192;
 
 /// Loads users. Cheap to clone.

@@ -1,6 +1,6 @@
 //! Changes a user's level, first in Postgres, then in Redis.
 //!
-//! Redis is retried until it succeeds. If this gate stops first, the level sync of any other continues
+//! Redis is retried until it succeeds. If this gate stops first, the level sync of any other gate continues
 //! (`jobs/level_sync.rs`).
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Gate {
-    /// Changes a user's level: upgrades immediately, downgrades at the next period, or immediately on request.
+    /// Changes a user's level: upgrades immediately, downgrades at the next period (immediately if requested).
     ///
     /// If this returns an error after Postgres has stored the change, Redis is still updated in the background.
     ///

@@ -1,8 +1,8 @@
 //! Idempotency: recognizes a repeated request.
 //!
 //! Redis stores the first answer. If Redis loses data, it loses the answers too, but flushed charges are in Postgres.
-//! The id of a consume with a key is derived from the key. So after a partition was reopened, the gate looks the charge
-//! up in Postgres, for as long as keys are remembered. An installation that has never lost data never does this.
+//! The id of a consume with a key is derived from the key, so the gate can look the charge up there. It does so after a
+//! partition was reopened, for as long as keys are remembered; without a loss, never.
 
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};

@@ -59,7 +59,7 @@ impl Gate {
         let noted = gate.postgres.note_release(user, (hold, live.ap), author, gate.now()).await?;
         let released = self.release_now(&reservation).await?;
         if let Err(error) = noted.made().await {
-            tracing::error!(%error, %user, %hold, by = author.by, "a hold was released, but who requested it could not be recorded");
+            tracing::error!(%error, %user, %hold, by = author.by, "a hold was released, but its author was not recorded");
         }
         Ok(released)
     }

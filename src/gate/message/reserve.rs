@@ -15,8 +15,7 @@ use crate::{
 };
 
 impl Gate {
-    /// Holds AP for a message if the user's quota covers it. A hold that is not settled in time is given back
-    /// automatically.
+    /// Holds AP for a message if the user's quota covers it. If the hold is not settled in time, its AP is given back.
     ///
     /// # Errors
     /// [`GateError::TooManyHolds`], or [`GateError::Mismatch`] if the Idempotency-Key was used for another request;
@@ -44,8 +43,7 @@ impl Gate {
             let (ap, ttl) = (ap.get().to_be_bytes(), ttl.ms().to_be_bytes());
             gate.idempotency(key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
         });
-        // Not derived from the key: a key that is used again after it was forgotten makes another hold, with its own
-        // settlement.
+        // Not derived from the key: a forgotten key that is used again makes another hold, with its own settlement.
         let operation = Operation::Reserve { cost: ap, ttl, hold: gate.new_id(), idempotency };
         let answer = gate.call(&user, operation).await?;
         let quota = Inner::quota_of(&user, &answer);

@@ -74,9 +74,8 @@ impl Inner {
         if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
             self.see_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
         }
-        // A commit follows its hold, and no hold lives longer than a few hours of extensions. A day to either side
-        // limits the search to the log's partitions of those days. An accepted commit is charged whenever Redis is
-        // back.
+        // A commit follows its hold, and extensions keep a hold alive for a few hours at most. A day to either side
+        // limits the search to those days of the log. An accepted commit is charged whenever Redis is back.
         let around = SETTLE_WINDOW + TimeDelta::days(1);
         let (from, to) = (reservation.expires_at - around, reservation.expires_at + around);
         let to = to.max(self.now() + SKEW_MAX);

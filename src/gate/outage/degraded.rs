@@ -1,8 +1,8 @@
 //! Decisions without Redis, if the operator allows them: made from Postgres and marked `degraded`.
 //!
-//! They are not exact: Postgres lacks what is not flushed, and two gates may decide concurrently. But they are never
-//! free of charge: each message goes into the inbox and is charged when Redis is back; what the quota does not cover
-//! then is overage. A user whose quota is exhausted in Postgres is denied, because Postgres never counts too much.
+//! They are not exact: Postgres lacks what is not flushed, and two gates may decide concurrently. But each message goes
+//! into the inbox and is charged when Redis is back, as overage where the quota does not cover it then. A user whose
+//! quota is exhausted in Postgres is denied: Postgres never counts too much.
 
 use uuid::Uuid;
 
@@ -73,8 +73,7 @@ impl Gate {
         }
     }
 
-    /// The quota by Postgres and the inbox if it covers the message, else the denial. None if Postgres is unavailable
-    /// too.
+    /// The quota by Postgres and the inbox, or a denial if it does not cover the message. None without Postgres.
     async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
         let gate = &self.0;
         // Creates the row of a new user.
