@@ -144,11 +144,7 @@ mod tests {
     fn an_id_signed_with_another_secret_is_refused() {
         let id = ReservationSigner::new(&[1; 32]).unwrap().sign(&reservation());
         assert_eq!(ReservationSigner::new(&[2; 32]).unwrap().read(&id), None);
-        assert_eq!(
-            ReservationSigner::read_verified(&id),
-            Some(reservation()),
-            "an id that was verified before can be read"
-        );
+        assert_eq!(ReservationSigner::read_verified(&id), Some(reservation()), "a verified id can be read");
         assert!(ReservationSigner::new(&[1; 31]).is_err());
     }
 }
