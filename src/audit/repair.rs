@@ -17,15 +17,13 @@ use super::{
 use crate::{
     domain::{
         ap::Ap,
-        calendar::{Calendar, Period},
-        clock::Clock,
+        calendar::Period,
         level::Levels,
         partition::Partition,
         usage::{Tokens, UsageEvent, UsageKind},
         user_id::{SessionId, UserId},
     },
     gate::Gate,
-    store::postgres::Postgres,
 };
 
 /// Session of an adjustment.
@@ -34,16 +32,8 @@ const SESSION: &str = "verify --repair";
 /// Makes the stores agree.
 #[derive(Debug, Clone)]
 pub struct Repairer {
-    /// Finds the differences.
-    pub verifier: Verifier,
-    /// Opens partitions.
-    pub gate: Gate,
-    /// Stores adjustments.
-    pub postgres: Postgres,
-    /// Calendar of periods.
-    pub calendar: Calendar,
-    /// Clock of this machine.
-    pub clock: Clock,
+    verifier: Verifier,
+    gate: Gate,
 }
 
 /// What a repair did.
@@ -62,42 +52,48 @@ pub struct Repaired {
 }
 
 impl Repairer {
+    /// Creates a repairer for this gate's installation.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { verifier: Verifier::new(gate), gate: gate.clone() }
+    }
+
     /// Repairs Postgres against itself, then Redis against Postgres. One repair runs at a time.
     ///
     /// # Errors
     /// If a store is unavailable, or another repair is running. What was repaired stays repaired; verify again to see.
     pub async fn repair(&self) -> Result<Repaired, AuditError> {
-        let lock = self.postgres.try_lock_repairs().await?;
+        let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
         let mut repaired = Repaired::default();
         self.repair_totals(&mut repaired).await?;
-        repaired.usage = self.postgres.repair_usage().await?;
+        repaired.usage = self.gate.postgres().repair_usage().await?;
         self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
         Ok(repaired)
     }
 
     async fn repair_totals(&self, repaired: &mut Repaired) -> Result<(), AuditError> {
-        let levels = self.postgres.all_levels().await?;
+        let levels = self.gate.postgres().all_levels().await?;
         let mut raised: BTreeSet<String> = BTreeSet::new();
-        for drift in self.postgres.drift().await? {
+        for drift in self.gate.postgres().drift().await? {
             let Some(period) = drift.period else { continue };
             if drift.logged > drift.total {
                 let (Ok(user), Some(of)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
                 let ap = drift.logged.abs_diff(drift.total);
                 let event = self.adjustment(&user, of, ap, &levels);
-                self.postgres.raise_period(&event, &levels, self.calendar, self.clock.now()).await?;
+                self.gate.postgres().raise_period(&event, &levels, self.gate.calendar(), self.gate.now()).await?;
                 raised.insert(drift.user);
             } else {
                 // Rows are missing in the log. People see the log, so it is completed; the totals stay.
                 let ap = u32::try_from(drift.total - drift.logged).unwrap_or(u32::MAX);
-                self.postgres.log_adjustment(&drift.user, period, ap, SESSION, self.clock.now()).await?;
+                self.gate.postgres().log_adjustment(&drift.user, period, ap, SESSION, self.gate.now()).await?;
                 repaired.adjustments += 1;
             }
         }
         // Only now, because a completed log has a higher sum.
-        for drift in self.postgres.drift().await? {
+        for drift in self.gate.postgres().drift().await? {
             if drift.period.is_none() && drift.logged > drift.total {
-                self.postgres.raise_total(&drift.user, drift.logged - drift.total, self.clock.now()).await?;
+                self.gate.postgres().raise_total(&drift.user, drift.logged - drift.total, self.gate.now()).await?;
                 raised.insert(drift.user);
             }
         }
@@ -106,7 +102,7 @@ impl Repairer {
     }
 
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
-        let levels = self.postgres.all_levels().await?;
+        let levels = self.gate.postgres().all_levels().await?;
         // No period explains the drift that is left.
         repaired.left += verdict.drift.len() as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
@@ -139,7 +135,7 @@ impl Repairer {
                 continue;
             }
             let event = self.adjustment(&found.user, period, ap, levels);
-            self.postgres.adjust(&event, levels, self.calendar, self.clock.now()).await?;
+            self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
             added += 1;
         }
         Ok(added)
@@ -157,7 +153,7 @@ impl Repairer {
             tokens: Tokens::ZERO,
             model: None,
             kind: UsageKind::Adjustment,
-            at: self.clock.now(),
+            at: self.gate.now(),
         }
     }
 }

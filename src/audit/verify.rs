@@ -16,6 +16,7 @@ use crate::{
         partition::{Partition, Partitions},
         user_id::UserId,
     },
+    gate::Gate,
     store::{
         postgres::{Drift, Postgres, QuotaRow, UsageDrift},
         redis::{Record, Redis, View},
@@ -134,6 +135,12 @@ impl RecordDifference {
 }
 
 impl Verifier {
+    /// Creates a verifier for this gate's installation.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { redis: gate.redis().clone(), postgres: gate.postgres().clone(), partitions: gate.partitions() }
+    }
+
     /// Compares every user.
     ///
     /// # Errors

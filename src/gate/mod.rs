@@ -45,8 +45,9 @@ use crate::{
         partition::{Partition, Partitions},
     },
     store::{
+        SharedLevels,
         postgres::{Postgres, PostgresError},
-        redis::{Batcher, BatcherOptions, Redis, RedisError, Script},
+        redis::{Batcher, BatcherOptions, Generations, Redis, RedisError, Script},
     },
 };
 
@@ -58,6 +59,7 @@ pub struct Gate(Arc<Inner>);
 
 /// The parts of a gate.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct GateParts {
     /// Store of records and the journal.
     pub redis: Redis,
@@ -88,6 +90,8 @@ pub struct GateParts {
 struct Inner {
     redis: Redis,
     postgres: Postgres,
+    levels: SharedLevels,
+    generations: Generations,
     batcher: Batcher,
     loader: Loader,
     openings: Openings,
@@ -103,22 +107,27 @@ struct Inner {
 }
 
 impl Gate {
-    /// Starts a gate. It does not access the stores yet: partitions open when they are first needed, or all of them by
-    /// [`open_partitions`](Self::open_partitions).
+    /// Starts a gate without its jobs, for tests and benchmarks that run single steps. Applications use
+    /// [`Runtime::start`](crate::runtime::Runtime::start).
     ///
     /// # Panics
     /// If called outside a tokio runtime.
     #[must_use]
+    #[doc(hidden)]
     pub fn start(parts: GateParts) -> Self {
         let GateParts { redis, script, postgres, partitions, calendar, clock, levels, signer, .. } = parts;
-        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar, levels), &parts.batcher);
-        let loader = Loader::start(&postgres, partitions, &clock, calendar, batcher.levels_cell());
+        let (levels, generations) = (SharedLevels::new(levels), Generations::unknown(partitions));
+        let shared = (&levels, &generations);
+        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), shared, &parts.batcher);
+        let loader = Loader::start(&postgres, partitions, &clock, calendar, &levels);
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
             switch: Switch::default(),
             decision_metrics: DecisionMetrics::default(),
             redis,
             postgres,
+            levels,
+            generations,
             batcher,
             loader,
             partitions,
@@ -151,12 +160,12 @@ impl Gate {
     /// Returns the membership levels.
     #[must_use]
     pub fn levels(&self) -> Levels {
-        self.0.batcher.levels()
+        self.0.levels.get()
     }
 
     /// Sets changed quotas. They apply from each user's next period.
     pub fn set_levels(&self, levels: Levels) {
-        self.0.batcher.set_levels(levels);
+        self.0.levels.set(levels);
     }
 
     /// Returns months and days in the product's time zone.
@@ -174,7 +183,25 @@ impl Gate {
     /// Returns the last generation of a partition that this gate has learned; 0 if none.
     #[must_use]
     pub fn generation(&self, partition: Partition) -> u32 {
-        self.0.batcher.generations().get(partition)
+        self.0.generations.get(partition)
+    }
+
+    /// Returns the store of records and the journal.
+    #[must_use]
+    pub fn redis(&self) -> &Redis {
+        &self.0.redis
+    }
+
+    /// Returns the durable store.
+    #[must_use]
+    pub fn postgres(&self) -> &Postgres {
+        &self.0.postgres
+    }
+
+    /// Returns the clock of this machine.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// Returns the partitions of this installation.

@@ -107,11 +107,11 @@ impl Inner {
     /// Learns the partition's generation, and opens one if none is open.
     pub(in crate::gate) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
-        self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
+        self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
         if !self.is_open(partition, watermark).await? {
             self.leave(partition, watermark.generation, Cause::Lost, Instant::now() + START_MAX).await?;
         }
-        Ok(self.batcher.generations().get(partition))
+        Ok(self.generations.get(partition))
     }
 
     /// Replaces `generation` after an operation was STALE in it, unless only the connection was outdated.
@@ -121,7 +121,7 @@ impl Inner {
         generation: u32,
         deadline: Instant,
     ) -> Result<(), GateError> {
-        if self.batcher.generations().get(partition) > generation {
+        if self.generations.get(partition) > generation {
             return Ok(());
         }
         self.leave(partition, generation, Cause::Stale, deadline).await
@@ -168,7 +168,7 @@ impl Inner {
                 && (generation > left
                     || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
             {
-                self.batcher.generations().learn(partition, generation, Some(watermark.opened_at));
+                self.generations.learn(partition, generation, Some(watermark.opened_at));
                 return Ok(());
             }
             let lock = step(self.postgres.try_lock_partition(number)).await?;
@@ -177,7 +177,7 @@ impl Inner {
             if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
                 match self.open(partition, generation).await {
                     Ok(opened) => {
-                        self.batcher.generations().learn(partition, opened, Some(self.now()));
+                        self.generations.learn(partition, opened, Some(self.now()));
                         return Ok(());
                     }
                     Err(AttemptError::Failed(error)) => return Err(error),
