@@ -116,7 +116,7 @@ impl Loader {
 
 impl Worker {
     async fn run(self: Arc<Self>) {
-        // One task reads it, and the task that replaces it after a panic.
+        // Only this task reads the queue; after a panic, its replacement does.
         let mut queue = self.queue.lock().await;
         let mut jobs = Vec::with_capacity(USERS_PER_QUERY_MAX);
         while queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
