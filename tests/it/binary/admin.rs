@@ -190,7 +190,7 @@ async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
     execute(&world.database, "update chat_quotas set monthly_used = 10, total_used = 17 where user_uuid = 'user-0007'")
         .await;
     let user = get(&gate, "users/user-0007").await;
-    assert!(user["comparison"]["drift"].as_str().unwrap().contains("Postgres misses charges"), "{user}");
+    assert!(user["comparison"]["drift"].as_str().unwrap().contains("charges are missing in Postgres"), "{user}");
     let (mut after, mut users, mut differences) = (String::new(), 0, Vec::new());
     loop {
         let after_this = if after.is_empty() { String::new() } else { format!("&after={after}") };
