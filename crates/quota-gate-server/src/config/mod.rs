@@ -179,7 +179,7 @@ fn chosen(file: Option<&Path>) -> Figment {
     file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)))
 }
 
-/// Adds the environment, which overrides them.
+/// Adds the environment, which overrides `figment`.
 fn environment(figment: Figment) -> Figment {
     figment
         .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
@@ -187,7 +187,7 @@ fn environment(figment: Figment) -> Figment {
         .merge(Env::prefixed("QUOTA_GATE__").split("__"))
 }
 
-/// Adds the environment, and the defaults for all other settings.
+/// Combines the defaults, the operator's file and the environment.
 fn everything(chosen: &Figment) -> Figment {
     environment(Figment::from(Toml::string(DEFAULTS)).merge(chosen.clone()))
 }
