@@ -181,7 +181,7 @@ async fn every_error_says_what_to_do() {
     let with = |name, value| [stores[0], stores[1], ("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0"), (name, value)];
     assert!(
         run(&["serve"], &with("X", ""))
-            .contains("auth.reservation_secret is not set: `openssl rand -hex 32` makes one")
+            .contains("auth.reservation_secret is not set: create one with `openssl rand -hex 32`")
     );
     assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__PARTITIONS", "9")).contains("set quota.partitions = 4"));
     assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is not a time zone"));

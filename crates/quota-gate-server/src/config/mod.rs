@@ -2,6 +2,7 @@
 //!
 //! Only `app` and `cli` read them. All other code takes plain values.
 
+mod options;
 mod secret;
 mod sections;
 
