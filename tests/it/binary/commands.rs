@@ -88,7 +88,7 @@ async fn import_refuses_a_file_without_its_header_line() {
     fs::write(&file, "alice,pro,5\nbob,pro,5\n").unwrap();
     let output = dev.command(&["import", file.to_str().unwrap()]);
     assert!(!output.status.success());
-    assert!(stderr(&output).contains("the first line has to be `user,level,used`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the first line must be `user,level,used`"), "{}", stderr(&output));
 }
 
 #[tokio::test]
@@ -181,10 +181,10 @@ async fn every_error_says_what_to_do() {
     let with = |name, value| [stores[0], stores[1], ("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0"), (name, value)];
     assert!(
         run(&["serve"], &with("X", ""))
-            .contains("auth.reservation_secret is not set: `openssl rand -hex 32` makes one")
+            .contains("auth.reservation_secret is not set: create one with `openssl rand -hex 32`")
     );
     assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__PARTITIONS", "9")).contains("set quota.partitions = 4"));
-    assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is no time zone"));
+    assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is not a time zone"));
     assert!(run(&["serve"], &with("QUOTA_GATE__SERVER__PORT", "1")).contains("port"));
     assert!(run(&["token", "a b"], &[("QUOTA_GATE__AUTH__JWT_SECRET", "x")]).contains("1 to 128 characters"));
     let unmigrated = format!("{}/template1", dev.text("databaseUrl").strip_suffix("/postgres").unwrap());

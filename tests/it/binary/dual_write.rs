@@ -130,7 +130,7 @@ async fn every_charge_reaches_the_old_system_once_whatever_becomes_of_it_and_of_
     assert!(agree && text.contains("4 users, 0 differ"), "{text}");
     old.0.lock().unwrap().taken.retain(|_, charge| charge["ap"] != 9);
     let (agree, text) = compare(&world, &url, &[]);
-    assert!(!agree && text.contains("user-0: the gate says 24, the old system 15"), "{text}");
+    assert!(!agree && text.contains("user-0: AP used: gate 24, old system 15"), "{text}");
 
     let file = scratch("old.csv");
     fs::write(&file, "user,used\nuser-0,24\nuser-1,10\nuser-1,5\nuser-2,15\nuser-3,15\n").unwrap();
