@@ -1,4 +1,4 @@
-//! Envoy before a chat, configured as docs/gateways.md says; and its protocol, spoken by a client of our own.
+//! Envoy in front of a chat service, configured as in docs/gateways.md; and its protocol, tested with our own client.
 
 use std::process::Command;
 
@@ -15,16 +15,16 @@ use super::{
 
 const LISTEN: (&str, &str) = ("QUOTA_GATE__ENVOY__LISTEN", "127.0.0.1:0");
 
-/// Where the gate listens for Envoy.
+/// The port on which the gate listens for Envoy.
 fn port_for_envoy(behind: &Behind) -> u16 {
     let log = behind.gate.log();
-    let line = log.lines().find(|line| line.contains("listen_for_envoy")).expect("the log says where");
+    let line = log.lines().find(|line| line.contains("listen_for_envoy")).expect("the log has the address");
     let line: Value = serde_json::from_str(line).unwrap();
     line["listen_for_envoy"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
-async fn the_documented_envoy_asks_the_gate() {
+async fn the_documented_envoy_configuration_asks_the_gate() {
     let behind = Behind::new(&[LISTEN]).await;
     let config = documented("yaml", "envoy.filters.http.ratelimit")
         .replace("port_value: 8081", &format!("port_value: {}", port_for_envoy(&behind)))
@@ -61,7 +61,7 @@ async fn the_documented_envoy_asks_the_gate() {
     assert_eq!(behind.ask(Some(&jwt("bob"))).await.status().as_u16(), 503);
 }
 
-/// The messages of the protocol, written down a second time from its proto files.
+/// The messages of the protocol, written a second time from its proto files.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Ask {
     #[prost(string, tag = "1")]
@@ -125,7 +125,7 @@ const OVER_LIMIT: i32 = 2;
 const MONTH: i32 = 5;
 
 #[tokio::test]
-async fn the_protocol_charges_and_denies_and_refuses_what_cannot_be_meant() {
+async fn the_protocol_charges_denies_and_refuses_invalid_requests() {
     let behind = Behind::new(&[LISTEN, ("QUOTA_GATE__MODELS", "{default=1, dear=30}")]).await;
     let address = format!("http://127.0.0.1:{}", port_for_envoy(&behind));
     let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
@@ -153,7 +153,7 @@ async fn the_protocol_charges_and_denies_and_refuses_what_cannot_be_meant() {
         (OVER_LIMIT, OVER_LIMIT, 40)
     );
     assert_eq!(behind.quota("bob").await, (60, 0));
-    // Not the gate's to limit.
+    // The gate does not limit requests without a user.
     assert_eq!(ask(&[&[("path", "/")]], 1, SERVICE_TOKEN).await.unwrap().overall_code, OK);
     for (descriptors, token, code) in [
         (vec![dear, dear], SERVICE_TOKEN, Code::InvalidArgument),
@@ -163,6 +163,6 @@ async fn the_protocol_charges_and_denies_and_refuses_what_cannot_be_meant() {
         assert_eq!(ask(&descriptors, 1, token).await.unwrap_err().code(), code, "{descriptors:?}");
     }
     let jwt = jwt("bob");
-    assert_eq!(ask(&[dear], 1, &jwt).await.unwrap_err().code(), Code::PermissionDenied, "a user may not");
+    assert_eq!(ask(&[dear], 1, &jwt).await.unwrap_err().code(), Code::PermissionDenied, "a user's JWT is not allowed");
     assert_eq!(behind.quota("bob").await, (60, 0));
 }
