@@ -28,7 +28,8 @@ pub(super) struct Behind {
 pub(super) struct Gateway(Child);
 
 impl Behind {
-    /// Starts a gate and a chat service, which answers with the user and commits the reservation that the gateway names.
+    /// Starts a gate and a chat service. The service answers with the user and commits the reservation that the
+    /// gateway names.
     pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
         let world = World::new().await;
         let gate = Serve::on(&world.database, &world.redis.url(), settings).await;

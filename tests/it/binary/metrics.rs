@@ -128,10 +128,8 @@ async fn each_metric_changes_when_its_cause_happens() {
     moves(&gate, shadow, async || assert_eq!(consume(&gate, "ann", 1_000).await, 200)).await;
     admin(&gate, Method::PATCH, "rollout", Some(json!({"mode": "enforce", "reason": "r"}))).await;
 
-    eventually("the events are flushed", async || {
-        value(&gate, "quota_gate_flushed_events_total", &[]).await >= Some(4.0)
-    })
-    .await;
+    eventually("events are flushed", async || value(&gate, "quota_gate_flushed_events_total", &[]).await >= Some(4.0))
+        .await;
     let mut redis = world.redis_connection().await;
     let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await.unwrap();
     eventually("users are served again", async || consume(&gate, "ann", 1).await == 200).await;

@@ -1,4 +1,4 @@
-//! The proxy: a chat through the gate, whose outcome decides its cost.
+//! The proxy: the outcome of a chat decides its cost.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use tokio::time::{Duration, timeout};
 
 use super::process::{Dev, Serve};
 
-/// Opens a user's stream: each quota with the id of its event.
+/// Opens a user's stream; yields each quota with the id of its event.
 async fn quotas(gate: &Serve, who: &str) -> impl Stream<Item = (u64, Value)> + Unpin {
     let request = gate.service(Method::GET, "/api/chat/quota/stream").header("X-User-Id", who);
     let response = request.send().await.unwrap();

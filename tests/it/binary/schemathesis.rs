@@ -12,7 +12,7 @@ use super::{
 use crate::support::{World, scratch};
 
 const TOKEN: &str = "a token for everything";
-/// Per operation, in addition to the coverage phase.
+/// Examples per operation, in addition to the coverage phase.
 const EXAMPLES: &str = "40";
 
 #[tokio::test]

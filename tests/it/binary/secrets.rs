@@ -43,7 +43,7 @@ async fn logs_metrics_and_answers_show_no_secret() {
     assert!(log.contains("alice") || log.contains("answered"), "the log is detailed");
     for (place, text) in [("the log", &log), ("dev's log", &dev_log), ("metrics", &metrics), ("answers", &answers)] {
         for secret in &secrets {
-            // `dev` prints tokens for people to copy, and says so.
+            // `dev` prints tokens for people to copy, as its output states.
             let shown =
                 place == "dev's log" && [dev.text("serviceToken"), dev.text("adminToken")].contains(&secret.as_str());
             assert!(shown || !text.contains(secret.as_str()), "{place} shows the secret {secret}");

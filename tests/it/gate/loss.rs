@@ -99,8 +99,7 @@ async fn an_older_copy_of_redis_is_detected_by_its_missing_anchor() {
 
     // The older copy is restored: same generation, a counter that is too low, a stream without the anchor.
     bring_copy_back(&mut world).await;
-    crate::support::eventually("the flusher detects the older copy", async || gate.flusher.flush_all().await.is_ok())
-        .await;
+    crate::support::eventually("the flusher detects the copy", async || gate.flusher.flush_all().await.is_ok()).await;
     assert_eq!(used(&gate, "alice").await, 60);
     gate.flush_and_verify().await;
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 3);
@@ -116,7 +115,7 @@ async fn an_older_copy_of_redis_decides_nothing_because_it_is_another_process() 
     gate.flush_and_verify().await;
 
     bring_copy_back(&mut world).await;
-    // In its record alice has used 10 of 100, and its fence and stream look right.
+    // In the older record alice has used 10 of 100, and its fence and stream look right.
     assert!(!gate.charges("alice", 41).await, "an older copy admits no message");
     assert!(gate.charges("alice", 40).await);
     gate.flush_and_verify().await;
