@@ -96,7 +96,7 @@ async fn usage_is_the_sum_of_the_messages_by_day_level_and_model() {
     execute(&world.database, "insert into chat_quota_months values ('bob', 202512, 'basic', 300, 250, 0), ('ann', 202512, 'pro', 3000, 900, 0)").await;
     let closed = get(&gate, "top-users?period=2025-12&limit=1").await;
     assert_eq!((&closed["users"][0]["userUuid"], &closed["users"][0]["monthlyUsed"]), (&json!("ann"), &json!(900)));
-    // A user who has used 99999 of 100000 AP runs out before the reset, except on the last day of the month.
+    // With 99999 of 100000 AP used, the quota runs out before the reset, except on a month's last day.
     execute(&world.database, "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, monthly_used, total_used, quota_reset_at, created_at, updated_at) \
          select 'zoe', 'free', period, 100000, 99999, 99999, quota_reset_at, now(), now() from chat_quotas where user_uuid = 'ann'").await;
     let forecast = get(&gate, "forecast").await;
@@ -186,7 +186,7 @@ async fn users_are_paged_and_a_user_shows_months_messages_and_both_stores() {
     assert_eq!((sent, &rest["next"]), ([1, 2, 3, 4, 5].map(|ap| json!(ap)).iter().collect(), &Value::Null));
     assert_eq!(rest["messages"][0]["model"], "large");
 
-    // A row that was changed by hand is reported as drift, for the user and in the drift list.
+    // A row changed by hand is reported as drift, for the user and in the list.
     execute(&world.database, "update chat_quotas set monthly_used = 10, total_used = 17 where user_uuid = 'user-0007'")
         .await;
     let user = get(&gate, "users/user-0007").await;
@@ -277,7 +277,6 @@ async fn a_change_can_be_previewed_and_is_stored_with_author_and_reason() {
         (&json!("free"), &json!("basic"))
     );
     assert!(changes["changes"][1]["effectivePeriod"].is_string());
-    // All changes, one per page.
     let (mut after, mut kinds) = (String::new(), Vec::new());
     loop {
         let page = get(&gate, &format!("changes?limit=1{after}")).await;
@@ -318,7 +317,7 @@ async fn the_status_shows_partitions_reset_runs_and_dead_letters() {
         let (status, _) = answer(gate.service(Method::GET, &format!("/api/admin/{path}"))).await;
         assert_eq!(status.as_u16(), 403, "a chat service may not see {path}");
     }
-    // While Redis is unavailable, the status shows what Postgres has.
+    // Without Redis, the status shows what Postgres has.
     world.redis.kill().await;
     let status = get(&gate, "status").await;
     assert_eq!((&status["redisAnswers"], &status["deadLetters"]), (&json!(false), &json!(1)));

@@ -1,4 +1,4 @@
-//! The alerts of `deploy/prometheus`: promtool checks and tests them, and each one fires in a real Prometheus.
+//! The alerts of `deploy/prometheus`: promtool tests them, and each one fires in a real Prometheus.
 
 use std::{fs, net::TcpListener, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -24,7 +24,6 @@ fn deployed(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names of all alerts.
 fn alerts() -> Vec<String> {
     let text = deployed("prometheus/alerts.yml");
     text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect()
@@ -48,7 +47,7 @@ fn every_alert_has_a_test_and_a_runbook_section() {
     }
 }
 
-/// Every metric that an alert or the dashboard queries is named in the gate's source.
+/// Every metric in an alert or the dashboard is in the gate's source.
 #[tokio::test]
 async fn alerts_and_dashboard_query_metrics_that_exist() {
     let sources =
@@ -83,7 +82,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts a Prometheus with the deployed rules, which fire sooner here.
+    /// Uses the deployed rules, but they fire sooner.
     fn watching(gates: &[&Serve]) -> Self {
         let dir = scratch("prometheus");
         fs::create_dir_all(&dir).unwrap();
@@ -146,7 +145,7 @@ async fn meanwhile(until: impl Future<Output = ()>, once: impl AsyncFn()) {
     }
 }
 
-/// Starts a model server that answers when notified; returns its URL.
+/// URL of a new model server that answers when notified.
 async fn model(may_answer: &Arc<Notify>) -> String {
     let may_answer = Arc::clone(may_answer);
     let answer = async move || {
@@ -162,7 +161,7 @@ async fn model(may_answer: &Arc<Notify>) -> String {
     url
 }
 
-/// Releases a hold as administrator while its answer is generated, so the answer can no longer be charged.
+/// Releases a hold while its answer is generated, so the answer can no longer be charged.
 async fn generate_and_release(gate: &Serve, may_answer: &Notify) {
     let body = json!({"model": "slow", "messages": []});
     let asked = gate.service(Method::POST, "/v1/chat/completions").header("X-User-Id", "dan").json(&body).send();
@@ -189,7 +188,7 @@ async fn each_alert_fires_for_its_cause() {
     let settings = [
         ("QUOTA_GATE__UPSTREAM__URL", upstream.as_str()),
         ("QUOTA_GATE__UPSTREAM__KEY", "key"),
-        // Without flusher and resetter, nothing is processed and each problem persists.
+        // Nothing is processed, so each problem persists.
         ("QUOTA_GATE__FLUSHER__ENABLED", "false"),
         ("QUOTA_GATE__RESETTER__ENABLED", "false"),
         ("QUOTA_GATE__SERVER__REQUESTS_IN_FLIGHT_MAX", "2"),

@@ -113,7 +113,7 @@ async fn a_quota_is_shown_to_its_user_and_to_a_service_for_that_user() {
     }
     let (_, theirs) = answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "basic-user")).await;
     assert_eq!(theirs["version"], mine["version"]);
-    // A JWT gives access to its own user only, whatever user the header names.
+    // A JWT gives access to its own user only, whatever the header names.
     let (status, body) =
         answer(dev.request(Method::GET, "/api/chat/quota").bearer_auth(&jwt).header("X-User-Id", "pro-user")).await;
     assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("FORBIDDEN")));

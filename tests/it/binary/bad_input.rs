@@ -11,7 +11,7 @@ async fn post_text(dev: &Dev, path: &str, body: impl Into<String>) -> (StatusCod
     answer(dev.service(Method::POST, path).header(header::CONTENT_TYPE, "application/json").body(body.into())).await
 }
 
-/// The version of alice's quota, which every charge changes.
+/// The version of alice's quota: every charge changes it.
 async fn state(dev: &Dev) -> Value {
     answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice")).await.1["version"].clone()
 }
@@ -100,7 +100,7 @@ async fn too_many_and_too_long_headers_are_refused() {
     }
     assert_eq!(many.send().await.unwrap().status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let long = dev.request(Method::GET, "/healthz").header("x-long", "y".repeat(100_000));
-    // The server answers and closes before it has read everything, so the client gets the answer or an error.
+    // The server closes before it has read everything, so the client gets the answer or an error.
     assert!(
         long.send().await.map_or(true, |response| response.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
     );

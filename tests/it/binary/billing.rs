@@ -109,7 +109,7 @@ async fn an_event_that_failed_to_apply_is_applied_when_repeated() {
     let gate = gate(&world, SETTINGS).await;
     let plus = event("evt_1", "created", 100, "sub_1", "price_plus");
     assert!(tells(&gate, plus.clone()).await);
-    // As if the gate had been killed after it stored the event and before it changed the level.
+    // As if the gate was killed after it stored the event and before it changed the level.
     execute(&world.database, "update subscriptions set applied = false").await;
     execute(&world.database, "update chat_quotas set membership_level = 'free', monthly_quota = 100").await;
     assert!(tells(&gate, plus).await);

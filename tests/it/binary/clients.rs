@@ -1,4 +1,4 @@
-//! Official clients chat through the gate: they accept its answers, raise denials once, and pay for what they received.
+//! Official clients accept the gate's answers, raise denials once, and pay for what they received.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::{gateway::jwt, proxy::Chat};
 use crate::support::scratch;
 
-/// AP that each scenario's user pays, at one AP per message.
+/// AP charged to each scenario's user, at one AP per message.
 const PAID: [(&str, u64); 9] = [
     ("chat", 1),
     ("stream", 1),
@@ -68,7 +68,7 @@ async fn chats(mut command: Command, scenarios: &[&str]) {
     assert!(denials.len() == 1 && denials[0].ends_with(" 1"), "{denials:?}");
 }
 
-/// Prepares a Node script. Node looks for packages beside the script that imports them.
+/// Node looks for packages beside the script that imports them.
 fn node(clients: &Path, script: &str) -> Command {
     let dir = scratch("node");
     fs::create_dir_all(&dir).unwrap();

@@ -1,4 +1,4 @@
-//! The files of `deploy/`: linters check them, and a test starts what compose would start, without containers.
+//! The files of `deploy/`: linters check them, and a test runs the compose setup without containers.
 
 use std::{
     fs,
@@ -35,7 +35,6 @@ async fn linters_accept_image_manifests_and_unit() {
         fs::read_dir(deploy("kubernetes")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(manifests.len() >= 5, "{manifests:?}");
     succeeds(Command::new(bin.join("kubernetes-validate")).arg("--strict").args(manifests));
-    // Only on machines with systemd.
     if Path::new("/usr/bin/systemd-analyze").exists() {
         let unit = fs::read_to_string(deploy("systemd/quota-gate.service")).unwrap();
         let here = unit.replace("/usr/local/bin/quota-gate", BINARY).replace("Documentation=man:quota-gate(1)\n", "");
@@ -51,7 +50,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Copies the files of `deploy/compose` to a folder of their own and creates their secrets with `secrets.sh`.
+/// Copies `deploy/compose` to a new folder and creates its secrets with `secrets.sh`.
 fn compose() -> PathBuf {
     let dir = scratch("compose");
     for (from, to) in [
@@ -122,7 +121,7 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
         command.envs(environment(&settings)).env("QUOTA_GATE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
         command
     };
-    // The test's Postgres runs with fsync off. This is the only problem that doctor reports.
+    // The test's Postgres runs with fsync off: the only problem.
     let only_fsync_is_wrong = async || {
         let said = gate(ports[0]).arg("doctor").output().unwrap().stdout;
         let said = String::from_utf8_lossy(&said).into_owned();

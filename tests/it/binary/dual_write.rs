@@ -27,14 +27,14 @@ struct Old(Arc<Mutex<Debits>>);
 
 #[derive(Default)]
 struct Debits {
-    /// Charges by event id, so that a repeated charge counts once.
+    /// By event id, so that a repeated charge counts once.
     taken: HashMap<String, Value>,
     asked: usize,
     is_broken: bool,
 }
 
 impl Old {
-    /// Starts the system; returns its URL.
+    /// Returns the URL.
     async fn start(&self) -> String {
         let router = Router::new().route("/debits", post(take).get(balance)).with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -62,7 +62,7 @@ async fn take(State(old): State<Old>, headers: HeaderMap, Json(charge): Json<Val
         (if debits.is_broken { debits.asked % 3 } else { 9 }, id)
     };
     match fate {
-        // In turn: answers an error; takes the charge, but the answer is lost; does not answer.
+        // In turn: error; charge taken but answer lost; no answer.
         0 => return Response::builder().status(500).body("no".into()).unwrap(),
         1 => {
             old.0.lock().unwrap().taken.insert(id, charge);

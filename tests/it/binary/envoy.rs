@@ -1,4 +1,4 @@
-//! Envoy in front of a chat service, configured as in docs/gateways.md; and its protocol, tested with our own client.
+//! Envoy in front of a chat, configured as in docs/gateways.md; and its protocol, with our own client.
 
 use std::process::Command;
 
@@ -15,7 +15,6 @@ use super::{
 
 const LISTEN: (&str, &str) = ("QUOTA_GATE__ENVOY__LISTEN", "127.0.0.1:0");
 
-/// The port on which the gate listens for Envoy.
 fn port_for_envoy(behind: &Behind) -> u16 {
     let log = behind.gate.log();
     let line = log.lines().find(|line| line.contains("listen_for_envoy")).expect("the log has the address");
@@ -24,7 +23,7 @@ fn port_for_envoy(behind: &Behind) -> u16 {
 }
 
 #[tokio::test]
-async fn the_documented_envoy_configuration_asks_the_gate() {
+async fn the_documented_envoy_asks_the_gate() {
     let behind = Behind::new(&[LISTEN]).await;
     let config = documented("yaml", "envoy.filters.http.ratelimit")
         .replace("port_value: 8081", &format!("port_value: {}", port_for_envoy(&behind)))

@@ -1,4 +1,4 @@
-//! Shared by the gateway tests: a chat service behind a gateway, the documented configurations, and gateway processes.
+//! Shared by gateway tests: a chat service behind a gateway, documented configurations, and gateway processes.
 
 use std::{
     fs,
@@ -28,8 +28,7 @@ pub(super) struct Behind {
 pub(super) struct Gateway(Child);
 
 impl Behind {
-    /// Starts a gate and a chat service. The service answers with the user and commits the reservation that the
-    /// gateway names.
+    /// The chat service answers with the user and commits the reservation that the gateway names.
     pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
         let world = World::new().await;
         let gate = Serve::on(&world.database, &world.redis.url(), settings).await;
@@ -61,7 +60,6 @@ impl Behind {
         request.send().await.unwrap()
     }
 
-    /// Waits until the gateway listens.
     pub(super) async fn open(&self) {
         eventually("the gateway listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
@@ -69,7 +67,7 @@ impl Behind {
         .await;
     }
 
-    /// The user's used and held AP.
+    /// Used and held AP.
     pub(super) async fn quota(&self, who: &str) -> (u64, u64) {
         let request = self.gate.service(Method::GET, "/api/chat/quota").header("X-User-Id", who);
         let quota: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
@@ -107,7 +105,6 @@ pub(super) fn documented(language: &str, marker: &str) -> String {
     blocks.into_iter().find(|block| block.contains(marker)).expect("the documentation has this block").to_owned()
 }
 
-/// Creates a folder with one file.
 pub(super) fn folder(name: &str, file: &str, text: &str) -> PathBuf {
     let dir = scratch(name);
     fs::create_dir_all(&dir).unwrap();

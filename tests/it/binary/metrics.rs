@@ -9,7 +9,7 @@ use super::{
 };
 use crate::support::{World, eventually};
 
-/// The sum of a metric's series that have these labels; `None` if there are none yet.
+/// The sum of a metric's series with these labels, if there are any yet.
 async fn value(gate: &Serve, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let text = gate.service(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let mut found = None;

@@ -1,4 +1,4 @@
-//! nginx in front of a chat service, configured as in docs/gateways.md; and the route that it calls.
+//! nginx in front of a chat, configured as in docs/gateways.md; and the route that it calls.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::gateway::{Behind, Gateway, documented, folder, jwt};
 use crate::support::eventually;
 
 #[tokio::test]
-async fn the_documented_nginx_configuration_asks_the_gate_and_the_service_commits() {
+async fn the_documented_nginx_asks_the_gate_and_the_service_commits() {
     let behind = Behind::new(&[]).await;
     let server = documented("nginx", "auth_request")
         .replace("127.0.0.1:8080", behind.gate.url.trim_start_matches("http://"))
@@ -76,7 +76,7 @@ async fn a_message_is_charged_by_callback_at_expiry_or_immediately() {
     eventually("the expired hold is charged", async || behind.quota("c").await == (5, 0)).await;
     eventually("the hold expires", async || behind.quota("e").await == (0, 0)).await;
     assert_eq!(behind.quota("d").await, (0, 0));
-    // A gate that stops charges this hold without waiting for its expiry.
+    // A stopping gate charges it before its expiry.
     assert_eq!(ask("f", "ap=5&settle=expiry&ttlSeconds=900").await.status().as_u16(), 200);
 
     for (query, status) in [("ap=101", 429), ("ap=101&denied=403", 403)] {

@@ -1,4 +1,4 @@
-//! A store is unavailable: nothing is silently degraded, and the gate recovers when the store is back.
+//! A store is unavailable: nothing is silently degraded, and the gate recovers afterwards.
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -75,7 +75,7 @@ async fn requests_over_the_limit_are_refused_immediately_and_settlements_are_ser
     let (_, held) = narrow.post("/api/chat/quota/reservations", reserve).await;
     let commit = format!("/api/chat/quota/reservations/{}/commit", held["reservationId"].as_str().unwrap());
 
-    // Postgres is paused, so a request for a user who is not in Redis waits.
+    // Postgres is paused, so a request for a cold user waits.
     signal(&dev, "postgres", Signal::SIGSTOP);
     let waiting = async {
         loop {

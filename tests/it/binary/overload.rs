@@ -1,4 +1,4 @@
-//! Clients that could exhaust the gate: slow clients, silent clients, floods of headers and of requests.
+//! Clients that could exhaust the gate: slow or silent ones, floods of headers or requests.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn a_client_that_never_reads_is_cut_off_and_frees_its_connection() {
     )
     .await;
     let mut deaf = connect(&gate).await;
-    // The answers are many times larger than the buffers of an unread connection.
+    // The answers far exceed the buffers of an unread connection.
     let asked = b"GET /openapi.json HTTP/1.1\r\nhost: gate\r\n\r\n".repeat(300);
     deaf.write_all(&asked).await.unwrap();
     let consume = gate.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"}));

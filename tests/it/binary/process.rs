@@ -1,4 +1,4 @@
-//! Processes that the tests run: `quota-gate dev` and `quota-gate serve`, with clients.
+//! Runs `quota-gate dev` and `quota-gate serve`, with clients.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{eventually, scratch};
 
-/// Service token of a gate that is not started by `dev`.
+/// Service token of gates that `dev` did not start.
 pub(super) const SERVICE_TOKEN: &str = "the token of a chat service";
-/// Secret for the JWTs of that gate's users.
+/// Secret for their JWTs.
 pub(super) const JWT_SECRET: &str = "a secret of at least thirty-two bytes";
 pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
 
-/// A process that ends with its test, even if the test fails before the process is ready.
+/// A process that ends with its test, even if the test fails early.
 struct Running(Child);
 
 impl Running {
@@ -127,7 +127,7 @@ impl Dev {
             .unwrap()
     }
 
-    /// Stops `dev` as Ctrl-C does, and waits until it has ended.
+    /// Stops `dev` as Ctrl-C does, and waits for its end.
     pub(super) async fn stop(&mut self) {
         self.signal(Signal::SIGINT);
         let mut status = None;
@@ -157,7 +157,7 @@ pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// Another gate process, on the stores of a `dev` or on others. Killed when dropped.
+/// Another gate process, for example on the stores of a `dev`. Killed when dropped.
 pub(super) struct Serve {
     process: Running,
     pub(super) url: String,
@@ -171,7 +171,6 @@ impl Serve {
         Self::start_with(dev, &[]).await
     }
 
-    /// Starts a gate with additional settings.
     pub(super) async fn start_with(dev: &Dev, settings: &[(&str, &str)]) -> Self {
         let secrets: Value = serde_json::from_str(&fs::read_to_string(dev.dir.join("secrets.json")).unwrap()).unwrap();
         let mut all = vec![
@@ -183,7 +182,6 @@ impl Serve {
         Self::of(command, dev.text("serviceToken")).await
     }
 
-    /// Starts a gate on the given stores.
     pub(super) async fn on(database_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> Self {
         Self::of(Self::command(database_url, redis_url, SERVICE_TOKEN, settings), SERVICE_TOKEN).await
     }
@@ -246,7 +244,6 @@ impl Serve {
         self.process.signal(signal);
     }
 
-    /// Everything that the gate has logged.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -282,7 +279,7 @@ impl Process {
         self.cwd.starts_with(dir) || self.command.contains(dir)
     }
 
-    /// Whether the process runs this program; a shell that only names it does not.
+    /// False for a shell that only names the program.
     fn program_is(&self, word: &str) -> bool {
         self.command.split([' ', ':']).next().is_some_and(|program| program.ends_with(word))
     }

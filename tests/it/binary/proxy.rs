@@ -51,7 +51,7 @@ impl Chat {
         request.send().await.unwrap()
     }
 
-    /// The user's used and held AP.
+    /// Used and held AP.
     async fn quota(&self, who: &str) -> (u64, u64) {
         let request = self.gate.service(Method::GET, "/api/chat/quota").header("X-User-Id", who);
         let quota: Value = request.send().await.unwrap().json().await.unwrap();
@@ -184,7 +184,7 @@ async fn the_outcome_of_an_answer_decides_its_cost() {
 }
 
 #[tokio::test]
-async fn a_client_that_disconnects_ends_the_upstream_request_and_pays_as_the_operator_configures() {
+async fn a_client_that_disconnects_ends_the_upstream_request_and_pays_as_configured() {
     for (client_gone, charged) in [("charge", 5), ("release", 0)] {
         let chat = Chat::new(&[("QUOTA_GATE__UPSTREAM__CLIENT_GONE", client_gone)]).await;
         let mut answer = chat.ask("alice", "local:stall=3", true).await;
@@ -195,7 +195,7 @@ async fn a_client_that_disconnects_ends_the_upstream_request_and_pays_as_the_ope
         assert_eq!(chat.quota("alice").await, (0, 5), "held while the answer is streamed");
         drop(answer);
         assert_eq!(chat.settled("alice").await, charged, "{client_gone}");
-        // Before any content the answer is free in both cases, although the role was sent.
+        // Before any content the answer is free, although the role was sent.
         let mut answer = chat.ask("bob", "local:stall=0", true).await;
         assert!(answer.chunk().await.unwrap().is_some());
         drop(answer);
@@ -219,7 +219,7 @@ async fn a_stream_that_the_shutdown_cuts_off_costs_what_was_delivered() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_quota_never_reaches_the_upstream_and_is_refused_as_official_clients_expect() {
+async fn a_message_over_the_quota_is_not_sent_upstream_and_is_refused_as_official_clients_expect() {
     let chat = Chat::new(&[]).await;
     for _ in 0..2 {
         chat.ask("alice", "dear", false).await.text().await.unwrap();
@@ -317,7 +317,7 @@ async fn two_hundred_streams_cut_at_any_byte_leave_no_hold_and_cost_what_was_del
     let mut charged = 0;
     for (who, stays, saw_content) in join_all((0..200).map(one)).await {
         let cost = chat.settled(&who).await;
-        // If the client disconnected before it saw content, content may have been in flight.
+        // A client that disconnected before it saw content may have had content in flight.
         assert!(
             cost == if saw_content { 5 } else { 0 } || (cost == 5 && !stays),
             "{who}: {cost}, {stays} {saw_content}"

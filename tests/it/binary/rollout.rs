@@ -34,7 +34,7 @@ async fn one_change_of_the_rollout_reaches_every_gate() {
         (&body["changes"][0]["by"], &body["changes"][0]["reason"]),
         (&json!("alice_the_admin"), &json!("too many complaints"))
     );
-    // This gate applies the change immediately, the other one soon.
+    // Immediately here, soon in the other gate.
     let (status, body) = consume(&one, 101).await;
     assert_eq!(
         (status, &body["passed"], &body["charged"], &body["quota"]),

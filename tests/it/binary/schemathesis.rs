@@ -1,5 +1,4 @@
-//! Schemathesis tests a running gate against its contract, with valid and invalid requests: no server error, and no
-//! answer outside the contract.
+//! Schemathesis sends valid and invalid requests: no server error, and no answer outside the contract.
 
 use std::process::Stdio;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::process::Serve;
 use crate::support::scratch;
 
-/// Creates a certificate authority in `dir`, and a certificate for localhost that it signed.
+/// Creates a certificate authority and its certificate for localhost in `dir`.
 fn certificates(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     let mut authority = CertificateParams::default();

@@ -15,7 +15,6 @@ use crate::support::{World, eventually};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// A collector and the spans that it received.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Span>>>);
 
@@ -44,7 +43,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_request_continues_its_callers_trace_its_batch_links_to_it_and_flushes_are_traced() {
+async fn requests_continue_their_callers_trace_and_batches_and_flushes_are_traced() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
     let world = World::new().await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::process::{Dev, Serve, answer};
 use crate::support::eventually;
 
-/// Runs a `SELECT …` that returns one number.
+/// The result of a `SELECT …` of one number.
 async fn number(dev: &Dev, query: &str) -> i64 {
     use sqlx::Connection;
     let mut connection = sqlx::PgConnection::connect(dev.text("databaseUrl")).await.unwrap();

@@ -64,13 +64,13 @@ async fn people_chat_reach_the_limit_upgrade_and_continue_and_administrators_see
     assert_eq!(stranger.send().await.unwrap().status().as_u16(), 404, "only sample users can sign in");
 }
 
-/// Runs in a real Chromium with React 18 and 19; axe checks every story.
+/// In a real Chromium, with React 18 and 19; axe checks every story.
 #[tokio::test]
 async fn the_react_components_show_the_remaining_quota() {
     tests_of("react", &[]).await;
 }
 
-/// Tests the packages as they would be published, in apps independent of this repository.
+/// As they would be published, in apps outside this repository.
 #[tokio::test]
 async fn the_packages_work_in_a_fresh_vite_app_and_in_a_fresh_next_app() {
     let root = built().await;

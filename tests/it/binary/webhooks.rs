@@ -1,4 +1,4 @@
-//! Webhooks report thresholds, resets and levels to the product's systems: each once by its id, even if those fail.
+//! Webhooks report thresholds, resets and levels: each once by its id, even if the receiver fails.
 
 use std::{
     collections::BTreeMap,
@@ -80,7 +80,7 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Str
         fault
     };
     match fault {
-        // In turn: refuses; takes the notification, but the answer is lost; does not answer.
+        // In turn: refusal; notification taken but answer lost; no answer.
         Some(0) => return Response::builder().status(500).body("no".into()).unwrap(),
         Some(1) => {
             receiver.0.lock().unwrap().by_id.insert(id, told);
@@ -132,7 +132,7 @@ async fn each_threshold_reset_and_level_is_delivered_once_despite_failures_and_a
     eventually("ann's notifications are delivered", async || receiver.kinds_of("ann") == thresholds).await;
     eventually("bob's notifications are delivered", async || receiver.kinds_of("bob") == thresholds).await;
 
-    // More quota, used up again: each threshold is reported once per period.
+    // More quota, used up again: each threshold once per period.
     let level = json!({"membershipLevel": "basic", "reason": "r"});
     admin(&second, Method::PUT, "users/ann/level", Some(level)).await;
     assert_eq!(consume(&second, "ann", 200).await, 200);

@@ -5,7 +5,7 @@ use quota_gate::domain::{decision::Decision, quota::Source};
 
 use crate::support::{World, user};
 
-/// Charges `ap` for each of `callers` over three gates; returns how many were admitted.
+/// `callers` over three gates charge `ap` each; returns how many were admitted.
 async fn admitted(callers: usize, ap: i64) -> usize {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await, world.gate().await];
@@ -72,7 +72,7 @@ async fn a_new_user_has_the_lowest_level() {
 async fn concurrent_cold_users_are_loaded_together_and_once_each() {
     let world = World::new().await;
     let gate = world.gate().await;
-    // 300 callers, 100 users, three callers for each user.
+    // Three callers for each of 100 users.
     let names: Vec<String> = (0..300).map(|n| format!("user-{}", n % 100)).collect();
     let charged = join_all(names.iter().map(|name| gate.charges(name, 1))).await;
     assert!(charged.into_iter().all(|charged| charged));

@@ -1,5 +1,4 @@
-//! Redis is unavailable: settlements are accepted and applied once later; messages are refused, or admitted and charged
-//! later.
+//! Redis is unavailable: settlements are accepted and applied once later; messages are refused, or charged later.
 
 use std::time::Duration;
 
@@ -69,7 +68,7 @@ async fn settlements_accepted_during_a_redis_outage_are_applied_once_afterwards(
     let (charged, given_back) = (hold(&one, "alice", 5).await, hold(&one, "alice", 7).await);
     let (charged, given_back) = (one.gate.reservation_id(&charged), one.gate.reservation_id(&given_back));
     world.redis.pause();
-    // The first attempts may have reached Redis although their answers were lost. This makes no difference.
+    // The first attempts may have reached Redis although their answers were lost.
     for gate in [&one, &two, &one] {
         assert_eq!(gate.gate.commit(&charged, COST_3).await.unwrap(), Settled::Later);
         assert_eq!(gate.gate.release(&given_back).await.unwrap(), Settled::Later);
@@ -106,7 +105,7 @@ async fn a_commit_that_was_accepted_in_time_is_charged_however_late_redis_return
     eventually("Redis answers", async || world.try_set_time("2026-11-10T13:00:00Z").await).await;
     settle(&world, &gate).await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
-    // Applied again, as by an inbox worker that died before it marked the item as settled: nothing changes.
+    // Applied again, as after an inbox worker died before it marked the item: nothing changes.
     sqlx::query("update inbox set settled_at = null, claimed_until = null").execute(&world.pool).await.unwrap();
     settle(&world, &gate).await;
     gate.flush_and_verify().await;
@@ -132,7 +131,7 @@ async fn accepted_settlements_survive_the_loss_of_redis() {
 }
 
 #[tokio::test]
-async fn if_the_operator_allows_it_messages_are_admitted_during_an_outage_and_charged_later() {
+async fn on_redis_failure_allow_admits_messages_and_charges_them_later() {
     let mut world = World::new().await;
     let gate = world
         .gate_with(|tuning| {
@@ -254,7 +253,7 @@ async fn a_commit_whose_answer_was_lost_is_charged_once_however_late_it_is_settl
     let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     let reservation = hold(&gate, "alice", 5).await;
-    // The commit runs, but its answer is lost. So Postgres accepts it, and Redis is unavailable for half an hour.
+    // The answer is lost, so Postgres accepts the commit. Redis is unavailable for half an hour.
     gate.gate.commit(&gate.gate.reservation_id(&reservation), COST_3).await.unwrap();
     accept(&gate, &reservation).await;
     world.set_time("2026-11-10T12:30:00Z").await;

@@ -1,4 +1,4 @@
-//! Redis does not answer: after a moment no caller waits for it, and one probe detects when it is back.
+//! Redis does not answer: soon no caller waits for it, and one probe detects when it is back.
 
 use std::time::Duration;
 

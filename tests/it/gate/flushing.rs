@@ -1,4 +1,4 @@
-//! From the journal to the rows: each charge is counted exactly once, whatever is killed in between.
+//! From the journal to the rows: each charge exactly once, whatever is killed in between.
 
 use futures_util::future::join_all;
 use quota_gate::{
@@ -114,7 +114,7 @@ async fn a_row_that_rolls_while_a_flush_waits_for_it_misses_no_charge() {
     assert!(gate.charges("alice", 5).await);
     world.set_time("2026-12-01T00:00:00Z").await;
     assert!(gate.charges("alice", 3).await);
-    // The flush has a charge of each month. It finds the row in November, but the reset moves it to December first.
+    // The flush has a charge of each month. It finds the row in November, but the reset is faster.
     let mut resetter = world.pool.begin().await.unwrap();
     sqlx::query("select roll_chat_quotas(array['alice'], 202612, '2027-01-01T00:00:00Z', '2026-12-01T00:00:00Z')")
         .execute(&mut *resetter)
@@ -146,7 +146,7 @@ async fn concurrent_flushers_count_each_entry_once() {
     tokio::join!(charging, fighting);
     gates[0].flush_and_verify().await;
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 800);
-    // No flusher took the conflict for a loss of data.
+    // No flusher took the conflict for a loss.
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 1);
 }
 

@@ -1,4 +1,4 @@
-//! Every row of the table of holds in ARCHITECTURE.md, over two gates, with a clock that the test sets.
+//! Every row of the table of holds in ARCHITECTURE.md, over two gates, with a test clock.
 
 use quota_gate::{
     domain::{

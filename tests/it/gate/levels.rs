@@ -152,7 +152,7 @@ async fn a_change_while_the_user_is_being_loaded_is_not_overwritten_by_the_older
 }
 
 #[tokio::test]
-async fn a_change_that_its_gate_did_not_send_to_redis_is_synced_by_another_gate() {
+async fn a_change_that_did_not_reach_redis_is_synced_by_another_gate() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 1).await);

@@ -122,7 +122,7 @@ async fn an_older_copy_of_redis_decides_nothing_because_it_is_another_process() 
 }
 
 #[tokio::test]
-async fn a_redis_that_was_a_replica_for_a_while_counts_as_another_one_for_new_connections() {
+async fn a_former_replica_counts_as_another_redis_for_new_connections() {
     let world = World::new().await;
     let one = world.gate().await;
     assert!(one.charges("alice", 5).await);
@@ -133,7 +133,7 @@ async fn a_redis_that_was_a_replica_for_a_while_counts_as_another_one_for_new_co
     };
     replicaof("127.0.0.1", "1").await;
     replicaof("NO", "ONE").await;
-    // A gate that connects now opens a generation; a gate with older connections gets STALE and asks again.
+    // A gate that connects now opens a generation; one with older connections gets STALE and asks again.
     let two = world.gate().await;
     assert!(two.charges("alice", 5).await);
     assert!(one.charges("alice", 5).await);
@@ -143,7 +143,7 @@ async fn a_redis_that_was_a_replica_for_a_while_counts_as_another_one_for_new_co
 }
 
 #[tokio::test]
-async fn a_redis_that_took_over_a_replicas_older_data_counts_as_another_one_for_open_connections() {
+async fn a_redis_with_a_replicas_older_data_counts_as_another_one_for_open_connections() {
     let world = World::new().await;
     let replica = crate::support::redis().await;
     follow(&replica, &world.redis).await;
@@ -300,7 +300,7 @@ async fn a_suspended_gate_charges_nothing_in_an_older_generation() {
     assert!(asleep.charges("alice", 1).await);
     let partition = awake.gate.partitions().of(&user("alice"));
     awake.gate.leave_generation(partition, 1).await.unwrap();
-    // Its next call names generation 1 and is refused. Then the gate reads generation 2 and continues there.
+    // Its next call names generation 1 and is refused. The gate then continues in generation 2.
     assert!(asleep.charges("alice", 2).await);
     assert_eq!(used(&awake, "alice").await, 3);
     awake.flush_and_verify().await;

@@ -1,4 +1,4 @@
-//! The end of a period: one allowance per user and period, however often and by whichever gate it is reset.
+//! The end of a period: one allowance per user and period, however often and wherever it is reset.
 
 use futures_util::future::join_all;
 use quota_gate::jobs::resetter::Trigger;

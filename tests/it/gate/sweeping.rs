@@ -13,7 +13,7 @@ async fn a_flushed_record_is_deleted_after_two_periods_without_use() {
     assert!(gate.charges("alice", 7).await);
     gate.flush_and_verify().await;
     let record = async || gate.redis.record(partition, &user("alice")).await.unwrap();
-    // October, the next period, is not over at the first time and is over at the second.
+    // October, the next period, is over only at the second time.
     for (now, deleted) in [("2026-10-31T23:00:00Z", 0), ("2026-11-01T01:00:00Z", 1)] {
         world.clock.set(now.parse().unwrap());
         assert_eq!(gate.resetter.sweeper.sweep().await.unwrap().deleted, deleted, "{now}");

@@ -1,4 +1,4 @@
-//! Usage: the sums equal the log's over a month, after a repair, and after old months of the log are dropped.
+//! Usage sums equal the log's: over a month, after a repair, and after old months are dropped.
 
 use chrono::{Days, NaiveDate};
 use quota_gate::{
@@ -65,7 +65,7 @@ async fn a_month_of_messages_adds_up_in_the_time_zone_of_the_installation() {
     let levels = UsageQuery { by_level: true, by_model: true, ..all("2026-01-01", "2026-12-31") };
     let rows = postgres.usage(&levels).await.unwrap();
     assert_eq!(rows.len(), 6, "two levels, three models: {rows:?}");
-    // The sums of each user, from the log, are the same in total.
+    // Per user, from the log: the same sum.
     let query = UsageQuery { by: Some(TimeUnit::Day), ..all("2026-01-01", "2026-12-31") };
     let mut of_users = 0;
     for n in 0..4 {
@@ -92,7 +92,7 @@ async fn sums_that_differ_from_the_log_are_found_and_repaired() {
 async fn sums_still_match_after_old_months_of_the_log_are_dropped() {
     let world = World::at("2026-01-15T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
-    // This user sends one message and the row is never rolled: it stays in a month that is dropped.
+    // Sends one message and is never rolled: the row stays in a month that is dropped.
     assert!(gate.charges("idle", 7).await);
     for month in 1..=4 {
         world.set_time(&format!("2026-{month:02}-15T12:00:00Z")).await;
@@ -109,7 +109,7 @@ async fn sums_still_match_after_old_months_of_the_log_are_dropped() {
     }
     assert_eq!(world.number("select min(period)::bigint from chat_usage_logs").await, 202_603);
     assert_eq!(world.number("select count(distinct day) from usage_days").await, 4, "the usage sums are kept");
-    // Charging, flushing and comparing work as before, and differences are still found.
+    // Charges, flushes and comparisons work as before; differences are still found.
     assert!(gate.charges("user-0", 1).await);
     gate.flush_and_verify().await;
     for (change, back) in [

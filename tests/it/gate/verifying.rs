@@ -1,4 +1,4 @@
-//! Verify and repair: differences are found, reported and repaired, and repairs are recorded.
+//! Verify and repair: differences are found, reported, repaired and recorded.
 
 use std::{
     sync::{
@@ -67,7 +67,7 @@ async fn charges_missing_in_postgres_become_adjustments() {
     assert_eq!(world.number(adjusted).await, 30);
 }
 
-/// The tables that a restore replaces: the rows and their watermarks.
+/// Tables that a restore replaces: rows and watermarks.
 const RESTORED: [&str; 5] = ["chat_quotas", "chat_quota_months", "chat_usage_logs", "usage_days", "flush_watermarks"];
 
 async fn back_up(world: &World) {
@@ -144,7 +144,7 @@ async fn charges_of_an_unreadable_entry_are_replayed_and_never_adjusted() {
     let _: u64 = redis::cmd("XDEL").arg(&stream).arg(id).query_async(&mut connection).await.unwrap();
     let _: String =
         redis::cmd("XADD").arg(&stream).arg("*").arg("e").arg(payload).query_async(&mut connection).await.unwrap();
-    // First while the entry is in the stream, then when it is a dead letter.
+    // The entry is first in the stream, then a dead letter.
     for _ in 0..2 {
         let verdict = gate.verifier.verify().await.unwrap();
         assert!(verdict.differences[0].reason().contains("replay the dead letters first"), "{verdict:#?}");
@@ -159,14 +159,14 @@ async fn charges_of_an_unreadable_entry_are_replayed_and_never_adjusted() {
 }
 
 #[tokio::test]
-async fn a_record_of_an_older_generation_that_is_behind_its_row_is_not_a_difference() {
+async fn an_older_generations_record_behind_its_row_is_not_a_difference() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
     gate.flush_and_verify().await;
     let partition = gate.gate.partitions().of(&user("alice"));
     gate.gate.leave_generation(partition, 1).await.unwrap();
-    // As after a restore of an older copy of Redis: the record has only a part of the charges in Postgres.
+    // As after a restore of an older copy of Redis: the record has only some of Postgres' charges.
     execute(&world.database, "update chat_quotas set monthly_used = 30, total_used = 30").await;
     execute(&world.database, "update chat_usage_logs set ap_used = 30").await;
     execute(&world.database, "update usage_days set ap = 30").await;
