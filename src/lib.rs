@@ -17,4 +17,6 @@ pub mod audit;
 pub mod domain;
 pub mod gate;
 pub mod jobs;
+pub mod runtime;
 pub mod store;
+mod task;

@@ -19,6 +19,13 @@ impl DailyAt {
     }
 }
 
+impl Default for DailyAt {
+    /// 02:00.
+    fn default() -> Self {
+        Self(NaiveTime::MIN + TimeDelta::hours(2))
+    }
+}
+
 impl FromStr for DailyAt {
     type Err = InvalidInput;
 

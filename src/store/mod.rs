@@ -5,3 +5,6 @@
 pub mod breaker;
 pub mod postgres;
 pub mod redis;
+mod shared_levels;
+
+pub use self::shared_levels::SharedLevels;

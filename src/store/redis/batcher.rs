@@ -6,10 +6,7 @@
 //! A caller that goes away before its request was sent costs nothing; once sent, the call runs to its end. While Redis is away
 //! nobody waits: the breaker refuses.
 
-use std::{
-    sync::{Arc, RwLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use metrics::{Gauge, Histogram};
 use tokio::{
@@ -32,10 +29,10 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
-        level::Levels,
         partition::{Partition, Partitions},
     },
-    store::breaker::Breaker,
+    store::{SharedLevels, breaker::Breaker},
+    task,
 };
 
 /// How the batcher behaves.
@@ -55,13 +52,26 @@ pub struct BatcherOptions {
     pub identity_trust: Duration,
 }
 
+impl Default for BatcherOptions {
+    fn default() -> Self {
+        Self {
+            operations_max: 64,
+            calls_in_flight_max: 1,
+            queue_length_max: 4_096,
+            queue_timeout: Duration::from_secs(1),
+            stream_entries_max: 1_000_000,
+            // Far less than it takes to demote a primary, give it another's data and promote it again; long enough that no call asks
+            // under load.
+            identity_trust: Duration::from_millis(500),
+        }
+    }
+}
+
 /// Sends requests to Redis. A cheap clone; its workers end when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Batcher {
     queues: Arc<[mpsc::Sender<Job>]>,
     queue_length_max: usize,
-    generations: Generations,
-    levels: Arc<RwLock<Levels>>,
     breaker: Breaker,
 }
 
@@ -84,7 +94,7 @@ struct Worker {
     script: Script,
     breaker: Breaker,
     generations: Generations,
-    levels: Arc<RwLock<Levels>>,
+    levels: SharedLevels,
     clock: Clock,
     calendar: Calendar,
     options: BatcherOptions,
@@ -106,11 +116,10 @@ impl Batcher {
         redis: &Redis,
         script: &Script,
         partitions: Partitions,
-        (clock, calendar, levels): (&Clock, Calendar, Levels),
+        (clock, calendar): (&Clock, Calendar),
+        (levels, generations): (&SharedLevels, &Generations),
         options: &BatcherOptions,
     ) -> Self {
-        let generations = Generations::unknown(partitions);
-        let levels = Arc::new(RwLock::new(levels));
         let breaker = Breaker::closed("redis");
         let queues = partitions
             .all()
@@ -125,18 +134,19 @@ impl Batcher {
                         script: script.clone(),
                         breaker: breaker.clone(),
                         generations: generations.clone(),
-                        levels: Arc::clone(&levels),
+                        levels: levels.clone(),
                         clock: clock.clone(),
                         calendar,
                         options: options.clone(),
                         metrics: BatchMetrics::of(partition),
                     };
-                    tokio::spawn(worker.run());
+                    let worker = Arc::new(worker);
+                    tokio::spawn(task::keep_running("batcher", move || Arc::clone(&worker).run()));
                 }
                 sender
             })
             .collect();
-        Self { queues, queue_length_max: options.queue_length_max, generations, levels, breaker }
+        Self { queues, queue_length_max: options.queue_length_max, breaker }
     }
 
     /// Carries out one request; none when Redis does not have the user's record.
@@ -155,39 +165,10 @@ impl Batcher {
         })?;
         answer.await.unwrap_or_else(|_| Err(RedisError::Indeterminate("the worker ended".into())))
     }
-
-    /// The generations that this gate names in its calls.
-    #[must_use]
-    pub const fn generations(&self) -> &Generations {
-        &self.generations
-    }
-
-    /// The levels whose quotas a record takes over when it rolls.
-    ///
-    /// # Panics
-    /// Never: nobody panics while holding this lock.
-    #[must_use]
-    pub fn levels(&self) -> Levels {
-        self.levels.read().expect("no panic under this lock").clone()
-    }
-
-    /// The same levels, for who has to see every change of them.
-    #[must_use]
-    pub const fn levels_cell(&self) -> &Arc<RwLock<Levels>> {
-        &self.levels
-    }
-
-    /// Changes the levels for every later call.
-    ///
-    /// # Panics
-    /// Never: nobody panics while holding this lock.
-    pub fn set_levels(&self, levels: Levels) {
-        *self.levels.write().expect("no panic under this lock") = levels;
-    }
 }
 
 impl Worker {
-    async fn run(self) {
+    async fn run(self: Arc<Self>) {
         let operations_max = self.options.operations_max.min(Script::REQUESTS_MAX);
         let (mut wire, mut call) = (None, Call::default());
         let mut jobs = Vec::with_capacity(operations_max);
@@ -282,7 +263,7 @@ impl Worker {
             Some(wired) => wired,
             None => wire.insert(self.redis.wire().await?),
         };
-        let levels = self.levels.read().expect("no panic under this lock").clone();
+        let levels = self.levels.get();
         let context = Context {
             partition: self.partition,
             generation,

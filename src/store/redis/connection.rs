@@ -29,6 +29,20 @@ pub struct RedisOptions {
     pub response_timeout: Duration,
 }
 
+impl RedisOptions {
+    /// The defaults for this URL.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            // Besides the batcher's: for flushes, openings and reads.
+            connections_max: 8,
+            connect_timeout: Duration::from_millis(400),
+            response_timeout: Duration::from_millis(400),
+        }
+    }
+}
+
 impl Redis {
     /// Prepares a pool. Nothing is sent yet.
     ///
