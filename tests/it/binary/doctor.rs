@@ -1,4 +1,4 @@
-//! `quota-gate doctor` finds what is planted, and says what to do.
+//! `quota-gate doctor` finds each planted problem and says what to do.
 
 use std::process::{Command, Output};
 
@@ -36,7 +36,7 @@ impl Patient<'_> {
 }
 
 #[tokio::test]
-async fn a_well_kept_installation_has_nothing_wrong() {
+async fn doctor_finds_no_problem_in_a_dev_installation() {
     let dev = Dev::start().await;
     let (is_well, said) =
         Patient { database: dev.text("databaseUrl"), redis: dev.text("redisUrl"), settings: vec![] }.examined();
@@ -47,7 +47,7 @@ async fn a_well_kept_installation_has_nothing_wrong() {
 #[tokio::test]
 async fn each_planted_misconfiguration_is_found() {
     let world = World::new().await;
-    // Makes partitions and settings.
+    // Creates the partitions and the stored settings.
     drop(super::process::Serve::on(&world.database, &world.redis.url(), &[]).await);
     let url = world.redis.url();
     let with = |settings: &[(&'static str, &'static str)]| Patient {
@@ -84,7 +84,7 @@ async fn each_planted_misconfiguration_is_found() {
 }
 
 #[test]
-fn completions_manual_and_version_come_from_the_program() {
+fn the_program_prints_its_completions_manual_and_version() {
     let output = |arguments: &[&str]| {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! The built binary, as people use it: `dev` and what talks to it, over HTTP and on the command line.
+//! The built binary as people use it, over HTTP and on the command line.
 
 mod admin;
 mod alerts;
