@@ -27,7 +27,8 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     run.installation.redis.kill().await;
     sleep(Duration::from_secs(1)).await;
     run.installation.redis.restart().await?;
-    // This setting allows a loss, which is reported. Normally nothing is lost: the operating system has what was answered.
+    // This setting allows a loss, which is reported. Normally nothing is lost: the operating system has what was
+    // answered.
     reopened(run.end(lost).await?).await
 }
 
