@@ -20,7 +20,7 @@ use crate::support::{
     report::{Axis, Line, Plot, Section, Target},
     resp_client::message,
     rounds::Rounds,
-    stores::{Stores, forget_journal, run_sql, user},
+    stores::{Stores, flusher, forget_journal, keep_flushing, run_sql, user},
     text::{self, count},
 };
 
@@ -51,19 +51,19 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     for round in 0..scale.of(1, 3, 5) {
         let users: Arc<[UserId]> = (round * each..(round + 1) * each).map(user).collect();
         new.push(once_each(&app.gate, &users).await);
-        app.flusher().flush_all().await?;
+        flusher(&app).flush_all().await?;
         hot.push(once_each(&app.gate, &users).await);
-        app.flusher().flush_all().await?;
+        flusher(&app).flush_all().await?;
         forget_records(&mut redis).await?;
         today.push(once_each(&app.gate, &users).await);
-        app.flusher().flush_all().await?;
+        flusher(&app).flush_all().await?;
         forget_records(&mut redis).await?;
         // As if no user had been active since last month.
         run_sql(&pool, "truncate chat_usage_logs").await?;
         run_sql(&pool, "update chat_quotas set updated_at = updated_at - interval '40 days'").await?;
         run_sql(&pool, "vacuum analyze chat_quotas").await?;
         cold.push(once_each(&app.gate, &users).await);
-        app.flusher().flush_all().await?;
+        flusher(&app).flush_all().await?;
     }
     let rows = [("hot", &hot), ("cold", &cold), ("cold, active today", &today), ("new", &new)]
         .map(|(name, rounds)| vec![name.to_owned(), text::whole(rounds.median()), text::ratio(rounds.over(&hot))]);
@@ -83,7 +83,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
 async fn loss(section: &mut Section, scale: Scale, stores: &Stores, gate: &Gate, each: usize) -> anyhow::Result<()> {
     let app = stores.app().await?;
     let stop = CancellationToken::new();
-    let flushing = tokio::spawn(app.flusher().run(Duration::from_millis(200), stop.clone()));
+    let flushing = keep_flushing(&app, &stop);
     let users: Arc<[UserId]> = (0..each).map(user).collect();
     let (done, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut callers = JoinSet::new();

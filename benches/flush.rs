@@ -22,7 +22,7 @@ use crate::support::{
     report::{Axis, Line, Plot, Section, Target},
     resp_client::{RespClient, zipf},
     rounds::Rounds,
-    stores::{Stores, run_sql, users, warm},
+    stores::{Stores, flusher, keep_flushing, run_sql, users, warm},
     text::{self, count},
 };
 
@@ -76,7 +76,7 @@ async fn throughput(bench: &Bench, section: &mut Section, scale: Scale) -> anyho
             bench.empty_log().await?;
             let made = bench.consume(events, is_skewed).await;
             let started = Instant::now();
-            bench.app.flusher().flush_all().await?;
+            flusher(&bench.app).flush_all().await?;
             flush.push(made / started.elapsed().as_secs_f64());
             for (rounds, with_totals) in [(&mut bare, true), (&mut copy, false)] {
                 bench.empty_log().await?;
@@ -100,7 +100,7 @@ async fn throughput(bench: &Bench, section: &mut Section, scale: Scale) -> anyho
 async fn lag(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     bench.empty_log().await?;
     let stop = CancellationToken::new();
-    let flushing = tokio::spawn(bench.app.flusher().run(Duration::from_millis(200), stop.clone()));
+    let flushing = keep_flushing(&bench.app, &stop);
     let time = scale.of(Duration::from_millis(300), Duration::from_secs(4), Duration::from_secs(15));
     let resp_client = bench.resp_client(0, false);
     let sending = tokio::spawn(async move {
@@ -144,7 +144,7 @@ async fn catch_up(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow:
     let made = bench.consume_by(4, events, false).await;
     let entries = bench.unflushed().await?;
     let started = Instant::now();
-    bench.app.flusher().flush_all().await?;
+    flusher(&bench.app).flush_all().await?;
     let took = started.elapsed();
     section.table(
         "Catching up after an outage of Postgres (1,000 messages per second for ten minutes)",
@@ -185,7 +185,7 @@ impl Bench {
     async fn unflushed(&self) -> anyhow::Result<f64> {
         let mut entries = 0;
         for partition in self.app.gate.partitions().all() {
-            entries += self.app.redis.stream_length(partition, 1).await?.saturating_sub(1);
+            entries += self.app.gate.redis().stream_length(partition, 1).await?.saturating_sub(1);
         }
         #[expect(clippy::cast_precision_loss, reason = "a number of entries")]
         Ok(entries as f64)

@@ -22,7 +22,7 @@ use crate::support::{
     machine,
     report::{Axis, Line, Plot, Section},
     resp_client::zipf,
-    stores::{Stores, run_sql, users},
+    stores::{Stores, flusher, run_sql, users},
     text::{self, count},
 };
 
@@ -260,9 +260,8 @@ async fn add_users(pool: &PgPool, users: &[UserId]) -> anyhow::Result<()> {
 /// Checks that admitted = charged = rows.
 async fn audit(section: &mut Section, stores: &Stores, pool: &PgPool, answers: &Answers) -> anyhow::Result<()> {
     let app = stores.app_with_levels(&[("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)]).await?;
-    app.flusher().flush_all().await?;
-    let verifier =
-        Verifier { redis: app.redis.clone(), postgres: app.postgres.clone(), partitions: app.gate.partitions() };
+    flusher(&app).flush_all().await?;
+    let verifier = Verifier::new(&app.gate);
     let verdict = verifier.verify().await?;
     anyhow::ensure!(verdict.agrees(), "log, totals and Redis disagree: {verdict:?}");
     let rows: i64 = sqlx::query_scalar("select count(*) from chat_usage_logs").fetch_one(pool).await?;

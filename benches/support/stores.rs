@@ -5,6 +5,10 @@ use std::{sync::Arc, time::Duration};
 use quota_gate::{
     domain::user_id::{SessionId, UserId},
     gate::Gate,
+    jobs::{
+        flusher::{Flusher, FlusherOptions},
+        job,
+    },
 };
 use quota_gate_dev::{
     Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir,
@@ -15,6 +19,8 @@ use quota_gate_server::{
 };
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Scale;
@@ -139,4 +145,15 @@ pub(crate) async fn warm(gate: &Gate, users: &[UserId]) -> anyhow::Result<()> {
         futures_util::future::try_join_all(chunk.iter().map(|user| gate.quota(user))).await?;
     }
     Ok(())
+}
+
+/// The flusher of a gate, with its default options.
+pub(crate) fn flusher(app: &App) -> Flusher {
+    Flusher::new(app.gate.clone(), FlusherOptions::default())
+}
+
+/// Flushes until cancelled.
+pub(crate) fn keep_flushing(app: &App, stop: &CancellationToken) -> JoinHandle<()> {
+    let (flusher, stop) = (flusher(app), stop.clone());
+    tokio::spawn(async move { job::repeat(flusher, stop, &|_| {}).await })
 }

@@ -15,15 +15,13 @@ use super::{
 use crate::{
     domain::{
         ap::Ap,
-        calendar::{Calendar, Period},
-        clock::Clock,
+        calendar::Period,
         level::Levels,
         partition::Partition,
         usage::{Tokens, UsageEvent, UsageKind},
         user_id::{SessionId, UserId},
     },
     gate::Gate,
-    store::postgres::Postgres,
 };
 
 /// What the session of an adjustment is called.
@@ -32,16 +30,8 @@ const SESSION: &str = "verify --repair";
 /// Makes the stores agree.
 #[derive(Debug, Clone)]
 pub struct Repairer {
-    /// Finds what differs.
-    pub verifier: Verifier,
-    /// Opens partitions.
-    pub gate: Gate,
-    /// Takes adjustments.
-    pub postgres: Postgres,
-    /// Ends of periods.
-    pub calendar: Calendar,
-    /// The present.
-    pub clock: Clock,
+    verifier: Verifier,
+    gate: Gate,
 }
 
 /// What was done.
@@ -60,42 +50,48 @@ pub struct Repaired {
 }
 
 impl Repairer {
+    /// The repairer of this gate's installation.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { verifier: Verifier::new(gate), gate: gate.clone() }
+    }
+
     /// Postgres against itself first, then Redis against Postgres. One repair at a time.
     ///
     /// # Errors
     /// If a store is away, or another repair is running. What was repaired stays repaired; verify again to see.
     pub async fn repair(&self) -> Result<Repaired, AuditError> {
-        let lock = self.postgres.try_lock_repairs().await?;
+        let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
         let mut repaired = Repaired::default();
         self.repair_totals(&mut repaired).await?;
-        repaired.usage = self.postgres.repair_usage().await?;
+        repaired.usage = self.gate.postgres().repair_usage().await?;
         self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
         Ok(repaired)
     }
 
     async fn repair_totals(&self, repaired: &mut Repaired) -> Result<(), AuditError> {
-        let levels = self.postgres.all_levels().await?;
+        let levels = self.gate.postgres().all_levels().await?;
         let mut raised: BTreeSet<String> = BTreeSet::new();
-        for drift in self.postgres.drift().await? {
+        for drift in self.gate.postgres().drift().await? {
             let Some(period) = drift.period else { continue };
             if drift.logged > drift.total {
                 let (Ok(user), Some(of)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
                 let ap = drift.logged.abs_diff(drift.total);
                 let event = self.adjustment(&user, of, ap, &levels);
-                self.postgres.raise_period(&event, &levels, self.calendar, self.clock.now()).await?;
+                self.gate.postgres().raise_period(&event, &levels, self.gate.calendar(), self.gate.now()).await?;
                 raised.insert(drift.user);
             } else {
                 // The log misses rows: it is what people are shown, so it is completed; the totals stay.
                 let ap = u32::try_from(drift.total - drift.logged).unwrap_or(u32::MAX);
-                self.postgres.log_adjustment(&drift.user, period, ap, SESSION, self.clock.now()).await?;
+                self.gate.postgres().log_adjustment(&drift.user, period, ap, SESSION, self.gate.now()).await?;
                 repaired.adjustments += 1;
             }
         }
         // Only now, for a log that was completed adds up to more.
-        for drift in self.postgres.drift().await? {
+        for drift in self.gate.postgres().drift().await? {
             if drift.period.is_none() && drift.logged > drift.total {
-                self.postgres.raise_total(&drift.user, drift.logged - drift.total, self.clock.now()).await?;
+                self.gate.postgres().raise_total(&drift.user, drift.logged - drift.total, self.gate.now()).await?;
                 raised.insert(drift.user);
             }
         }
@@ -104,7 +100,7 @@ impl Repairer {
     }
 
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
-        let levels = self.postgres.all_levels().await?;
+        let levels = self.gate.postgres().all_levels().await?;
         // What is still there no period explains.
         repaired.left += verdict.drift.len() as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
@@ -137,7 +133,7 @@ impl Repairer {
                 continue;
             }
             let event = self.adjustment(&found.user, period, ap, levels);
-            self.postgres.adjust(&event, levels, self.calendar, self.clock.now()).await?;
+            self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
             added += 1;
         }
         Ok(added)
@@ -155,7 +151,7 @@ impl Repairer {
             tokens: Tokens::ZERO,
             model: None,
             kind: UsageKind::Adjustment,
-            at: self.clock.now(),
+            at: self.gate.now(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         partition::{Partition, Partitions},
         user_id::UserId,
     },
+    gate::Gate,
     store::{
         postgres::{Drift, Postgres, QuotaRow, UsageDrift},
         redis::{Record, Redis, View},
@@ -133,6 +134,12 @@ impl RecordDifference {
 }
 
 impl Verifier {
+    /// The verifier of this gate's installation.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { redis: gate.redis().clone(), postgres: gate.postgres().clone(), partitions: gate.partitions() }
+    }
+
     /// Compares every user.
     ///
     /// # Errors

@@ -47,8 +47,9 @@ use crate::{
         partition::{Partition, Partitions},
     },
     store::{
+        SharedLevels,
         postgres::{Postgres, PostgresError},
-        redis::{Batcher, BatcherOptions, Redis, RedisError, Script},
+        redis::{Batcher, BatcherOptions, Generations, Redis, RedisError, Script},
     },
 };
 
@@ -60,6 +61,7 @@ pub struct Gate(Arc<Inner>);
 
 /// What a gate is made of.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct GateParts {
     /// The store of records and the journal.
     pub redis: Redis,
@@ -90,6 +92,8 @@ pub struct GateParts {
 struct Inner {
     redis: Redis,
     postgres: Postgres,
+    levels: SharedLevels,
+    generations: Generations,
     batcher: Batcher,
     loader: Loader,
     openings: Openings,
@@ -105,22 +109,27 @@ struct Inner {
 }
 
 impl Gate {
-    /// Starts a gate. Nothing is asked of Redis or Postgres yet; partitions are opened when they are first needed,
-    /// or all at once by [`open_partitions`](Self::open_partitions).
+    /// Starts a gate without its jobs, for tests and benchmarks that run single steps. Applications use
+    /// [`Runtime::start`](crate::runtime::Runtime::start).
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
+    #[doc(hidden)]
     pub fn start(parts: GateParts) -> Self {
         let GateParts { redis, script, postgres, partitions, calendar, clock, levels, signer, .. } = parts;
-        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar, levels), &parts.batcher);
-        let loader = Loader::start(&postgres, partitions, &clock, calendar, batcher.levels_cell());
+        let (levels, generations) = (SharedLevels::new(levels), Generations::unknown(partitions));
+        let shared = (&levels, &generations);
+        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), shared, &parts.batcher);
+        let loader = Loader::start(&postgres, partitions, &clock, calendar, &levels);
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
             switch: Switch::default(),
             decision_metrics: DecisionMetrics::default(),
             redis,
             postgres,
+            levels,
+            generations,
             batcher,
             loader,
             partitions,
@@ -153,12 +162,12 @@ impl Gate {
     /// The membership levels.
     #[must_use]
     pub fn levels(&self) -> Levels {
-        self.0.batcher.levels()
+        self.0.levels.get()
     }
 
     /// Takes over changed quotas. They hold from each user's next period.
     pub fn set_levels(&self, levels: Levels) {
-        self.0.batcher.set_levels(levels);
+        self.0.levels.set(levels);
     }
 
     /// Months and days, in the product's time zone.
@@ -176,7 +185,25 @@ impl Gate {
     /// The generation of a partition, as this gate believes it to be; 0 before it has asked.
     #[must_use]
     pub fn generation(&self, partition: Partition) -> u32 {
-        self.0.batcher.generations().get(partition)
+        self.0.generations.get(partition)
+    }
+
+    /// The store of records and the journal.
+    #[must_use]
+    pub fn redis(&self) -> &Redis {
+        &self.0.redis
+    }
+
+    /// The durable truth.
+    #[must_use]
+    pub fn postgres(&self) -> &Postgres {
+        &self.0.postgres
+    }
+
+    /// This machine's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// The partitions of this installation.

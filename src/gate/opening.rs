@@ -106,11 +106,11 @@ impl Inner {
     /// Finds the partition's generation, and opens one if there is none.
     pub(in crate::gate) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
-        self.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
+        self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
         if !self.is_open(partition, watermark).await? {
             self.leave(partition, watermark.generation, Cause::Lost, Instant::now() + START_MAX).await?;
         }
-        Ok(self.batcher.generations().get(partition))
+        Ok(self.generations.get(partition))
     }
 
     /// After an operation was STALE in `generation`: goes on to a later one, unless only the connection was outdated.
@@ -120,7 +120,7 @@ impl Inner {
         generation: u32,
         deadline: Instant,
     ) -> Result<(), GateError> {
-        if self.batcher.generations().get(partition) > generation {
+        if self.generations.get(partition) > generation {
             return Ok(());
         }
         self.leave(partition, generation, Cause::Stale, deadline).await
@@ -167,7 +167,7 @@ impl Inner {
                 && (generation > left
                     || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
             {
-                self.batcher.generations().learn(partition, generation, Some(watermark.opened_at));
+                self.generations.learn(partition, generation, Some(watermark.opened_at));
                 return Ok(());
             }
             let lock = step(self.postgres.try_lock_partition(number)).await?;
@@ -176,7 +176,7 @@ impl Inner {
             if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
                 match self.open(partition, generation).await {
                     Ok(opened) => {
-                        self.batcher.generations().learn(partition, opened, Some(self.now()));
+                        self.generations.learn(partition, opened, Some(self.now()));
                         return Ok(());
                     }
                     Err(AttemptError::Failed(error)) => return Err(error),

@@ -14,6 +14,7 @@ use crate::domain::{
     rollout::{Mode, Rollout},
 };
 use crate::gate::{Gate, GateError};
+use crate::store::postgres::PostgresError;
 
 /// The rollout as it is now, and what became of messages that were not simply decided.
 pub(in crate::gate) struct Switch {
@@ -48,6 +49,16 @@ impl Gate {
     #[must_use]
     pub fn rollout(&self) -> Arc<Rollout> {
         Arc::clone(&self.0.switch.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the rollout of the installation: here immediately, at other gates within two seconds.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable: nothing has changed.
+    pub async fn change_rollout(&self, rollout: Rollout, by: &str, reason: &str) -> Result<(), PostgresError> {
+        self.0.postgres.change_rollout(&rollout, (by, reason), self.now()).await?;
+        self.set_rollout(rollout);
+        Ok(())
     }
 
     /// Decides for others from now on.

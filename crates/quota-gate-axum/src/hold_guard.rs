@@ -72,7 +72,7 @@ impl HoldGuard {
 
     /// Charges what was answer_cost, or a share of it.
     pub(super) fn commit(mut self, share: Option<Share>) {
-        let mut commit = self.answer_cost.get();
+        let mut commit = self.answer_cost.commit();
         if let Some(Share { delivered, declared }) = share {
             let whole = u64::from(commit.ap.unwrap_or(self.ap).get());
             // Rounded up: whoever got something pays something.

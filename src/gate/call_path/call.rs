@@ -28,7 +28,7 @@ impl Inner {
         let partition = self.partitions.of(user);
         let deadline = Instant::now() + self.deadline;
         loop {
-            let generation = self.batcher.generations().get(partition);
+            let generation = self.generations.get(partition);
             match self.call_in(None, partition, user, &operation).await {
                 Ok(answer) => return Ok(answer),
                 // Nothing happened, so beginning again is safe.
@@ -53,7 +53,7 @@ impl Inner {
             return Ok(answer);
         }
         let loaded = self.loader.load(partition, user).await?;
-        self.batcher.generations().learn(partition, loaded.generation, None);
+        self.generations.learn(partition, loaded.generation, None);
         if generation.is_some_and(|needed| needed != loaded.generation) {
             return Err(RedisError::Stale);
         }

@@ -6,12 +6,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::timeout,
 };
 use tracing::Instrument;
@@ -20,15 +20,16 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
-        level::Levels,
         partition::{Partition, Partitions},
         user_id::UserId,
     },
     store::{
+        SharedLevels,
         breaker::Breaker,
         postgres::{Loaded, NewUser, Postgres, QuotaRow},
         redis::{RedisError, Seed, UserLevel},
     },
+    task,
 };
 
 /// Most users of one query: large enough to make the round trip cheap, small enough to answer in milliseconds.
@@ -64,11 +65,11 @@ struct Job {
 struct Worker {
     breaker: Breaker,
     partition: Partition,
-    queue: mpsc::Receiver<Job>,
+    queue: Mutex<mpsc::Receiver<Job>>,
     postgres: Postgres,
     clock: Clock,
     calendar: Calendar,
-    levels: Arc<RwLock<Levels>>,
+    levels: SharedLevels,
 }
 
 impl Loader {
@@ -77,7 +78,7 @@ impl Loader {
         partitions: Partitions,
         clock: &Clock,
         calendar: Calendar,
-        levels: &Arc<RwLock<Levels>>,
+        levels: &SharedLevels,
     ) -> Self {
         let breaker = Breaker::closed("postgres");
         let queues = partitions
@@ -87,13 +88,14 @@ impl Loader {
                 let worker = Worker {
                     breaker: breaker.clone(),
                     partition,
-                    queue,
+                    queue: Mutex::new(queue),
                     postgres: postgres.clone(),
                     clock: clock.clone(),
                     calendar,
-                    levels: Arc::clone(levels),
+                    levels: levels.clone(),
                 };
-                tokio::spawn(worker.run());
+                let worker = Arc::new(worker);
+                tokio::spawn(task::keep_running("loader", move || Arc::clone(&worker).run()));
                 sender
             })
             .collect();
@@ -113,9 +115,11 @@ impl Loader {
 }
 
 impl Worker {
-    async fn run(mut self) {
+    async fn run(self: Arc<Self>) {
+        // One task reads it, and the task that replaces it after a panic.
+        let mut queue = self.queue.lock().await;
         let mut jobs = Vec::with_capacity(USERS_PER_QUERY_MAX);
-        while self.queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
+        while queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
             let mut waiting: HashMap<UserId, Vec<Job>> = HashMap::new();
             for job in jobs.drain(..).filter(|job| !job.reply.is_closed()) {
                 waiting.entry(job.user.clone()).or_default().push(job);
@@ -166,7 +170,7 @@ impl Worker {
     async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {
         let now = self.clock.now();
         let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
-        let lowest = self.levels.read().expect("no panic under this lock").lowest().clone();
+        let lowest = self.levels.get().lowest().clone();
         let first = NewUser { level: &lowest, period, reset_at: self.calendar.period_end(period), now };
         let today = self.calendar.day_start(day);
         let number = self.partition.number();

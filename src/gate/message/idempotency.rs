@@ -57,7 +57,7 @@ impl Gate {
         request: &Consume,
     ) -> Result<Earlier, GateError> {
         let gate = &self.0;
-        let (believed, opened_at) = gate.batcher.generations().opened(partition);
+        let (believed, opened_at) = gate.generations.opened(partition);
         let now = gate.now();
         let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
         // Should it be over by now, the call is STALE.
@@ -65,7 +65,7 @@ impl Gate {
             return Ok(Earlier::NotBefore(believed));
         }
         let watermark = gate.postgres.watermark(partition.number()).await?;
-        gate.batcher.generations().learn(partition, watermark.generation, Some(watermark.opened_at));
+        gate.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
         if watermark.opened_at + remembered < now {
             return Ok(Earlier::NotBefore(watermark.generation));
         }

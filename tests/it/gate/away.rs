@@ -43,7 +43,7 @@ async fn accept(gate: &GateUnderTest, reservation: &Reservation) {
 async fn settle(world: &World, gate: &GateUnderTest) {
     eventually("the inbox is empty", async || {
         // A inbox_worker that failed keeps its claim for a moment.
-        let _ = gate.inbox_worker.step().await;
+        let _ = gate.inbox_worker.apply_some().await;
         world.number("select count(*) from inbox where settled_at is null").await == 0
     })
     .await;
@@ -225,7 +225,7 @@ async fn an_item_that_nobody_can_settle_keeps_no_other_waiting_and_is_not_droppe
     )
     .await;
     eventually("the commit is made", async || {
-        let _ = gate.inbox_worker.step().await;
+        let _ = gate.inbox_worker.apply_some().await;
         world.number("select count(*) from inbox where settled_at is not null").await == 1
     })
     .await;
@@ -244,7 +244,7 @@ async fn a_settler_whose_clock_was_turned_keeps_nobody_from_its_items() {
     let claimed = gate.postgres.claim_inbox(claim, ahead, ahead + chrono::TimeDelta::seconds(5), 10).await.unwrap();
     assert_eq!(claimed.len(), 1);
     gate.postgres.give_up_claim(claim, ahead).await.unwrap();
-    assert_eq!(gate.inbox_worker.step().await.unwrap(), 1);
+    assert_eq!(gate.inbox_worker.apply_some().await.unwrap(), 1);
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
 }
 
@@ -261,7 +261,7 @@ async fn a_commit_whose_answer_was_lost_is_charged_once_however_late_it_is_settl
     let settlements: Vec<Vec<u8>> = redis::cmd("KEYS").arg("qg:*:s:*").query_async(&mut redis).await.unwrap();
     let forgotten: usize = redis::cmd("DEL").arg(settlements).query_async(&mut redis).await.unwrap();
     assert_eq!(forgotten, 1, "its time to live is over by then");
-    assert!(gate.inbox_worker.step().await.is_err(), "the charge is still in the journal: the log cannot tell");
+    assert!(gate.inbox_worker.apply_some().await.is_err(), "the charge is still in the journal: the log cannot tell");
     gate.flusher.flush_all().await.unwrap();
     settle(&world, &gate).await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);

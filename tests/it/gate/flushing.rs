@@ -6,13 +6,13 @@ use quota_gate::{
         clock::Clock,
         journal::{Entry, Position, StreamId},
     },
-    jobs::flusher::FlushStep,
+    jobs::flusher::PartitionFlush,
     store::postgres::{Flush, FlushOutcome},
 };
 
 use quota_gate::audit::replay::Replayed;
 
-use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, user};
+use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, repeat, user};
 
 /// Flushes that wait for a row.
 const WAITING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
@@ -157,8 +157,7 @@ async fn postgres_killed_and_restarted_in_the_middle_loses_nothing() {
     let gate = world.gate().await;
     charge_many(&gate, 20, 5).await;
     let cancelled = tokio_util::sync::CancellationToken::new();
-    let interval = std::time::Duration::from_millis(10);
-    let flushing = tokio::spawn(gate.flusher.clone().run(interval, cancelled.clone()));
+    let flushing = tokio::spawn(repeat(gate.flusher.clone(), &cancelled));
     // Users whom Redis knows are served as ever while Postgres is away.
     let bouncing = async {
         server.kill().await;
@@ -233,11 +232,11 @@ async fn the_stream_is_trimmed_to_the_anchor_and_what_follows_the_watermark_befo
     let levels = gate.postgres.all_levels().await.unwrap();
     for _ in 0..5 {
         assert!(gate.charges("alice", 1).await);
-        let step = gate.flusher.step(partition, &levels).await.unwrap();
-        assert_eq!(step, FlushStep::Flushed { events: 1, more: false });
+        let step = gate.flusher.flush_partition(partition, &levels).await.unwrap();
+        assert_eq!(step, PartitionFlush::Flushed { events: 1, more: false });
     }
     assert_eq!(gate.redis.stream_length(partition, 1).await.unwrap(), 2);
-    assert_eq!(gate.flusher.step(partition, &levels).await.unwrap(), FlushStep::Idle);
+    assert_eq!(gate.flusher.flush_partition(partition, &levels).await.unwrap(), PartitionFlush::Idle);
 }
 
 #[tokio::test]

@@ -11,11 +11,14 @@ use quota_gate::{
     },
     gate::{ChangeLevel, GateError},
     jobs::level_sync::{LevelSync, LevelSyncStep},
-    store::redis::{Operation, Request, UserLevel},
+    store::{
+        SharedLevels,
+        redis::{Batcher, Generations, Operation, Request, UserLevel},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{GateUnderTest, World, eventually, user};
+use crate::support::{GateUnderTest, World, eventually, repeat, user};
 
 pub(super) async fn give(gate: &GateUnderTest, who: &str, level: &str) -> LevelChanged {
     change(gate, who, level, Effective::Fair).await.unwrap()
@@ -110,11 +113,12 @@ async fn a_stale_lower_level_version_never_wins() {
         stream_entries_max: 1_000,
         identity_trust: std::time::Duration::from_secs(5),
     };
-    let clock = (&world.clock, gate.gate.calendar(), gate.gate.levels());
-    let sleeper =
-        quota_gate::store::redis::Batcher::start(&gate.redis, &script, gate.gate.partitions(), clock, &options);
-    let partition = gate.gate.partitions().of(&user("alice"));
-    sleeper.generations().learn(partition, 1, None);
+    let (levels, partitions) = (SharedLevels::new(gate.gate.levels()), gate.gate.partitions());
+    let generations = Generations::unknown(partitions);
+    let (clock, shared) = ((&world.clock, gate.gate.calendar()), (&levels, &generations));
+    let sleeper = Batcher::start(&gate.redis, &script, partitions, clock, shared, &options);
+    let partition = partitions.of(&user("alice"));
+    generations.learn(partition, 1, None);
     let request = Request { user: user("alice"), operation: Operation::SetLevel(stale), seed: None, generation: None };
     sleeper.call(partition, request).await.unwrap().unwrap();
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 3000);
@@ -160,10 +164,10 @@ async fn a_change_that_its_gate_could_not_tell_redis_is_announced_by_another() {
     let set =
         "update chat_quotas set membership_level = 'plus', monthly_quota = 1000, level_version = level_version + 1";
     crate::support::execute(&world.database, set).await;
-    let level_sync = LevelSync { gate: gate.gate.clone(), postgres: gate.postgres.clone() };
-    assert_eq!(level_sync.step(None).await.unwrap(), LevelSyncStep { told: 1, ..LevelSyncStep::default() });
+    let level_sync = LevelSync::new(&gate.gate);
+    assert_eq!(level_sync.sync_some(None).await.unwrap(), LevelSyncStep { synced: 1, ..LevelSyncStep::default() });
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 1000);
-    assert_eq!(level_sync.step(None).await.unwrap(), LevelSyncStep::default());
+    assert_eq!(level_sync.sync_some(None).await.unwrap(), LevelSyncStep::default());
 }
 
 #[tokio::test]
@@ -181,8 +185,8 @@ async fn whoever_redis_cannot_be_told_of_keeps_it_from_nobody_else() {
         crate::support::execute(&world.database, set).await;
     }
     let cancelled = CancellationToken::new();
-    let level_sync = LevelSync { gate: gate.gate.clone(), postgres: gate.postgres.clone() };
-    let announcing = tokio::spawn(level_sync.run(cancelled.clone()));
+    let level_sync = LevelSync::new(&gate.gate);
+    let announcing = tokio::spawn(repeat(level_sync, &cancelled));
     let told = async |who: &str| {
         let told =
             format!("select count(*) from chat_quotas where synced_version = level_version and user_uuid = '{who}'");

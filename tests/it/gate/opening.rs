@@ -8,6 +8,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use quota_gate::{
+    audit::health::{HealthCheck, HealthLimits},
     domain::{
         clock::Clock,
         decision::Decision,
@@ -16,7 +17,7 @@ use quota_gate::{
         usage::UsageEvent,
     },
     gate::GateError,
-    jobs::{flusher::FlushStep, health::HealthCheck},
+    jobs::flusher::PartitionFlush,
     store::{
         postgres::{Flush, FlushOutcome},
         redis::Drained,
@@ -149,19 +150,14 @@ async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_closed_anyt
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     // The fence is there, so no message meets STALE, and none would ever be flushed.
     assert!(gate.charges("alice", 7).await);
-    let check = HealthCheck {
-        redis: gate.redis.clone(),
-        postgres: gate.postgres.clone(),
-        partitions: gate.gate.partitions(),
-        clock: Clock::machine(),
-        reset_overdue_after: TimeDelta::hours(1),
-        flush_lag_max: TimeDelta::hours(1),
-        started_at: now(),
-    };
+    let check = HealthCheck::new(
+        &gate.gate,
+        HealthLimits { reset_overdue_after: TimeDelta::hours(1), flush_lag_max: TimeDelta::hours(1) },
+    );
     let problem = format!("partition {place} is being opened: its usage waits until it is");
     assert_eq!(check.look().await.unwrap().problems, [problem]);
     let levels = gate.postgres.all_levels().await.unwrap();
-    assert_eq!(gate.flusher.step(place, &levels).await.unwrap(), FlushStep::Reopened);
+    assert_eq!(gate.flusher.flush_partition(place, &levels).await.unwrap(), PartitionFlush::Reopened);
     assert!(gate.charges("alice", 11).await);
     gate.flush_and_verify().await;
     assert!(check.look().await.unwrap().problems.is_empty());

@@ -13,7 +13,7 @@ use quota_gate::{
         rollout::{Mode, Percentage, Rollout},
     },
     gate::Commit,
-    jobs::rollout_sync::{RolloutSeen, RolloutSync},
+    jobs::rollout_sync::RolloutSync,
 };
 
 use crate::support::{GateUnderTest, World, key, migrated_copy, postgres, reserve, user};
@@ -116,16 +116,11 @@ async fn a_changed_file_turns_the_gate_off_while_postgres_is_away() {
     let gate = world.gate().await;
     let file = Arc::new(Mutex::new(Rollout::default()));
     let reading = Arc::clone(&file);
-    let keeper = RolloutSync {
-        gate: gate.gate.clone(),
-        postgres: gate.postgres.clone(),
-        configured: Arc::new(move || Ok(reading.lock().unwrap().clone())),
-        clock: Clock::machine(),
-    };
-    let mut seen = RolloutSeen::default();
-    keeper.step(&mut seen).await.unwrap();
+    let read = Arc::new(move || Ok(reading.lock().unwrap().clone()));
+    let mut rollout_sync = RolloutSync::new(&gate.gate, read);
+    rollout_sync.sync().await.unwrap();
     drop(server);
     *file.lock().unwrap() = mode(Mode::Off);
-    assert!(keeper.step(&mut seen).await.is_err(), "it cannot be written down");
+    assert!(rollout_sync.sync().await.is_err(), "it cannot be written down");
     assert_eq!(gate.gate.rollout().mode, Mode::Off);
 }

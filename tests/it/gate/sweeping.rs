@@ -16,7 +16,7 @@ async fn a_record_that_nobody_touched_for_two_periods_goes_once_it_is_flushed() 
     // The next period is over, but not the one after it.
     for (now, deleted) in [("2026-10-31T23:00:00Z", 0), ("2026-11-01T01:00:00Z", 1)] {
         world.clock.set(now.parse().unwrap());
-        assert_eq!(gate.resetter.sweeper.sweep().await.unwrap().deleted, deleted, "{now}");
+        assert_eq!(gate.sweeper.sweep().await.unwrap().deleted, deleted, "{now}");
         assert_eq!(record().await.is_none(), deleted == 1, "{now}");
     }
     world.set_time("2026-11-01T01:00:00Z").await;
@@ -66,7 +66,7 @@ async fn an_expired_hold_of_a_user_who_does_not_come_is_given_back() {
     let held = gate.gate.reserve(reserve("alice", 10, 1)).await.unwrap();
     assert!(matches!(held, Decision::Allowed(_)));
     let version = gate.redis.record(partition, &user("alice")).await.unwrap().unwrap().version;
-    eventually("the hold is swept", async || gate.resetter.sweeper.sweep().await.unwrap().freed == 1).await;
+    eventually("the hold is swept", async || gate.sweeper.sweep().await.unwrap().freed == 1).await;
     let record = gate.redis.record(partition, &user("alice")).await.unwrap().unwrap();
     assert_eq!((record.held.get(), record.holds.len()), (0, 0));
     assert!(record.version > version);

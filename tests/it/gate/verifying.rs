@@ -13,15 +13,14 @@ use quota_gate::{
     store::postgres::{Postgres, PostgresOptions},
 };
 
-use crate::support::{World, eventually, execute, user};
+use crate::support::{World, eventually, execute, repeat, user};
 
 #[tokio::test]
 async fn live_traffic_is_no_drift() {
     let world = World::new().await;
     let gate = world.gate().await;
     let cancelled = tokio_util::sync::CancellationToken::new();
-    let interval = std::time::Duration::from_millis(5);
-    let flushing = tokio::spawn(gate.flusher.clone().run(interval, cancelled.clone()));
+    let flushing = tokio::spawn(repeat(gate.flusher.clone(), &cancelled));
     let stop = Arc::new(AtomicBool::new(false));
     let traffic = {
         let (gate, stop) = (gate.clone(), Arc::clone(&stop));

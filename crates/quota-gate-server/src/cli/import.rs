@@ -197,7 +197,7 @@ impl Importer {
         let calendar = self.app.gate.calendar();
         let period = calendar.period_at(now);
         let ImportReport { inserted, updated } =
-            self.app.postgres.import_users(&rows, period, calendar.period_end(period), now).await?;
+            self.app.gate.postgres().import_users(&rows, period, calendar.period_end(period), now).await?;
         for user in &updated {
             self.app.gate.refresh_level(user).await?;
         }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{app::App, config::Config};
-use quota_gate::domain::clock::Clock;
+use quota_gate::{domain::clock::Clock, jobs::level_sync::LevelSync};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
@@ -15,14 +15,14 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
     let Action::Apply = action;
     let app = App::build(config).await?;
     for level in app.gate.levels().iter() {
-        let changed = app.postgres.apply_level(level.name.as_str(), level.quota, Clock::machine().now()).await?;
+        let changed = app.gate.postgres().apply_level(level.name.as_str(), level.quota, Clock::machine().now()).await?;
         println!("{}: {} AP, {changed} users changed", level.name, level.quota);
     }
     // The announcers of running gates help; what is left is told from here.
-    let level_sync = app.level_sync();
+    let level_sync = LevelSync::new(&app.gate);
     let (mut after, mut unsynced) = (None, 0);
     loop {
-        let step = level_sync.step(after.as_ref()).await?;
+        let step = level_sync.sync_some(after.as_ref()).await?;
         unsynced += step.unsynced;
         after = step.last;
         if after.is_none() {

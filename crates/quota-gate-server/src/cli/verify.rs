@@ -6,7 +6,10 @@ use crate::{
     app::{self, App},
     config::Config,
 };
-use quota_gate::audit::verify::{Verdict, Verifier};
+use quota_gate::audit::{
+    repair::Repairer,
+    verify::{Verdict, Verifier},
+};
 
 /// Most users that are named; the others are counted.
 const NAMED_MAX: usize = 20;
@@ -28,7 +31,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let mut verdict = verifier.verify().await?;
     print(&verdict);
     if arguments.repair && !verdict.agrees() {
-        let repaired = App::build(config).await?.repairer().repair().await?;
+        let repaired = Repairer::new(&App::build(config).await?.gate).repair().await?;
         println!(
             "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions opened anew, {} left to you",
             repaired.adjustments, repaired.totals, repaired.usage, repaired.reopened, repaired.left

@@ -2,6 +2,7 @@
 //!
 //! Only `app` and `cli` read this. Everything below them takes plain values.
 
+mod options;
 mod secret;
 mod sections;
 

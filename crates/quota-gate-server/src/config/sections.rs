@@ -90,7 +90,7 @@ sections! {
         url: String,
         token: Secret,
         timeout_ms: u64,
-        at_once: usize,
+        requests_in_flight_max: usize,
     }
     Envoy {
         listen: Option<SocketAddr>,
@@ -120,7 +120,7 @@ sections! {
         url: String,
         secret: Secret,
         timeout_ms: u64,
-        at_once: usize,
+        requests_in_flight_max: usize,
     }
     Telemetry {
         log_format: LogFormat,

@@ -5,9 +5,8 @@ mod traces;
 use std::{io::IsTerminal, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use quota_gate::jobs::job::{Job, Next, Pace, StepError};
 use serde::Deserialize;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{LevelFilter, Targets},
@@ -33,7 +32,6 @@ const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 
 /// Requests of one call of the script.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Writes log lines to standard error, and sends traces where there is somebody to send them to. Calling it twice changes nothing.
 pub fn log(format: LogFormat, filter: &str, traces: Option<&Traces>) {
@@ -67,9 +65,22 @@ pub fn metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     Ok(handle)
 }
 
-/// Adds histograms' samples up now and then, so that they do not gather where nobody asks for `/metrics`.
-pub async fn upkeep(handle: PrometheusHandle, cancelled: CancellationToken) {
-    while cancelled.run_until_cancelled(sleep(UPKEEP_INTERVAL)).await.is_some() {
-        handle.run_upkeep();
+/// Adds up the samples of histograms, so that they do not pile up while nothing scrapes `/metrics`.
+#[derive(Clone)]
+pub struct MetricsUpkeep(pub PrometheusHandle);
+
+impl Job for MetricsUpkeep {
+    fn name(&self) -> &'static str {
+        "metrics_upkeep"
+    }
+
+    fn pace(&self) -> Pace {
+        let pause = Duration::from_secs(5);
+        Pace { pause, retry_pause_max: pause, step_max: pause }
+    }
+
+    async fn step(&mut self) -> Result<Next, StepError> {
+        self.0.run_upkeep();
+        Ok(Next::AfterPause)
     }
 }

@@ -172,7 +172,7 @@ async fn seed_sample_users(app: &App) -> anyhow::Result<Vec<String>> {
     for level in levels.iter() {
         let user = UserId::parse(&format!("{}-user", level.name))?;
         samples.push(user.to_string());
-        if app.postgres.find(&user, Clock::machine().now()).await?.is_none() {
+        if app.gate.postgres().find(&user, Clock::machine().now()).await?.is_none() {
             let level = LevelName::parse(level.name.as_str())?;
             let author = Author::program("dev", Some("a sample user"))?;
             let effective = Effective::Now;
