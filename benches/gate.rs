@@ -103,7 +103,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
 }
 
 fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>], ceilings: &Rounds) {
-    let index = |side: Side| SIDES.iter().position(|(_, known)| *known == side).expect("it is a side");
+    let index = |side: Side| SIDES.iter().position(|(_, known)| *known == side).expect("a known side");
     let rows = counts.iter().zip(results).flat_map(|(callers, results)| {
         SIDES.iter().zip(results).map(move |((name, _), done)| done.row(format!("{callers}: {name}"), &results[0]))
     });

@@ -145,7 +145,7 @@ pub(crate) async fn load(
     }
     let clients = std::cell::RefCell::new(clients);
     Ok(work(connections, time, |number| Caller {
-        client: clients.borrow_mut()[number].take().expect("one for each"),
+        client: clients.borrow_mut()[number].take().expect("a client per connection"),
         requests: Arc::clone(requests),
         pick: fastrand::Rng::with_seed(number as u64),
         commit,

@@ -250,13 +250,13 @@ impl World {
         let Ok(Decision::Allowed(reserved)) = self.gate.reserve(request).await else { panic!("no hold") };
         let id = self.gate.reservation_id(&reserved.reservation);
         if fails {
-            self.gate.release(&id).await.expect("it is released");
+            self.gate.release(&id).await.expect("the release succeeds");
         } else {
             let tokens = Tokens::new(412).expect("a number of tokens");
             self.gate
                 .commit(&id, quota_gate::gate::Commit { tokens, ..quota_gate::gate::Commit::default() })
                 .await
-                .expect("it is committed");
+                .expect("the commit succeeds");
         }
     }
 }

@@ -109,7 +109,7 @@ fn throughput(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow:
             rounds[2].push(measured.server_us);
         }
     }
-    let of = |side: Side| &rounds[sides.iter().position(|(_, known)| *known == side).expect("it is a side")][0];
+    let of = |side: Side| &rounds[sides.iter().position(|(_, known)| *known == side).expect("a known side")][0];
     let (incrby, hashes) = (of(Side::IncrBy), of(Side::Hashes));
     let rows = sides.iter().zip(&rounds).map(|((name, _), [rate, script, server])| {
         vec![
@@ -196,7 +196,7 @@ impl Bench {
             script: Script::default(),
             incrby_sha,
             hashes_sha,
-            partition: Partitions::new(1)?.all().next().expect("there is one"),
+            partition: Partitions::new(1)?.all().next().expect("one partition"),
             calendar: Calendar::new(chrono_tz::Tz::UTC),
             levels: Levels::new(vec![level])?,
             users: vec![],

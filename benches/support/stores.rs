@@ -147,7 +147,7 @@ pub(crate) async fn warm(gate: &Gate, users: &[UserId]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The flusher of a gate, with its default options.
+/// Returns the flusher of a gate, with its default options.
 pub(crate) fn flusher(app: &App) -> Flusher {
     Flusher::new(app.gate.clone(), FlusherOptions::default())
 }

@@ -97,7 +97,7 @@ impl Proxy {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Leads to another server from now on, and closes the connections to the old one.
+    /// Forwards to another server from now on, and closes the connections to the old one.
     pub(crate) fn lead_to(&self, target: u16) {
         self.shared.target.store(target, Ordering::Release);
         self.cut();

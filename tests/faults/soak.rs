@@ -110,7 +110,7 @@ async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdic
     let mut delayed_since: Option<Duration> = None;
     for fault in &faults {
         let began = run.now();
-        // All usage is flushed again.
+        // With a lag of 0, all usage is flushed again.
         if run.installation.gates[0].lag_seconds().await.is_some_and(|seconds| seconds == 0) {
             delayed_since = None;
         }

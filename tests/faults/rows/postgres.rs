@@ -82,7 +82,7 @@ fn served(mut ended: Ended, grown: Option<f64>) -> Verdict {
         during(event) && event.user < HOT_USERS && matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
     });
     ended.figure("messages of users known to Redis", format!("{hot}, of them refused or unknown {disturbed}"));
-    ended.figure("stream entries at the maximum", grown.unwrap_or_default());
+    ended.figure("maximum stream entries", grown.unwrap_or_default());
     ended.proves("users known to Redis were served", hot > 200);
     ended.proves("usage waited", grown.is_some_and(|entries| entries > 50.0));
     if disturbed > 0 {
