@@ -129,7 +129,7 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>], cei
     let of = |side: Side| results.iter().map(move |all| &all[index(side)]);
     section.plot(Plot {
         title: "Throughput against latency, 1 to 1,024 callers".into(),
-        x: Axis { label: "per second".into(), logarithmic: false },
+        x: Axis { label: "operations per second".into(), logarithmic: false },
         y: Axis { label: "microseconds".into(), logarithmic: true },
         lines: vec![
             line("consume, p50", of(Side::Consume), |timings| &timings.p50_us),

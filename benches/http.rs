@@ -120,7 +120,7 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>]) {
     let of = |side: usize| results.iter().map(move |all| &all[side]);
     section.plot(Plot {
         title: format!("Throughput against latency, {counts:?} connections"),
-        x: Axis { label: "per second".into(), logarithmic: false },
+        x: Axis { label: "operations per second".into(), logarithmic: false },
         y: Axis { label: "microseconds".into(), logarithmic: true },
         lines: vec![
             line("consume, p50", of(1), |timings| &timings.p50_us),
