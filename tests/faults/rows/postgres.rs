@@ -35,7 +35,7 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     });
     ended.proves("users known to Redis were served", hot > 50);
     ended.proves("Postgres was killed during a batch", caught_at_copy > 0);
-    let failures: usize = ended.installation.gates.iter().map(|gate| gate.logged("a flush failed")).sum();
+    let failures: usize = ended.installation.gates.iter().map(|gate| gate.logged("the flusher failed")).sum();
     ended.figure("flushes that failed", failures);
     ended.proves("flushes failed", failures > 0);
     Ok(ended.verdict())

@@ -91,7 +91,7 @@ pub(crate) async fn postgres_disk(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(options, seed).await?;
     let ballast = disk.fill()?;
     sleep(Duration::from_secs(6)).await;
-    let failures: usize = run.installation.gates.iter().map(|gate| gate.logged("a flush failed")).sum();
+    let failures: usize = run.installation.gates.iter().map(|gate| gate.logged("the flusher failed")).sum();
     fs::remove_file(ballast)?;
     // Postgres has stopped if it could not write its write-ahead log.
     if !run.installation.postgres.is_running() || run.installation.number("select 1").await.is_err() {

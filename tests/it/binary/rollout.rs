@@ -46,7 +46,7 @@ async fn one_change_of_the_rollout_reaches_every_gate() {
     assert_eq!((status.as_u16(), &body["reservationId"], &body["passed"]), (200, &Value::Null, &json!("out")));
     assert!(two.log().contains("too many complaints"), "the change is logged with author and reason");
     let (_, body) = admin(&two, Method::GET, None).await;
-    assert!(body["decision_metrics"]["out"].as_u64().unwrap() >= 2, "{body}");
+    assert!(body["tally"]["out"].as_u64().unwrap() >= 2, "{body}");
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
 
     // Back in shadow mode, for one user.
@@ -59,7 +59,7 @@ async fn one_change_of_the_rollout_reaches_every_gate() {
     );
     let (status, body) = consume(&two, 101).await;
     assert_eq!((status, &body["passed"], &body["quota"]["remaining"]), (200, &json!("wouldBeDenied"), &json!(100)));
-    assert_eq!(admin(&two, Method::GET, None).await.1["decision_metrics"]["shadowDenied"], 1);
+    assert_eq!(admin(&two, Method::GET, None).await.1["tally"]["shadowDenied"], 1);
 
     for wrong in [
         json!({"mode": "off"}),

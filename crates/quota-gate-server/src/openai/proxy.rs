@@ -31,7 +31,6 @@ use crate::openai::{
 use quota_gate::{
     domain::{
         model_costs::ModelCosts,
-        model_name::ModelName,
         user_id::{SessionId, UserId},
     },
     gate::Gate,
