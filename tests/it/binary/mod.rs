@@ -11,6 +11,7 @@ mod deploy;
 mod dev;
 mod doctor;
 mod dual_write;
+mod embedding;
 mod envoy;
 mod gateway;
 mod metrics;
