@@ -1,4 +1,4 @@
--- What an installation decided once: changing it later would move users between partitions, or the ends of months.
+-- Settings fixed at the first start. Changing them would move users between partitions, or move the ends of months.
 
 create table gate_settings (
     only_row boolean primary key default true constraint gate_settings_one_row check (only_row),

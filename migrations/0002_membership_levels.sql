@@ -1,4 +1,4 @@
--- The membership levels. A record in Redis holds a level's code, so a code is given out once and for ever.
+-- The membership levels. Records in Redis hold the level's code, so a code is assigned once and never changes.
 -- Quotas come from the configuration; a roll looks them up here.
 
 create table membership_levels (

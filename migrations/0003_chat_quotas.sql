@@ -1,6 +1,5 @@
--- One row per user: the current period. Ids are text: a UUID, or whatever the product calls its users.
--- The fill factor leaves room to update a row in place; no updated column but those of a roll or a change of level
--- is in an index.
+-- One row per user, for the current period. User ids are text: a UUID or any other id of the product.
+-- The fill factor leaves room to update a row in place. Only a roll and a change of level update indexed columns.
 
 create table chat_quotas (
     user_uuid text collate "C" primary key
@@ -21,9 +20,9 @@ create table chat_quotas (
     updated_at timestamptz not null
 ) with (fillfactor = 80);
 
-comment on column chat_quotas.told_version is 'the level version that Redis has heard of';
+comment on column chat_quotas.told_version is 'the level version that Redis has received';
 
--- Whom the announcer still has to tell Redis of: nearly always nobody.
+-- Users whose level change the level sync still has to send to Redis. Nearly always empty.
 create index idx_chat_quotas_untold on chat_quotas (user_uuid) where told_version < level_version;
 
 create index idx_chat_quotas_membership on chat_quotas (membership_level);

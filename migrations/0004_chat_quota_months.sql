@@ -1,4 +1,4 @@
--- Closed periods: one row per user and month that is over.
+-- Closed periods: one row per user and past month.
 
 create table chat_quota_months (
     user_uuid text collate "C" not null,

@@ -1,6 +1,6 @@
--- The usage log: one row per charge, partitioned by month of the charge. `created_at` is the event's own time (Redis
--- TIME), never the time of the insert, so that an event always finds its way to the same partition. The primary key is
--- the trip-wire: a charge that came twice would stop here.
+-- The usage log: one row per charge, partitioned by month of the charge. `created_at` is the time of the event (Redis
+-- TIME), not of the insert, so an event always goes to the same partition. The primary key rejects a charge that is
+-- inserted twice.
 
 create table chat_usage_logs (
     uuid uuid not null,

@@ -1,5 +1,5 @@
--- Makes the log's partition of one month (UTC), if there is none. Rows of that month that had to go to the default
--- partition move over. Safe to call twice at once.
+-- Creates the log's partition for one month (UTC) if it is missing, and moves that month's rows out of the default
+-- partition. Safe to call concurrently.
 
 create function ensure_usage_log_partition(month date) returns boolean
 language plpgsql
@@ -9,8 +9,8 @@ declare
     month_end timestamptz := (date_trunc('month', month::timestamp) + interval '1 month') at time zone 'UTC';
     partition_name text := 'chat_usage_logs_' || to_char(month, 'YYYYMM');
 begin
-    -- One maker at a time; who waited finds the partition made. (Asked of the table itself: to_regclass may answer
-    -- from what this session knew before it waited.)
+    -- One caller at a time; the next one finds the partition. (Reads pg_inherits, because to_regclass may answer from
+    -- what this session cached before it waited.)
     perform pg_advisory_xact_lock(hashtext('ensure_usage_log_partition'));
     if exists (
         select from pg_inherits

@@ -1,4 +1,4 @@
--- How far each partition's usage events are in Postgres. A null last_id means: the partition is being opened.
+-- How far each partition's usage events are in Postgres. A null last_id means that the partition is being opened.
 
 create table flush_watermarks (
     partition smallint primary key,

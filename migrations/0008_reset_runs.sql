@@ -1,4 +1,4 @@
--- What the resetter did, for GET /api/chat/quota/reset.
+-- The resetter's runs, for GET /api/chat/quota/reset.
 
 create table reset_runs (
     id bigint generated always as identity primary key,

@@ -1,5 +1,5 @@
--- Usage events that Postgres refused, whole, so that nothing is ever dropped. `event` is null for a stream entry that
--- nobody can read.
+-- Complete copies of usage events that Postgres refused, so that nothing is dropped. `event` is null for an unreadable
+-- stream entry.
 
 create table dead_letters (
     id bigint generated always as identity primary key,

@@ -1,5 +1,5 @@
 -- The period roll: closes the rows of these users whose period is before `to_period`, and begins `to_period`.
--- The only place where a row changes its period, whether the flusher, the resetter or a change of level asks for it.
+-- Only this function changes a row's period. The flusher, the resetter and a change of level call it.
 -- Running it again changes nothing: a rolled row is not due.
 
 create function roll_chat_quotas(users text[], to_period integer, to_reset_at timestamptz, at timestamptz)

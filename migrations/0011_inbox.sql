@@ -1,6 +1,6 @@
--- What Postgres accepted while Redis was away: settlements of holds, and messages that were let through. The settler of any
--- gate applies each, once, when Redis is back; `outcome` then says what came of it.
--- The id is that of the hold, or of the message's usage event, so whoever repeats a request meets the first one.
+-- What Postgres accepted while Redis was unavailable: settlements of holds, and admitted messages. When Redis is back,
+-- the inbox worker of any gate applies each item once and stores the result in `outcome`.
+-- The id is that of the hold or of the message's usage event, so a repeated request finds the first one.
 
 create table inbox (
     id uuid primary key,
@@ -17,7 +17,7 @@ create table inbox (
     settled_at timestamptz
 );
 
-comment on column inbox.claim is 'the settler that is at it; its word counts until claimed_until';
+comment on column inbox.claim is 'claim of the inbox worker that processes the item, valid until claimed_until';
 
 create index idx_inbox_waiting on inbox (accepted_at, id) where settled_at is null;
 create index idx_inbox_waiting_user on inbox (user_uuid) where settled_at is null;

@@ -1,4 +1,4 @@
--- The log's partitions are made by whoever owns the log, also when the gate asks, whose role may not make tables.
+-- The function runs as the log's owner, because the gate's role may not create tables.
 
 alter function ensure_usage_log_partition(date) security definer;
 alter function ensure_usage_log_partition(date) set search_path from current;

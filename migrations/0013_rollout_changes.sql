@@ -1,4 +1,4 @@
--- For whom the gate decides: every change, with who made it and why. The newest row is what holds, for all gates.
+-- Every change of the rollout, with its author and reason. The newest row is in force for all gates.
 
 create table rollout_changes (
     id bigint generated always as identity primary key,
@@ -13,4 +13,4 @@ create table rollout_changes (
 );
 
 comment on column rollout_changes.from_configuration is
-    'a configuration counts when it says something else than the last one did, not whenever a gate starts';
+    'a configuration becomes a row when it differs from the last configuration, not at every start of a gate';

@@ -1,5 +1,5 @@
--- Charges that the old credits system has not confirmed yet, while both are in use. A row comes with the charge's row of the log,
--- in the same transaction, and goes when the old system has taken it.
+-- Charges that the old credits system has not confirmed yet, while both systems are in use. The transaction that writes
+-- the charge's log row inserts the row. It is deleted when the old system has accepted the charge.
 
 create table dual_writes (
     event uuid primary key,
@@ -14,7 +14,7 @@ create table dual_writes (
     last_error text
 );
 
-comment on column dual_writes.due_at is 'of a row that somebody is at: when another one may try';
+comment on column dual_writes.due_at is 'for a claimed row: when another gate may claim it';
 
 create index idx_dual_writes_due on dual_writes (due_at);
 create index idx_dual_writes_user on dual_writes (user_uuid);

@@ -1,4 +1,4 @@
--- Which model wrote the answer that was charged; empty where the caller named none.
+-- The model that wrote the charged answer; empty if the caller named none.
 
 alter table chat_usage_logs add column model text not null default '';
 alter table inbox add column model text not null default '';

@@ -1,6 +1,6 @@
--- What was used, rolled up by day, level and model: added to in the flush's own transaction, so that it is always the sum of the
--- log's messages (not of its imports and adjustments, which nobody sent). Days are those of the installation's time zone.
--- A flush locks the rows of its own partition only: flushes of two partitions never wait for each other here.
+-- Usage by day, level and model. The flush adds to it in its own transaction, so it is always the sum of the log's
+-- messages (not of imports and adjustments, which no user sent). Days are in the installation's time zone.
+-- A flush locks only the rows of its own partition, so flushes of two partitions never wait for each other here.
 
 create table usage_days (
     day date not null,
@@ -14,7 +14,7 @@ create table usage_days (
     primary key (day, membership_level, model, partition)
 );
 
--- What the log has more than the table; negative where it has less.
+-- The sums of the log minus those of the table.
 create function usage_drift()
 returns table (day date, membership_level text, model text, messages bigint, ap bigint, overage bigint, tokens bigint)
 language sql
@@ -60,7 +60,7 @@ as $$
     where (messages, ap, overage, tokens) <> (0, 0, 0, 0)
 $$;
 
--- What was logged before there was this table.
+-- Usage that was logged before this table existed.
 insert into usage_days (day, membership_level, model, partition, messages, ap, overage, tokens)
 select day, membership_level, model, 0, messages, ap, overage, tokens
 from usage_drift();

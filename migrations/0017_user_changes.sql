@@ -1,4 +1,4 @@
--- What was changed of a user, other than by messages: by whom and why. Written in the transaction of the change.
+-- Changes of users other than by messages, with author and reason. Written in the transaction of the change.
 
 create table user_changes (
     id bigint generated always as identity primary key,
@@ -14,7 +14,7 @@ create table user_changes (
     ap integer
 );
 
-comment on column user_changes.effective_period is 'of a change of level that holds later: from when on';
+comment on column user_changes.effective_period is 'first period of a change of level that is not immediate';
 
 create index idx_user_changes_changed_at on user_changes (changed_at, id);
 create index idx_user_changes_user on user_changes (user_uuid, changed_at, id);

@@ -1,9 +1,10 @@
--- Since when the usage log is kept: old partitions may be dropped (`quota-gate retention`). What was before is in the totals, the closed
--- months and usage_days, which are not.
+-- The date from which the usage log is kept: `quota-gate retention` may drop old partitions. The totals, the closed
+-- months and usage_days are not dropped and include earlier usage.
 
 alter table gate_settings add column log_begins_on date;
 
--- The days that the log has whole: those after the one on which it begins, for that one may be another in the installation's time zone.
+-- Compares only the days that the log has completely: those after the day on which it begins, which may be a different
+-- day in the installation's time zone.
 create or replace function usage_drift()
 returns table (day date, membership_level text, model text, messages bigint, ap bigint, overage bigint, tokens bigint)
 language sql

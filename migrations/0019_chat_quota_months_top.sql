@@ -1,3 +1,3 @@
--- Who used most in a month that is closed, without reading all of it.
+-- Finds the users with the highest usage in a closed month without reading the whole month.
 
 create index idx_chat_quota_months_top on chat_quota_months (period, used desc);

@@ -1,5 +1,5 @@
--- What billing last said of each subscription. Its events come again, and in any order: the newest counts. `applied` says whether the user's
--- level follows it yet.
+-- The latest billing event of each subscription. Events are repeated and arrive in any order; the newest counts.
+-- `applied` is true once the user's level follows the event.
 
 create table subscriptions (
     subscription text collate "C" primary key,
@@ -10,6 +10,6 @@ create table subscriptions (
     applied boolean not null default false
 );
 
-comment on column subscriptions.membership_level is 'null for one that has ended';
+comment on column subscriptions.membership_level is 'null if the subscription has ended';
 
 create index idx_subscriptions_user on subscriptions (user_uuid);

@@ -1,6 +1,7 @@
--- What the product's own systems are told of: thresholds, resets, levels. Written by a trigger, so in the transaction of whatever changed the
--- row, and by nobody forgotten. The conditions are on the trigger itself: a row that crosses nothing costs a comparison.
--- A reset is news for those who had been warned.
+-- Events for the product's own systems: thresholds, resets, levels. A trigger writes them in the transaction that
+-- changes the row, so none is missed. The conditions are on the trigger itself: a row that crosses no threshold costs
+-- one comparison.
+-- A reset is reported only for users who had been warned.
 
 create table notifications (
     id uuid primary key default gen_random_uuid(),
@@ -20,10 +21,10 @@ create table notifications (
     sent_at timestamptz
 );
 
-comment on column notifications.due_at is 'of a row that somebody is at: when another one may try';
+comment on column notifications.due_at is 'for a claimed row: when another gate may claim it';
 
 create index idx_notifications_due on notifications (due_at) where sent_at is null;
--- Each threshold once per user and period; rows are kept until that cannot be asked any more.
+-- Each threshold once per user and period. Rows are kept for as long as a duplicate is possible.
 create unique index idx_notifications_once on notifications (user_uuid, period, kind) where kind <> 'level.changed';
 
 alter table gate_settings add column notifies boolean not null default false;

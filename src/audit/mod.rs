@@ -1,6 +1,8 @@
-//! The audit: proves that the usage log, the totals and Redis agree, and repairs what differs.
+//! The audit: proves that the usage log, the totals and Redis agree, repairs differences, and checks that flushing and
+//! resets keep up.
 
 mod error;
+pub mod health;
 mod orphan_records;
 pub mod repair;
 pub mod replay;

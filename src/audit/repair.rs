@@ -1,8 +1,10 @@
-//! The repairer: makes the stores agree again after what the gate cannot have done itself, such as a restore of Postgres.
+//! Makes the stores agree again after something that the gate cannot have done, such as a restore of Postgres.
 //!
-//! It never takes a charge back, and never changes a number without a trace: charges that Postgres misses become rows of the log
-//! of kind `adjustment`; totals follow the log; a partition whose records miss charges is opened anew, so that users are loaded
-//! from Postgres, which knows more.
+//! It never takes a charge back, and never changes a number without a trace:
+//!
+//! - Charges that are missing in Postgres become log rows of kind `adjustment`.
+//! - Totals follow the log.
+//! - A partition whose records lack charges is reopened, so that users are loaded from Postgres, which knows more.
 
 use std::collections::BTreeSet;
 
@@ -15,87 +17,83 @@ use super::{
 use crate::{
     domain::{
         ap::Ap,
-        calendar::{Calendar, Period},
-        clock::Clock,
+        calendar::Period,
         level::Levels,
         partition::Partition,
         usage::{Tokens, UsageEvent, UsageKind},
         user_id::{SessionId, UserId},
     },
     gate::Gate,
-    store::postgres::Postgres,
 };
 
-/// What the session of an adjustment is called.
+/// Session of an adjustment.
 const SESSION: &str = "verify --repair";
 
 /// Makes the stores agree.
 #[derive(Debug, Clone)]
 pub struct Repairer {
-    /// Finds what differs.
-    pub verifier: Verifier,
-    /// Opens partitions.
-    pub gate: Gate,
-    /// Takes adjustments.
-    pub postgres: Postgres,
-    /// Ends of periods.
-    pub calendar: Calendar,
-    /// The present.
-    pub clock: Clock,
+    verifier: Verifier,
+    gate: Gate,
 }
 
-/// What was done.
+/// What a repair did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Repaired {
-    /// Rows that were added to the log.
+    /// Rows added to the log.
     pub adjustments: u64,
     /// Users whose totals were raised to the sum of the log.
     pub totals: u64,
-    /// Sums by day, level and model that were made those of the log.
+    /// Sums by day, level and model that were corrected to those of the log.
     pub usage: u64,
-    /// Partitions that were opened anew.
+    /// Partitions reopened.
     pub reopened: u64,
-    /// What is left to people: what dead letters hold or may hold, and a total above the log that no period explains.
+    /// Left to people: charges that dead letters contain or may contain, totals above the log that no period explains.
     pub left: u64,
 }
 
 impl Repairer {
-    /// Postgres against itself first, then Redis against Postgres. One repair at a time.
+    /// Creates a repairer for this gate's installation.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { verifier: Verifier::new(gate), gate: gate.clone() }
+    }
+
+    /// Repairs Postgres against itself, then Redis against Postgres. One repair runs at a time.
     ///
     /// # Errors
-    /// If a store is away, or another repair is running. What was repaired stays repaired; verify again to see.
+    /// If a store is unavailable, or another repair is running. What was repaired stays repaired; verify again to see.
     pub async fn repair(&self) -> Result<Repaired, AuditError> {
-        let lock = self.postgres.try_lock_repairs().await?;
+        let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
         let mut repaired = Repaired::default();
         self.repair_totals(&mut repaired).await?;
-        repaired.usage = self.postgres.repair_usage().await?;
+        repaired.usage = self.gate.postgres().repair_usage().await?;
         self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
         Ok(repaired)
     }
 
     async fn repair_totals(&self, repaired: &mut Repaired) -> Result<(), AuditError> {
-        let levels = self.postgres.all_levels().await?;
+        let levels = self.gate.postgres().all_levels().await?;
         let mut raised: BTreeSet<String> = BTreeSet::new();
-        for drift in self.postgres.drift().await? {
+        for drift in self.gate.postgres().drift().await? {
             let Some(period) = drift.period else { continue };
             if drift.logged > drift.total {
                 let (Ok(user), Some(of)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
                 let ap = drift.logged.abs_diff(drift.total);
                 let event = self.adjustment(&user, of, ap, &levels);
-                self.postgres.raise_period(&event, &levels, self.calendar, self.clock.now()).await?;
+                self.gate.postgres().raise_period(&event, &levels, self.gate.calendar(), self.gate.now()).await?;
                 raised.insert(drift.user);
             } else {
-                // The log misses rows: it is what people are shown, so it is completed; the totals stay.
+                // Rows are missing in the log. People see the log, so it is completed; the totals stay.
                 let ap = u32::try_from(drift.total - drift.logged).unwrap_or(u32::MAX);
-                self.postgres.log_adjustment(&drift.user, period, ap, SESSION, self.clock.now()).await?;
+                self.gate.postgres().log_adjustment(&drift.user, period, ap, SESSION, self.gate.now()).await?;
                 repaired.adjustments += 1;
             }
         }
-        // Only now, for a log that was completed adds up to more.
-        for drift in self.postgres.drift().await? {
+        // Only now, because a completed log has a higher sum.
+        for drift in self.gate.postgres().drift().await? {
             if drift.period.is_none() && drift.logged > drift.total {
-                self.postgres.raise_total(&drift.user, drift.logged - drift.total, self.clock.now()).await?;
+                self.gate.postgres().raise_total(&drift.user, drift.logged - drift.total, self.gate.now()).await?;
                 raised.insert(drift.user);
             }
         }
@@ -104,8 +102,8 @@ impl Repairer {
     }
 
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
-        let levels = self.postgres.all_levels().await?;
-        // What is still there no period explains.
+        let levels = self.gate.postgres().all_levels().await?;
+        // No period explains the drift that is left.
         repaired.left += verdict.drift.len() as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
         for difference in &verdict.differences {
@@ -114,7 +112,7 @@ impl Repairer {
             } else if difference.used.0 < difference.used.1 || difference.total_used.0 < difference.total_used.1 {
                 behind.insert(self.gate.partitions().of(&difference.user));
             } else if difference.unreadable {
-                // An adjustment, and the same charges again once a newer program reads the entry.
+                // An adjustment would count the charges again when a newer program reads the entry.
                 repaired.left += 1;
             } else {
                 repaired.adjustments += self.adjust(difference, &levels).await?;
@@ -127,7 +125,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// Charges that Redis has counted and Postgres does not know: what the period misses, and what earlier ones do.
+    /// Logs charges that Redis has and Postgres lacks: those of the record's period, and those of earlier ones.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
         let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);
@@ -137,7 +135,7 @@ impl Repairer {
                 continue;
             }
             let event = self.adjustment(&found.user, period, ap, levels);
-            self.postgres.adjust(&event, levels, self.calendar, self.clock.now()).await?;
+            self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
             added += 1;
         }
         Ok(added)
@@ -155,7 +153,7 @@ impl Repairer {
             tokens: Tokens::ZERO,
             model: None,
             kind: UsageKind::Adjustment,
-            at: self.clock.now(),
+            at: self.gate.now(),
         }
     }
 }

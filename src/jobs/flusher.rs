@@ -14,62 +14,53 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::{
-    select,
-    time::{sleep, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 use tracing::Instrument;
 
+use super::job::{Job, Next, Pace, StepError};
 use crate::{
     domain::{
-        calendar::Calendar,
-        clock::Clock,
         journal::{Entry, Position, StreamId, Watermark},
         level::Levels,
         partition::Partition,
     },
     gate::{Gate, GateError},
     store::{
-        postgres::{Flush, FlushOutcome, Postgres, PostgresError},
-        redis::{Redis, RedisError},
+        postgres::{Flush, FlushOutcome, PostgresError},
+        redis::RedisError,
     },
 };
 
-/// Longest pause after a failed round. Postgres is asked at least this often whether it is back.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// Longest time for one step. A Postgres that hangs does not end it by itself, and a step may be repeated in any case.
-const STEP_MAX: Duration = Duration::from_secs(20);
-
-/// Entries of one read: at most some 30,000 events, and hardly ever.
+/// Longest time for one partition. A Postgres that hangs does not end it, and it may be repeated in any case.
+const PARTITION_MAX: Duration = Duration::from_secs(20);
+/// Entries of one read: at most some 30,000 events, and rarely that many.
 const READ_ENTRIES: usize = 256;
+/// Partitions that a flusher which is behind flushes concurrently: each needs a connection to Postgres.
+const CONCURRENCY_MAX: usize = 8;
 
-/// Partitions that a flusher which is behind works on at a time: each needs a connection to Postgres.
-const ALL_AT_ONCE: usize = 8;
-
-/// Carries usage events to Postgres.
-#[derive(Debug, Clone)]
-pub struct Flusher {
-    /// Opens a partition when Redis has lost data.
-    pub gate: Gate,
-    /// Where the events are.
-    pub redis: Redis,
-    /// Where they go.
-    pub postgres: Postgres,
-    /// Months, for events of another period than the row's.
-    pub calendar: Calendar,
-    /// Stamps the rows' updates.
-    pub clock: Clock,
-    /// A step takes no further entries once it has so many events.
+/// Settings of the flusher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlusherOptions {
+    /// Pause after a round that flushed everything.
+    pub interval: Duration,
+    /// A transaction takes no further entries once it has this many events.
     pub batch_events_max: usize,
-    /// A usage stream that is longer than this is an alarm: at twice the length new work is refused.
+    /// Length of a usage stream that is logged as an error. At twice this length new work is refused.
     pub stream_entries_alarm: u64,
 }
 
-/// What a step came to.
+/// Writes usage events to Postgres.
+#[derive(Debug, Clone)]
+pub struct Flusher {
+    gate: Gate,
+    options: FlusherOptions,
+    /// Partitions of the next round that are flushed concurrently.
+    concurrency: usize,
+}
+
+/// Result of flushing one partition once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FlushStep {
+pub enum PartitionFlush {
     /// There was nothing to do.
     Idle,
     /// These events are in Postgres now.
@@ -112,65 +103,78 @@ pub enum FlushError {
 }
 
 impl Round {
-    fn and(self, step: &FlushStep) -> Self {
+    fn and(self, step: &PartitionFlush) -> Self {
         match step {
-            FlushStep::Idle | FlushStep::Superseded => self,
-            FlushStep::Flushed { more, .. } => Self { busy: true, more: self.more || *more },
-            FlushStep::Reopened => Self { busy: true, ..self },
+            PartitionFlush::Idle | PartitionFlush::Superseded => self,
+            PartitionFlush::Flushed { more, .. } => Self { busy: true, more: self.more || *more },
+            PartitionFlush::Reopened => Self { busy: true, ..self },
+        }
+    }
+}
+
+impl Job for Flusher {
+    fn name(&self) -> &'static str {
+        "flusher"
+    }
+
+    fn pace(&self) -> Pace {
+        let pause = self.options.interval;
+        // The bound is that of each partition; a round may flush them one after the other.
+        let step_max = PARTITION_MAX * (u32::from(self.gate.partitions().count()) + 1);
+        Pace { pause, retry_pause_max: Duration::from_secs(2), step_max }
+    }
+
+    /// One round over all partitions. Between two rounds events gather for the next transaction. A flusher that keeps up flushes one
+    /// partition after the other, so that decisions hardly notice; one that is behind flushes them concurrently, without a pause.
+    async fn step(&mut self) -> Result<Next, StepError> {
+        let round = self.round(self.concurrency).await;
+        self.report_streams().await;
+        self.concurrency = 1;
+        match round {
+            Ok(Round { more: true, .. }) => {
+                self.concurrency = CONCURRENCY_MAX;
+                Ok(Next::Immediately)
+            }
+            Ok(Round { more: false, .. }) => Ok(Next::AfterPause),
+            Err(error) => {
+                metrics::counter!("quota_gate_flush_failures_total").increment(1);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn finish(&mut self) {
+        if let Err(error) = self.flush_present().await {
+            tracing::warn!(%error, "the last flush failed; the events stay in Redis for the next gate");
         }
     }
 }
 
 impl Flusher {
-    /// Runs until cancelled, then flushes what is left. Between two rounds it pauses, so that a transaction carries
-    /// what has gathered meanwhile. While it keeps up it takes one partition after the other, so that decisions hardly notice;
-    /// once it is behind it takes all at once, and does not pause.
-    pub async fn run(self, interval: Duration, cancelled: CancellationToken) {
-        let (mut pause, mut at_once) = (interval, 1);
-        while !cancelled.is_cancelled() {
-            let round = self.round(at_once).await;
-            self.watch_streams().await;
-            at_once = 1;
-            pause = match round {
-                Ok(Round { more: true, .. }) => {
-                    at_once = ALL_AT_ONCE;
-                    continue;
-                }
-                Ok(Round { more: false, .. }) => interval,
-                Err(error) => {
-                    metrics::counter!("quota_gate_flush_failures_total").increment(1);
-                    tracing::warn!(%error, "a flush failed; it begins again where it stopped");
-                    (pause * 2).min(RETRY_PAUSE_MAX)
-                }
-            };
-            select! {
-                () = sleep(pause) => {}
-                () = cancelled.cancelled() => {}
-            }
-        }
-        if let Err(error) = self.flush_what_is_there().await {
-            tracing::warn!(%error, "the last flush failed; the events stay in Redis for the next gate");
-        }
+    /// The flusher of this gate.
+    #[must_use]
+    pub const fn new(gate: Gate, options: FlusherOptions) -> Self {
+        Self { gate, options, concurrency: 1 }
     }
 
     /// Tells how long the streams are, also when Postgres is away: that is when they grow.
-    async fn watch_streams(&self) {
+    async fn report_streams(&self) {
         for partition in self.gate.partitions().all() {
             let generation = self.gate.generation(partition);
-            let Ok(entries) = self.redis.stream_length(partition, generation).await else { return };
+            let Ok(entries) = self.gate.redis().stream_length(partition, generation).await else { return };
             let label = partition.to_string();
             #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
             metrics::gauge!("quota_gate_stream_entries", "partition" => label).set(entries as f64);
-            if entries > self.stream_entries_alarm {
-                tracing::error!(%partition, entries, alarm = self.stream_entries_alarm,
+            if entries > self.options.stream_entries_alarm {
+                tracing::error!(%partition, entries, alarm = self.options.stream_entries_alarm,
                     "the usage stream is long: is Postgres away? At twice the length new messages are refused");
             }
         }
     }
 
     /// Flushes what was charged before this was called. Other gates go on charging, so there may be no end to what comes.
-    async fn flush_what_is_there(&self) -> Result<(), FlushError> {
-        while self.round(ALL_AT_ONCE).await?.more {}
+    async fn flush_present(&self) -> Result<(), FlushError> {
+        while self.round(CONCURRENCY_MAX).await?.more {}
         Ok(())
     }
 
@@ -179,22 +183,22 @@ impl Flusher {
     /// # Errors
     /// If Redis or Postgres is away; what was flushed by then stays flushed.
     pub async fn flush_all(&self) -> Result<(), FlushError> {
-        while self.round(ALL_AT_ONCE).await?.busy {}
+        while self.round(CONCURRENCY_MAX).await?.busy {}
         Ok(())
     }
 
-    /// One step for each partition, `at_once` of them at a time: their users, streams and watermarks have nothing in
+    /// One step for each partition, `concurrency` of them at a time: their users, streams and watermarks have nothing in
     /// common. Other partitions' steps go on when one fails; it begins again in the next round.
-    async fn round(&self, at_once: usize) -> Result<Round, FlushError> {
-        let levels = self.postgres.all_levels().await?;
-        let watermarks = self.postgres.watermarks().await?;
+    async fn round(&self, concurrency: usize) -> Result<Round, FlushError> {
+        let levels = self.gate.postgres().all_levels().await?;
+        let watermarks = self.gate.postgres().watermarks().await?;
         let step = async |(partition, watermark)| {
             let span = tracing::debug_span!("flush", %partition);
-            timeout(STEP_MAX, self.step_from(watermark, partition, &levels).instrument(span))
+            timeout(PARTITION_MAX, self.flush_from(watermark, partition, &levels).instrument(span))
                 .await
-                .unwrap_or(Err(FlushError::Slow(STEP_MAX)))
+                .unwrap_or(Err(FlushError::Slow(PARTITION_MAX)))
         };
-        let steps = stream::iter(self.gate.partitions().all().zip(watermarks)).map(step).buffer_unordered(at_once);
+        let steps = stream::iter(self.gate.partitions().all().zip(watermarks)).map(step).buffer_unordered(concurrency);
         steps
             .fold(Ok(Round::default()), async |outcome: Result<Round, FlushError>, step| match step {
                 Ok(step) => outcome.map(|round| round.and(&step)),
@@ -207,29 +211,31 @@ impl Flusher {
     ///
     /// # Errors
     /// If Redis or Postgres is away. The step may be repeated in any case.
-    pub async fn step(&self, partition: Partition, levels: &Levels) -> Result<FlushStep, FlushError> {
-        let watermark = self.postgres.watermark(partition.number()).await?;
-        self.step_from(watermark, partition, levels).await
+    pub async fn flush_partition(&self, partition: Partition, levels: &Levels) -> Result<PartitionFlush, FlushError> {
+        let watermark = self.gate.postgres().watermark(partition.number()).await?;
+        self.flush_from(watermark, partition, levels).await
     }
 
-    async fn step_from(
+    async fn flush_from(
         &self,
         watermark: Watermark,
         partition: Partition,
         levels: &Levels,
-    ) -> Result<FlushStep, FlushError> {
+    ) -> Result<PartitionFlush, FlushError> {
         let generation = watermark.generation;
         let Some(from) = watermark.position else {
             self.gate.leave_generation(partition, generation).await?;
-            return Ok(FlushStep::Reopened);
+            return Ok(PartitionFlush::Reopened);
         };
         let (entries, more) = self.read(partition, generation, from.id).await?;
         let new = match entries.split_first() {
             Some((anchor, new)) if anchor.position() == from => new,
-            _ if self.postgres.watermark(partition.number()).await? != watermark => return Ok(FlushStep::Superseded),
+            _ if self.gate.postgres().watermark(partition.number()).await? != watermark => {
+                return Ok(PartitionFlush::Superseded);
+            }
             _ => return self.reopen(partition, generation, from).await,
         };
-        let Some(last) = new.last() else { return Ok(FlushStep::Idle) };
+        let Some(last) = new.last() else { return Ok(PartitionFlush::Idle) };
 
         let flush = Flush {
             partition: partition.number(),
@@ -237,11 +243,11 @@ impl Flusher {
             from,
             entries: new,
             levels,
-            calendar: self.calendar,
-            now: self.clock.now(),
+            calendar: self.gate.calendar(),
+            now: self.gate.now(),
         };
-        let FlushOutcome::Committed(report) = self.postgres.flush(flush).await? else {
-            return Ok(FlushStep::Superseded);
+        let FlushOutcome::Committed(report) = self.gate.postgres().flush(flush).await? else {
+            return Ok(PartitionFlush::Superseded);
         };
         metrics::counter!("quota_gate_flushed_events_total").increment(report.rows);
         metrics::counter!("quota_gate_dead_letters_total").increment(report.dead_letters);
@@ -249,9 +255,9 @@ impl Flusher {
             tracing::error!(%partition, dead_letters = report.dead_letters,
                 "Postgres refused usage events; they are in the table dead_letters");
         }
-        self.redis.trim(partition, generation, last.position(), from.id).await?;
+        self.gate.redis().trim(partition, generation, last.position(), from.id).await?;
         let events = new.iter().map(|entry: &Entry| entry.events().len() as u64).sum();
-        Ok(FlushStep::Flushed { events, more })
+        Ok(PartitionFlush::Flushed { events, more })
     }
 
     /// The entry at `from` and what follows it, until there are events enough; and whether there is more.
@@ -261,12 +267,12 @@ impl Flusher {
         generation: u32,
         from: StreamId,
     ) -> Result<(Vec<Entry>, bool), RedisError> {
-        let mut entries = self.redis.read_stream(partition, generation, from, READ_ENTRIES).await?;
+        let mut entries = self.gate.redis().read_stream(partition, generation, from, READ_ENTRIES).await?;
         let mut read = entries.len();
         let events = |entries: &[Entry]| entries.iter().map(|entry| entry.events().len()).sum::<usize>();
-        while read == READ_ENTRIES && events(&entries) < self.batch_events_max {
+        while read == READ_ENTRIES && events(&entries) < self.options.batch_events_max {
             let Some(last) = entries.last().map(Entry::position) else { break };
-            let next = self.redis.read_stream(partition, generation, last.id, READ_ENTRIES).await?;
+            let next = self.gate.redis().read_stream(partition, generation, last.id, READ_ENTRIES).await?;
             // Another flusher has trimmed it meanwhile: what follows would leave a gap.
             if next.first().map(Entry::position) != Some(last) {
                 break;
@@ -277,10 +283,15 @@ impl Flusher {
         Ok((entries, read == READ_ENTRIES))
     }
 
-    async fn reopen(&self, partition: Partition, generation: u32, anchor: Position) -> Result<FlushStep, FlushError> {
+    async fn reopen(
+        &self,
+        partition: Partition,
+        generation: u32,
+        anchor: Position,
+    ) -> Result<PartitionFlush, FlushError> {
         tracing::error!(%partition, generation, anchor = %anchor.id,
             "the last flushed entry is not in Redis any more: Redis has lost data, the partition is opened anew");
         self.gate.leave_generation(partition, generation).await?;
-        Ok(FlushStep::Reopened)
+        Ok(PartitionFlush::Reopened)
     }
 }

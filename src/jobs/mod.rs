@@ -1,9 +1,19 @@
-//! What runs beside the requests. Each job is an idempotent step and a plain loop.
+//! The loops that run beside requests. `job` has the one loop; each other file is a step and its bounds.
+//!
+//! | job | what |
+//! | --- | --- |
+//! | `flusher` | writes usage events from Redis to Postgres, each exactly once |
+//! | `inbox_worker` | applies settlements that Postgres accepted while Redis was unavailable |
+//! | `level_sync` | sends changed levels to Redis |
+//! | `rollout_sync` | follows the most recent change of the rollout |
+//! | `schedule` | runs the `resetter` every day, and with it the `sweeper` |
+//! | `quota_watcher` | reports changed quotas to those who watch them |
+//! | `gauges` | publishes numbers for `/metrics` |
 
 pub mod flusher;
 pub mod gauges;
-pub mod health;
 pub mod inbox_worker;
+pub mod job;
 pub mod level_sync;
 pub mod quota_watcher;
 pub mod resetter;

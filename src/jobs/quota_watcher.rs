@@ -11,25 +11,23 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use tokio::{
-    select,
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
+use super::job::{Job, Next, Pace, StepError};
 use crate::{
     domain::{
         quota::{Quota, Source},
         user_id::UserId,
     },
     gate::{Gate, GateError},
-    store::redis::Redis,
 };
 
 /// Between two looks at the records.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Longest time for one look. A store that hangs does not end it by itself.
-const STEP_MAX: Duration = Duration::from_secs(5);
+/// While no user is watched, the watcher sleeps until one is.
+const IDLE: Duration = Duration::from_hours(1);
 /// An unchanged record may mean another quota after this time.
 const READ_EVERY: Duration = Duration::from_secs(5);
 /// Users of one read.
@@ -43,7 +41,6 @@ pub struct QuotaWatcher(Arc<Inner>);
 
 struct Inner {
     gate: Gate,
-    redis: Redis,
     watched: Mutex<HashMap<UserId, Watched>>,
     arrived: Notify,
 }
@@ -54,11 +51,35 @@ struct Watched {
     read_at: Instant,
 }
 
+impl Job for QuotaWatcher {
+    fn name(&self) -> &'static str {
+        "quota_watcher"
+    }
+
+    fn pace(&self) -> Pace {
+        // While Redis is unavailable nothing changes.
+        Pace { pause: PAUSE, retry_pause_max: PAUSE * 5, step_max: Duration::from_secs(5) }
+    }
+
+    async fn step(&mut self) -> Result<Next, StepError> {
+        if self.count() == 0 {
+            return Ok(Next::After(IDLE));
+        }
+        self.compare().await?;
+        Ok(Next::AfterPause)
+    }
+
+    /// A user has begun to be watched.
+    async fn woken(&self) {
+        self.0.arrived.notified().await;
+    }
+}
+
 impl QuotaWatcher {
     /// Nobody is watched yet.
     #[must_use]
-    pub fn new(gate: Gate, redis: Redis) -> Self {
-        Self(Arc::new(Inner { gate, redis, watched: Mutex::default(), arrived: Notify::new() }))
+    pub fn new(gate: &Gate) -> Self {
+        Self(Arc::new(Inner { gate: gate.clone(), watched: Mutex::default(), arrived: Notify::new() }))
     }
 
     /// The user's quota, now and whenever it changes. Watched for as long as somebody holds the receiver.
@@ -85,31 +106,11 @@ impl QuotaWatcher {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Runs until cancelled.
-    pub async fn run(self, cancelled: CancellationToken) {
-        let watching = async {
-            loop {
-                if self.count() == 0 {
-                    self.0.arrived.notified().await;
-                }
-                // While Redis is away nothing changes, and the breaker has told everybody else.
-                if !matches!(timeout(STEP_MAX, self.step()).await, Ok(Ok(()))) {
-                    sleep(PAUSE * 5).await;
-                }
-                sleep(PAUSE).await;
-            }
-        };
-        select! {
-            () = watching => {}
-            () = cancelled.cancelled() => {}
-        }
-    }
-
     /// Looks at every watched user once.
     ///
     /// # Errors
     /// If Redis is away.
-    pub async fn step(&self) -> Result<(), GateError> {
+    pub async fn compare(&self) -> Result<(), GateError> {
         let mut by_partition: HashMap<_, Vec<UserId>> = HashMap::new();
         {
             let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +121,7 @@ impl QuotaWatcher {
         }
         for (partition, users) in by_partition {
             for users in users.chunks(USERS_PER_READ) {
-                let fingerprints = self.0.redis.fingerprints(partition, users).await?;
+                let fingerprints = self.0.gate.redis().fingerprints(partition, users).await?;
                 let due = self.due(users, &fingerprints);
                 stream::iter(due).for_each_concurrent(ASKED_AT_ONCE, |user| self.read(user)).await;
             }

@@ -5,12 +5,14 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
 use super::{inbox_worker, sweeper::Sweeper};
 use crate::{
-    domain::{calendar::Calendar, clock::Clock, user_id::UserId},
-    store::postgres::{Postgres, PostgresError, RolledBatch},
+    domain::user_id::UserId,
+    gate::Gate,
+    store::postgres::{PostgresError, RolledBatch},
 };
 
 /// Rows per transaction: locked for about a tenth of a second, which only a flush or a change of level would notice.
@@ -24,14 +26,8 @@ const MONTHS_AHEAD: u32 = 3;
 /// Rolls due rows.
 #[derive(Debug, Clone)]
 pub struct Resetter {
-    /// Where the rows are.
-    pub postgres: Postgres,
-    /// Tells when periods end.
-    pub calendar: Calendar,
-    /// Tells what the current period is.
-    pub clock: Clock,
-    /// Looks after Redis' side of idle users.
-    pub sweeper: Sweeper,
+    gate: Gate,
+    sweeper: Sweeper,
 }
 
 /// What asked for a reset.
@@ -57,15 +53,25 @@ pub struct ResetReport {
 }
 
 impl Resetter {
+    /// The resetter of this gate.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { gate: gate.clone(), sweeper: Sweeper::new(gate) }
+    }
+
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.gate.now()
+    }
+
     /// Runs once. Batches that fail are counted and left to the next run.
     ///
     /// # Errors
     /// If Postgres is away from the beginning.
     pub async fn run(&self, trigger: Trigger) -> Result<ResetReport, PostgresError> {
         let started = Instant::now();
-        let run = self.postgres.begin_reset_run(trigger.as_str(), self.clock.now()).await?;
+        let run = self.gate.postgres().begin_reset_run(trigger.as_str(), self.gate.now()).await?;
         let mut last_error = None;
-        if let Err(error) = self.postgres.ensure_log_partitions(self.clock.now(), MONTHS_AHEAD).await {
+        if let Err(error) = self.gate.postgres().ensure_log_partitions(self.gate.now(), MONTHS_AHEAD).await {
             tracing::error!(%error, "the log's coming partitions could not be made");
             last_error = Some(error.to_string());
         }
@@ -77,7 +83,7 @@ impl Resetter {
                 last_error.get_or_insert(error.to_string());
             }
         }
-        if let Err(error) = self.postgres.forget_settled(self.clock.now() - inbox_worker::KEPT).await {
+        if let Err(error) = self.gate.postgres().forget_settled(self.gate.now() - inbox_worker::KEPT).await {
             tracing::warn!(%error, "settled items of the inbox were not forgotten; the next run does it");
         }
         let duration = started.elapsed();
@@ -89,7 +95,10 @@ impl Resetter {
             duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "reset run finished"
         );
-        self.postgres.finish_reset_run(run, reset_count, failed_count, last_error.as_deref(), self.clock.now()).await?;
+        self.gate
+            .postgres()
+            .finish_reset_run(run, reset_count, failed_count, last_error.as_deref(), self.gate.now())
+            .await?;
         Ok(ResetReport { reset_count, failed_count, duration })
     }
 
@@ -132,9 +141,10 @@ impl Resetter {
     }
 
     async fn try_roll_batch(&self, after: Option<&UserId>) -> Result<RolledBatch, PostgresError> {
-        let now = self.clock.now();
-        let period = self.calendar.period_at(now);
-        self.postgres.roll_due(period, self.calendar.period_end(period), now, after, BATCH_ROWS).await
+        let now = self.gate.now();
+        let calendar = self.gate.calendar();
+        let period = calendar.period_at(now);
+        self.gate.postgres().roll_due(period, calendar.period_end(period), now, after, BATCH_ROWS).await
     }
 }
 

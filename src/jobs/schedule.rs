@@ -1,22 +1,47 @@
-//! The built-in schedule: the resetter once a day.
+//! The resetter's schedule: one run every day.
 
-use tokio::{select, time::sleep};
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
 
-use super::resetter::{Resetter, Trigger};
-use crate::domain::{clock::Clock, daily_at::DailyAt};
+use super::{
+    job::{Job, Next, Pace, StepError},
+    resetter::{Resetter, Trigger},
+};
+use crate::domain::daily_at::DailyAt;
 
-/// Runs the resetter every day at this time, until cancelled.
-pub async fn run(resetter: Resetter, at: DailyAt, clock: Clock, cancelled: CancellationToken) {
-    loop {
-        let now = clock.now();
-        let wait = (at.next_after(now) - now).to_std().unwrap_or_default();
-        select! {
-            () = sleep(wait) => {}
-            () = cancelled.cancelled() => return,
+/// A run over all users may take long. Each of its transactions has a bound of its own.
+const RUN_MAX: Duration = Duration::from_hours(6);
+
+/// Runs the resetter every day at one time.
+#[derive(Debug, Clone)]
+pub struct DailyReset {
+    resetter: Resetter,
+    at: DailyAt,
+    is_due: bool,
+}
+
+impl Job for DailyReset {
+    fn name(&self) -> &'static str {
+        "resetter"
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { pause: Duration::from_mins(1), retry_pause_max: Duration::from_hours(1), step_max: RUN_MAX }
+    }
+
+    async fn step(&mut self) -> Result<Next, StepError> {
+        if self.is_due {
+            self.resetter.run(Trigger::Schedule).await?;
         }
-        if let Err(error) = resetter.run(Trigger::Schedule).await {
-            tracing::error!(%error, "the scheduled reset failed; users reset as they come, the next run is tomorrow");
-        }
+        self.is_due = true;
+        let now = self.resetter.now();
+        Ok(Next::After((self.at.next_after(now) - now).to_std().unwrap_or_default()))
+    }
+}
+
+impl DailyReset {
+    /// Runs this resetter every day at `at`.
+    #[must_use]
+    pub const fn new(resetter: Resetter, at: DailyAt) -> Self {
+        Self { resetter, at, is_due: false }
     }
 }

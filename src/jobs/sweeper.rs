@@ -5,30 +5,18 @@
 //! back what expired holds still show as held. It is part of the resetter's daily run.
 
 use crate::{
-    domain::{
-        calendar::Calendar,
-        clock::Clock,
-        partition::{Partition, Partitions},
-    },
+    domain::partition::Partition,
+    gate::Gate,
     store::{
-        postgres::{Postgres, PostgresError},
-        redis::{Redis, RedisError, Swept},
+        postgres::PostgresError,
+        redis::{RedisError, Swept},
     },
 };
 
 /// Sweeps records.
 #[derive(Debug, Clone)]
 pub struct Sweeper {
-    /// Where the records are.
-    pub redis: Redis,
-    /// Knows what is flushed.
-    pub postgres: Postgres,
-    /// All partitions are swept.
-    pub partitions: Partitions,
-    /// Tells how long two periods are.
-    pub calendar: Calendar,
-    /// Tells what the current period is.
-    pub clock: Clock,
+    gate: Gate,
 }
 
 /// Why a sweep failed. Sweeping again is harmless.
@@ -43,13 +31,19 @@ pub enum SweepError {
 }
 
 impl Sweeper {
+    /// The sweeper of this gate.
+    #[must_use]
+    pub fn new(gate: &Gate) -> Self {
+        Self { gate: gate.clone() }
+    }
+
     /// Sweeps every partition.
     ///
     /// # Errors
     /// If Redis or Postgres is away; what was swept by then stays swept.
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
-        for partition in self.partitions.all() {
+        for partition in self.gate.partitions().all() {
             let one = self.sweep_partition(partition).await?;
             swept.deleted += one.deleted;
             swept.freed += one.freed;
@@ -58,17 +52,17 @@ impl Sweeper {
     }
 
     async fn sweep_partition(&self, partition: Partition) -> Result<Swept, SweepError> {
-        let watermark = self.postgres.watermark(partition.number()).await?;
+        let watermark = self.gate.postgres().watermark(partition.number()).await?;
         let mut swept = Swept::default();
         // While a partition is being opened, nothing is known to be flushed.
         let Some(position) = watermark.position else { return Ok(swept) };
-        let period = self.calendar.period_at(self.clock.now());
-        let untouched_since = self.calendar.period_start(period.previous());
+        let calendar = self.gate.calendar();
+        let untouched_since = calendar.period_start(calendar.period_at(self.gate.now()).previous());
         let mut cursor = 0;
         loop {
-            let (next, records) = self.redis.scan_records(partition, cursor).await?;
+            let (next, records) = self.gate.redis().scan_records(partition, cursor).await?;
             let open = (watermark.generation, position.id);
-            let Some(one) = self.redis.sweep(partition, open, untouched_since, &records).await? else {
+            let Some(one) = self.gate.redis().sweep(partition, open, untouched_since, &records).await? else {
                 return Ok(swept);
             };
             swept.deleted += one.deleted;

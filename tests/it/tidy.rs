@@ -14,7 +14,8 @@ const LONGER: [(&str, &str); 1] =
 
 #[test]
 fn each_source_file_says_first_what_it_is() {
-    let silent = ["src", "crates"].iter().flat_map(|dir| check(dir, "rs", |text| !text.starts_with("//!"))).collect::<Vec<_>>();
+    let silent =
+        ["src", "crates"].iter().flat_map(|dir| check(dir, "rs", |text| !text.starts_with("//!"))).collect::<Vec<_>>();
     assert!(silent.is_empty(), "open with `//! …`: {silent:?}");
 }
 
@@ -54,10 +55,11 @@ fn each_migration_has_a_number_of_its_own() {
 fn nothing_is_left_for_later() {
     // Put together here, so that this file does not find itself.
     let words = ["TO\u{44}O", "FIX\u{4d}E", "XX\u{58}", "tod\u{6f}!", "unimplement\u{65}d!"];
-    let later: Vec<_> = [("src", "rs"), ("crates", "rs"), ("tests", "rs"), ("benches", "rs"), ("lua", "lua"), ("migrations", "sql")]
-        .iter()
-        .flat_map(|(dir, extension)| check(dir, extension, |text| words.iter().any(|word| text.contains(word))))
-        .collect();
+    let later: Vec<_> =
+        [("src", "rs"), ("crates", "rs"), ("tests", "rs"), ("benches", "rs"), ("lua", "lua"), ("migrations", "sql")]
+            .iter()
+            .flat_map(|(dir, extension)| check(dir, extension, |text| words.iter().any(|word| text.contains(word))))
+            .collect();
     assert!(later.is_empty(), "do it now, or write an issue: {later:?}");
 }
 

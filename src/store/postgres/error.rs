@@ -1,52 +1,52 @@
-//! What can go wrong between the gate and Postgres.
+//! Errors of the Postgres store.
 
 use sqlx::error::ErrorKind;
 
-/// Why Postgres did not do what it was asked.
+/// An error of Postgres or of its data.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    /// Postgres is away, too busy, or gave up a transaction for another one. Asking again makes sense.
+    /// Postgres is unavailable, overloaded, or rolled back in favor of another transaction. A retry makes sense.
     #[error("Postgres is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// Postgres refused. Asking again changes nothing.
-    #[error("Postgres refused: {0}")]
+    /// Postgres refused the request. A retry changes nothing.
+    #[error("Postgres refused the request: {0}")]
     Refused(#[source] sqlx::Error),
-    /// A row says what no row can say.
-    #[error("{table}.{column} of {row} is no valid value")]
+    /// A row has an invalid value.
+    #[error("{table}.{column} of {row} has an invalid value")]
     Inconsistent {
-        /// The table.
+        /// Table name.
         table: &'static str,
-        /// The column.
+        /// Column name.
         column: &'static str,
-        /// Which row.
+        /// Key of the row.
         row: String,
     },
-    /// The installation was set up otherwise.
+    /// The configuration contradicts a fixed setting.
     #[error(
-        "this installation has {setting} = {stored}, and the configuration says {configured}: \
-         it cannot be changed any more, set {setting} = {stored}"
+        "the configuration has {setting} = {configured}, but this installation has {stored}, \
+         which cannot be changed: set {setting} = {stored}"
     )]
     SettingMismatch {
-        /// The setting.
+        /// Setting name.
         setting: &'static str,
-        /// What Postgres has.
+        /// Value in Postgres.
         stored: String,
-        /// What the configuration has.
+        /// Value in the configuration.
         configured: String,
     },
     /// The tables are older than this program.
-    #[error("the database is behind this program: run `quota-gate migrate`")]
+    #[error("the database schema is older than this program: run `quota-gate migrate`")]
     SchemaBehind,
     /// A migration failed.
-    #[error("migrating the database: {0}")]
+    #[error("migrating the database failed: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// The connection is set up wrongly.
+    /// Configuration or stored data is unusable.
     #[error("{0}")]
     Unfit(String),
 }
 
 impl PostgresError {
-    /// Asking again may help.
+    /// Returns whether a retry may help.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
@@ -80,7 +80,7 @@ impl From<sqlx::Error> for PostgresError {
     }
 }
 
-/// The rows themselves are at fault (SQLSTATE class 22 or 23), so that leaving some out helps.
+/// Returns whether rows cause the error (SQLSTATE class 22 or 23), so leaving some out helps.
 pub(in crate::store::postgres) fn is_about_data(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(database) = error else { return false };
     let code = database.code().unwrap_or_default();

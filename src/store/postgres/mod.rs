@@ -1,22 +1,24 @@
-//! Postgres: the durable truth. The only importer of `sqlx`; one file per table, and one per transaction that spans several.
+//! The Postgres store: durable state. The only importer of `sqlx`.
 //!
-//! | file | what |
+//! One file per table, and one per transaction that spans several.
+//!
+//! | file | content |
 //! | --- | --- |
-//! | `gate_settings`, `membership_levels`, `rollout_changes` | what an installation decided |
-//! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and who changes it besides the flusher |
-//! | `unsynced_levels` | whose change of level Redis has not heard of yet |
+//! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
+//! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `unsynced_levels` | level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
-//! | `flush_watermarks`, `flush`, `drain`, `totals` | how usage events arrive, each exactly once |
-//! | `usage_days` | what they add up to by day, level and model |
-//! | `subscriptions` | what billing last said |
-//! | `inbox` | what was accepted while Redis was away |
-//! | `notifications` | what the product's systems are told of |
-//! | `dual_writes` | charges on their way to the old credits system |
-//! | `user_changes`, `listing`, `heavy_users` | who changed what, and pages for people who look |
-//! | `resets`, `dead_letters` | the resetter's side, and what was refused |
-//! | `advisory_locks` | who does something alone |
-//! | `server_info` | what Postgres says of itself |
-//! | `audit`, `adjustments` | the proof that it adds up, and what makes it add up again |
+//! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
+//! | `usage_days` | sums by day, level and model |
+//! | `subscriptions` | the latest billing event of each subscription |
+//! | `inbox` | what was accepted while Redis was unavailable |
+//! | `notifications` | events for the product's systems |
+//! | `dual_writes` | charges for the old credits system |
+//! | `user_changes`, `listing`, `heavy_users` | history of changes, and lists for administrators |
+//! | `resets`, `dead_letters` | the resetter's queries, and refused events |
+//! | `advisory_locks` | locks for work of one process |
+//! | `server_info` | server info |
+//! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
 mod error;
 
@@ -68,43 +70,56 @@ pub use self::{
     },
 };
 
-/// Postgres, with a pool of connections. A cheap clone.
+/// Postgres with a connection pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: PgPool,
     hands_over: bool,
 }
 
-/// Many times what any transaction of ours pauses between two statements.
+/// Far longer than any transaction of the gate pauses between two statements.
 const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(5);
 
-/// How to reach Postgres.
+/// Connection options.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Most connections of this gate.
+    /// Maximum connections of this gate.
     pub connections_max: u32,
-    /// How long to wait for a connection.
+    /// Time to wait for a connection.
     pub acquire_timeout: Duration,
-    /// How long one statement may take.
+    /// Maximum time of one statement.
     pub statement_timeout: Duration,
 }
 
+impl PostgresOptions {
+    /// The defaults for this URL.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            connections_max: 16,
+            acquire_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
 impl Postgres {
-    /// Prepares a pool. It connects when it is first used.
+    /// Creates a pool that connects on first use.
     ///
     /// # Errors
-    /// If the URL is no Postgres URL.
+    /// If the URL is not a Postgres URL.
     pub fn new(options: &PostgresOptions) -> Result<Self, PostgresError> {
         let connect = PgConnectOptions::from_str(&options.url)
-            .map_err(|error| PostgresError::Unfit(format!("DATABASE_URL is no Postgres URL: {error}")))?
+            .map_err(|error| PostgresError::Unfit(format!("DATABASE_URL is not a Postgres URL: {error}")))?
             .application_name("quota-gate")
             .options([
                 ("statement_timeout", options.statement_timeout.as_millis().to_string()),
-                // A trim follows the commit of a flush: the rows have to be on disk by then.
+                // A trim follows the commit of a flush, so the rows must be on disk by then.
                 ("synchronous_commit", "on".to_owned()),
-                // A gate that stands still in the middle of a transaction must not keep its locks.
+                // A gate that hangs in a transaction must not keep its locks.
                 ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MAX.as_millis().to_string()),
                 ("timezone", "UTC".to_owned()),
             ]);
@@ -115,21 +130,21 @@ impl Postgres {
         Ok(Self { pool, hands_over: false })
     }
 
-    /// The same, and each charge that is written is on its way to the old credits system too.
+    /// Also queues each written charge for the old credits system.
     #[must_use]
     pub fn with_dual_write(self) -> Self {
         Self { hands_over: true, ..self }
     }
 
-    /// Is Postgres there?
+    /// Checks that Postgres answers.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If Postgres does not answer.
     pub async fn ping(&self) -> Result<(), PostgresError> {
         sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(PostgresError::from)
     }
 
-    /// Closes every connection.
+    /// Closes all connections.
     pub async fn close(&self) {
         self.pool.close().await;
     }

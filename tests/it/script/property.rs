@@ -19,9 +19,12 @@ use quota_gate::{
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
-    store::redis::{
-        Answer, Batcher, BatcherOptions, Idempotency, Operation, Redis, RedisOptions, ReplyStatus, Request, Script,
-        Seed, UserLevel,
+    store::{
+        SharedLevels,
+        redis::{
+            Answer, Batcher, BatcherOptions, Generations, Idempotency, Operation, Redis, RedisOptions, ReplyStatus,
+            Request, Script, Seed, UserLevel,
+        },
     },
 };
 use uuid::Uuid;
@@ -133,19 +136,16 @@ impl Harness {
             identity_trust: std::time::Duration::from_secs(5),
         };
         let levels = levels();
-        let batcher = Batcher::start(
-            &redis,
-            &Script::with_clock(CLOCK),
-            partitions,
-            (&clock, calendar, levels.clone()),
-            &batching,
-        );
+        let (shared_levels, generations) = (SharedLevels::new(levels.clone()), Generations::unknown(partitions));
+        let script = Script::with_clock(CLOCK);
+        let shared = (&shared_levels, &generations);
+        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), shared, &batching);
         let this = Self { redis, batcher, clock, calendar, levels, partitions };
         let mut draining = this.redis.drain(this.partition(), &[]).await.unwrap();
         assert!(draining.next().await.unwrap().is_none());
         let drained = draining.ended().unwrap();
         assert!(this.redis.open(this.partition(), 1, &drained).await.unwrap());
-        this.batcher.generations().learn(this.partition(), 1, None);
+        generations.learn(this.partition(), 1, None);
         this
     }
 

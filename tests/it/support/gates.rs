@@ -21,7 +21,13 @@ use quota_gate::{
         user_id::{SessionId, UserId},
     },
     gate::{Consume, Gate, GateError, GateParts, ReservationSigner, Reserve},
-    jobs::{flusher::Flusher, inbox_worker::InboxWorker, resetter::Resetter, sweeper::Sweeper},
+    jobs::{
+        flusher::{Flusher, FlusherOptions},
+        inbox_worker::InboxWorker,
+        job::{self, Job},
+        resetter::Resetter,
+        sweeper::Sweeper,
+    },
     store::{
         postgres::{Postgres, PostgresOptions, Settings},
         redis::{BatcherOptions, Redis, RedisOptions, Script},
@@ -29,6 +35,7 @@ use quota_gate::{
 };
 use quota_gate_dev::RedisServer;
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio_util::sync::CancellationToken;
 
 use super::{database, redis as redis_server};
 
@@ -80,6 +87,7 @@ pub(crate) struct GateUnderTest {
     pub(crate) gate: Gate,
     pub(crate) flusher: Flusher,
     pub(crate) resetter: Resetter,
+    pub(crate) sweeper: Sweeper,
     pub(crate) verifier: Verifier,
     pub(crate) inbox_worker: InboxWorker,
     pub(crate) repairer: Repairer,
@@ -196,31 +204,17 @@ impl World {
             on_redis_failure: tuning.on_redis_failure,
             deadline: tuning.deadline,
         });
-        let clock = self.clock.clone();
-        let flusher = Flusher {
-            gate: gate.clone(),
-            redis: redis.clone(),
-            postgres: postgres.clone(),
-            calendar,
-            clock: clock.clone(),
-            batch_events_max: 100,
-            stream_entries_alarm: 1_000_000,
-        };
-        let sweeper =
-            Sweeper { redis: redis.clone(), postgres: postgres.clone(), partitions, calendar, clock: clock.clone() };
-        let resetter = Resetter { postgres: postgres.clone(), calendar, clock: clock.clone(), sweeper };
-        let inbox_worker = InboxWorker { gate: gate.clone(), postgres: postgres.clone(), clock: clock.clone() };
-        let verifier = Verifier { redis: redis.clone(), postgres: postgres.clone(), partitions };
-        let repairer = Repairer {
-            verifier: verifier.clone(),
-            gate: gate.clone(),
-            postgres: postgres.clone(),
-            calendar,
-            clock: clock.clone(),
-        };
-        let replayer = Replayer { postgres: postgres.clone(), calendar, clock };
+        let options =
+            FlusherOptions { interval: Duration::from_millis(5), batch_events_max: 100, ..FlusherOptions::default() };
+        let flusher = Flusher::new(gate.clone(), options);
+        let resetter = Resetter::new(&gate);
+        let sweeper = Sweeper::new(&gate);
+        let inbox_worker = InboxWorker::new(&gate);
+        let verifier = Verifier::new(&gate);
+        let repairer = Repairer::new(&gate);
+        let replayer = Replayer { postgres: postgres.clone(), calendar, clock: self.clock.clone() };
         gate.open_partitions().await.expect("the partitions open");
-        GateUnderTest { gate, flusher, resetter, verifier, inbox_worker, repairer, replayer, redis, postgres }
+        GateUnderTest { gate, flusher, resetter, sweeper, verifier, inbox_worker, repairer, replayer, redis, postgres }
     }
 
     /// One number from Postgres; the text is the test's own.
@@ -283,4 +277,10 @@ pub(crate) fn reserve(who: &str, ap: i64, ttl_seconds: i64) -> Reserve {
 
 pub(crate) fn key(text: &str) -> IdempotencyKey {
     IdempotencyKey::parse(text).expect("a key")
+}
+
+/// Repeats the steps of a job until cancelled, then finishes it.
+pub(crate) fn repeat<J: Job>(job: J, cancelled: &CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    let stop = cancelled.clone();
+    async move { job::repeat(job, stop, &|_| {}).await }
 }

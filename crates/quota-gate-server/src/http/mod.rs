@@ -37,7 +37,7 @@ pub use self::{
     pages::demo_page,
     rate_limit::{RateLimitOptions, RateLimits},
     server::{ServerOptions, serve},
-    state::{AppState, Limits, Readiness},
+    state::{AppParts, AppState, Limits, Readiness},
 };
 use crate::{
     billing::subscription,

@@ -16,10 +16,10 @@ use crate::{
     openai::Proxy,
 };
 use quota_gate::{
-    audit::verify::Verifier,
+    audit::{health::HealthCheck, verify::Verifier},
     domain::model_costs::ModelCosts,
     gate::Gate,
-    jobs::{health::HealthCheck, quota_watcher::QuotaWatcher, resetter::Resetter, rollout_sync::RolloutSync},
+    jobs::{quota_watcher::QuotaWatcher, resetter::Resetter},
 };
 use quota_gate_axum::Settlements;
 
@@ -28,21 +28,27 @@ use quota_gate_axum::Settlements;
 pub struct AppState(Arc<Parts>);
 
 struct Parts {
-    gate: Gate,
-    auth: Arc<Auth>,
-    rate_limits: Arc<RateLimits>,
-    resetter: Arc<Resetter>,
-    health: Arc<HealthCheck>,
-    rollout_sync: Arc<RolloutSync>,
-    verifier: Arc<Verifier>,
-    quota_watcher: QuotaWatcher,
-    costs: Arc<ModelCosts>,
+    given: AppParts,
     expiring: Settlements,
-    readiness: Arc<Readiness>,
-    metrics: Option<PrometheusHandle>,
-    proxy: Option<Proxy>,
-    billing: Option<Arc<Billing>>,
     permits: RequestPermits,
+}
+
+/// Parts of the state.
+#[expect(missing_docs, reason = "the types describe the parts")]
+pub struct AppParts {
+    pub gate: Gate,
+    pub auth: Arc<Auth>,
+    pub rate_limits: Arc<RateLimits>,
+    pub resetter: Arc<Resetter>,
+    pub health: Arc<HealthCheck>,
+    pub verifier: Arc<Verifier>,
+    pub quota_watcher: QuotaWatcher,
+    pub costs: Arc<ModelCosts>,
+    pub readiness: Arc<Readiness>,
+    pub metrics: Option<PrometheusHandle>,
+    pub proxy: Option<Proxy>,
+    pub billing: Option<Arc<Billing>>,
+    pub limits: Limits,
 }
 
 /// Limits of requests.
@@ -78,49 +84,21 @@ pub struct Readiness {
 impl AppState {
     /// Builds the state from its parts.
     #[must_use]
-    pub fn new(
-        gate: Gate,
-        (auth, rate_limits): (Auth, Arc<RateLimits>),
-        (resetter, health, rollout_sync, quota_watcher, verifier): (
-            Resetter,
-            HealthCheck,
-            RolloutSync,
-            QuotaWatcher,
-            Verifier,
-        ),
-        readiness: Readiness,
-        metrics: Option<PrometheusHandle>,
-        (costs, proxy, billing): (ModelCosts, Option<Proxy>, Option<Billing>),
-        limits: Limits,
-    ) -> Self {
-        Self(Arc::new(Parts {
-            gate,
-            auth: Arc::new(auth),
-            rate_limits,
-            resetter: Arc::new(resetter),
-            health: Arc::new(health),
-            rollout_sync: Arc::new(rollout_sync),
-            verifier: Arc::new(verifier),
-            quota_watcher,
-            costs: Arc::new(costs),
-            expiring: Settlements::default(),
-            readiness: Arc::new(readiness),
-            metrics,
-            proxy,
-            billing: billing.map(Arc::new),
-            permits: RequestPermits {
-                requests: Semaphore::new(limits.requests_in_flight_max),
-                streams: Arc::new(Semaphore::new(limits.quota_streams_max)),
-                settlements: Semaphore::new(limits.settlements_in_flight_max),
-                limits,
-            },
-        }))
+    pub fn new(parts: AppParts) -> Self {
+        let limits = parts.limits;
+        let permits = RequestPermits {
+            requests: Semaphore::new(limits.requests_in_flight_max),
+            streams: Arc::new(Semaphore::new(limits.quota_streams_max)),
+            settlements: Semaphore::new(limits.settlements_in_flight_max),
+            limits,
+        };
+        Self(Arc::new(Parts { given: parts, expiring: Settlements::default(), permits }))
     }
 
     /// Waits until the gate has settled what it settles itself. Await it after the last request.
     pub async fn settled(&self) {
         self.0.expiring.finished().await;
-        if let Some(proxy) = &self.0.proxy {
+        if let Some(proxy) = &self.0.given.proxy {
             proxy.settlements().finished().await;
         }
     }
@@ -146,25 +124,29 @@ impl AppState {
     }
 
     pub(crate) fn rate_limits(&self) -> &RateLimits {
-        &self.0.rate_limits
+        &self.0.given.rate_limits
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.0.readiness.stopping.is_cancelled()
+        self.0.given.readiness.stopping.is_cancelled()
     }
 
     /// Returns the proxy, if an upstream is configured.
     pub(crate) fn proxy(&self) -> Result<&Proxy, Problem> {
-        self.0.proxy.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
+        self.0
+            .given
+            .proxy
+            .as_ref()
+            .ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
     }
 
     /// Returns the receiver of billing events, if configured.
     pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
-        self.0.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
+        self.0.given.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
     }
 
     pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
-        self.0.metrics.as_ref()
+        self.0.given.metrics.as_ref()
     }
 }
 
@@ -173,7 +155,7 @@ macro_rules! reachable {
         $(
             impl FromRef<AppState> for $type {
                 fn from_ref(state: &AppState) -> Self {
-                    state.0.$field.clone()
+                    state.0.given.$field.clone()
                 }
             }
         )*
@@ -185,7 +167,6 @@ reachable! {
     auth: Arc<Auth>,
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,
-    rollout_sync: Arc<RolloutSync>,
     verifier: Arc<Verifier>,
     quota_watcher: QuotaWatcher,
     costs: Arc<ModelCosts>,
@@ -194,6 +175,6 @@ reachable! {
 
 impl std::fmt::Debug for AppState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AppState").field("gate", &self.0.gate).finish_non_exhaustive()
+        f.debug_struct("AppState").field("gate", &self.0.given.gate).finish_non_exhaustive()
     }
 }

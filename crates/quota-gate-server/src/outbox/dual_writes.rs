@@ -19,6 +19,7 @@ pub struct DualWrites {
 
 impl Outbox for DualWrites {
     type Item = DualWrite;
+    const JOB: &'static str = "dual_write";
     const ITEMS: &'static str = "charges for the old credits system";
     const TRIES: &'static str = "quota_gate_dual_writes_total";
     const WAITING: &'static str = "quota_gate_dual_writes_waiting";
@@ -36,11 +37,11 @@ impl Outbox for DualWrites {
         self.postgres.claim_dual_writes(now, until, limit).await
     }
 
-    async fn hand_over(&self, charge: &DualWrite, _: DateTime<Utc>) -> Result<(), String> {
-        self.old.hand_over(charge).await
+    async fn deliver(&self, charge: &DualWrite, _: DateTime<Utc>) -> Result<(), String> {
+        self.old.post(charge).await
     }
 
-    async fn taken(&self, event: Uuid, _: DateTime<Utc>) -> Result<(), PostgresError> {
+    async fn accepted(&self, event: Uuid, _: DateTime<Utc>) -> Result<(), PostgresError> {
         self.postgres.dual_write_done(event).await
     }
 

@@ -1,8 +1,8 @@
-//! The outbox: what a transaction has written down for another system is handed over until it is taken, each item at least once,
-//! under an id of its own.
+//! The outbox: items that a transaction wrote down for another system are delivered until it accepts them, each at least once, under
+//! an id of its own.
 //!
-//! So a slow or broken receiver never hurts a message, and nothing is forgotten. What is not taken is tried again, later and later;
-//! any gate may go on with it.
+//! So a slow or broken receiver never delays a message, and no item is lost. An item that is not accepted is tried again, with growing
+//! pauses; any gate may try it.
 
 pub mod compare;
 pub mod dual_writes;
@@ -14,39 +14,39 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
-use tokio::{
-    select,
-    time::{Instant, sleep, timeout},
+use quota_gate::{
+    domain::clock::Clock,
+    jobs::job::{Job, Next, Pace, StepError},
+    store::postgres::PostgresError,
 };
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use quota_gate::{domain::clock::Clock, store::postgres::PostgresError};
-
-/// Pause after a step that found nothing, or failed.
-const PAUSE: Duration = Duration::from_millis(500);
-/// A table that has grown is not counted at every step.
+/// The waiting items are not counted in every step: a table may have grown large.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// What a claim has beyond the time of its requests.
+/// What a claim lasts beyond the time of its requests.
 const CLAIM_SLACK: Duration = Duration::from_secs(3);
-/// Between two tries of one item, at most.
+/// Longest pause between two tries of one item.
 const RETRY_PAUSE_MAX: TimeDelta = TimeDelta::minutes(10);
 
-/// A table of items, and the system that they go to.
+/// A table of items, and the system that receives them.
 pub trait Outbox: Clone + Send + Sync + 'static {
-    /// What is handed over.
+    /// What is delivered.
     type Item: Send + Sync;
-    /// What logs call the items.
+
+    /// The name of the job.
+    const JOB: &'static str;
+    /// The name of the items in log lines.
     const ITEMS: &'static str;
     /// The counter of tries, by their outcome.
     const TRIES: &'static str;
-    /// The gauge of items that wait.
+    /// The gauge of waiting items.
     const WAITING: &'static str;
 
-    /// An item's id, the same at every try, and how many tries it has had, this one included.
+    /// Returns an item's id, the same at every try, and the number of its tries, this one included.
     fn id_and_attempts(item: &Self::Item) -> (Uuid, i32);
 
-    /// Takes some that are due, the oldest first. Nobody else takes them before `until`.
+    /// Claims some due items, the oldest first. No other gate claims them before `until`.
     fn claim(
         &self,
         now: DateTime<Utc>,
@@ -54,13 +54,13 @@ pub trait Outbox: Clone + Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Self::Item>, PostgresError>> + Send;
 
-    /// One try. What went wrong is for people.
-    fn hand_over(&self, item: &Self::Item, now: DateTime<Utc>) -> impl Future<Output = Result<(), String>> + Send;
+    /// Tries to deliver an item. The error is for people.
+    fn deliver(&self, item: &Self::Item, now: DateTime<Utc>) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// It was taken.
-    fn taken(&self, id: Uuid, now: DateTime<Utc>) -> impl Future<Output = Result<(), PostgresError>> + Send;
+    /// Notes that the receiver accepted an item.
+    fn accepted(&self, id: Uuid, now: DateTime<Utc>) -> impl Future<Output = Result<(), PostgresError>> + Send;
 
-    /// It was not taken; it is tried again at `due_at`.
+    /// Notes that the receiver did not accept an item. It is tried again at `due_at`.
     fn refused(
         &self,
         id: Uuid,
@@ -68,60 +68,58 @@ pub trait Outbox: Clone + Send + Sync + 'static {
         error: &str,
     ) -> impl Future<Output = Result<(), PostgresError>> + Send;
 
-    /// How many wait. A place to forget what was taken long ago.
+    /// Counts the waiting items, and may delete old ones.
     fn waiting(&self, now: DateTime<Utc>) -> impl Future<Output = Result<u64, PostgresError>> + Send;
 }
 
-/// Hands over.
+/// Delivers the items of an outbox.
 #[derive(Debug, Clone)]
 pub struct Dispatcher<O> {
-    /// What, from where, to whom.
-    pub outbox: O,
-    /// How many at a time.
-    pub at_once: usize,
+    outbox: O,
+    requests_in_flight_max: usize,
     /// Longest time of one request.
-    pub timeout: Duration,
-    /// The present.
-    pub clock: Clock,
+    timeout: Duration,
+    clock: Clock,
+    counted_at: Option<Instant>,
+}
+
+impl<O: Outbox> Job for Dispatcher<O> {
+    fn name(&self) -> &'static str {
+        O::JOB
+    }
+
+    fn pace(&self) -> Pace {
+        let pause = Duration::from_millis(500);
+        Pace { pause, retry_pause_max: pause, step_max: self.claim_time() }
+    }
+
+    async fn step(&mut self) -> Result<Next, StepError> {
+        if self.counted_at.is_none_or(|at| at.elapsed() > COUNT_EVERY) {
+            self.counted_at = Some(Instant::now());
+            self.count().await;
+        }
+        Ok(if self.deliver_some().await? == 0 { Next::AfterPause } else { Next::Immediately })
+    }
 }
 
 impl<O: Outbox> Dispatcher<O> {
-    /// Runs until cancelled.
-    pub async fn run(self, cancelled: CancellationToken) {
-        let mut counted: Option<Instant> = None;
-        while !cancelled.is_cancelled() {
-            if counted.is_none_or(|at| at.elapsed() > COUNT_EVERY) {
-                counted = Some(Instant::now());
-                self.count().await;
-            }
-            match timeout(self.claim(), self.step()).await {
-                Ok(Ok(0)) => {}
-                Ok(Ok(_)) => continue,
-                Ok(Err(error)) => tracing::debug!(%error, "{} wait to be handed over", O::ITEMS),
-                Err(_) => tracing::warn!("{} wait to be handed over: the receiver is slow", O::ITEMS),
-            }
-            select! {
-                () = sleep(PAUSE) => {}
-                () = cancelled.cancelled() => {}
-            }
-        }
+    /// Delivers the items of this outbox, each with one request of at most `timeout`.
+    pub const fn new(outbox: O, requests_in_flight_max: usize, timeout: Duration, clock: Clock) -> Self {
+        Self { outbox, requests_in_flight_max, timeout, clock, counted_at: None }
     }
 
-    /// Tries to hand over some; returns how many were tried.
-    ///
-    /// # Errors
-    /// If Postgres is away.
-    pub async fn step(&self) -> Result<usize, PostgresError> {
+    /// Tries to deliver some items and returns their number.
+    async fn deliver_some(&self) -> Result<usize, PostgresError> {
         let now = self.clock.now();
-        let most = u32::try_from(self.at_once * 2).unwrap_or(u32::MAX);
-        let claimed = self.outbox.claim(now, now + self.claim(), most).await?;
+        let most = u32::try_from(self.requests_in_flight_max * 2).unwrap_or(u32::MAX);
+        let claimed = self.outbox.claim(now, now + self.claim_time(), most).await?;
         let tried = claimed.len();
-        stream::iter(claimed).for_each_concurrent(self.at_once, |item| self.hand_over(item)).await;
+        stream::iter(claimed).for_each_concurrent(self.requests_in_flight_max, |item| self.deliver(item)).await;
         Ok(tried)
     }
 
-    /// Longest time for one step, of two requests one after the other; so long a gate that died keeps others from its items.
-    fn claim(&self) -> Duration {
+    /// Longest time for one step, of two requests one after the other. A gate that died keeps others from its items for this long.
+    fn claim_time(&self) -> Duration {
         self.timeout * 2 + CLAIM_SLACK
     }
 
@@ -133,21 +131,21 @@ impl<O: Outbox> Dispatcher<O> {
         }
     }
 
-    async fn hand_over(&self, item: O::Item) {
+    async fn deliver(&self, item: O::Item) {
         let (id, attempts) = O::id_and_attempts(&item);
-        let outcome = self.outbox.hand_over(&item, self.clock.now()).await;
+        let outcome = self.outbox.deliver(&item, self.clock.now()).await;
         let word = if outcome.is_ok() { "taken" } else { "failed" };
         metrics::counter!(O::TRIES, "outcome" => word).increment(1);
         let noted = match outcome {
-            Ok(()) => self.outbox.taken(id, self.clock.now()).await,
+            Ok(()) => self.outbox.accepted(id, self.clock.now()).await,
             Err(error) => {
-                tracing::warn!(%id, attempts, error, "one of the {} was not taken", O::ITEMS);
+                tracing::warn!(%id, attempts, error, "one of the {} was not accepted", O::ITEMS);
                 self.outbox.refused(id, self.clock.now() + pause_after(attempts), &error).await
             }
         };
         if let Err(error) = noted {
-            // It is handed over again, under the same id.
-            tracing::debug!(%error, %id, "what became of one of the {} could not be noted", O::ITEMS);
+            // It is delivered again, under the same id.
+            tracing::debug!(%error, %id, "the result of delivering one of the {} could not be noted", O::ITEMS);
         }
     }
 }

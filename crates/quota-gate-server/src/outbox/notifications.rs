@@ -20,6 +20,7 @@ pub struct Notifications {
 
 impl Outbox for Notifications {
     type Item = Notification;
+    const JOB: &'static str = "webhooks";
     const ITEMS: &'static str = "notifications";
     const TRIES: &'static str = "quota_gate_notifications_total";
     const WAITING: &'static str = "quota_gate_notifications_waiting";
@@ -37,11 +38,11 @@ impl Outbox for Notifications {
         self.postgres.claim_notifications(now, until, limit).await
     }
 
-    async fn hand_over(&self, notification: &Notification, now: DateTime<Utc>) -> Result<(), String> {
-        self.webhook.tell(notification, now).await
+    async fn deliver(&self, notification: &Notification, now: DateTime<Utc>) -> Result<(), String> {
+        self.webhook.post(notification, now).await
     }
 
-    async fn taken(&self, id: Uuid, now: DateTime<Utc>) -> Result<(), PostgresError> {
+    async fn accepted(&self, id: Uuid, now: DateTime<Utc>) -> Result<(), PostgresError> {
         self.postgres.notification_sent(id, now).await
     }
 

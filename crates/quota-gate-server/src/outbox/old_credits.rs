@@ -66,7 +66,7 @@ impl OldCredits {
     ///
     /// # Errors
     /// With what went wrong, for people.
-    pub async fn hand_over(&self, charge: &DualWrite) -> Result<(), String> {
+    pub async fn post(&self, charge: &DualWrite) -> Result<(), String> {
         let event = charge.event.to_string();
         let body = json!({
             "eventId": event,

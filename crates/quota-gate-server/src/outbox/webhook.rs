@@ -66,7 +66,7 @@ impl Webhook {
     ///
     /// # Errors
     /// With what went wrong, for people.
-    pub async fn tell(&self, notification: &Notification, now: DateTime<Utc>) -> Result<(), String> {
+    pub async fn post(&self, notification: &Notification, now: DateTime<Utc>) -> Result<(), String> {
         let body = body_of(notification);
         let request = Request::builder()
             .method(Method::POST)

@@ -1,50 +1,50 @@
-//! Who uses most, and who will run out before the reset. Of the current period both read all of `chat_quotas` once; of a closed one an index
-//! is walked.
+//! The heaviest users, and those who will run out before the reset. Queries of the current period scan `chat_quotas`
+//! once; those of a closed one use an index.
 
 use chrono::{DateTime, Utc};
 
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// A user, and what was used in a period.
+/// A user's usage in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeavyUser {
-    /// Who.
+    /// User id.
     pub user: String,
-    /// The level in that period.
+    /// Level in that period.
     pub level: String,
-    /// Its quota.
+    /// Quota in AP.
     pub quota: i32,
     /// AP charged.
     pub used: i64,
 }
 
-/// Users of a level.
+/// Forecast for the users of a level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelForecast {
-    /// Which.
+    /// Level name.
     pub level: String,
-    /// Users who have used something in the period.
+    /// Users with usage in the period.
     pub active: i64,
-    /// Those whose quota is gone.
+    /// Users whose quota is used up.
     pub exhausted: i64,
-    /// Those whose quota will be gone before the reset, if they go on as they did.
+    /// Users whose quota will be used up before the reset at their rate so far.
     pub running_out: i64,
 }
 
 /// A user who will run out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningOut {
-    /// Who.
+    /// The user.
     pub user: HeavyUser,
-    /// The part of the period after which nothing is left, from 0 to 1.
+    /// Fraction of the period after which the quota is used up, from 0 to 1.
     pub at_fraction: f64,
 }
 
 impl Postgres {
-    /// Who used most in a period.
+    /// Returns the heaviest users of a period.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn top_users(&self, period: i32, current: i32, limit: u32) -> Result<Vec<HeavyUser>, PostgresError> {
         let users = if period == current {
             sqlx::query_as!(
@@ -76,10 +76,11 @@ impl Postgres {
         Ok(users)
     }
 
-    /// By level, who will run out before the reset: whoever has used a larger part of the quota than of the period's time.
+    /// Returns a forecast for each level. A user will run out if the used share of the quota exceeds the elapsed share
+    /// of the period.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn forecast(&self, period: i32, elapsed: f64) -> Result<Vec<LevelForecast>, PostgresError> {
         let levels = sqlx::query_as!(
             LevelForecast,
@@ -102,10 +103,10 @@ impl Postgres {
         Ok(levels)
     }
 
-    /// The users who will run out before the reset, the first to do so first.
+    /// Returns the users who will run out before the reset, earliest first.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn running_out(
         &self,
         period: i32,
@@ -139,7 +140,7 @@ impl Postgres {
     }
 }
 
-/// The part of a period that is over, from 0 to 1; never 0, for nothing can be told from no time.
+/// Returns the elapsed share of a period, from 0 to 1; never 0, because a forecast needs elapsed time.
 #[must_use]
 pub fn elapsed(start: DateTime<Utc>, end: DateTime<Utc>, now: DateTime<Utc>) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a share of a month")]

@@ -1,4 +1,4 @@
-//! Pages for people who look: users, a user's closed months, a user's messages. Each page is one walk along an index.
+//! Lists for administrators: users, a user's closed months, a user's messages. Each page is one index scan.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -6,72 +6,72 @@ use uuid::Uuid;
 use crate::domain::{calendar::Period, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError, users::chat_quotas::parse_period};
 
-/// A user's row, as a list shows it.
+/// A user's row in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedUser {
-    /// Who.
+    /// User id.
     pub user: String,
-    /// The level of the row's period.
+    /// Level in the row's period.
     pub level: String,
-    /// The level of the next period, where it is another one.
+    /// Level of the next period, if it differs.
     pub pending: Option<String>,
-    /// The period that `used` counts in.
+    /// Period that `used` counts in.
     pub period: i32,
-    /// AP of the period.
+    /// AP per period.
     pub quota: i32,
-    /// AP charged in the period, as far as it is flushed.
+    /// AP charged in the period and flushed.
     pub used: i64,
-    /// AP charged ever.
+    /// AP charged in all periods.
     pub total_used: i64,
-    /// When the row changed last.
+    /// Time of the row's last change.
     pub updated_at: DateTime<Utc>,
 }
 
 /// A period that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedMonth {
-    /// Which.
+    /// The period.
     pub period: Period,
-    /// The level at its end.
+    /// Level at its end.
     pub level: String,
-    /// Its quota.
+    /// Quota in AP.
     pub quota: i32,
-    /// AP charged in it.
+    /// AP charged.
     pub used: i64,
-    /// What the quota could not cover.
+    /// AP that the quota did not cover.
     pub overage: i64,
 }
 
-/// One charge, as a list shows it.
+/// A charge in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedMessage {
-    /// The usage event.
+    /// Id of the usage event.
     pub event: Uuid,
-    /// When it was charged.
+    /// Time of the charge.
     pub at: DateTime<Utc>,
-    /// The conversation.
+    /// Conversation.
     pub session: String,
-    /// The user's level at the time.
+    /// User's level at the time.
     pub level: String,
-    /// The model that wrote the answer; empty where the caller named none.
+    /// Model that wrote the answer; empty if the caller named none.
     pub model: String,
-    /// The period that was charged.
+    /// Period that was charged.
     pub period: i32,
-    /// What was charged.
+    /// AP charged.
     pub ap: i32,
-    /// What the quota could not cover.
+    /// AP that the quota did not cover.
     pub overage: i32,
     /// Tokens that the model counted.
     pub tokens: i32,
-    /// What led to the charge.
+    /// Kind of the charge.
     pub kind: String,
 }
 
 impl Postgres {
-    /// Users whose id begins with `prefix`, after `after`, in the order of ids.
+    /// Returns users whose id starts with `prefix` and sorts after `after`, in id order.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn list_users(
         &self,
         prefix: &str,
@@ -79,7 +79,7 @@ impl Postgres {
         after: &str,
         limit: u32,
     ) -> Result<Vec<ListedUser>, PostgresError> {
-        // Greater than any character of an id.
+        // `~` sorts after every character of an id.
         let end = format!("{prefix}~");
         let users = sqlx::query_as!(
             ListedUser,
@@ -103,10 +103,10 @@ impl Postgres {
         Ok(users)
     }
 
-    /// A user's closed months, newest first.
+    /// Returns a user's closed months, newest first.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn closed_months(&self, user: &UserId, limit: u32) -> Result<Vec<ClosedMonth>, PostgresError> {
         let rows = sqlx::query!(
             "select period, membership_level, monthly_quota, used, overage
@@ -133,10 +133,10 @@ impl Postgres {
             .collect()
     }
 
-    /// A user's charges before an instant and event, newest first.
+    /// Returns a user's charges before a time and event, newest first.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn list_messages(
         &self,
         user: &UserId,

@@ -1,33 +1,33 @@
-//! Advisory locks: who does something alone. Each ends with the connection that it holds.
+//! Advisory locks, for work of one process at a time.
 
 use sqlx::{Postgres as Database, pool::PoolConnection};
 
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// An advisory lock. It ends with the connection that it holds.
+/// An advisory lock, released when its connection closes.
 #[derive(Debug)]
 pub struct AdvisoryLock {
     connection: Option<PoolConnection<Database>>,
 }
 
-/// Tells our advisory locks from anybody else's in the same database.
+/// Distinguishes the gate's advisory locks from others in the same database.
 const CLASS: i32 = 0x7167; // "qg"
-/// What is locked where it is no partition, which are numbered from 0.
+/// Lock number of repairs. Partitions are numbered from 0.
 const REPAIRS: i32 = -1;
 
 impl Postgres {
-    /// Takes the lock of a partition's opening, if nobody has it.
+    /// Takes the lock for opening a partition if it is free.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn try_lock_partition(&self, partition: u16) -> Result<Option<AdvisoryLock>, PostgresError> {
         self.try_lock(i32::from(partition)).await
     }
 
-    /// Takes the lock of repairs, if nobody has it.
+    /// Takes the lock for repairs if it is free.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn try_lock_repairs(&self) -> Result<Option<AdvisoryLock>, PostgresError> {
         self.try_lock(REPAIRS).await
     }
@@ -42,7 +42,7 @@ impl Postgres {
 }
 
 impl Drop for AdvisoryLock {
-    /// Closes the connection instead of giving it back: the lock ends with it, whatever happens.
+    /// Closes the connection instead of returning it to the pool, so the lock is always released.
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());

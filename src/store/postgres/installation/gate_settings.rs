@@ -1,24 +1,24 @@
-//! `gate_settings`: what an installation decided at its first start.
+//! `gate_settings`: settings fixed at an installation's first start.
 
 use chrono_tz::Tz;
 
 use crate::domain::partition::Partitions;
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// What cannot be changed later: it would move users between partitions, or the ends of months.
+/// Settings that cannot be changed later: that would move users between partitions, or the ends of months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How many shares the users are divided into.
+    /// Number of partitions of users.
     pub partitions: Partitions,
-    /// Whose midnights end days and months.
+    /// Time zone whose midnights end days and months.
     pub time_zone: Tz,
 }
 
 impl Postgres {
-    /// Writes the settings down at the first start, and compares them at every later one.
+    /// Stores the settings at the first start and compares them at every later one.
     ///
     /// # Errors
-    /// [`PostgresError::SettingMismatch`] if the installation was set up otherwise.
+    /// [`PostgresError::SettingMismatch`] if the configuration differs from the stored settings.
     pub async fn settle_settings(&self, configured: &Settings) -> Result<(), PostgresError> {
         sqlx::query!(
             "insert into gate_settings (partitions, time_zone)
@@ -32,10 +32,10 @@ impl Postgres {
         self.compare_settings(configured).await
     }
 
-    /// Compares the configuration with what the installation decided, if it did.
+    /// Compares the configuration with the stored settings, if there are any.
     ///
     /// # Errors
-    /// If Postgres is away, or says something else.
+    /// If Postgres is unavailable, or the settings differ.
     pub async fn compare_settings(&self, configured: &Settings) -> Result<(), PostgresError> {
         let stored = sqlx::query!("select partitions, time_zone from gate_settings").fetch_optional(&self.pool).await?;
         let Some(stored) = stored else { return Ok(()) };

@@ -10,18 +10,18 @@ use crate::domain::{
 use crate::store::postgres::{Postgres, PostgresError};
 
 impl Postgres {
-    /// Takes the configured levels over: gives a code to a new one, and a new quota to one that has changed. The
-    /// quota of users changes when their row rolls. Returns the configured levels.
+    /// Stores the configured levels: assigns a code to each new level and updates changed quotas. A user's quota
+    /// changes when the user's row rolls. Returns the configured levels.
     ///
     /// # Errors
-    /// If Postgres is away, or there are more than 255 levels.
+    /// If Postgres is unavailable, or there are more than 255 levels.
     pub async fn sync_levels(
         &self,
         configured: &[(LevelName, Ap)],
         now: DateTime<Utc>,
     ) -> Result<Levels, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        // Codes are given out one after the other.
+        // Serializes the assignment of codes.
         sqlx::query!("lock table membership_levels in exclusive mode").execute(&mut *transaction).await?;
         for (name, quota) in configured {
             sqlx::query!(
@@ -45,10 +45,10 @@ impl Postgres {
         Levels::new(used.collect()).map_err(|error| PostgresError::Unfit(error.to_string()))
     }
 
-    /// Every level that any row or event may name, also those that are not configured any more.
+    /// Returns every level that a row or event may name, including levels that are no longer configured.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn all_levels(&self) -> Result<Levels, PostgresError> {
         let rows =
             sqlx::query!("select code, name, monthly_quota from membership_levels").fetch_all(&self.pool).await?;

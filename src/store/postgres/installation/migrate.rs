@@ -1,4 +1,4 @@
-//! Brings the tables up to date. The migrations are in the program.
+//! Applies the migrations, which are embedded in the program.
 
 use sqlx::migrate::Migrator;
 
@@ -7,21 +7,21 @@ use crate::store::postgres::{Postgres, PostgresError};
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 impl Postgres {
-    /// Applies what is missing. Several programs may do so at once: one of them does it.
+    /// Applies the missing migrations. Of several concurrent callers, one applies them.
     ///
     /// # Errors
-    /// If Postgres is away or refuses a migration; a refused one is rolled back.
+    /// If Postgres is unavailable or refuses a migration. A refused migration is rolled back.
     pub async fn migrate(&self) -> Result<(), PostgresError> {
         MIGRATIONS.run(&self.pool).await.map_err(PostgresError::from)
     }
 
-    /// Is every migration applied?
+    /// Checks that every migration is applied.
     ///
     /// # Errors
-    /// [`PostgresError::SchemaBehind`] if not.
+    /// [`PostgresError::SchemaBehind`] if one is missing.
     pub async fn check_schema(&self) -> Result<(), PostgresError> {
         let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        // The table of migrations itself may be missing, so this query is not checked at compile time.
+        // The migrations table may be missing, so this query is not checked at compile time.
         let known: Option<bool> =
             sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&self.pool).await?;
         if known != Some(true) {

@@ -1,4 +1,4 @@
-//! Changes of the rollout: the newest is what holds, for all gates.
+//! `rollout_changes`: history of the rollout. The newest row is in force for all gates.
 
 use std::collections::BTreeSet;
 
@@ -7,21 +7,21 @@ use chrono::{DateTime, Utc};
 use crate::domain::{InvalidInput, rollout::Rollout, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// Serialises gates that start together with the same new configuration.
+/// Serializes gates that start concurrently with the same new configuration.
 const CONFIGURATION_LOCK: i64 = 0x726f_6c6c;
 
-/// A rollout, and who made it so.
+/// A rollout and its author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutChange {
-    /// Rises with every change.
+    /// Increases with every change.
     pub id: i64,
-    /// When.
+    /// Time of the change.
     pub at: DateTime<Utc>,
-    /// The id of the token, or `configuration`.
+    /// Token id, or `configuration`.
     pub by: String,
-    /// Why, in words.
+    /// Reason in words.
     pub reason: String,
-    /// What holds since.
+    /// Rollout since the change.
     pub rollout: Rollout,
 }
 
@@ -37,10 +37,10 @@ struct Row {
 }
 
 impl Postgres {
-    /// The newest changes, newest first.
+    /// Returns the last changes, newest first.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn rollout_changes(&self, limit: u32) -> Result<Vec<RolloutChange>, PostgresError> {
         let rows = sqlx::query_as!(
             Row,
@@ -58,7 +58,7 @@ impl Postgres {
     /// Changes the rollout.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn change_rollout(
         &self,
         rollout: &Rollout,
@@ -69,11 +69,11 @@ impl Postgres {
         insert(&mut connection, rollout, (by, reason), at, false).await
     }
 
-    /// Changes the rollout to what the configuration says, if it says something else than the last one did. Tells whether it
-    /// does.
+    /// Changes the rollout to the configured one if that differs from the last configured one. Returns whether it
+    /// differs.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn configure_rollout(&self, rollout: &Rollout, at: DateTime<Utc>) -> Result<bool, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!("select pg_advisory_xact_lock($1)", CONFIGURATION_LOCK).execute(&mut *transaction).await?;

@@ -1,43 +1,43 @@
-//! What Postgres says of itself and of the gate's role: for the metrics and `quota-gate doctor`.
+//! Server info of Postgres and rights of the gate's role, for the metrics and `quota-gate doctor`.
 
 use chrono::{DateTime, Datelike, Utc};
 
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// The oldest version that the gate is tested with, as `server_version_num` has it.
+/// Oldest version that the gate is tested with, as `server_version_num`.
 pub const VERSION_MIN: i32 = 150_000;
 
-/// What Postgres says of itself.
+/// Server info and rights of the gate's role.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact")]
 pub struct PostgresServerInfo {
-    /// For example 150018.
+    /// `server_version_num`, such as 150018.
     pub version: i32,
-    /// It is no standby.
+    /// Whether the server is a primary, not a standby.
     pub is_primary: bool,
-    /// A commit is on disk when it is answered.
+    /// Whether a commit is on disk when it is confirmed.
     pub fsync: bool,
-    /// What its clock says.
+    /// Time of the server's clock.
     pub time: DateTime<Utc>,
-    /// The role that the gate uses.
+    /// Role that the gate uses.
     pub role: String,
-    /// It may do anything.
+    /// Whether the role is a superuser.
     pub is_superuser: bool,
-    /// It may change or delete what is in the usage log.
+    /// Whether the role may change or delete rows of the usage log.
     pub may_rewrite_log: bool,
-    /// It may make tables.
+    /// Whether the role may create tables.
     pub may_create: bool,
-    /// The log has its partitions of this month and the next.
+    /// Whether the log has partitions for this month and the next.
     pub has_log_partitions: bool,
-    /// Rows that had to go to the log's default partition.
+    /// Whether the log's default partition has rows.
     pub rows_in_default_partition: bool,
 }
 
 impl Postgres {
-    /// Asks.
+    /// Returns the server info.
     ///
     /// # Errors
-    /// If Postgres does not answer, or has no tables of the gate.
+    /// If Postgres does not answer or lacks the gate's tables.
     pub async fn server_info(&self, now: DateTime<Utc>) -> Result<PostgresServerInfo, PostgresError> {
         let month = |at: DateTime<Utc>| format!("chat_usage_logs_{:04}{:02}", at.year(), at.month());
         let next = now + chrono::Months::new(1);
@@ -67,10 +67,10 @@ impl Postgres {
         Ok(server_info)
     }
 
-    /// Users who were charged more than their quota in a period, although nobody lowered their level in it: there should be none.
+    /// Counts users charged more than their quota in a period without a change of level since `since`. Should be 0.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn over_admitted(&self, period: i32, since: DateTime<Utc>) -> Result<u64, PostgresError> {
         let count = sqlx::query_scalar!(
             r#"select count(*) as "count!"
@@ -91,7 +91,7 @@ impl Postgres {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// Connections of the pool: all of them, and those that nobody uses.
+    /// Returns the numbers of all and of idle connections in the pool.
     #[must_use]
     pub fn pool_connections(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())

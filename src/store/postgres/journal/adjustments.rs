@@ -1,4 +1,4 @@
-//! Adjustments: what a repair writes. Each is a row of the log that says so.
+//! Adjustments: what a repair writes. Their rows in the log have the kind `adjustment`.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -17,10 +17,10 @@ use crate::store::postgres::{
 };
 
 impl Postgres {
-    /// Adds a charge that Postgres missed: to the log and to the totals.
+    /// Adds a charge that Postgres missed to the log and the totals.
     ///
     /// # Errors
-    /// If Postgres is away or refuses the row; then nothing is changed.
+    /// If Postgres is unavailable or refuses the row; nothing is changed.
     pub async fn adjust(
         &self,
         event: &UsageEvent,
@@ -37,10 +37,10 @@ impl Postgres {
         Ok(added)
     }
 
-    /// Adds a row to the log alone: the totals have it already.
+    /// Adds a row to the log only; the totals include it already.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn log_adjustment(
         &self,
         user: &str,
@@ -67,11 +67,11 @@ impl Postgres {
         Ok(())
     }
 
-    /// Raises what a user's totals say of a period by what the log has more: like a charge of that period, with or without a row in it, but
-    /// that the total over all periods stays.
+    /// Adds a period's missing AP to a user's totals, like a charge of that period, but leaves the total over all
+    /// periods unchanged. The period needs no row yet.
     ///
     /// # Errors
-    /// If Postgres is away; then nothing is changed.
+    /// If Postgres is unavailable; nothing is changed.
     pub async fn raise_period(
         &self,
         event: &UsageEvent,
@@ -81,16 +81,16 @@ impl Postgres {
     ) -> Result<(), PostgresError> {
         let mut transaction = self.pool.begin().await?;
         totals::add(&mut transaction, &[event], levels, calendar, now).await?;
-        // The total may have been right. Where it was not, it has a drift of its own.
+        // The total over all periods may be correct. If not, it has a drift of its own.
         raise_total(&mut transaction, event.user.as_str(), -i64::from(event.ap.get()), now).await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Raises a user's total over all periods by what the log has more.
+    /// Adds the AP missing from a user's total over all periods.
     ///
     /// # Errors
-    /// If Postgres is away; then nothing is changed.
+    /// If Postgres is unavailable; nothing is changed.
     pub async fn raise_total(&self, user: &str, ap: i64, now: DateTime<Utc>) -> Result<(), PostgresError> {
         let mut connection = self.pool.acquire().await?;
         raise_total(&mut connection, user, ap, now).await

@@ -1,4 +1,4 @@
-//! The audit: the proof that the totals are the sum of the log, from one snapshot.
+//! The audit: proves from one snapshot that the totals are the sum of the log.
 
 use sqlx::{PgConnection, Postgres as Database, Transaction};
 
@@ -7,33 +7,33 @@ use crate::store::postgres::{
     Postgres, PostgresError, QuotaRow, journal::flush_watermarks::watermarks, users::chat_quotas::RawRow,
 };
 
-/// A user whose totals are not the sum of the log.
+/// A user whose totals differ from the sum of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// Who.
+    /// User id.
     pub user: String,
-    /// The period; none for the total over all periods.
+    /// The period; `None` for the total over all periods.
     pub period: Option<i32>,
-    /// What the log adds up to.
+    /// AP according to the log.
     pub logged: i64,
-    /// What the totals say.
+    /// AP according to the totals.
     pub total: i64,
 }
 
-/// Rows, and how far each partition was flushed at that very moment.
+/// Rows, and the watermarks of all partitions in the same snapshot.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// In the order of their users.
+    /// Rows in user order.
     pub rows: Vec<QuotaRow>,
-    /// In the order of partitions.
+    /// Watermarks in partition order.
     pub watermarks: Vec<Watermark>,
 }
 
 impl Postgres {
-    /// Every user whose totals differ from the log, in one statement and so in one snapshot.
+    /// Returns every user whose totals differ from the log, in one statement and so in one snapshot.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn drift(&self) -> Result<Vec<Drift>, PostgresError> {
         let mut snapshot = self.unhurried_snapshot().await?;
         let drift = sqlx::query_as!(
@@ -87,10 +87,10 @@ impl Postgres {
         Ok(drift)
     }
 
-    /// Up to `limit` users' rows after `after`, in user order, and the watermarks of the same snapshot.
+    /// Returns up to `limit` rows of users after `after`, in user order, and the watermarks of the same snapshot.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn rows_after(&self, after: Option<&UserId>, limit: u32) -> Result<Page, PostgresError> {
         let mut snapshot = self.snapshot().await?;
         let ids = sqlx::query_scalar!(
@@ -107,16 +107,16 @@ impl Postgres {
         Page::read(&ids, &mut snapshot).await
     }
 
-    /// The rows of these users again, in the order of their ids, and the watermarks of the same snapshot.
+    /// Returns the rows of these users in id order, and the watermarks of the same snapshot.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
         let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
         Page::read(&ids, &mut *self.snapshot().await?).await
     }
 
-    /// For reading whole tables, which takes as long as they are large.
+    /// Begins a snapshot without a statement timeout, for reading whole tables.
     pub(in crate::store::postgres) async fn unhurried_snapshot(
         &self,
     ) -> Result<Transaction<'static, Database>, PostgresError> {

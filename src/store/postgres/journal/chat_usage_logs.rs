@@ -9,48 +9,48 @@ use crate::domain::{
 };
 use crate::store::postgres::{Postgres, PostgresError, error::is_about_data, users::chat_quotas::parse_period};
 
-/// A charge that is in the log.
+/// A charge in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedUsage {
-    /// What was charged.
+    /// AP charged.
     pub ap: Ap,
-    /// What was not.
+    /// AP that the quota did not cover.
     pub overage: Ap,
-    /// The period that was charged.
+    /// Period that was charged.
     pub period: Period,
-    /// The hold had expired.
+    /// Whether the hold had expired.
     pub late: bool,
-    /// The conversation.
+    /// Conversation.
     pub session: String,
     /// Tokens that the model counted.
     pub tokens: i32,
-    /// The model that wrote the answer.
+    /// Model that wrote the answer.
     pub model: Option<ModelName>,
 }
 
-/// How to write rows.
+/// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::postgres) enum Mode {
-    /// They are new, by the watermark; a row that is there already is a fault.
+    /// The watermark guarantees that the rows are new. An existing row is an error.
     New,
-    /// Some may be there already (an opening): those are passed over.
+    /// Some rows may exist (in an opening). Those are skipped.
     IfAbsent,
 }
 
-/// What became of a list of events.
+/// Result of writing a list of events.
 #[derive(Debug, Default)]
 pub(in crate::store::postgres) struct Written<'a> {
-    /// They are in the log, and were not before.
+    /// Events that were added to the log.
     pub(in crate::store::postgres) new: Vec<&'a UsageEvent>,
-    /// Postgres refuses them, and why.
+    /// Events that Postgres refused, with the reasons.
     pub(in crate::store::postgres) refused: Vec<(&'a UsageEvent, String)>,
 }
 
 impl Postgres {
-    /// The row of an event of a user, if it is in the log between two times.
+    /// Returns the log row of a user's event, if there is one between two times.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn find_event(
         &self,
         event: Uuid,
@@ -87,8 +87,8 @@ impl Postgres {
     }
 }
 
-/// Writes events into the log. Where Postgres refuses some, the others are written all the same: the list is halved
-/// until the refused ones stand alone.
+/// Writes events to the log. If Postgres refuses some, the others are still written: the list is halved until each
+/// refused event is alone.
 pub(in crate::store::postgres) async fn write<'a>(
     transaction: &mut Pg,
     events: &'a [UsageEvent],
@@ -116,7 +116,7 @@ pub(in crate::store::postgres) async fn write<'a>(
                 if let [event] = list {
                     written.refused.push((event, error.to_string()));
                 } else {
-                    // The first half is on top, so the order is kept.
+                    // The first half is on top, which keeps the order.
                     let (first, second) = list.split_at(list.len() / 2);
                     lists.extend([second, first]);
                 }
@@ -139,8 +139,9 @@ async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Lev
     Ok(())
 }
 
-/// Passes over what is there, at whatever time: two primaries may both have carried out a request that was repeated. Two days to either
-/// side are more than a request may be repeated for, and keep the search in the log's partitions of those days (decision 0015).
+/// Skips events already in the log, even at another time: two primaries may both have executed a repeated request. The
+/// search covers two days before and after: longer than a request may be repeated, and limited to the log's partitions
+/// of those days (decision 0015).
 async fn insert_absent<'a>(
     connection: &mut PgConnection,
     events: &'a [UsageEvent],
@@ -187,11 +188,11 @@ async fn insert_absent<'a>(
     .fetch_all(connection)
     .await?;
     let mut inserted: std::collections::HashSet<Uuid> = inserted.into_iter().collect();
-    // An id that stands twice in the list is counted once.
+    // An id that occurs twice in the list counts once.
     Ok(events.iter().filter(|event| inserted.remove(&event.id)).collect())
 }
 
-/// A level's name; its code where the level is gone from the table, which no code ever is.
+/// Returns the level's name, or "unknown" if its code is not in the table. Codes are never deleted.
 pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a Levels) -> &'a str {
     levels.coded(event.level).map_or("unknown", |level| level.name.as_str())
 }
@@ -200,7 +201,7 @@ fn signed(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// The binary format of `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
+/// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
     const COLUMNS: i16 = 11;

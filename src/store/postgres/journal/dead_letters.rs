@@ -1,4 +1,4 @@
-//! `dead_letters`: what Postgres refused, whole.
+//! `dead_letters`: complete copies of what Postgres refused.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -25,24 +25,23 @@ use crate::store::postgres::{
     outbox::dual_writes,
 };
 
-/// One refused event, or one stream entry that nobody can read.
+/// A refused event or an unreadable stream entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Counts up.
+    /// Ascending number.
     pub id: i64,
-    /// The stream entry.
+    /// Id of the stream entry.
     pub entry: String,
-    /// Whose charge, where that is known.
+    /// User id, if known.
     pub user: Option<String>,
-    /// How much, where that is known.
+    /// AP of the charge, if known.
     pub ap: Option<i32>,
-    /// Why it was refused.
+    /// Reason for the refusal.
     pub reason: String,
-    /// When.
+    /// Time of the refusal.
     pub at: DateTime<Utc>,
 }
 
-/// Where letters come from.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store::postgres) struct Origin {
     pub(in crate::store::postgres) partition: u16,
@@ -51,7 +50,7 @@ pub(in crate::store::postgres) struct Origin {
 }
 
 impl Origin {
-    /// Keeps unreadable entries and refused events; returns how many were not kept before.
+    /// Stores unreadable entries and refused events. Returns how many were not stored before.
     pub(in crate::store::postgres) async fn keep(
         &self,
         connection: &mut PgConnection,
@@ -99,7 +98,7 @@ impl Origin {
     }
 }
 
-/// Everything that an event says, for whoever mends it by hand, and for a replay.
+/// All data of an event, for correction by hand and for a replay.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StoredEvent {
@@ -135,7 +134,7 @@ impl StoredEvent {
     }
 
     fn event(self) -> Result<UsageEvent, InvalidInput> {
-        let no_code = |field| InvalidInput { field, rule: "is no known code".into() };
+        let no_code = |field| InvalidInput { field, rule: "is not a known code".into() };
         Ok(UsageEvent {
             id: self.uuid,
             user: UserId::parse(&self.user_uuid)?,
@@ -156,43 +155,43 @@ fn payload(event: &UsageEvent) -> Vec<u8> {
     serde_json::to_vec(&StoredEvent::of(event)).unwrap_or_default()
 }
 
-/// What a letter holds.
+/// Content of a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LetterContent {
     /// An event that Postgres refused.
     Event(UsageEvent),
-    /// The payload of a stream entry that nobody could read.
+    /// The payload of an unreadable stream entry.
     Entry(Vec<u8>),
-    /// An event that was changed by hand and is none any more; and why.
+    /// An event made invalid by a manual edit, with the reason.
     Unreadable(String),
-    /// Somebody else has replayed it.
+    /// Another replay has removed the letter.
     Gone,
 }
 
-/// What came of a replay.
+/// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// The letter's events are counted, and the letter is gone.
+    /// The letter's events are counted, and the letter is deleted.
     Done,
-    /// Postgres refuses again; the letter stays.
+    /// Postgres refused an event again; the letter stays.
     Refused(String),
 }
 
 impl Postgres {
-    /// How many letters there are.
+    /// Returns the number of letters.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn dead_letter_count(&self) -> Result<u64, PostgresError> {
         let count =
             sqlx::query_scalar!(r#"select count(*) as "count!" from dead_letters"#).fetch_one(&self.pool).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The newest letters.
+    /// Returns the newest letters.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, PostgresError> {
         let letters = sqlx::query_as!(
             DeadLetter,
@@ -207,10 +206,10 @@ impl Postgres {
         Ok(letters)
     }
 
-    /// AP of a user that was refused, and whether there are entries of the user's partition that nobody could read: they may be anybody's.
+    /// Returns a user's refused AP, and whether the partition has unreadable entries, which may belong to any user.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn letters_about(&self, user: &UserId, partition: u16) -> Result<(u64, bool), PostgresError> {
         let row = sqlx::query!(
             r#"select coalesce(sum(ap_used), 0) as "ap!",
@@ -226,10 +225,10 @@ impl Postgres {
         Ok((u64::try_from(row.ap).unwrap_or_default(), row.unreadable))
     }
 
-    /// What a letter holds.
+    /// Returns the content of a letter.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn letter_content(&self, id: i64) -> Result<LetterContent, PostgresError> {
         let row = sqlx::query!("select event, payload from dead_letters where id = $1", id)
             .fetch_optional(&self.pool)
@@ -246,10 +245,10 @@ impl Postgres {
         })
     }
 
-    /// Counts the events of a letter that are not counted yet, and deletes it; all in one transaction.
+    /// Counts the events of a letter that are not counted yet and deletes the letter, in one transaction.
     ///
     /// # Errors
-    /// If Postgres is away; then nothing is changed.
+    /// If Postgres is unavailable; nothing is changed.
     pub async fn replay(
         &self,
         id: i64,

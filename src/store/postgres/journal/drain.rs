@@ -1,4 +1,4 @@
-//! FlushStep 3 of an opening: what the old streams hold and Postgres does not have yet.
+//! Step 3 of an opening: writes the events of the old streams that Postgres does not have yet.
 
 use std::ops::AddAssign;
 
@@ -16,10 +16,10 @@ use crate::store::postgres::{
     outbox::dual_writes,
 };
 
-/// Events of one insert: large enough to be fast, small enough for a statement's time limit.
+/// Events per insert: large enough to be fast, small enough for the statement timeout.
 const CHUNK_EVENTS: usize = 5_000;
 
-/// What a drain found.
+/// Result of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DrainReport {
     /// Events in the streams.
@@ -31,12 +31,12 @@ pub struct DrainReport {
 }
 
 impl Postgres {
-    /// Writes the events of a part of the streams that are not there yet, and adds just those to the totals. None, with nothing
-    /// changed, unless the partition is being opened in this generation. What was drained stays drained, whatever becomes of
-    /// the rest.
+    /// Writes the missing events of a part of the streams, and adds only those to the totals. Returns `None` and
+    /// changes nothing unless the partition is being opened in this generation. Drained parts stay drained even if a
+    /// later part fails.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn drain(
         &self,
         partition: u16,
@@ -47,7 +47,7 @@ impl Postgres {
         now: DateTime<Utc>,
     ) -> Result<Option<DrainReport>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        // A plan that is kept was made for the log as it was: reading a month whole is cheap only while it has just begun.
+        // A cached plan may be outdated: scanning a whole month is cheap only while the month has just begun.
         sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
         let opening = sqlx::query!(
             "select from flush_watermarks

@@ -1,7 +1,7 @@
-//! A flush: one transaction that carries stream entries into the log and the totals, exactly once.
+//! A flush: one transaction that writes stream entries to the log and the totals, exactly once.
 //!
-//! The watermark moves first, by compare-and-swap. Whoever finds it elsewhere rolls back: another flusher was
-//! faster, or the partition is being opened. So the rows need no check of their own.
+//! The watermark moves first, by compare-and-swap. If that fails, the flush rolls back: another flusher was faster, or
+//! the partition is being opened. So the rows need no check of their own.
 
 use chrono::{DateTime, Utc};
 
@@ -22,48 +22,48 @@ use crate::store::postgres::{
     outbox::dual_writes,
 };
 
-/// What to flush.
+/// Input of a flush.
 #[derive(Debug, Clone, Copy)]
 pub struct Flush<'a> {
-    /// Whose entries.
+    /// Partition of the entries.
     pub partition: u16,
-    /// The generation of their stream.
+    /// Generation of their stream.
     pub generation: u32,
-    /// The watermark that they follow.
+    /// Watermark that the entries follow.
     pub from: Position,
-    /// The entries after it, in order; at least one.
+    /// Entries after the watermark, in order; at least one.
     pub entries: &'a [Entry],
-    /// Names of the levels that events carry by code.
+    /// Levels, for the names of the codes in events.
     pub levels: &'a Levels,
-    /// When periods end, for rows that have to roll first.
+    /// Calendar, for the period ends of rows that must roll first.
     pub calendar: Calendar,
-    /// The present.
+    /// Current time.
     pub now: DateTime<Utc>,
 }
 
-/// What became of a flush.
+/// Outcome of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushOutcome {
-    /// It is in Postgres.
+    /// The entries are in Postgres.
     Committed(FlushReport),
-    /// The watermark is elsewhere; nothing was changed.
+    /// The watermark has moved; nothing was changed.
     Superseded,
 }
 
-/// What a flush wrote.
+/// Counts of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlushReport {
-    /// Rows of the log.
+    /// Rows added to the log.
     pub rows: u64,
-    /// Events and entries that Postgres refused or nobody can read.
+    /// Refused events and unreadable entries.
     pub dead_letters: u64,
 }
 
 impl Postgres {
-    /// Flushes entries. When this fails with a lost connection, the watermark tells whether it was committed.
+    /// Flushes entries. After a lost connection, the watermark shows whether the flush was committed.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn flush(&self, flush: Flush<'_>) -> Result<FlushOutcome, PostgresError> {
         let Some(last) = flush.entries.last() else { return Ok(FlushOutcome::Superseded) };
         let to = last.position();

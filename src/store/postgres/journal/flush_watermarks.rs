@@ -10,10 +10,10 @@ use crate::domain::{
 use crate::store::postgres::{Postgres, PostgresError};
 
 impl Postgres {
-    /// Makes a row for every partition that has none: opening, in generation 0.
+    /// Creates a row for each partition without one: being opened, generation 0.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn ensure_watermarks(&self, partitions: Partitions, now: DateTime<Utc>) -> Result<(), PostgresError> {
         sqlx::query!(
             "insert into flush_watermarks (partition, generation, last_id, last_event, opened_at, updated_at)
@@ -29,10 +29,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// How far a partition's events are in Postgres.
+    /// Returns how far a partition's events are in Postgres.
     ///
     /// # Errors
-    /// If Postgres is away, or there is no such partition.
+    /// If Postgres is unavailable, or the partition does not exist.
     pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
         let row = sqlx::query!(
             "select generation, last_id, last_event, opened_at
@@ -46,19 +46,19 @@ impl Postgres {
         watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
     }
 
-    /// How far the events of every partition are in Postgres, in the order of partitions.
+    /// Returns how far the events of every partition are in Postgres, in partition order.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
         let mut connection = self.pool.acquire().await?;
         watermarks(&mut connection).await
     }
 
-    /// Marks a partition as being opened, if it still is in this generation. From here on no flush commits.
+    /// Marks a partition as being opened if it is still in this generation. From then on, no flush commits.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn begin_opening(
         &self,
         partition: u16,
@@ -80,11 +80,11 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Ends an opening: the new generation, with the watermark at its genesis entry. False when it is not being opened
-    /// in this generation any more.
+    /// Ends an opening: stores the new generation, with the watermark at its genesis entry. Returns false if the
+    /// partition is no longer being opened in this generation.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn finish_opening(
         &self,
         partition: u16,

@@ -1,4 +1,4 @@
-//! The journal in Postgres: how usage events arrive, each exactly once, and what they add up to.
+//! The journal in Postgres: usage events, each written exactly once, and their sums.
 
 pub(in crate::store::postgres) mod adjustments;
 pub(in crate::store::postgres) mod audit;

@@ -1,27 +1,27 @@
-//! Retention: old partitions of the usage log are dropped. Totals, closed months and usage by day stay.
+//! Retention: drops old partitions of the usage log. Totals, closed months and usage by day stay.
 
 use chrono::{Datelike, Months, NaiveDate};
 
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// The log's partition of one month.
+/// The log's partition for one month.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPartition {
-    /// Its table.
+    /// Table name.
     pub name: String,
-    /// The month's first day.
+    /// First day of the month.
     pub month: NaiveDate,
-    /// Rows, as far as Postgres has counted them.
+    /// Number of rows as estimated by Postgres.
     pub rows: i64,
-    /// Bytes, with its indexes.
+    /// Size in bytes, including indexes.
     pub bytes: i64,
 }
 
 impl Postgres {
-    /// The log's partitions that end before a month begins, oldest first.
+    /// Returns the log's partitions that end before a month begins, oldest first.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn log_partitions_before(&self, month: NaiveDate) -> Result<Vec<LogPartition>, PostgresError> {
         let rows = sqlx::query!(
             r#"select pg_class.relname::text as "name!",
@@ -43,16 +43,17 @@ impl Postgres {
         Ok(partitions.collect())
     }
 
-    /// Takes a partition off the log and drops it, and notes since when the log is kept: all of it, or nothing. Waits for no lock longer
-    /// than two seconds, for everybody else would wait behind it.
+    /// Detaches a partition from the log, drops it and records the new start of the log, in one transaction. Waits at
+    /// most two seconds for a lock, because other statements queue behind it.
     ///
     /// # Errors
-    /// If Postgres is away, the role is not the tables' owner, or somebody holds the log for too long; trying again is safe.
+    /// If Postgres is unavailable, the role does not own the tables, or another session locks the log for too long. A
+    /// retry is safe.
     pub async fn drop_log_partition(&self, partition: &LogPartition) -> Result<(), PostgresError> {
         let next = partition.month.with_day(1).unwrap_or(partition.month) + Months::new(1);
         let mut transaction = self.pool.begin().await?;
         sqlx::query!("set local lock_timeout = '2s'").execute(&mut *transaction).await?;
-        // The name is one that this program has made: letters, digits and underscores.
+        // This program created the name: letters, digits and underscores.
         for statement in ["alter table chat_usage_logs detach partition", "drop table"] {
             let statement = format!("{statement} {}", partition.name);
             sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *transaction).await?;

@@ -1,10 +1,10 @@
-//! The totals of users: what a batch of log rows adds to `chat_quotas` and `chat_quota_months`.
+//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`.
 //!
-//! Summed up per user and period first, so a user who sent a hundred messages costs one update. Nearly every event is
-//! of its row's own period: one statement. The others make the row roll first, or go to a month that is closed.
+//! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
+//! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.
 //!
-//! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows
-//! and a change of level takes one row, so nobody waits in a circle.
+//! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows,
+//! and a change of level locks one row, so there are no deadlocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -19,7 +19,6 @@ use crate::domain::{
 };
 use crate::store::postgres::PostgresError;
 
-/// What is added for one user in one period.
 #[derive(Debug, Default)]
 struct Sum {
     ap: i64,
@@ -27,7 +26,6 @@ struct Sum {
     level: Option<LevelCode>,
 }
 
-/// Columns for one statement.
 #[derive(Debug, Default)]
 struct Batch<'a> {
     users: Vec<&'a str>,
@@ -36,7 +34,7 @@ struct Batch<'a> {
     overages: Vec<i64>,
 }
 
-/// Adds events, each of which is in the log and was not counted before.
+/// Adds events that are in the log and were not counted before.
 pub(in crate::store::postgres) async fn add(
     connection: &mut PgConnection,
     events: &[&UsageEvent],
@@ -54,7 +52,7 @@ pub(in crate::store::postgres) async fn add(
         at = at.max(event.at);
     }
     let added = add_to_current(connection, &Batch::of(&sums, |_| true), at).await?;
-    // What is left is what was not added, not what another look finds in another period: a row may have rolled since, or while the
+    // Keep what was not added. Reading the periods again would be wrong: a row may have rolled since, or while the
     // update waited for it.
     sums.retain(|(user, period), _| !added.contains(&(user.as_str().to_owned(), id(*period))));
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
@@ -62,7 +60,7 @@ pub(in crate::store::postgres) async fn add(
         let batch = Batch::of(&sums, |of| of == period);
         let end = calendar.period_end(period);
         create_missing(connection, &sums, period, end, levels, at).await?;
-        // From here on the rows stand still: after the roll each is in this period or in a later one.
+        // From here on the rows do not change period: after the roll, each is in this period or a later one.
         lock(connection, &batch).await?;
         sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &batch.users as &[&str], id(period), end, at)
             .fetch_one(&mut *connection)
@@ -86,7 +84,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Rows that stand in the period of the charge; returns which there were.
+/// Adds to rows that are in the period of the charge. Returns the rows it found.
 async fn add_to_current(
     connection: &mut PgConnection,
     batch: &Batch<'_>,
@@ -113,7 +111,7 @@ async fn add_to_current(
     Ok(rows.into_iter().map(|row| (row.user_uuid, row.period)).collect())
 }
 
-/// Rows that stand in a later period: the month of the charge is closed, or was never begun.
+/// Adds to rows that are in a later period: the month of the charge is closed or never began.
 async fn add_to_closed(
     connection: &mut PgConnection,
     batch: &Batch<'_>,
@@ -152,7 +150,7 @@ async fn add_to_closed(
     Ok(())
 }
 
-/// A charge of a user without a row: Postgres was restored from a time before the user was seen.
+/// Creates missing rows: Postgres was restored from a time before the user was seen.
 async fn create_missing(
     connection: &mut PgConnection,
     sums: &BTreeMap<(&UserId, Period), Sum>,

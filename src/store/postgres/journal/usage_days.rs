@@ -1,4 +1,4 @@
-//! `usage_days`: what was used, rolled up by day, level and model, in the transaction that writes the log.
+//! `usage_days`: usage by day, level and model, added in the transaction that writes the log.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,26 @@ use sqlx::PgConnection;
 use crate::domain::{calendar::Calendar, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError, journal::chat_usage_logs::level_name};
 
-/// What to add up, and by what.
+/// A query for usage.
 #[derive(Debug, Clone, Copy)]
 pub struct UsageQuery<'a> {
-    /// The first day.
+    /// First day.
     pub from: NaiveDate,
-    /// The last day.
+    /// Last day.
     pub to: NaiveDate,
-    /// One row for each day or month.
+    /// Group by day or month.
     pub by: Option<TimeUnit>,
-    /// One row for each level.
+    /// Group by level.
     pub by_level: bool,
-    /// One row for each model.
+    /// Group by model.
     pub by_model: bool,
-    /// Of this level only.
+    /// Only this level.
     pub level: Option<&'a str>,
-    /// Of this model only; empty for messages that named none.
+    /// Only this model; empty for messages that named none.
     pub model: Option<&'a str>,
 }
 
-/// What one row stands for.
+/// Unit of time of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeUnit {
     /// A day.
@@ -36,37 +36,37 @@ pub enum TimeUnit {
     Month,
 }
 
-/// A sum.
+/// Sums of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
-    /// Of this day, or of the month that begins with it; none where days are added up.
+    /// Day, or first day of the month; `None` if not grouped by time.
     pub day: Option<NaiveDate>,
-    /// Of this conversation.
+    /// Conversation.
     pub session: Option<String>,
-    /// Of this level.
+    /// Level.
     pub level: Option<String>,
-    /// Of this model; empty for messages that named none.
+    /// Model; empty for messages that named none.
     pub model: Option<String>,
-    /// Messages that were charged.
+    /// Messages charged.
     pub messages: i64,
-    /// What they were charged.
+    /// AP charged.
     pub ap: i64,
-    /// What the quota could not cover.
+    /// AP that the quota did not cover.
     pub overage: i64,
     /// Tokens that the models counted.
     pub tokens: i64,
 }
 
-/// A day, level and model whose sum is not that of the log.
+/// A day, level and model whose sums differ from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageDrift {
-    /// The day.
+    /// Day.
     pub day: NaiveDate,
-    /// The level.
+    /// Level.
     pub level: String,
-    /// The model; empty for messages that named none.
+    /// Model; empty for messages that named none.
     pub model: String,
-    /// Messages and AP that the log has more than the table.
+    /// Messages and AP of the log minus those of the table.
     pub missing: (i64, i64),
 }
 
@@ -79,10 +79,10 @@ struct Sum {
 }
 
 impl Postgres {
-    /// Usage between two days, in the order of day, level and model.
+    /// Returns usage between two days, ordered by day, level and model.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn usage(&self, query: &UsageQuery<'_>) -> Result<Vec<UsageRow>, PostgresError> {
         let rows = sqlx::query_as!(
             UsageRow,
@@ -114,11 +114,11 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// The same of one user, and by conversation too: along the user's part of the log, which a quota bounds. It reaches back as far as the
-    /// log is kept.
+    /// Returns one user's usage, optionally also by conversation, as far back as the log is kept. Reads only the user's
+    /// rows of the log, whose number the quota bounds.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn usage_of(
         &self,
         user: &UserId,
@@ -166,10 +166,10 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// Where the sums are not those of the log, in one statement and so in one snapshot.
+    /// Returns where the sums differ from the log, in one statement and so in one snapshot.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn usage_drift(&self) -> Result<Vec<UsageDrift>, PostgresError> {
         let mut snapshot = self.unhurried_snapshot().await?;
         let rows = sqlx::query!(
@@ -188,13 +188,13 @@ impl Postgres {
         Ok(drift.collect())
     }
 
-    /// Makes the sums those of the log; returns how many were not. Flushes wait for as long as it takes to read the log.
+    /// Sets the sums to those of the log. Returns how many differed. Flushes wait while this reads the log.
     ///
     /// # Errors
-    /// If Postgres is away; then nothing is changed.
+    /// If Postgres is unavailable; nothing is changed.
     pub async fn repair_usage(&self) -> Result<u64, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        // No flush may come in between.
+        // Block flushes until the commit.
         sqlx::query!("lock table usage_days in share row exclusive mode").execute(&mut *transaction).await?;
         sqlx::query!("set local statement_timeout = 0").execute(&mut *transaction).await?;
         let done = sqlx::query!(
@@ -214,7 +214,7 @@ impl Postgres {
     }
 }
 
-/// Adds messages, each of which is in the log and was not counted before. The last locks that a transaction takes: rows of one
+/// Adds messages that are in the log and were not counted before. Takes the last locks of a transaction: rows of one
 /// partition, in one order.
 pub(in crate::store::postgres) async fn add(
     connection: &mut PgConnection,

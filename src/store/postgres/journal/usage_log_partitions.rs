@@ -1,14 +1,15 @@
-//! The log's monthly partitions, made ahead of time.
+//! The log's monthly partitions, created ahead of time.
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
 
 use crate::store::postgres::{Postgres, PostgresError};
 
 impl Postgres {
-    /// Makes the log's partitions of the month of `from` (UTC) and of so many months after it; returns how many were made.
+    /// Creates the log's partitions for the month of `from` (UTC) and `months_ahead` months after it. Returns how many
+    /// were created.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn ensure_log_partitions(&self, from: DateTime<Utc>, months_ahead: u32) -> Result<u32, PostgresError> {
         let first = NaiveDate::from_ymd_opt(from.year(), from.month(), 1).unwrap_or_default();
         let mut made = 0;
@@ -22,10 +23,10 @@ impl Postgres {
         Ok(made)
     }
 
-    /// How many rows had to go to the default partition, because the one of their month was not made.
+    /// Returns the number of rows in the default partition, because their month has none.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn rows_in_default_partition(&self) -> Result<u64, PostgresError> {
         let rows = sqlx::query_scalar!(r#"select count(*) as "rows!" from chat_usage_logs_default"#)
             .fetch_one(&self.pool)

@@ -1,4 +1,4 @@
-//! `inbox`: what Postgres accepted while Redis was away, until it is applied.
+//! `inbox`: what Postgres accepted while Redis was unavailable, until it is applied.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -6,53 +6,53 @@ use uuid::Uuid;
 use crate::domain::{ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, usage::Tokens, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// Something that was accepted.
+/// An accepted settlement or message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxItem {
-    /// The hold, or the message's usage event.
+    /// Id of the hold or of the message's usage event.
     pub id: Uuid,
-    /// Whose.
+    /// User id.
     pub user: UserId,
-    /// What is to be done.
+    /// Action to apply.
     pub kind: InboxKind,
-    /// The signed reservation, which has all else.
+    /// Signed reservation, which contains everything else.
     pub reservation_id: String,
-    /// What to charge; 0 for a release.
+    /// AP to charge; 0 for a release.
     pub ap: Ap,
     /// Tokens that the model counted.
     pub tokens: Tokens,
-    /// The model that wrote the answer.
+    /// Model that wrote the answer.
     pub model: Option<ModelName>,
-    /// The key of a message that had one.
+    /// Idempotency key of a message, if it had one.
     pub idempotency_key: Option<IdempotencyKey>,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub accepted_at: DateTime<Utc>,
 }
 
-/// What is to be done.
+/// Action of an inbox item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InboxKind {
-    /// Charge a message that was let through; what the quota does not cover is then committed as overage.
+    /// Charge an admitted message. What the quota does not cover is then committed as overage.
     Consume,
     /// Charge a hold.
     Commit,
-    /// Give a hold back.
+    /// Release a hold.
     Release,
 }
 
-/// What became of an item that was to be accepted.
+/// Result of accepting an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is in the inbox, now or since an earlier time.
+    /// The item is in the inbox, now or from before.
     Accepted,
-    /// The same hold or message was accepted before, with another kind of settlement.
+    /// The same hold or message was accepted before with another kind of settlement.
     OtherKind(InboxKind),
-    /// The same, with another cost.
+    /// The same, but with another cost.
     OtherCost,
 }
 
 impl InboxKind {
-    /// The word in the table and in metrics.
+    /// Returns the word used in the table and in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,10 +68,10 @@ impl InboxKind {
 }
 
 impl Postgres {
-    /// Accepts an item, once.
+    /// Accepts an item once.
     ///
     /// # Errors
-    /// If Postgres is away; then it is not accepted, or may be: accepting it again is harmless.
+    /// If Postgres is unavailable. The item may or may not be accepted; accepting it again is harmless.
     pub async fn accept(&self, item: &InboxItem) -> Result<Acceptance, PostgresError> {
         let done = sqlx::query!(
             "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at)
@@ -103,11 +103,12 @@ impl Postgres {
         })
     }
 
-    /// Takes items that wait and that no other inbox_worker is at: those that were not tried yet, the oldest first, then those whose last try
-    /// is longest ago. They are this claim's until `until`; a claim that ends later than that is of a gate whose clock was turned, and is none.
+    /// Claims waiting items until `until`: untried ones first, oldest first, then those with the least recent try.
+    /// Skips items that another inbox worker has claimed, unless that claim ends after `until`: its gate's clock was
+    /// changed.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn claim_inbox(
         &self,
         claim: Uuid,
@@ -155,10 +156,10 @@ impl Postgres {
             .collect()
     }
 
-    /// Leaves what this claim has not settled to whoever comes next.
+    /// Releases the claim's unsettled items for the next worker.
     ///
     /// # Errors
-    /// If Postgres is away; then the claim ends by itself.
+    /// If Postgres is unavailable; the claim then expires.
     pub async fn give_up_claim(&self, claim: Uuid, now: DateTime<Utc>) -> Result<(), PostgresError> {
         sqlx::query!(
             "update inbox
@@ -174,10 +175,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// Notes what came of an item. False when the claim is not this inbox_worker's any more.
+    /// Records the outcome of an item. Returns false if the claim no longer holds the item.
     ///
     /// # Errors
-    /// If Postgres is away; then the item is applied again, which is harmless.
+    /// If Postgres is unavailable; the item is then applied again, which is harmless.
     pub async fn settle_inbox(
         &self,
         id: Uuid,
@@ -202,11 +203,11 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// A message whose quota did not cover it is to be committed from now on, with what it lacks as overage. False when
-    /// the claim is not this inbox_worker's any more.
+    /// Turns a message that the quota did not cover into a commit, with the uncovered AP as overage. Returns false if
+    /// the claim no longer holds the item.
     ///
     /// # Errors
-    /// If Postgres is away; then the message is tried again.
+    /// If Postgres is unavailable; the message is then tried again.
     pub async fn commit_denied(&self, id: Uuid, claim: Uuid) -> Result<bool, PostgresError> {
         let done = sqlx::query!(
             "update inbox
@@ -225,10 +226,10 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// AP that waits to be charged to a user.
+    /// Returns the user's AP that waits to be charged.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn ap_in_inbox(&self, user: &UserId) -> Result<u64, PostgresError> {
         let ap = sqlx::query_scalar!(
             r#"select coalesce(sum(ap), 0) as "ap!"
@@ -242,10 +243,10 @@ impl Postgres {
         Ok(u64::try_from(ap).unwrap_or_default())
     }
 
-    /// How many items wait, and when the first of them was accepted.
+    /// Returns the number of waiting items, and when the oldest was accepted.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn inbox_waiting(&self) -> Result<(u64, Option<DateTime<Utc>>), PostgresError> {
         let row = sqlx::query!(
             r#"select count(*) as "count!", min(accepted_at) as oldest
@@ -257,10 +258,10 @@ impl Postgres {
         Ok((u64::try_from(row.count).unwrap_or_default(), row.oldest))
     }
 
-    /// Forgets items that were settled before `before`.
+    /// Deletes items settled before `before`.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn forget_settled(&self, before: DateTime<Utc>) -> Result<u64, PostgresError> {
         let done = sqlx::query!("delete from inbox where settled_at < $1", before).execute(&self.pool).await?;
         Ok(done.rows_affected())

@@ -1,4 +1,4 @@
-//! `dual_writes`: charges on their way to the old credits system.
+//! `dual_writes`: charges waiting for delivery to the old credits system.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -10,34 +10,34 @@ use crate::store::postgres::{Postgres, PostgresError, journal::flush_watermarks:
 /// A charge that the old system has not confirmed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DualWrite {
-    /// The usage event: the same at every try.
+    /// Id of the usage event, the same at every try.
     pub event: Uuid,
-    /// Who was charged.
+    /// User id.
     pub user: String,
-    /// The conversation.
+    /// Conversation.
     pub session: String,
-    /// How much.
+    /// AP charged.
     pub ap: i32,
-    /// By how many tokens.
+    /// Tokens that the model counted.
     pub tokens: i32,
-    /// When.
+    /// Time of the charge.
     pub charged_at: DateTime<Utc>,
-    /// Tries, this one included.
+    /// Tries, including this one.
     pub attempts: i32,
 }
 
-/// What a user has used, and how much of that the old system may not know yet.
+/// A user's usage, and how much of it the old system may not have yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsedByUser {
-    /// Who.
+    /// User id.
     pub user: String,
     /// AP charged in the period.
     pub used: i64,
-    /// Of those, on their way to the old system.
+    /// Part of `used` that waits for delivery.
     pub waiting: i64,
 }
 
-/// Puts charges on their way, in the transaction that writes them.
+/// Enqueues charges in the transaction that writes them.
 pub(in crate::store::postgres) async fn enqueue(
     connection: &mut PgConnection,
     events: &[&UsageEvent],
@@ -70,10 +70,10 @@ pub(in crate::store::postgres) async fn enqueue(
 }
 
 impl Postgres {
-    /// Takes some charges that are due, the oldest first. Nobody else takes them before `until`.
+    /// Claims due charges, oldest first. No other gate takes them before `until`.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn claim_dual_writes(
         &self,
         now: DateTime<Utc>,
@@ -103,19 +103,19 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// The old system has it.
+    /// Removes a confirmed charge.
     ///
     /// # Errors
-    /// If Postgres is away: it is handed over again.
+    /// If Postgres is unavailable; the charge is then delivered again.
     pub async fn dual_write_done(&self, event: Uuid) -> Result<(), PostgresError> {
         sqlx::query!("delete from dual_writes where event = $1", event).execute(&self.pool).await?;
         Ok(())
     }
 
-    /// The old system has not taken it; it is tried again at `due_at`.
+    /// Schedules another try at `due_at` after a failed delivery.
     ///
     /// # Errors
-    /// If Postgres is away: it is tried again sooner.
+    /// If Postgres is unavailable; the next try is then earlier.
     pub async fn dual_write_failed(
         &self,
         event: Uuid,
@@ -128,20 +128,20 @@ impl Postgres {
         Ok(())
     }
 
-    /// How many charges are on their way.
+    /// Returns the number of waiting charges.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn dual_writes_waiting(&self) -> Result<u64, PostgresError> {
         let waiting =
             sqlx::query_scalar!(r#"select count(*) as "count!" from dual_writes"#).fetch_one(&self.pool).await?;
         Ok(waiting.unsigned_abs())
     }
 
-    /// What users after `after` have used in a period, in order.
+    /// Returns the usage of users after `after` in a period, in user order.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn used_by_users(
         &self,
         period: Period,

@@ -1,42 +1,42 @@
-//! `notifications`: what the product's own systems are to be told of. A trigger writes them, in the transaction of what they tell of.
+//! `notifications`: events for the product's own systems. A trigger writes each in the transaction that causes it.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// Something to tell.
+/// A notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// The same at every try.
+    /// Id, the same at every try.
     pub id: Uuid,
     /// `quota.warning`, `quota.critical`, `quota.exhausted`, `quota.reset`, `level.changed`.
     pub kind: String,
-    /// Whose.
+    /// User id.
     pub user: String,
-    /// The period that it is about.
+    /// Period that it concerns.
     pub period: i32,
-    /// The level then.
+    /// Level at that time.
     pub level: String,
-    /// The level before, of a change.
+    /// Level before a change.
     pub previous: Option<String>,
-    /// The level that takes over.
+    /// Level of the next period, if it differs.
     pub pending: Option<String>,
-    /// The quota then.
+    /// Quota at that time.
     pub quota: i32,
-    /// AP charged then.
+    /// AP charged at that time.
     pub used: i64,
-    /// When it was so.
+    /// Time of the event.
     pub created_at: DateTime<Utc>,
-    /// Tries, this one included.
+    /// Tries, including this one.
     pub attempts: i32,
 }
 
 impl Postgres {
-    /// Has the trigger write notifications, or not.
+    /// Enables or disables notifications.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn set_notifies(&self, notifies: bool) -> Result<(), PostgresError> {
         sqlx::query!("update gate_settings set notifies = $1 where notifies <> $1", notifies)
             .execute(&self.pool)
@@ -44,10 +44,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// Takes some that are due, the oldest first. Nobody else takes them before `until`.
+    /// Claims due notifications, oldest first. No other gate takes them before `until`.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn claim_notifications(
         &self,
         now: DateTime<Utc>,
@@ -79,10 +79,10 @@ impl Postgres {
         Ok(rows)
     }
 
-    /// It was taken.
+    /// Marks a notification as delivered.
     ///
     /// # Errors
-    /// If Postgres is away: it is told again, under the same id.
+    /// If Postgres is unavailable; it is then delivered again under the same id.
     pub async fn notification_sent(&self, id: Uuid, now: DateTime<Utc>) -> Result<(), PostgresError> {
         sqlx::query!("update notifications set sent_at = $2, last_error = null where id = $1", id, now)
             .execute(&self.pool)
@@ -90,10 +90,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// It was not taken; it is told again at `due_at`.
+    /// Schedules another try at `due_at` after a failed delivery.
     ///
     /// # Errors
-    /// If Postgres is away: it is told again sooner.
+    /// If Postgres is unavailable; the next try is then earlier.
     pub async fn notification_failed(&self, id: Uuid, due_at: DateTime<Utc>, error: &str) -> Result<(), PostgresError> {
         sqlx::query!("update notifications set due_at = $2, last_error = $3 where id = $1", id, due_at, error)
             .execute(&self.pool)
@@ -101,10 +101,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// How many are not told yet; and forgets those that were told before `before`.
+    /// Deletes notifications delivered before `before`. Returns how many are undelivered.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn tidy_notifications(&self, before: DateTime<Utc>) -> Result<u64, PostgresError> {
         sqlx::query!("delete from notifications where sent_at < $1", before).execute(&self.pool).await?;
         let waiting = sqlx::query_scalar!(r#"select count(*) as "count!" from notifications where sent_at is null"#)

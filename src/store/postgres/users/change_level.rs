@@ -1,4 +1,4 @@
-//! A change of level, in one transaction: the row is rolled first if its period is over.
+//! Changes a user's level in one transaction. The row rolls first if its period is over.
 
 use chrono::{DateTime, Utc};
 
@@ -16,18 +16,18 @@ use crate::store::postgres::{
 /// A user's row before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelChange {
-    /// Before, already in the current period.
+    /// Row before, already in the current period.
     pub before: QuotaRow,
-    /// After.
+    /// Row after.
     pub after: QuotaRow,
 }
 
 impl Postgres {
-    /// Gives a user a level. A user who was never seen gets a row first. None, with nothing changed, where the row does not have the
-    /// level version that the caller has seen.
+    /// Changes a user's level. Creates the row of an unknown user first. Returns `None` and changes nothing if the
+    /// row's level version is not `if_version`.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn change_level(
         &self,
         user: &UserId,

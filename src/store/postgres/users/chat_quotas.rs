@@ -1,4 +1,4 @@
-//! `chat_quotas`: one row per user, the current period.
+//! `chat_quotas`: one row per user, for the current period.
 
 use chrono::{DateTime, Utc};
 
@@ -13,51 +13,50 @@ use crate::store::postgres::{Postgres, PostgresError};
 /// A user's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaRow {
-    /// Whose row.
+    /// User id.
     pub user: UserId,
-    /// The level in the row's period.
+    /// Level in the row's period.
     pub level: LevelCode,
-    /// Counts changes of level.
+    /// Number of level changes.
     pub level_version: u32,
-    /// The level that takes over at the next period.
+    /// Level of the next period, if it differs.
     pub pending: Option<LevelCode>,
     /// AP per period.
     pub quota: Ap,
-    /// The period that `used` counts in. It may be over: the row rolls when it is next needed.
+    /// Period that `used` counts in. It may be over: the row rolls when it is next needed.
     pub period: Period,
-    /// AP charged in that period, as far as flushed.
+    /// AP charged in that period and flushed.
     pub used: Ap,
-    /// AP charged ever, as far as flushed.
+    /// AP charged in all periods and flushed.
     pub total_used: u64,
-    /// AP charged since the day began, as far as flushed.
+    /// AP charged today and flushed.
     pub used_today: Ap,
-    /// When a flush, a roll or a change of level last touched the row.
+    /// Time of the last flush, roll or level change of the row.
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a user gets who is seen for the first time.
+/// Initial values of a new user.
 #[derive(Debug, Clone, Copy)]
 pub struct NewUser<'a> {
-    /// The level.
+    /// Level.
     pub level: &'a Level,
-    /// The current period.
+    /// Current period.
     pub period: Period,
-    /// When it ends.
+    /// End of the period.
     pub reset_at: DateTime<Utc>,
-    /// The present.
+    /// Current time.
     pub now: DateTime<Utc>,
 }
 
-/// Users, and the state of their partition in the same snapshot.
+/// Users, and their partition's generation in the same snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// The partition's generation.
+    /// Generation of the partition.
     pub generation: u32,
-    /// One row for each user.
+    /// One row per user.
     pub rows: Vec<QuotaRow>,
 }
 
-/// A user's row beside their partition's watermark.
 struct LoadedRow {
     user_uuid: String,
     level_code: i16,
@@ -72,7 +71,6 @@ struct LoadedRow {
     generation: i32,
 }
 
-/// A row as the queries of this file return it.
 pub(in crate::store::postgres) struct RawRow {
     pub(in crate::store::postgres) user_uuid: String,
     pub(in crate::store::postgres) level_code: i16,
@@ -111,11 +109,11 @@ impl Loaded {
 }
 
 impl Postgres {
-    /// The rows of these users of one partition, as far as there are any, and the partition's generation, all from one
-    /// snapshot: so that nothing that is flushed meanwhile is missed or seen twice. None when there is no row at all.
+    /// Returns the existing rows of these users of one partition, and the partition's generation. All come from one
+    /// snapshot, so a concurrent flush is neither missed nor counted twice. Returns `None` if no row exists.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn load(
         &self,
         partition: u16,
@@ -156,11 +154,10 @@ impl Postgres {
         Loaded::of(partition, rows)
     }
 
-    /// The rows of these users of one partition, made where there is none, and the partition's watermark, all from
-    /// one snapshot: so that nothing that is flushed meanwhile is missed or seen twice.
+    /// Like [`load`](Self::load), but creates missing rows.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn load_or_create(
         &self,
         partition: u16,
@@ -171,8 +168,8 @@ impl Postgres {
         loop {
             match self.try_load_or_create(partition, users, first, today_start).await? {
                 Some(loaded) if loaded.rows.len() >= users.len() => return Ok(loaded),
-                // Another gate has made a row that our snapshot does not see yet. The next one does; and the
-                // watermark, which every row comes with, is there, or this is the error to end with.
+                // Another gate has created a row that only the next snapshot sees. Every row is joined with the
+                // watermark, so a missing watermark is the error to end with.
                 _ => self.watermark(partition).await?,
             };
         }
@@ -243,10 +240,10 @@ impl Postgres {
         Loaded::of(partition, rows)
     }
 
-    /// A user's row; none for a user who was never seen.
+    /// Returns a user's row; `None` for an unknown user.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn find(&self, user: &UserId, today_start: DateTime<Utc>) -> Result<Option<QuotaRow>, PostgresError> {
         let mut connection = self.pool.acquire().await?;
         find(&mut connection, user, today_start).await

@@ -1,4 +1,4 @@
-//! Users of another database, by a query of the product's own: for an import.
+//! Reads users from another database with the product's own query, for an import.
 
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -6,26 +6,26 @@ use tokio::sync::mpsc;
 
 use crate::store::postgres::PostgresError;
 
-/// A row of the query, unchecked.
+/// An unchecked row of the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignUser {
     /// Column `user`.
     pub user: Option<String>,
     /// Column `level`.
     pub level: Option<String>,
-    /// Column `used`, 0 where there is none.
+    /// Column `used`; 0 if there is none.
     pub used: i64,
 }
 
-/// Sends the rows of a query one after the other: columns `user`, `level` and, if there is one, `used`. The transaction is read only: the query can
-/// change nothing there.
+/// Sends the rows of a query to a channel: columns `user`, `level` and optionally `used`. The transaction is read only,
+/// so the query cannot change anything.
 ///
 /// # Errors
-/// If the database cannot be reached, or refuses the query.
+/// If the database is unavailable or refuses the query.
 pub async fn read_foreign_users(url: &str, query: &str, rows: mpsc::Sender<ForeignUser>) -> Result<(), PostgresError> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::query("begin read only").execute(&mut connection).await?;
-    // Whatever their types are, and whether or not there is `used`.
+    // Accepts any column types, and a missing `used`.
     let wrapped = format!(
         r#"select row ->> 'user' as "user", row ->> 'level' as level, coalesce((row ->> 'used')::bigint, 0) as used
          from (select to_jsonb(given) as row from ({query}) as given) as rows"#
@@ -34,7 +34,7 @@ pub async fn read_foreign_users(url: &str, query: &str, rows: mpsc::Sender<Forei
     while let Some(row) = found.try_next().await? {
         let user = ForeignUser { user: row.try_get(0)?, level: row.try_get(1)?, used: row.try_get(2)? };
         if rows.send(user).await.is_err() {
-            // Nobody wants more.
+            // The receiver was dropped.
             break;
         }
     }

@@ -1,7 +1,7 @@
-//! Users from elsewhere, in bulk.
+//! Bulk import of users.
 //!
-//! A new user begins with what was used so far, as a charge of kind `import` in the log, so that the totals stay the
-//! sum of the log. A known user's use is never changed; the level may be. So importing a file again changes nothing.
+//! A new user's previous usage becomes a charge of kind `import` in the log, so the totals stay the sum of the log. A
+//! known user's usage never changes, but the level may. So importing a file again changes nothing.
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -10,31 +10,31 @@ use uuid::Uuid;
 use crate::domain::{ap::Ap, calendar::Period, level::LevelName, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// One user to import.
+/// A user to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRow {
-    /// Who.
+    /// User id.
     pub user: UserId,
-    /// At which level.
+    /// Level name.
     pub level: LevelName,
     /// AP used so far in the current period.
     pub used: Ap,
 }
 
-/// What an import did.
+/// Result of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportReport {
-    /// Users who were not known.
+    /// New users.
     pub inserted: u64,
-    /// Known users whose level changed: Redis has to hear of them.
+    /// Known users whose level changed. Redis must receive these changes.
     pub updated: Vec<UserId>,
 }
 
 impl Postgres {
-    /// Imports users, each at most once in the list.
+    /// Imports users. Each may occur only once in the list.
     ///
     /// # Errors
-    /// If Postgres is away, or a level is not configured; then none of these rows is imported.
+    /// If Postgres is unavailable, or a level is not configured; none of these rows is imported.
     pub async fn import_users(
         &self,
         rows: &[ImportRow],
@@ -83,7 +83,7 @@ impl Postgres {
         )
         .fetch_one(&mut *transaction)
         .await?;
-        // What a known user used in a period that is over was used at the old level.
+        // Rolls first: the usage of a past period belongs to the old level.
         sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &users as &[&str], period, reset_at, now)
             .fetch_one(&mut *transaction)
             .await?;

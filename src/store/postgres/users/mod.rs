@@ -1,4 +1,4 @@
-//! Users: one row each, and what changes it besides the flusher.
+//! Users: one row each, and what changes it other than the flusher.
 
 pub(in crate::store::postgres) mod change_level;
 pub(in crate::store::postgres) mod chat_quotas;

@@ -1,42 +1,42 @@
-//! What the resetter does and leaves behind: due rows roll, and `reset_runs` tells of it.
+//! The resetter's queries: rolls due rows, and records the runs in `reset_runs`.
 
 use chrono::{DateTime, Utc};
 
 use crate::domain::{calendar::Period, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// One run of the resetter.
+/// A run of the resetter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResetRun {
-    /// What asked for it.
+    /// What triggered the run.
     pub trigger: String,
-    /// When it began.
+    /// Start time.
     pub started_at: DateTime<Utc>,
-    /// When it ended; none while it runs, or when its gate died.
+    /// End time; `None` while it runs, or if its gate died.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Rows that were rolled.
+    /// Rows rolled.
     pub rows: i64,
     /// Rows of batches that failed.
     pub failed: i64,
-    /// The last failure.
+    /// Last error.
     pub error: Option<String>,
 }
 
-/// Some due rows, rolled.
+/// A batch of rolled rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolledBatch {
-    /// How many were rolled.
+    /// Number of rows rolled.
     pub rolled: u64,
-    /// Where to go on; none when no due row is left behind this batch.
+    /// Last user, where the next batch continues; `None` if no due rows follow.
     pub last: Option<UserId>,
 }
 
 impl Postgres {
-    /// Rolls up to `limit` rows whose period is before `period`, in user order after `after`. Rows that somebody else has
-    /// locked are passed over: whoever has them rolls them, or the next run does.
+    /// Rolls up to `limit` rows whose period is before `period`, in user order after `after`. Skips locked rows: the
+    /// transaction that holds the lock rolls them, or the next run does.
     ///
     /// # Errors
-    /// If Postgres is away; then no row of the batch was rolled.
+    /// If Postgres is unavailable; no row of the batch was rolled.
     pub async fn roll_due(
         &self,
         period: Period,
@@ -47,7 +47,7 @@ impl Postgres {
     ) -> Result<RolledBatch, PostgresError> {
         let period = i32::try_from(period.id()).unwrap_or(i32::MAX);
         let mut transaction = self.pool.begin().await?;
-        // A roll that a crash takes back is simply due again, and whatever is built on it commits later in the same log.
+        // A roll that a crash undoes is due again, and changes based on it commit later in the same WAL.
         sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
         let due = sqlx::query_scalar!(
             "select user_uuid
@@ -83,10 +83,10 @@ impl Postgres {
         Ok(RolledBatch { rolled: u64::try_from(rolled).unwrap_or_default(), last })
     }
 
-    /// How many rows stand in a period that is over. They count as reset all the same: they roll when they are needed.
+    /// Returns the number of rows in a past period. They count as reset, because they roll when they are needed.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn due_rows(&self, now: DateTime<Utc>) -> Result<u64, PostgresError> {
         let count =
             sqlx::query_scalar!(r#"select count(*) as "count!" from chat_quotas where quota_reset_at <= $1"#, now)
@@ -95,10 +95,10 @@ impl Postgres {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// Notes that a run begins.
+    /// Records the start of a run.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn begin_reset_run(&self, trigger: &str, now: DateTime<Utc>) -> Result<i64, PostgresError> {
         let id = sqlx::query_scalar!(
             "insert into reset_runs (trigger, started_at) values ($1, $2) returning id",
@@ -110,10 +110,10 @@ impl Postgres {
         Ok(id)
     }
 
-    /// Notes how a run ended.
+    /// Records the end of a run.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn finish_reset_run(
         &self,
         run: i64,
@@ -140,18 +140,18 @@ impl Postgres {
         Ok(())
     }
 
-    /// The newest run.
+    /// Returns the newest run.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn last_reset_run(&self) -> Result<Option<ResetRun>, PostgresError> {
         Ok(self.reset_runs(1).await?.pop())
     }
 
-    /// The newest runs, newest first.
+    /// Returns the last runs, newest first.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn reset_runs(&self, limit: u32) -> Result<Vec<ResetRun>, PostgresError> {
         let runs = sqlx::query_as!(
             ResetRun,

@@ -1,22 +1,23 @@
-//! `subscriptions`: what billing last said of each.
+//! `subscriptions`: the latest billing event of each subscription.
 
 use crate::domain::{level::LevelName, subscription::SubscriptionEvent, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// What became of an event.
+/// Result of recording an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
-    /// It is the newest of its subscription, and the user's level does not follow it yet.
+    /// The event is the newest of its subscription, and the user's level does not follow it yet.
     Pending,
-    /// A newer one is known, or it was applied before.
+    /// A newer event is known, or this one was applied before.
     Known,
 }
 
 impl Postgres {
-    /// Notes an event, unless a newer one of its subscription is known. Of two of the same second the end counts.
+    /// Records an event unless a newer one of its subscription is known. Of two events in the same second, the one that
+    /// ends it counts.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn note_subscription(
         &self,
         event: &SubscriptionEvent,
@@ -51,10 +52,10 @@ impl Postgres {
         Ok(if pending { Noted::Pending } else { Noted::Known })
     }
 
-    /// The levels that a user's subscriptions pay for now.
+    /// Returns the levels that a user's subscriptions currently pay for.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn subscribed_levels(&self, user: &UserId) -> Result<Vec<String>, PostgresError> {
         let levels = sqlx::query_scalar!(
             r#"select membership_level as "level!"
@@ -68,10 +69,10 @@ impl Postgres {
         Ok(levels)
     }
 
-    /// The user's level follows this event.
+    /// Records that the user's level follows an event.
     ///
     /// # Errors
-    /// If Postgres is away; then it is applied once more, which is harmless.
+    /// If Postgres is unavailable; the event is then applied again, which is harmless.
     pub async fn subscription_applied(&self, event: &SubscriptionEvent) -> Result<(), PostgresError> {
         sqlx::query!(
             "update subscriptions

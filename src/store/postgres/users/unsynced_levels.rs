@@ -1,4 +1,5 @@
-//! Changed quotas that hold at once, and which memberships Redis has not heard of yet: `chat_quotas.synced_version`.
+//! Quota changes that take effect immediately, and level changes that Redis has not received
+//! (`chat_quotas.synced_version`).
 
 use std::time::Duration;
 
@@ -9,16 +10,16 @@ use tokio::time::sleep;
 use crate::domain::{ap::Ap, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
 
-/// Rows per statement: done long before its time limit.
+/// Rows per statement, well within the statement timeout.
 const BATCH_ROWS: i64 = 5_000;
-/// Between two passes: whoever has locked a row is done soon.
+/// Pause between two passes. Row locks are short.
 const PASS_PAUSE: Duration = Duration::from_millis(100);
 
 impl Postgres {
-    /// Notes that Redis has heard of a user's level version.
+    /// Records that Redis has received a user's level version.
     ///
     /// # Errors
-    /// If Postgres is away; then Redis is told again, which is harmless.
+    /// If Postgres is unavailable; the version is then sent again, which is harmless.
     pub async fn note_told(&self, user: &UserId, level_version: u32) -> Result<(), PostgresError> {
         sqlx::query!(
             "update chat_quotas
@@ -33,10 +34,10 @@ impl Postgres {
         Ok(())
     }
 
-    /// Users after `after`, in their order, whose level changed without Redis having heard of it.
+    /// Returns users after `after`, in user order, whose level change Redis has not received.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn unsynced_users(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserId>, PostgresError> {
         let users = sqlx::query_scalar!(
             "select user_uuid
@@ -53,10 +54,10 @@ impl Postgres {
         Ok(users.iter().filter_map(|user| UserId::parse(user).ok()).collect())
     }
 
-    /// Gives every user the quota that their level has now, instead of from the next period. Returns how many changed.
+    /// Gives every user of a level its new quota now instead of at the next period. Returns how many changed.
     ///
     /// # Errors
-    /// If Postgres is away. What was changed stays changed; doing it again does the rest.
+    /// If Postgres is unavailable. Completed changes remain; another call makes the rest.
     pub async fn apply_level(&self, level: &str, quota: Ap, now: DateTime<Utc>) -> Result<u64, PostgresError> {
         let quota = i32::try_from(quota.get()).unwrap_or(i32::MAX);
         let (mut changed, mut after) = (0, String::new());
@@ -74,8 +75,8 @@ impl Postgres {
         }
     }
 
-    /// Some users after `after`, in their order; and the last of them, or none once there is nobody more. Rows that somebody else has locked
-    /// are left to the next pass: waiting for one with others in hand would be a deadlock with a flush.
+    /// Updates some users after `after`, in user order. Returns their number and the last one, or `None` if none is
+    /// left. Skips locked rows until the next pass: waiting for one while holding others could deadlock with a flush.
     async fn apply_batch(
         &self,
         (level, quota): (&str, i32),

@@ -1,4 +1,5 @@
-//! `user_changes`: what was changed of users other than by messages, by whom and why; read together with `rollout_changes`.
+//! `user_changes`: changes of users other than by messages, with author and reason; read together with
+//! `rollout_changes`.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Postgres as Database, Transaction};
@@ -10,52 +11,52 @@ use crate::store::postgres::{Postgres, PostgresError};
 /// A change of a user or of the rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Where it stands among all changes.
+    /// Position in the list.
     pub place: Place,
-    /// The id of the token that asked for it, or the command.
+    /// Token id, or the command.
     pub by: String,
-    /// Why, in words; empty where nobody said.
+    /// Reason in words; empty if none was given.
     pub reason: String,
     /// `level`, `hold_released` or `rollout`.
     pub kind: String,
-    /// Whose; none for the rollout.
+    /// User id; `None` for the rollout.
     pub user: Option<String>,
-    /// The levels of a change of level.
+    /// Level before the change.
     pub level_before: Option<String>,
-    /// The level after it.
+    /// Level after the change.
     pub level_after: Option<String>,
-    /// From when on, where it does not hold at once.
+    /// First period of a change that is not immediate.
     pub effective_period: Option<i32>,
-    /// The hold that was released.
+    /// Id of the released hold.
     pub hold: Option<Uuid>,
-    /// Its AP.
+    /// AP of the hold.
     pub ap: Option<i32>,
-    /// The rollout's mode.
+    /// Mode of the rollout.
     pub mode: Option<String>,
-    /// The rollout's percentage.
+    /// Percentage of the rollout.
     pub percentage: Option<f64>,
 }
 
-/// Where a change stands among all changes, which are shown newest first.
+/// Position of a change in the list of all changes, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// When it was made.
+    /// Time of the change.
     pub at: DateTime<Utc>,
-    /// Which table it is from.
+    /// Number of the source table.
     pub source: i32,
-    /// Its number there.
+    /// Id in that table.
     pub id: i64,
 }
 
-/// A release that is written down and takes effect with [`made`](Self::made). Dropped, it was never written.
+/// A recorded release whose transaction [`made`](Self::made) commits. If it is dropped, nothing is recorded.
 #[derive(Debug)]
 pub struct NotedRelease(Transaction<'static, Database>);
 
 impl Postgres {
-    /// Changes after a place, newest first: all of them, or those of one user.
+    /// Returns changes after a position, newest first, optionally only those of one user.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn changes(
         &self,
         user: Option<&UserId>,
@@ -113,10 +114,10 @@ impl Postgres {
         Ok(change.collect())
     }
 
-    /// Writes down that a hold is being released.
+    /// Records that a hold is being released.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn note_release(
         &self,
         user: &UserId,
@@ -142,16 +143,15 @@ impl Postgres {
 }
 
 impl NotedRelease {
-    /// The hold is released.
+    /// Commits the record after the release.
     ///
     /// # Errors
-    /// If Postgres is away: then the release is made and not written down.
+    /// If Postgres is unavailable: the hold is released, but not recorded.
     pub async fn made(self) -> Result<(), PostgresError> {
         Ok(self.0.commit().await?)
     }
 }
 
-/// Writes down a change of level.
 pub(in crate::store::postgres) async fn note_level(
     connection: &mut PgConnection,
     user: &UserId,

@@ -11,7 +11,7 @@ use crate::http::{
     AppState, Readiness,
     answers::problem::{Code, Problem},
 };
-use quota_gate::jobs::health::HealthCheck;
+use quota_gate::gate::Gate;
 
 /// Timeout of each ping. Probes usually wait one second; an unavailable store must not delay the answer beyond that.
 const PING_MAX: Duration = Duration::from_millis(500);
@@ -39,11 +39,11 @@ pub(crate) async fn live() -> &'static str {
     responses((status = 200, description = "Ready", body = ReadyBody), (status = 503, description = "Not ready", body = ReadyBody)),
 )]
 pub(crate) async fn ready(
-    State(check): State<Arc<HealthCheck>>,
+    State(gate): State<Gate>,
     State(readiness): State<Arc<Readiness>>,
 ) -> (StatusCode, Json<ReadyBody>) {
-    let redis = timeout(PING_MAX, check.redis.ping());
-    let postgres = timeout(PING_MAX, check.postgres.ping());
+    let redis = timeout(PING_MAX, gate.redis().ping());
+    let postgres = timeout(PING_MAX, gate.postgres().ping());
     let (redis, postgres) = tokio::join!(redis, postgres);
     let (redis, postgres) = (matches!(redis, Ok(Ok(()))), matches!(postgres, Ok(Ok(()))));
     let stopping = readiness.stopping.is_cancelled();

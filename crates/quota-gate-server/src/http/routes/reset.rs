@@ -17,10 +17,8 @@ use crate::http::{
     auth::Cron,
 };
 use quota_gate::{
-    jobs::{
-        health::{FlushLag, HealthCheck, JobHealth},
-        resetter::{Resetter, Trigger},
-    },
+    audit::health::{FlushLag, HealthCheck, JobHealth},
+    jobs::resetter::{Resetter, Trigger},
     store::postgres::ResetRun,
 };
 

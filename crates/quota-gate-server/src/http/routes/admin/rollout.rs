@@ -1,6 +1,6 @@
 //! `/api/admin/rollout`: for which users the gate decides, and who changed that.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use chrono::SecondsFormat;
@@ -23,7 +23,6 @@ use quota_gate::{
         user_id::UserId,
     },
     gate::{Gate, RolloutCounts},
-    jobs::rollout_sync::RolloutSync,
     store::postgres::{PostgresError, RolloutChange},
 };
 
@@ -68,14 +67,14 @@ pub(crate) struct RolloutBody {
     always_in: Vec<String>,
     always_out: Vec<String>,
     /// Messages that this gate passed, or decided in shadow mode, since it started.
-    decision_metrics: TallyBody,
+    tally: RolloutCountsBody,
     /// The latest changes, newest first.
     changes: Vec<RolloutChangeBody>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct TallyBody {
+struct RolloutCountsBody {
     /// Messages of users for whom the gate does not decide.
     out: u64,
     /// Messages charged in shadow mode.
@@ -106,12 +105,8 @@ struct RolloutChangeBody {
     responses((status = 200, description = "The rollout", body = RolloutBody), Refused),
     security(("admin" = [])),
 )]
-pub(crate) async fn show(
-    _: Admin,
-    State(gate): State<Gate>,
-    State(keeper): State<Arc<RolloutSync>>,
-) -> Result<impl IntoResponse, Problem> {
-    let changes = keeper.postgres.rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
+pub(crate) async fn show(_: Admin, State(gate): State<Gate>) -> Result<impl IntoResponse, Problem> {
+    let changes = gate.postgres().rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(RolloutBody::new(&gate, changes))))
 }
 
@@ -125,15 +120,14 @@ pub(crate) async fn show(
 pub(crate) async fn change(
     Admin(by): Admin,
     State(gate): State<Gate>,
-    State(keeper): State<Arc<RolloutSync>>,
     Body(body): Body<ChangeRolloutBody>,
 ) -> Result<impl IntoResponse, Problem> {
     // The rollout in this gate's memory may be a second old.
-    let newest = keeper.postgres.rollout_changes(1).await.map_err(|error| unavailable(&error))?.pop();
+    let newest = gate.postgres().rollout_changes(1).await.map_err(|error| unavailable(&error))?.pop();
     let author = Author::person(&by, &body.reason)?;
     let rollout = body.apply(&newest.map_or_else(Rollout::default, |change| change.rollout))?;
-    keeper.change(rollout, &author.by, &author.reason).await.map_err(|error| unavailable(&error))?;
-    let changes = keeper.postgres.rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
+    gate.change_rollout(rollout, &author.by, &author.reason).await.map_err(|error| unavailable(&error))?;
+    let changes = gate.postgres().rollout_changes(SHOWN).await.map_err(|error| unavailable(&error))?;
     Ok(Json(RolloutBody::new(&gate, changes)))
 }
 
@@ -179,7 +173,7 @@ impl RolloutBody {
             percentage: now.percentage.get(),
             always_in: ids(&now.always_in),
             always_out: ids(&now.always_out),
-            decision_metrics: TallyBody { out, shadow_allowed, shadow_denied, shadow_undecided },
+            tally: RolloutCountsBody { out, shadow_allowed, shadow_denied, shadow_undecided },
             changes: changes.into_iter().map(RolloutChangeBody::from).collect(),
         }
     }

@@ -13,9 +13,9 @@ use crate::http::{
     routes::reset::{FlushLagBody, LastRunBody},
 };
 use quota_gate::{
+    audit::health::{HealthCheck, PartitionHealth},
     audit::verify::Verifier,
     gate::Gate,
-    jobs::health::{HealthCheck, PartitionHealth},
     store::postgres::DeadLetter,
 };
 

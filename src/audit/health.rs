@@ -1,39 +1,35 @@
-//! How the jobs are doing: what `GET /api/chat/quota/reset` reports.
+//! Health: how far flushing and resets are behind, as `GET /api/chat/quota/reset` reports it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    domain::{
-        clock::{Clock, instant},
-        journal::Watermark,
-        partition::{Partition, Partitions},
-    },
+    domain::{clock::instant, journal::Watermark, partition::Partition},
+    gate::Gate,
     store::{
-        postgres::{Postgres, PostgresError, ResetRun},
-        redis::{Redis, RedisError},
+        postgres::{PostgresError, ResetRun},
+        redis::RedisError,
     },
 };
 
 /// Entries that are looked at per partition to count what waits: enough for a number that people can read.
 const LOOK_AHEAD_ENTRIES: usize = 1_000;
 
-/// Tells how the jobs are doing.
+/// What counts as late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthLimits {
+    /// A reset is overdue when the last one began longer ago than this.
+    pub reset_overdue_after: TimeDelta,
+    /// Flushing is slow when the oldest event has waited longer than this.
+    pub flush_lag_max: TimeDelta,
+}
+
+/// Checks flushing and resets.
 #[derive(Debug, Clone)]
 pub struct HealthCheck {
-    /// Where the events wait.
-    pub redis: Redis,
-    /// Where they go.
-    pub postgres: Postgres,
-    /// All of them are looked at.
-    pub partitions: Partitions,
-    /// The present.
-    pub clock: Clock,
-    /// A reset is missed when the last one began longer ago than this.
-    pub reset_overdue_after: TimeDelta,
-    /// Flushing is slow when the oldest event waits longer than this.
-    pub flush_lag_max: TimeDelta,
-    /// When this gate started: before its first reset is due, none is missed.
-    pub started_at: DateTime<Utc>,
+    gate: Gate,
+    limits: HealthLimits,
+    /// Before the first reset of this gate is due, none is overdue.
+    started_at: DateTime<Utc>,
 }
 
 /// How the jobs are doing.
@@ -99,17 +95,28 @@ impl FlushLag {
 }
 
 impl HealthCheck {
+    /// The health check of this gate, which has just started.
+    #[must_use]
+    pub fn new(gate: &Gate, limits: HealthLimits) -> Self {
+        Self { gate: gate.clone(), limits, started_at: gate.now() }
+    }
+
+    /// When this gate started.
+    pub(crate) const fn started_at(&self) -> DateTime<Utc> {
+        self.started_at
+    }
+
     /// Looks. That Redis is away is a problem among the others.
     ///
     /// # Errors
     /// If Postgres is away.
     pub async fn look(&self) -> Result<JobHealth, PostgresError> {
-        let now = self.clock.now();
-        let last_run = self.postgres.last_reset_run().await?;
-        let due_rows = self.postgres.due_rows(now).await?;
-        let dead_letters = self.postgres.dead_letter_count().await?;
-        let (inbox, accepted) = self.postgres.inbox_waiting().await?;
-        let partitions = self.partitions(&self.postgres.watermarks().await?, now).await;
+        let now = self.gate.now();
+        let last_run = self.gate.postgres().last_reset_run().await?;
+        let due_rows = self.gate.postgres().due_rows(now).await?;
+        let dead_letters = self.gate.postgres().dead_letter_count().await?;
+        let (inbox, accepted) = self.gate.postgres().inbox_waiting().await?;
+        let partitions = self.partitions(&self.gate.postgres().watermarks().await?, now).await;
 
         let mut problems = Vec::new();
         for partition in partitions.iter().filter(|partition| partition.is_opening) {
@@ -117,19 +124,19 @@ impl HealthCheck {
         }
         match FlushLag::of(&partitions) {
             None => problems.push("Redis does not answer".to_owned()),
-            Some(lag) if lag.seconds > seconds(self.flush_lag_max) => {
+            Some(lag) if lag.seconds > seconds(self.limits.flush_lag_max) => {
                 problems.push(format!("usage waits for Postgres for {} seconds", lag.seconds));
             }
             Some(_) => {}
         }
         let last_reset = last_run.as_ref().map_or(self.started_at, |run| run.started_at);
-        if now - last_reset > self.reset_overdue_after {
+        if now - last_reset > self.limits.reset_overdue_after {
             problems.push(format!("the last reset run was at {last_reset}: is the cron job or the schedule on?"));
         }
         if last_run.as_ref().is_some_and(|run| run.failed > 0 || run.error.is_some()) {
             problems.push("the last reset run failed: its error is in the log and in the table reset_runs".to_owned());
         }
-        if accepted.is_some_and(|oldest| now - oldest > self.flush_lag_max) {
+        if accepted.is_some_and(|oldest| now - oldest > self.limits.flush_lag_max) {
             problems
                 .push(format!("{inbox} settlements were accepted while Redis was away and still wait: is it back?"));
         }
@@ -140,10 +147,10 @@ impl HealthCheck {
     }
 
     /// Each partition, by what is known of the watermarks. Once Redis has not answered it is not asked again.
-    pub(super) async fn partitions(&self, watermarks: &[Watermark], now: DateTime<Utc>) -> Vec<PartitionHealth> {
+    pub(crate) async fn partitions(&self, watermarks: &[Watermark], now: DateTime<Utc>) -> Vec<PartitionHealth> {
         let mut partitions = Vec::with_capacity(watermarks.len());
         let mut redis_answers = true;
-        for (partition, watermark) in self.partitions.all().zip(watermarks) {
+        for (partition, watermark) in self.gate.partitions().all().zip(watermarks) {
             let stream = if redis_answers { self.stream(partition, watermark, now).await.ok() } else { None };
             redis_answers = stream.is_some();
             partitions.push(PartitionHealth {
@@ -164,10 +171,10 @@ impl HealthCheck {
         now: DateTime<Utc>,
     ) -> Result<StreamHealth, RedisError> {
         let generation = watermark.generation;
-        let entries = self.redis.stream_length(partition, generation).await?;
+        let entries = self.gate.redis().stream_length(partition, generation).await?;
         // What is being opened has no watermark that it could be behind.
         let Some(position) = watermark.position else { return Ok(StreamHealth { entries, lag: FlushLag::default() }) };
-        let read = self.redis.read_stream(partition, generation, position.id, LOOK_AHEAD_ENTRIES).await?;
+        let read = self.gate.redis().read_stream(partition, generation, position.id, LOOK_AHEAD_ENTRIES).await?;
         let mut waiting = read.iter().filter(|entry| entry.id > position.id).peekable();
         let since = waiting.peek().map(|first| instant(i64::try_from(first.id.ms).unwrap_or(i64::MAX)));
         let seconds = since.map_or(0, |since| seconds(now - since));

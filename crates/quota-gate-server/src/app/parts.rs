@@ -1,0 +1,144 @@
+//! The parts of the program that the configuration describes.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use quota_gate::{
+    audit::verify::Verifier,
+    domain::model_costs::ModelCosts,
+    jobs::resetter::Resetter,
+    runtime::Runtime,
+    store::{
+        postgres::{Postgres, PostgresOptions, Settings},
+        redis::{Redis, RedisOptions},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    billing::Billing,
+    config::{Config, ms},
+    http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness},
+    openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
+    outbox::{
+        Dispatcher,
+        dual_writes::DualWrites,
+        notifications::Notifications,
+        old_credits::{OldCredits, OldCreditsOptions},
+        webhook::{Webhook, WebhookOptions},
+    },
+};
+
+/// Postgres.
+///
+/// # Errors
+/// If its URL is missing or invalid.
+pub fn postgres(config: &Config) -> anyhow::Result<Postgres> {
+    let postgres = Postgres::new(&PostgresOptions::try_from(&config.postgres)?)?;
+    Ok(if config.dual_write.url.is_empty() { postgres } else { postgres.with_dual_write() })
+}
+
+/// Postgres, with up-to-date tables, of the installation that the configuration describes.
+///
+/// # Errors
+/// If it was set up with other partitions or another time zone.
+pub async fn settled_postgres(config: &Config) -> anyhow::Result<Postgres> {
+    let postgres = postgres(config)?;
+    postgres.check_schema().await?;
+    let settings = Settings { partitions: config.partitions()?, time_zone: config.time_zone()? };
+    postgres.settle_settings(&settings).await?;
+    Ok(postgres)
+}
+
+/// Redis.
+///
+/// # Errors
+/// If its URL is missing or invalid.
+pub fn redis(config: &Config) -> anyhow::Result<Redis> {
+    Ok(Redis::new(&RedisOptions::try_from(&config.redis)?)?)
+}
+
+/// The old credits system, if one is configured.
+///
+/// # Errors
+/// If its URL is invalid.
+pub fn old_credits(config: &Config) -> anyhow::Result<Option<OldCredits>> {
+    if config.dual_write.url.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(OldCredits::new(&OldCreditsOptions::from(&config.dual_write))?))
+}
+
+/// Everything that handlers can reach.
+pub(super) async fn state(
+    config: &Config,
+    runtime: &Runtime,
+    metrics: Option<PrometheusHandle>,
+    stopping: CancellationToken,
+) -> anyhow::Result<AppState> {
+    let gate = runtime.gate();
+    let rate_limits = Arc::new(RateLimits::new(&RateLimitOptions::from(&config.rate_limits)));
+    let auth = Auth::new(&(&config.auth).into(), &config.auth.token_options(), Arc::clone(&rate_limits)).await?;
+    Ok(AppState::new(AppParts {
+        gate: gate.clone(),
+        auth: Arc::new(auth),
+        rate_limits,
+        resetter: Arc::new(Resetter::new(gate)),
+        health: Arc::new(runtime.health().clone()),
+        verifier: Arc::new(Verifier::new(gate)),
+        quota_watcher: runtime.quota_watcher().clone(),
+        costs: Arc::new(ModelCosts::new(&config.models)?),
+        readiness: Arc::new(Readiness { stopping }),
+        metrics,
+        proxy: proxy(config, runtime)?,
+        billing: billing(config)?.map(Arc::new),
+        limits: Limits::from(&config.server),
+    }))
+}
+
+/// Runs the outboxes whose receivers are configured.
+pub(super) async fn run_outboxes(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
+    let (postgres, clock) = (runtime.gate().postgres().clone(), runtime.gate().clock().clone());
+    let webhooks = &config.webhooks;
+    postgres.set_notifies(!webhooks.url.is_empty()).await?;
+    if !webhooks.url.is_empty() {
+        let outbox =
+            Notifications { postgres: postgres.clone(), webhook: Webhook::new(&WebhookOptions::from(webhooks))? };
+        runtime.run(Dispatcher::new(outbox, webhooks.requests_in_flight_max, ms(webhooks.timeout_ms), clock.clone()));
+    }
+    if let Some(old) = old_credits(config)? {
+        let dual_write = &config.dual_write;
+        let outbox = DualWrites { postgres, old };
+        runtime.run(Dispatcher::new(outbox, dual_write.requests_in_flight_max, ms(dual_write.timeout_ms), clock));
+    }
+    Ok(())
+}
+
+/// The proxy, if an upstream is configured.
+fn proxy(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Proxy>> {
+    let upstream = &config.upstream;
+    if upstream.url.is_empty() {
+        return Ok(None);
+    }
+    let limits = ProxyLimits {
+        requests_in_flight_max: upstream.requests_in_flight_max,
+        body_bytes_max: upstream.body_bytes_max,
+        body_timeout: ms(config.server.request_timeout_ms),
+    };
+    let costs = ModelCosts::new(&config.models)?;
+    let client_gone = upstream.client_gone;
+    let upstream = Upstream::new(&UpstreamOptions::try_from(upstream)?)?;
+    Ok(Some(Proxy::new(runtime.gate(), upstream, costs, client_gone, limits)))
+}
+
+/// What reads the events of the billing system, if one is configured.
+fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
+    let billing = &config.billing;
+    let prices = billing.price_levels().context("[billing.levels]")?;
+    let secret = billing.webhook_secret.expose();
+    if secret.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Billing::new(secret, billing.user_metadata_key.clone(), prices)?))
+}

@@ -1,0 +1,248 @@
+//! Converts sections to the options of other modules.
+
+use std::{path::PathBuf, sync::Arc};
+
+use chrono::TimeDelta;
+use quota_gate::{
+    audit::health::HealthLimits,
+    domain::{InvalidInput, subscription::PriceLevels},
+    jobs::flusher::FlusherOptions,
+    runtime::{JobOptions, RuntimeOptions},
+    store::{
+        postgres::PostgresOptions,
+        redis::{BatcherOptions, RedisOptions},
+    },
+};
+
+use super::{
+    Auth, Billing, Config, ConfigError, DualWrite, Flusher, Postgres, RateLimits, Redis, Resetter, Server, Upstream,
+    Webhooks, ms,
+};
+use crate::{
+    app,
+    http::{JwtOptions, Limits, RateLimitOptions, ServerOptions, TokenOptions},
+    openai::UpstreamOptions,
+    outbox::{old_credits::OldCreditsOptions, webhook::WebhookOptions},
+};
+
+impl Config {
+    /// Returns the options of this process' runtime.
+    ///
+    /// # Errors
+    /// If a setting is missing or invalid.
+    pub fn runtime_options(&self) -> anyhow::Result<RuntimeOptions> {
+        let secret = &self.auth.reservation_secret;
+        let secret = secret.required("auth.reservation_secret", "create one with `openssl rand -hex 32`")?;
+        Ok(RuntimeOptions {
+            redis: app::redis(self)?,
+            postgres: app::postgres(self)?,
+            partitions: self.partitions()?,
+            time_zone: self.time_zone()?,
+            levels: self.levels()?,
+            reservation_secret: secret.as_bytes().to_vec(),
+            batcher: BatcherOptions::from(&self.redis),
+            idempotency_ttl: std::time::Duration::from_secs(self.quota.idempotency_ttl_seconds),
+            on_redis_failure: self.quota.on_redis_failure,
+            decision_timeout: ms(self.quota.decision_timeout_ms),
+            jobs: self.job_options()?,
+        })
+    }
+
+    /// Returns the options of this process' jobs.
+    ///
+    /// # Errors
+    /// If a setting is invalid.
+    pub fn job_options(&self) -> Result<JobOptions, ConfigError> {
+        let file: Option<PathBuf> = self.file.clone();
+        let rollout = move || Self::rollout_of(file.as_deref()).map_err(|error| error.to_string());
+        Ok(JobOptions {
+            flusher: self.flusher.enabled.then(|| self.flusher.options(self.redis.stream_entries_max)),
+            reset_daily_at: if self.resetter.enabled { Some(self.daily_at()?) } else { None },
+            rollout: Arc::new(rollout),
+            health: HealthLimits::from(&self.resetter),
+            ..JobOptions::default()
+        })
+    }
+}
+
+impl Flusher {
+    fn options(&self, stream_entries_max: u32) -> FlusherOptions {
+        FlusherOptions {
+            interval: ms(self.interval_ms),
+            batch_events_max: self.batch_events_max,
+            stream_entries_alarm: u64::from(stream_entries_max) / 2,
+        }
+    }
+}
+
+impl From<&Resetter> for HealthLimits {
+    fn from(section: &Resetter) -> Self {
+        Self {
+            reset_overdue_after: TimeDelta::hours(section.overdue_after_hours.into()),
+            flush_lag_max: TimeDelta::seconds(section.flush_lag_max_seconds.into()),
+        }
+    }
+}
+
+impl From<&Redis> for BatcherOptions {
+    fn from(section: &Redis) -> Self {
+        Self {
+            operations_max: section.batch_operations_max,
+            calls_in_flight_max: section.calls_in_flight_max,
+            queue_length_max: section.queue_length_max,
+            queue_timeout: ms(section.queue_timeout_ms),
+            stream_entries_max: section.stream_entries_max,
+            ..Self::default()
+        }
+    }
+}
+
+impl TryFrom<&Redis> for RedisOptions {
+    type Error = ConfigError;
+
+    fn try_from(section: &Redis) -> Result<Self, ConfigError> {
+        let url = section.url.required("redis.url", "set REDIS_URL, for example redis://:password@host:6379")?;
+        Ok(Self {
+            connect_timeout: ms(section.connect_timeout_ms),
+            response_timeout: ms(section.response_timeout_ms),
+            ..Self::new(url)
+        })
+    }
+}
+
+impl TryFrom<&Postgres> for PostgresOptions {
+    type Error = ConfigError;
+
+    fn try_from(section: &Postgres) -> Result<Self, ConfigError> {
+        let example = "set DATABASE_URL, for example postgres://user:password@host/database";
+        Ok(Self {
+            url: section.url.required("postgres.url", example)?.to_owned(),
+            connections_max: section.connections_max,
+            acquire_timeout: ms(section.acquire_timeout_ms),
+            statement_timeout: ms(section.statement_timeout_ms),
+        })
+    }
+}
+
+impl From<&Server> for ServerOptions {
+    fn from(section: &Server) -> Self {
+        Self {
+            connections_max: section.connections_max,
+            header_read_timeout: ms(section.header_read_timeout_ms),
+            write_stall_timeout: ms(section.write_stall_timeout_ms),
+            stop_delay: ms(section.stop_delay_ms),
+            drain_timeout: ms(section.drain_timeout_ms),
+        }
+    }
+}
+
+impl From<&Server> for Limits {
+    fn from(section: &Server) -> Self {
+        Self {
+            requests_in_flight_max: section.requests_in_flight_max,
+            settlements_in_flight_max: section.settlements_in_flight_max,
+            quota_streams_max: section.quota_streams_max,
+            request_timeout: ms(section.request_timeout_ms),
+            body_bytes_max: section.body_bytes_max,
+        }
+    }
+}
+
+impl From<&RateLimits> for RateLimitOptions {
+    fn from(section: &RateLimits) -> Self {
+        let RateLimits { per_address, unauthenticated_per_address, per_token } = *section;
+        Self { per_address, unauthenticated_per_address, per_token }
+    }
+}
+
+impl<'a> From<&'a Auth> for JwtOptions<'a> {
+    fn from(section: &'a Auth) -> Self {
+        Self {
+            secret: section.jwt_secret.expose(),
+            jwks: &section.jwks,
+            issuer: &section.jwt_issuer,
+            audience: &section.jwt_audience,
+            leeway_seconds: section.jwt_leeway_seconds,
+        }
+    }
+}
+
+impl Auth {
+    /// Returns the tokens of services.
+    pub(crate) fn token_options(&self) -> Vec<TokenOptions> {
+        let tokens = self.tokens.iter();
+        tokens
+            .map(|(id, token)| TokenOptions {
+                id: id.clone(),
+                sha256: token.sha256.clone(),
+                scopes: token.scopes.clone(),
+            })
+            .collect()
+    }
+}
+
+impl<'a> TryFrom<&'a Upstream> for UpstreamOptions<'a> {
+    type Error = ConfigError;
+
+    fn try_from(section: &'a Upstream) -> Result<Self, ConfigError> {
+        Ok(Self {
+            url: &section.url,
+            key: section.key.required("upstream.key", "set it to the API key of the upstream")?,
+            connect_timeout: ms(section.connect_timeout_ms),
+            head_timeout: ms(section.head_timeout_ms),
+            idle_timeout: ms(section.idle_timeout_ms),
+        })
+    }
+}
+
+impl<'a> From<&'a Webhooks> for WebhookOptions<'a> {
+    fn from(section: &'a Webhooks) -> Self {
+        Self { url: &section.url, secret: section.secret.expose(), timeout: ms(section.timeout_ms) }
+    }
+}
+
+impl<'a> From<&'a DualWrite> for OldCreditsOptions<'a> {
+    fn from(section: &'a DualWrite) -> Self {
+        Self { url: &section.url, token: section.token.expose(), timeout: ms(section.timeout_ms) }
+    }
+}
+
+impl Billing {
+    /// Returns the level of each price or product.
+    ///
+    /// # Errors
+    /// If a level's name is invalid.
+    pub(crate) fn price_levels(&self) -> Result<PriceLevels, InvalidInput> {
+        PriceLevels::new(&self.levels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::from_toml, *};
+
+    #[test]
+    fn defaults_of_the_library_are_those_of_the_configuration() {
+        let (database, redis) = ("postgres://postgres@localhost/quota", "redis://localhost");
+        let secret = "00112233445566778899aabbccddeeff";
+        let text = format!(
+            "[postgres]\nurl = {database:?}\n[redis]\nurl = {redis:?}\n[auth]\nreservation_secret = {secret:?}\n"
+        );
+        let configured = from_toml(&text).unwrap().runtime_options().unwrap();
+        let default = RuntimeOptions::new(database, redis, secret.as_bytes()).unwrap();
+        let shown = |options: &RuntimeOptions| {
+            // The debug output of the stores does not show their options.
+            let RuntimeOptions { levels, batcher, jobs, partitions, time_zone, .. } = options;
+            let rest = (options.idempotency_ttl, options.on_redis_failure, options.decision_timeout);
+            format!("{levels:?} {batcher:?} {jobs:?} {partitions:?} {time_zone:?} {rest:?}")
+        };
+        assert_eq!(shown(&configured), shown(&default));
+        let config = from_toml(&text).unwrap();
+        let stores = format!(
+            "{:?} {:?}",
+            RedisOptions::try_from(&config.redis).unwrap(),
+            PostgresOptions::try_from(&config.postgres).unwrap()
+        );
+        assert_eq!(stores, format!("{:?} {:?}", RedisOptions::new(redis), PostgresOptions::new(database)));
+    }
+}

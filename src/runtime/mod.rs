@@ -1,0 +1,196 @@
+//! The runtime: a gate with every job that it needs, started in order, supervised, and shut down without losing a charge.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use quota_gate::runtime::{Runtime, RuntimeOptions};
+//!
+//! let options = RuntimeOptions::new("postgres://…", "redis://…", b"at least 32 random bytes, the same everywhere")?;
+//! let runtime = Runtime::start(options).await?;
+//! let gate = runtime.gate(); // consume, reserve, commit, release, quota
+//! // … serve requests until `runtime.failed()` resolves or the process is asked to stop …
+//! runtime.shutdown(Duration::from_secs(20)).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod options;
+mod start;
+mod supervisor;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::supervisor::Supervisor;
+pub use self::{
+    options::{JobOptions, RuntimeOptions},
+    start::{StartError, start_gate},
+    supervisor::TaskFailed,
+};
+use crate::{
+    audit::health::HealthCheck,
+    gate::Gate,
+    jobs::{
+        flusher::Flusher,
+        gauges::Gauges,
+        inbox_worker::InboxWorker,
+        job::{self, Job},
+        level_sync::LevelSync,
+        quota_watcher::QuotaWatcher,
+        resetter::Resetter,
+        rollout_sync::RolloutSync,
+        schedule::DailyReset,
+    },
+};
+
+/// Closing waits for statements that are under way, one of which Postgres may not answer.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// A running gate. Dropping it stops the jobs where they are; [`shutdown`](Self::shutdown) also flushes what was charged.
+#[derive(Debug)]
+pub struct Runtime {
+    gate: Gate,
+    quota_watcher: QuotaWatcher,
+    health: HealthCheck,
+    before_step: BeforeStep,
+    supervisor: Supervisor,
+    flushing: Supervisor,
+    stop: CancellationToken,
+    stop_flushing: CancellationToken,
+}
+
+/// Is called with a job's name before each of its steps.
+#[derive(Clone)]
+pub struct BeforeStep(pub Arc<dyn Fn(&'static str) + Send + Sync>);
+
+impl Runtime {
+    /// Connects to both stores, checks them, opens the partitions, and starts the jobs.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong and what to do.
+    pub async fn start(options: RuntimeOptions) -> Result<Self, StartError> {
+        let jobs = options.jobs.clone();
+        Self::start_jobs(start_gate(options).await?, jobs).await
+    }
+
+    /// Starts the jobs of a gate that was started by [`start_gate`].
+    ///
+    /// # Errors
+    /// If the rollout cannot be read.
+    #[doc(hidden)]
+    pub async fn start_jobs(gate: Gate, options: JobOptions) -> Result<Self, StartError> {
+        let runtime = Self {
+            quota_watcher: QuotaWatcher::new(&gate),
+            health: HealthCheck::new(&gate, options.health),
+            before_step: options.before_step,
+            supervisor: Supervisor::new(),
+            flushing: Supervisor::new(),
+            stop: CancellationToken::new(),
+            stop_flushing: CancellationToken::new(),
+            gate,
+        };
+        let gate = &runtime.gate;
+        // The first message is decided by the current rollout.
+        let mut rollout_sync = RolloutSync::new(gate, options.rollout);
+        rollout_sync.sync().await.map_err(StartError::Rollout)?;
+        runtime.run(rollout_sync);
+        runtime.run(LevelSync::new(gate));
+        runtime.run(InboxWorker::new(gate));
+        runtime.run(runtime.quota_watcher.clone());
+        if let Some(at) = options.reset_daily_at {
+            runtime.run(DailyReset::new(Resetter::new(gate), at));
+        }
+        if options.gauges {
+            runtime.run(Gauges::new(gate, runtime.health.clone()));
+        }
+        if let Some(options) = options.flusher {
+            // It stops last, when nothing charges any more.
+            runtime.run_in(&runtime.flushing, Flusher::new(gate.clone(), options), &runtime.stop_flushing);
+        }
+        Ok(runtime)
+    }
+
+    /// The gate.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Reports changes of users' quotas.
+    #[must_use]
+    pub fn quota_watcher(&self) -> &QuotaWatcher {
+        &self.quota_watcher
+    }
+
+    /// Checks flushing and resets.
+    #[must_use]
+    pub fn health(&self) -> &HealthCheck {
+        &self.health
+    }
+
+    /// Runs a job of the application's until shutdown, supervised as the gate's own are.
+    pub fn run(&self, job: impl Job) {
+        self.run_in(&self.supervisor, job, &self.stop);
+    }
+
+    /// Runs a task of the application's until `stop` is cancelled, supervised as the jobs are: what `start` makes, and again when it ends.
+    pub fn keep<F>(&self, name: &'static str, stop: CancellationToken, start: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.supervisor.keep(name, stop, start);
+    }
+
+    /// Resolves when a job failed again after each restart. The process should end then: what the job does is not done any more.
+    pub async fn failed(&self) -> TaskFailed {
+        tokio::select! {
+            failed = self.supervisor.failed() => failed,
+            failed = self.flushing.failed() => failed,
+        }
+    }
+
+    /// Stops the jobs, flushes what was charged, and closes the stores. Takes `within` at most, and a second more.
+    ///
+    /// Call it when no request charges any more. What cannot be flushed in time stays in Redis for the next gate.
+    pub async fn shutdown(self, within: Duration) {
+        let deadline = Instant::now() + within;
+        self.stop.cancel();
+        let others = self.supervisor.join(Instant::now() + within / 2).await;
+        if others > 0 {
+            tracing::warn!(jobs = others, "jobs took too long and were cut off");
+        }
+        self.stop_flushing.cancel();
+        if self.flushing.join(deadline).await > 0 {
+            tracing::warn!("the last flush took too long; the events stay in Redis for the next gate");
+        }
+        if timeout(CLOSE_MAX, self.gate.postgres().close()).await.is_err() {
+            tracing::debug!("a connection to Postgres is still in use; it ends with the process");
+        }
+    }
+
+    fn run_in<J: Job>(&self, supervisor: &Supervisor, job: J, stop: &CancellationToken) {
+        let (name, before_step, stopped) = (job.name(), self.before_step.clone(), stop.clone());
+        // A job is used by one task at a time; the lock makes clones possible from any thread.
+        let job = std::sync::Mutex::new(job);
+        supervisor.keep(name, stop.clone(), move || {
+            let job = job.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let (before_step, stopped) = (before_step.clone(), stopped.clone());
+            async move { job::repeat(job, stopped, &*before_step.0).await }
+        });
+    }
+}
+
+impl Default for BeforeStep {
+    fn default() -> Self {
+        Self(Arc::new(|_| {}))
+    }
+}
+
+impl std::fmt::Debug for BeforeStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforeStep")
+    }
+}
