@@ -1,4 +1,4 @@
-//! Users whom Redis does not know: after a quiet month, for the first time, and after a loss of Redis.
+//! Users unknown to Redis: after an inactive month, at their first message, and after a loss of Redis.
 
 use std::{
     sync::{
@@ -30,10 +30,11 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
         "cold",
         scale,
-        "users whom Redis does not know",
-        "1,024 callers in process, each user once: users whose record Redis has (hot), whose row only Postgres has (cold; of those who were here today, it also sums up the day's log), and whom \
-         nobody has seen (new: their row is made, and the commit is on disk before the answer). Then every record and journal entry of \
-         Redis is deleted under full load: how long until it is as before.",
+        "users unknown to Redis",
+        "1,024 callers in process use each user once. Hot: Redis has the user's record. Cold: only Postgres has the user's row; for \
+         users active today, the load also sums up the day's log. New: no store has the user; the row is created and committed \
+         to disk before the answer. Then every record and journal entry of Redis is deleted under full load, and the time until \
+         recovery is measured.",
     );
     tokio::runtime::Runtime::new()?.block_on(measure(&mut section, scale))?;
     Ok(section)
@@ -57,14 +58,14 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         today.push(once_each(&app.gate, &users).await);
         flusher(&app).flush_all().await?;
         forget_records(&mut redis).await?;
-        // As if nobody had come since last month.
+        // As if no user had been active since last month.
         run_sql(&pool, "truncate chat_usage_logs").await?;
         run_sql(&pool, "update chat_quotas set updated_at = updated_at - interval '40 days'").await?;
         run_sql(&pool, "vacuum analyze chat_quotas").await?;
         cold.push(once_each(&app.gate, &users).await);
         flusher(&app).flush_all().await?;
     }
-    let rows = [("hot", &hot), ("cold", &cold), ("cold, but here today", &today), ("new", &new)]
+    let rows = [("hot", &hot), ("cold", &cold), ("cold, active today", &today), ("new", &new)]
         .map(|(name, rounds)| vec![name.to_owned(), text::whole(rounds.median()), text::ratio(rounds.over(&hot))]);
     section.table(
         &format!("{} users, each once", text::whole(count(each))),
@@ -72,13 +73,13 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         rows.to_vec(),
     );
     section.ratio("cold ÷ hot consume", cold.over(&hot), Some(Target::AtLeast(0.25)));
-    section.ratio("cold, but here today ÷ hot consume", today.over(&hot), None);
+    section.ratio("cold, active today ÷ hot consume", today.over(&hot), None);
     section.ratio("new ÷ hot consume", new.over(&hot), None);
     loss(section, scale, &stores, &app.gate, each).await?;
     forget_journal(&mut redis).await
 }
 
-/// Deletes all that Redis has while it is under full load.
+/// Deletes all data of Redis under full load, and measures the recovery.
 async fn loss(section: &mut Section, scale: Scale, stores: &Stores, gate: &Gate, each: usize) -> anyhow::Result<()> {
     let app = stores.app().await?;
     let stop = CancellationToken::new();
@@ -138,13 +139,13 @@ async fn loss(section: &mut Section, scale: Scale, stores: &Stores, gate: &Gate,
     section.plot(Plot {
         title: format!("Redis loses everything at {lost_at:.1} s"),
         x: Axis { label: "seconds".into(), logarithmic: false },
-        y: Axis { label: "consumes a second".into(), logarithmic: false },
+        y: Axis { label: "consumes per second".into(), logarithmic: false },
         lines: vec![Line { name: "256 callers".into(), points }],
     });
     Ok(())
 }
 
-/// Charges each user once; times a second.
+/// Charges each user once. Returns the charges per second.
 async fn once_each(gate: &Gate, users: &Arc<[UserId]>) -> f64 {
     let next = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
@@ -164,7 +165,7 @@ async fn once_each(gate: &Gate, users: &Arc<[UserId]>) -> f64 {
     count(users.len()) / started.elapsed().as_secs_f64()
 }
 
-/// Deletes the records, as the resetter's sweep does with those of idle users.
+/// Deletes the records, as the sweeper does for idle users.
 async fn forget_records(redis: &mut redis::aio::MultiplexedConnection) -> anyhow::Result<()> {
     let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("qg:*:[bu]:*").query_async(redis).await?;
     for chunk in keys.chunks(1_000) {

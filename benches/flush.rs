@@ -1,4 +1,4 @@
-//! The flusher, against psql that is given the same batches as bare SQL.
+//! The flusher, against psql with the bare SQL of the same batches.
 
 use std::{
     fmt::Write,
@@ -26,9 +26,9 @@ use crate::support::{
     text::{self, count},
 };
 
-/// Callers of the gate while events are made: batches as they are under load.
+/// Callers of the gate that make the events, so batches are as large as under load.
 const CALLERS: usize = 256;
-/// Events of each bare transaction: what the flusher's transactions come to.
+/// Events per bare transaction, as many as in the flusher's transactions.
 const BARE_BATCH_EVENTS: usize = 10_000;
 
 struct Bench {
@@ -36,7 +36,7 @@ struct Bench {
     app: App,
     pool: PgPool,
     users: Arc<[UserId]>,
-    /// Ranks of users, drawn with the skew of a real product: a few talk a lot.
+    /// Ranks of users, drawn with the skew of a real product: a few send many messages.
     skewed: Arc<[usize]>,
 }
 
@@ -45,10 +45,10 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         "flush",
         scale,
         "from the journal into Postgres",
-        "Events that 256 callers of the gate have made wait in Redis; the flusher carries them over: log rows by COPY with every index, totals of \
-         users and the watermark, exactly once, each commit on disk. Against psql with the bare SQL of batches of 10,000 rows \
-         of the same shape on the same tables (COPY and one update of the users' totals), and the COPY alone. The log is emptied \
-         between rounds.",
+        "Events created by 256 callers of the gate wait in Redis. The flusher moves them to Postgres exactly once, each commit on \
+         disk: log rows by COPY with every index, users' totals, and the watermark. The baselines are psql with the bare SQL of \
+         batches of 10,000 rows of the same shape on the same tables (COPY and one update of the users' totals), and the COPY \
+         alone. The log is emptied between rounds.",
     );
     tokio::runtime::Runtime::new()?.block_on(measure(&mut section, scale))?;
     Ok(section)
@@ -91,12 +91,12 @@ async fn throughput(bench: &Bench, section: &mut Section, scale: Scale) -> anyho
         let target = (!is_skewed).then_some(Target::AtLeast(0.85));
         section.ratio(&format!("flush ÷ the bare SQL of the same batches, {name}"), flush.over(&bare), target);
     }
-    let title = format!("Events a second into Postgres, {} users", text::whole(count(bench.users.len())));
-    section.table(&title, &["users: what", "events/s", "÷ bare"], rows);
+    let title = format!("Events per second into Postgres, {} users", text::whole(count(bench.users.len())));
+    section.table(&title, &["users: writer", "events/s", "÷ bare"], rows);
     Ok(())
 }
 
-/// How far Postgres is behind while messages come at a steady rate.
+/// Measures how far Postgres is behind at a steady rate of messages.
 async fn lag(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     bench.empty_log().await?;
     let stop = CancellationToken::new();
@@ -122,11 +122,11 @@ async fn lag(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow::Resu
     let most = waiting.last().copied().unwrap_or_default();
     section.table(
         "Steady load",
-        &["messages/s", "stream entries that wait, median", "most"],
+        &["messages/s", "waiting stream entries, median", "maximum"],
         vec![vec![text::whole(rate), text::whole(middle), text::whole(most)]],
     );
     section.plot(Plot {
-        title: format!("Flush lag at {} messages a second", text::whole(rate)),
+        title: format!("Flush lag at {} messages per second", text::whole(rate)),
         x: Axis { label: "seconds".into(), logarithmic: false },
         y: Axis { label: "stream entries not in Postgres".into(), logarithmic: false },
         lines: vec![Line { name: "waiting".into(), points }],
@@ -134,28 +134,28 @@ async fn lag(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow::Resu
     Ok(())
 }
 
-/// What ten minutes without Postgres leave behind, and how long it takes to carry it over.
+/// Measures how long the events of ten minutes without Postgres take to flush.
 async fn catch_up(bench: &Bench, section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     const MESSAGES_PER_SECOND: usize = 1_000;
     const OUTAGE_SECONDS: usize = 600;
     let events = scale.of(300, 60_000, MESSAGES_PER_SECOND * OUTAGE_SECONDS);
     bench.empty_log().await?;
-    // So slow a stream of messages is hardly ever batched.
+    // At such a low rate, messages are rarely batched.
     let made = bench.consume_by(4, events, false).await;
     let entries = bench.unflushed().await?;
     let started = Instant::now();
     flusher(&bench.app).flush_all().await?;
     let took = started.elapsed();
     section.table(
-        "Catching up after an outage of Postgres (1,000 messages a second for ten minutes)",
-        &["events", "stream entries", "took", "events/s"],
+        "Catching up after an outage of Postgres (1,000 messages per second for ten minutes)",
+        &["events", "stream entries", "duration", "events/s"],
         vec![vec![text::whole(made), text::whole(entries), text::time(took), text::whole(made / took.as_secs_f64())]],
     );
     Ok(())
 }
 
 impl Bench {
-    /// Charges so many messages, and a few more that were under way.
+    /// Charges at least this many messages, and returns how many.
     async fn consume(&self, events: usize, is_skewed: bool) -> f64 {
         self.consume_by(CALLERS, events, is_skewed).await
     }
@@ -177,7 +177,7 @@ impl Bench {
         count(each * callers)
     }
 
-    /// One caller.
+    /// Returns one caller.
     fn resp_client(&self, number: usize, is_skewed: bool) -> RespClient {
         RespClient::new(&self.app.gate, &self.users, is_skewed.then_some(&self.skewed), number)
     }
@@ -198,7 +198,7 @@ impl Bench {
         Ok(())
     }
 
-    /// A psql script that writes rows of the shape of ours, a transaction for each batch.
+    /// Writes a psql script that inserts rows of the same shape, one transaction per batch.
     fn bare_sql(&self, events: usize, is_skewed: bool, with_totals: bool) -> anyhow::Result<PathBuf> {
         let mut pick = fastrand::Rng::with_seed(11);
         let mut sql = String::with_capacity(events * 200);
@@ -252,7 +252,7 @@ impl Bench {
     }
 }
 
-/// As Postgres reads it.
+/// Returns the current time in Postgres' format.
 fn now_text() -> String {
     Clock::machine().now().format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
 }

@@ -1,4 +1,4 @@
-//! The library in process: what callers of one process get, against one call of Redis for each request.
+//! The library in process, against one call of Redis per request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,12 +26,12 @@ use crate::support::{
 
 const INCRBY: &str = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
 
-/// What a caller does, again and again.
+/// The operation that a caller repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// One scripted INCRBY for each request, on a multiplexed connection that all callers share.
+    /// One scripted INCRBY per request, on a multiplexed connection shared by all callers.
     Incrby,
-    /// The gate's own decision, called once for each request on that connection: what the batcher is there to beat.
+    /// The gate's own decision, one call per request on that connection: the baseline for the batcher.
     OneCallEach,
     Consume,
     ConsumeOneUser,
@@ -40,10 +40,10 @@ enum Side {
 }
 
 const SIDES: [(&str, Side); 6] = [
-    ("scripted INCRBY, a call each", Side::Incrby),
-    ("the decision, a call each", Side::OneCallEach),
+    ("scripted INCRBY, one call each", Side::Incrby),
+    ("the decision, one call each", Side::OneCallEach),
     ("consume", Side::Consume),
-    ("consume, all of one user", Side::ConsumeOneUser),
+    ("consume, a single user", Side::ConsumeOneUser),
     ("reserve + commit", Side::ReserveAndCommit),
     ("peek", Side::Peek),
 ];
@@ -62,9 +62,10 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         "gate",
         scale,
         "the gate in process",
-        "Callers of one process, each waiting for its answer before it asks again, on one runtime thread: Redis has the other core. \
-         On one multiplexed connection that all callers share: a scripted INCRBY for each request, and the gate's own decision called once for each. The flusher \
-         rests and the journal is dropped between rounds (flush and load measure it); Redis writes its append-only file.",
+        "The callers of one process each wait for an answer before the next request, on one runtime thread; Redis has the other core. \
+         The baselines use one multiplexed connection shared by all callers: a scripted INCRBY per request, and the gate's own \
+         decision, one call per request. The flusher is stopped and the journal is dropped between rounds (flush and load measure \
+         it). Redis writes its append-only file.",
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(measure(&mut section, scale))?;
@@ -102,11 +103,11 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
 }
 
 fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>], ceilings: &Rounds) {
-    let index = |side: Side| SIDES.iter().position(|(_, known)| *known == side).expect("it is a side");
+    let index = |side: Side| SIDES.iter().position(|(_, known)| *known == side).expect("a known side");
     let rows = counts.iter().zip(results).flat_map(|(callers, results)| {
         SIDES.iter().zip(results).map(move |((name, _), done)| done.row(format!("{callers}: {name}"), &results[0]))
     });
-    let columns = ["callers: what", "times/s", "÷ INCRBY", "p50", "p99"];
+    let columns = ["callers: operation", "per second", "÷ INCRBY", "p50", "p99"];
     section.table("Throughput and latency by number of callers", &columns, rows.collect());
 
     let at = |callers: usize, side: Side| {
@@ -114,21 +115,21 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>], cei
         &results[place][index(side)]
     };
     let (consume, one_each) = (at(256, Side::Consume), at(256, Side::OneCallEach));
-    section.ratio("gate, 256 callers ÷ script at 64 a call", consume.rate.over(ceilings), Some(Target::AtLeast(0.6)));
+    section.ratio("gate, 256 callers ÷ script at 64 per call", consume.rate.over(ceilings), Some(Target::AtLeast(0.6)));
     let over = consume.rate.over(&one_each.rate);
-    section.ratio("gate, 256 callers ÷ the decision, one call for each request", over, Some(Target::AtLeast(1.5)));
+    section.ratio("gate, 256 callers ÷ the decision, one call per request", over, Some(Target::AtLeast(1.5)));
     let over = consume.rate.over(&at(256, Side::Incrby).rate);
-    section.ratio("gate, 256 callers ÷ scripted INCRBY, one call for each request", over, None);
+    section.ratio("gate, 256 callers ÷ scripted INCRBY, one call per request", over, None);
     let alone = at(1, Side::Consume).p50_us.over(&at(1, Side::Incrby).p50_us);
-    let what = "one caller alone: p50 of the gate ÷ of one scripted INCRBY";
+    let what = "one caller: p50 of the gate ÷ p50 of a scripted INCRBY";
     section.ratio(what, alone, Some(Target::AtMost(1.3)));
     let pairs = at(256, Side::ReserveAndCommit).rate.over(&consume.rate);
-    section.ratio("reserve + commit ÷ consume, pairs a second, 256 callers", pairs, Some(Target::AtLeast(0.5)));
+    section.ratio("reserve + commit ÷ consume, pairs per second, 256 callers", pairs, Some(Target::AtLeast(0.5)));
 
     let of = |side: Side| results.iter().map(move |all| &all[index(side)]);
     section.plot(Plot {
         title: "Throughput against latency, 1 to 1,024 callers".into(),
-        x: Axis { label: "times a second".into(), logarithmic: false },
+        x: Axis { label: "operations per second".into(), logarithmic: false },
         y: Axis { label: "microseconds".into(), logarithmic: true },
         lines: vec![
             line("consume, p50", of(Side::Consume), |timings| &timings.p50_us),

@@ -1,4 +1,4 @@
--- The same decision without packed records and without batches: one user a call, the state in a hash.
+-- The same decision without packed records and without batches: one user per call, the state in a hash.
 -- A baseline for benches/script.rs; the gate does not use it.
 --
 -- KEYS: the fence, the user's hash, the stream   ARGV: the fence, period, day, cost, event (packed)

@@ -1,4 +1,4 @@
-//! The server over loopback, against a server that does nothing but HTTP.
+//! The server over loopback, against a server with an empty handler.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,9 +37,9 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         "http",
         scale,
         "the server over loopback",
-        "quota-gate serve as a process of its own, and as its empty handler another process with the same server loop whose handler only parses the \
-         same JSON and answers what the gate would: no authentication, no request id, no metrics, no Redis. 64 kept connections \
-         from one client thread. Server, client and Redis share the machine's cores. The flusher rests.",
+        "quota-gate serve is a separate process. The empty handler is another process with the same server loop; it only parses the \
+         same JSON and returns what the gate would: no authentication, no request id, no metrics, no Redis. One client thread \
+         uses 64 persistent connections. Server, client and Redis share the machine's cores. The flusher is stopped.",
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(measure(&mut section, scale))?;
@@ -85,7 +85,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let resident_after = machine::resident_mib(gate.pid());
     report(section, counts, &results);
     section.table(
-        "Memory of the gate process, before and after all of this",
+        "Memory of the gate process, before and after all of these runs",
         &["", "MiB"],
         vec![
             vec!["before".into(), format!("{resident_before:.0}")],
@@ -101,7 +101,7 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>]) {
     });
     section.table(
         "By number of connections",
-        &["connections: what", "times/s", "÷ empty", "p50", "p99"],
+        &["connections: operation", "per second", "÷ empty", "p50", "p99"],
         rows.collect(),
     );
     let at = counts.iter().position(|count| *count == CONNECTIONS).unwrap_or(0);
@@ -111,12 +111,16 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>]) {
         consume.rate.over(&empty.rate),
         Some(Target::AtLeast(0.65)),
     );
-    section.ratio("HTTP consume, p99 ÷ empty handler's", consume.p99_us.over(&empty.p99_us), Some(Target::AtMost(2.5)));
-    section.ratio("HTTP reserve + commit ÷ consume, pairs a second", pair.rate.over(&consume.rate), None);
+    section.ratio(
+        "HTTP: p99 of consume ÷ p99 of the empty handler",
+        consume.p99_us.over(&empty.p99_us),
+        Some(Target::AtMost(2.5)),
+    );
+    section.ratio("HTTP reserve + commit ÷ consume, pairs per second", pair.rate.over(&consume.rate), None);
     let of = |side: usize| results.iter().map(move |all| &all[side]);
     section.plot(Plot {
         title: format!("Throughput against latency, {counts:?} connections"),
-        x: Axis { label: "times a second".into(), logarithmic: false },
+        x: Axis { label: "operations per second".into(), logarithmic: false },
         y: Axis { label: "microseconds".into(), logarithmic: true },
         lines: vec![
             line("consume, p50", of(1), |timings| &timings.p50_us),
@@ -127,7 +131,7 @@ fn report(section: &mut Section, counts: &[usize], results: &[Vec<Timings>]) {
     });
 }
 
-/// Requests on kept connections, one after the other on each. As `commit`, each is a reservation that is committed.
+/// Sends requests on persistent connections, one at a time on each. If `commit`, each is a reservation to be committed.
 pub(crate) async fn load(
     address: SocketAddr,
     connections: usize,
@@ -141,7 +145,7 @@ pub(crate) async fn load(
     }
     let clients = std::cell::RefCell::new(clients);
     Ok(work(connections, time, |number| Caller {
-        client: clients.borrow_mut()[number].take().expect("one for each"),
+        client: clients.borrow_mut()[number].take().expect("a client per connection"),
         requests: Arc::clone(requests),
         pick: fastrand::Rng::with_seed(number as u64),
         commit,

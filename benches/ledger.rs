@@ -1,4 +1,4 @@
-//! The world before: a ledger of credits, and what a transaction for each message would cost.
+//! Alternative designs: a ledger of credits, and one transaction per message.
 
 use std::{
     sync::Arc,
@@ -20,22 +20,22 @@ use crate::support::{
     text::{self, count},
 };
 
-/// With 10,100 rows a day, some seven messages a day each.
+/// With 10,100 rows per day, about seven messages per day for all but the heavy users.
 const USERS: usize = 1_000;
-/// Users who send hundreds of messages a day.
+/// Users who send hundreds of messages per day.
 const HEAVY_USERS: usize = 10;
 const HEAVY_ROWS_PER_DAY: usize = 300;
 const ROWS_PER_DAY: usize = 10_100;
 /// One generation in twenty fails: a refund row, or a release.
 const FAILS_ONE_IN: usize = 20;
-/// Callers that send at once.
+/// Callers that send concurrently.
 const SENDERS: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Design {
-    /// A sum, a debit row for each message, a refund row for each failure.
+    /// A sum, a debit row per message, a refund row per failure.
     Ledger,
-    /// One guarded update and one log row for each message, in a transaction.
+    /// One guarded update and one log row per message, in a transaction.
     Transaction,
     /// Reserve, then commit or release.
     Gate,
@@ -58,10 +58,11 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
         "ledger",
         scale,
-        "the world before",
-        "A ledger of credits of twelve months, 10,100 rows a day of 1,000 users, ten of them with 300 a day each, indexed by user and time: the balance is a sum. \
-         The transactional design: one guarded update and one log row for each message. And the gate, in process. Messages are sent by 32 \
-         callers, one generation in twenty fails. Every design has 32 connections to the same Postgres, each commit on disk.",
+        "alternative designs",
+        "The credits ledger holds twelve months, 10,100 rows per day from 1,000 users, ten of whom have 300 per day each, indexed by \
+         user and time. The balance is a sum. The transactional design runs one guarded update and inserts one log row per \
+         message. The gate runs in process. 32 callers send messages; one generation in twenty fails. Every design has 32 \
+         connections to the same Postgres, each commit on disk.",
     );
     tokio::runtime::Runtime::new()?.block_on(measure(&mut section, scale))?;
     Ok(section)
@@ -115,8 +116,8 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         balance[ledger][1].over(&balance[gate][1]),
         Some(Target::AtLeast(500.0)),
     );
-    section.ratio("messages a second: gate ÷ ledger", sending[gate][0].over(&sending[ledger][0]), None);
-    section.ratio("messages a second: gate ÷ transaction", sending[gate][0].over(&sending[transaction][0]), None);
+    section.ratio("messages per second: gate ÷ ledger", sending[gate][0].over(&sending[ledger][0]), None);
+    section.ratio("messages per second: gate ÷ transaction", sending[gate][0].over(&sending[transaction][0]), None);
     Ok(())
 }
 
@@ -135,7 +136,7 @@ impl World {
             "create table credits (id bigint generated always as identity primary key, user_uuid text not null, amount integer not null,
                  kind text not null, session_id text, created_at timestamptz not null)"
                 .to_owned(),
-            // As it grew in production: the rows of a day beside each other, whoever's they are.
+            // As in production: the rows of one day are adjacent, for all users.
             format!(
                 "insert into credits (user_uuid, amount, kind, session_id, created_at)
                  select people.user_uuid, case when number % 30 = 0 then 1000 else -1 end, 'chat', 'chat-42', now() - make_interval(days => day)
@@ -164,7 +165,7 @@ impl World {
         Ok(())
     }
 
-    /// Reads balances, one after the other; the median in seconds.
+    /// Reads balances one at a time. Returns the median in seconds.
     async fn read(&self, design: Design, ranks: std::ops::Range<usize>, time: Duration) -> f64 {
         let done = work(1, time, |_| {
             let this = self.clone();
@@ -183,7 +184,7 @@ impl World {
                         }
                         Design::Gate => this.gate.quota(&user).await.is_ok(),
                     };
-                    assert!(read, "{design:?} has no balance of {user}");
+                    assert!(read, "{design:?} cannot read the balance of {user}");
                 }
             })
         })
@@ -229,7 +230,7 @@ impl World {
         Ok(())
     }
 
-    /// The charge and the log row before the answer; a failure takes both back.
+    /// Writes the charge and the log row before the answer. A failure rolls both back.
     async fn send_by_transaction(&self, user: &UserId, fails: bool) -> sqlx::Result<()> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query("update plain_quotas set used = used + 1 where user_uuid = $1 and used < quota")
@@ -249,13 +250,13 @@ impl World {
         let Ok(Decision::Allowed(reserved)) = self.gate.reserve(request).await else { panic!("no hold") };
         let id = self.gate.reservation_id(&reserved.reservation);
         if fails {
-            self.gate.release(&id).await.expect("it is released");
+            self.gate.release(&id).await.expect("the release succeeds");
         } else {
             let tokens = Tokens::new(412).expect("a number of tokens");
             self.gate
                 .commit(&id, quota_gate::gate::Commit { tokens, ..quota_gate::gate::Commit::default() })
                 .await
-                .expect("it is committed");
+                .expect("the commit succeeds");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Two gate processes under messages that come when they come: an open loop.
+//! Two gate processes under messages at a constant rate: an open loop.
 
 use std::{
     sync::{
@@ -27,23 +27,23 @@ use crate::support::{
 };
 
 const P99_MAX: Duration = Duration::from_millis(5);
-/// Connections to each gate; enough that none has to wait for another's answer while the gate keeps up.
+/// Connections to each gate. Enough that no message waits for one while the gate keeps up.
 const CONNECTIONS: usize = 64;
-/// How often the clock hands out what is due.
+/// Interval at which the clock releases due messages.
 const TICK: Duration = Duration::from_micros(50);
 
-/// One step: a rate, held for a while.
+/// One step of the load: a rate, held for a while.
 struct LoadStep {
     rate: f64,
     reached: f64,
-    /// From the moment a message was due to its answer.
+    /// Time from the moment a message was due to its answer.
     latency: Histogram<u64>,
-    /// Of that, until it was sent: the generator's own part, and waiting for a free connection.
+    /// Part of the latency until it was sent: the generator's own delay, and the wait for a free connection.
     late: Histogram<u64>,
 }
 
 impl LoadStep {
-    /// Whether the gates kept up.
+    /// Returns whether the gates kept up.
     fn holds(&self) -> bool {
         self.latency.value_at_percentile(99.0) <= nanoseconds(P99_MAX) && self.reached > 0.97 * self.rate
     }
@@ -60,10 +60,11 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
         "load",
         scale,
-        "messages as they come",
-        "Two gate processes with flushers, and messages at a constant rate whether or not the ones before are answered. Latency counts \
-         from the moment a message was due, so that a stall is not hidden; what the generator itself was late is shown beside it. 100,000 users of four levels with their real quotas, 70 % free, as popular as \
-         Zipf's law has it: some use up their quota and are denied. At the end: admitted = charged = rows.",
+        "messages at a constant rate",
+        "Two gate processes with flushers receive messages at a constant rate, whether or not the previous ones are answered. Latency \
+         counts from the moment a message was due, so a stall is not hidden; the generator's own delay is shown separately. The \
+         100,000 users have four levels with their real quotas (70 % free) and a Zipf distribution, so some use up their quota \
+         and are denied. At the end: admitted = charged = rows.",
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(measure(&mut section, scale))?;
@@ -87,7 +88,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let time = scale.of(Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10));
     let mut steps: Vec<LoadStep> = vec![];
     let (first, increment) = scale.of((200.0, 0.0), (2_000.0, 2_000.0), (1_000.0, 1_000.0));
-    // Everyone is in Redis to begin with: `cold` measures the others.
+    // All users are in Redis at the start. `cold` measures users that are not.
     send_all(gates[0].address, users.iter().map(|user| quota(user.as_str())).collect()).await?;
     step(&gates, &requests, &popular, &answers, first, time).await?;
     let (mut rate, mut missed) = (first, 0);
@@ -115,10 +116,10 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
             text::time(Duration::from_nanos(step.late.value_at_percentile(99.0))),
         ]
     });
-    let columns = ["messages/s due", "answered", "p50", "p90", "p99", "p99.9", "longest", "sent late p50", "p99"];
+    let columns = ["messages/s due", "answered", "p50", "p90", "p99", "p99.9", "maximum", "sent late p50", "p99"];
     section.table("Latency from the moment a message was due", &columns, rows.collect());
     let highest_rate = highest.map_or(0.0, |step| step.rate);
-    section.ratio("highest rate with p99 below 5 ms, messages a second", highest_rate, None);
+    section.ratio("highest rate with p99 below 5 ms, messages per second", highest_rate, None);
     plots(section, &steps, highest);
     let resident_after: Vec<f64> = gates.iter().map(|gate| machine::resident_mib(gate.pid())).collect();
     let memory = |before: &f64, after: &f64| vec![format!("{before:.0}"), format!("{after:.0}")];
@@ -142,7 +143,7 @@ fn plots(section: &mut Section, steps: &[LoadStep], highest: Option<&LoadStep>) 
     };
     section.plot(Plot {
         title: "Latency by rate".into(),
-        x: Axis { label: "messages a second".into(), logarithmic: false },
+        x: Axis { label: "messages per second".into(), logarithmic: false },
         y: Axis { label: "milliseconds".into(), logarithmic: true },
         lines: vec![line("p50", 50.0), line("p90", 90.0), line("p99", 99.0), line("p99.9", 99.9)],
     });
@@ -157,16 +158,16 @@ fn plots(section: &mut Section, steps: &[LoadStep], highest: Option<&LoadStep>) 
     let lines = highest
         .into_iter()
         .chain(steps.first())
-        .map(|step| Line { name: format!("{} a second", text::whole(step.rate)), points: percentiles(step) });
+        .map(|step| Line { name: format!("{}/s", text::whole(step.rate)), points: percentiles(step) });
     section.plot(Plot {
-        title: "Latency percentiles: one in so many is slower".into(),
-        x: Axis { label: "one in … (2 is the median, 100 is p99)".into(), logarithmic: true },
+        title: "Latency percentiles: one message in N is slower".into(),
+        x: Axis { label: "N (2 is the median, 100 is p99)".into(), logarithmic: true },
         y: Axis { label: "milliseconds".into(), logarithmic: true },
         lines: lines.collect(),
     });
 }
 
-/// Messages at this rate for a while, taking turns between the gates.
+/// Sends messages at this rate for a while, alternating between the gates.
 async fn step(
     gates: &[Process],
     requests: &Arc<[Vec<u8>]>,
@@ -215,17 +216,17 @@ async fn step(
     Ok(LoadStep { rate, reached, latency, late })
 }
 
-/// The clock: a thread of its own, as an async timer ticks in milliseconds.
+/// The clock. It has its own thread, because an async timer ticks in milliseconds.
 fn hand_out(due: &Semaphore, started: Instant, rate: f64, time: Duration) {
     let bar = ProgressBar::new(time.as_millis().try_into().unwrap_or(u64::MAX));
     let style =
         ProgressStyle::with_template("{msg} {wide_bar} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style);
-    bar.set_message(format!("{} messages a second", text::whole(rate)));
+    bar.set_message(format!("{} messages per second", text::whole(rate)));
     let mut handed_out = 0;
     while started.elapsed() < time {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of messages")]
-        // The first is due at once.
+        // The first message is due immediately.
         let by_now = (started.elapsed().as_secs_f64() * rate) as usize + 1;
         due.add_permits(by_now - handed_out);
         handed_out = by_now;
@@ -233,14 +234,14 @@ fn hand_out(due: &Semaphore, started: Instant, rate: f64, time: Duration) {
         std::thread::sleep(TICK);
     }
     bar.finish_and_clear();
-    // Whoever waits finds the queue empty and closed; what was handed out is still taken.
+    // Released messages are still sent. Then the semaphore closes, which ends the waiting connections.
     while due.available_permits() > 0 {
         std::thread::sleep(TICK);
     }
     due.close();
 }
 
-/// Rows as if the users had been with us for long.
+/// Inserts rows for the users, so they are not new.
 async fn add_users(pool: &PgPool, users: &[UserId]) -> anyhow::Result<()> {
     let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
     sqlx::query(
@@ -256,7 +257,7 @@ async fn add_users(pool: &PgPool, users: &[UserId]) -> anyhow::Result<()> {
     run_sql(pool, "vacuum analyze chat_quotas").await
 }
 
-/// admitted = charged = rows
+/// Checks that admitted = charged = rows.
 async fn audit(section: &mut Section, stores: &Stores, pool: &PgPool, answers: &Answers) -> anyhow::Result<()> {
     let app = stores.app_with_levels(&[("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)]).await?;
     flusher(&app).flush_all().await?;

@@ -1,7 +1,9 @@
-//! The benchmarks: `cargo bench` runs all, `cargo bench -- script gate` some, `cargo bench -- --quick` all in three minutes.
+//! The benchmarks: `cargo bench` runs all, `cargo bench -- script gate` some, `cargo bench -- --quick` all in three
+//! minutes.
 //!
-//! Each starts the servers that it needs, prints its tables, and keeps what it found in `target/bench-report/`, from which
-//! one page is rendered. Run as a test, each only proves that it works. `docs/performance.md` says how to read the figures.
+//! Each benchmark starts the servers that it needs, prints tables, and stores its results in `target/bench-report/`,
+//! from which one page is rendered. Run as a test, it only checks that it works. `docs/performance.md` explains the
+//! figures.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its tables")]
 
 mod cold;
@@ -20,7 +22,7 @@ use std::{process::ExitCode, time::Instant};
 
 use support::{Scale, gate_process::EMPTY_SERVER};
 
-/// As the gate's own program has it.
+/// The allocator of the gate's own program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with("--")).collect();
     if let Some(unknown) = wanted.iter().find(|name| !NAMES.contains(name)) {
-        eprintln!("there is no benchmark {unknown:?}; there are {}", NAMES.join(", "));
+        eprintln!("unknown benchmark {unknown:?}; the benchmarks are {}", NAMES.join(", "));
         return ExitCode::FAILURE;
     }
     for name in NAMES.iter().filter(|name| wanted.is_empty() || wanted.contains(name)) {
@@ -71,11 +73,11 @@ fn run(name: &str, scale: Scale) -> anyhow::Result<()> {
         "ledger" => ledger::run(scale)?,
         "load" => load::run(scale)?,
         "peers" => peers::run(scale)?,
-        other => anyhow::bail!("{other} is in the list, and nowhere else"),
+        other => anyhow::bail!("benchmark {other} is listed, but not implemented"),
     };
     println!("{}\n", section.to_text());
     if scale != Scale::Smoke {
-        println!("kept in {}", section.keep()?.display());
+        println!("report: {}", section.keep()?.display());
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The same consume through others: rate-limiter-flexible in a bare Node server, Limitador in process.
+//! The same consume with other rate limiters: rate-limiter-flexible in a bare Node server, Limitador in process.
 //!
-//! Their programs are in `benches/peers/`, each with a manifest of its own. What is not installed is passed over, and said so.
+//! Their programs are in `benches/peers/`, each with its own manifest. The report names those that cannot be run.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -33,11 +33,11 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
         "peers",
         scale,
-        "beside others",
-        "The same consume through rate-limiter-flexible (ioredis, auto-pipelining) in a bare Node server, over HTTP with 64 kept \
-         connections; and through the limitador crate with its Redis storage, in process with 256 callers on one runtime thread. Both \
-         keep one counter a user; neither has a period by calendar, holds, a journal or a durable store behind it. One Redis for all, with its \
-         append-only file; our flusher rests.",
+        "other rate limiters",
+        "The same consume is compared with rate-limiter-flexible (ioredis, auto-pipelining) in a bare Node server, over HTTP with 64 \
+         persistent connections, and with the limitador crate with its Redis storage, in process with 256 callers on one runtime \
+         thread. Both keep one counter per user; neither has a calendar period, holds, a journal or a durable store behind it. \
+         All use one Redis with its append-only file. The gate's flusher is stopped.",
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(measure(&mut section, scale))?;
@@ -52,7 +52,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
         Ok(node) => over_http(section, &stores, &node, time, rounds, scale).await?,
         Err(missing) => skip(section, "rate-limiter-flexible", &missing),
     }
-    // To compile it takes a minute: not in a smoke, and not in three minutes.
+    // Compiling it takes a minute, which is too long for the smaller scales.
     if scale == Scale::Full {
         match Limitador::start(&stores) {
             Ok(limitador) => in_process(section, &stores, limitador, time, rounds).await?,
@@ -121,7 +121,7 @@ async fn in_process(
     Ok(())
 }
 
-/// rate-limiter-flexible in a bare Node server. It ends with this value.
+/// rate-limiter-flexible in a bare Node server, stopped on drop.
 struct Node {
     child: Child,
     address: SocketAddr,
@@ -132,7 +132,7 @@ fn folder(peer: &str) -> PathBuf {
 }
 
 fn succeed(command: &mut Command, what: &str) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("{what} cannot be run"))?;
+    let output = command.output().with_context(|| format!("cannot run {what}"))?;
     anyhow::ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
@@ -154,12 +154,12 @@ fn node(stores: &Stores) -> anyhow::Result<Node> {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Closes its standard input, which ends it.
+        // Closes its standard input, which stops it.
         let _ = self.child.wait();
     }
 }
 
-/// The limitador crate in a program of its own.
+/// The limitador crate in a separate program.
 struct Limitador {
     child: Child,
     input: ChildStdin,

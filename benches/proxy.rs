@@ -1,4 +1,4 @@
-//! The proxy before a model server, against the model server alone.
+//! The proxy in front of a model server, against the model server alone.
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,20 +21,20 @@ use crate::support::{
 
 const KEY: &str = "the operator's key";
 const STREAMS: usize = 200;
-/// Words of an answer, and the pause before each.
+/// Words of an answer. The pause before each is `PACE_MS`.
 const WORDS: usize = 50;
 const PACE_MS: usize = 20;
-/// One stream alone says less, so that more of them begin.
+/// Words of an answer of a stream alone. Few, so more answers begin.
 const WORDS_ALONE: usize = 2;
 
-/// Whom clients ask.
+/// The server that clients call.
 #[derive(Clone)]
 struct Side {
     url: String,
     token: &'static str,
 }
 
-/// What clients saw.
+/// Times that clients measured.
 #[derive(Default)]
 struct Timings {
     first: Vec<Duration>,
@@ -55,11 +55,12 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
     let mut section = Section::new(
         "proxy",
         scale,
-        "the proxy before a model server",
-        "Chat completions of 50 words, one every 20 ms, streamed by the local model server to clients that ask again as soon as an answer has \
-         ended (alone, of two words); asked directly, and through quota-gate serve, which reserves, reads usage and commits. The first piece is the event \
-         that says who speaks. Model server and clients are one process, the gate another, Redis and Postgres more; all share the \
-         machine's cores, so at 200 streams the gate also takes time from the model server.",
+        "the proxy in front of a model server",
+        "The local model server streams chat completions of 50 words, one every 20 ms, to clients that send the next request as soon as \
+         an answer has ended (a client alone: two words). Clients ask directly, and through quota-gate serve, which reserves, \
+         reads usage and commits. The first piece is the event that gives the role. Model server and clients are one process, \
+         the gate another, Redis and Postgres more. All share the machine's cores, so at 200 streams the gate also takes time \
+         from the model server.",
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(measure(&mut section, scale))?;
@@ -76,7 +77,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let through = Side { url: format!("http://{}/v1", gate.address), token: SERVICE_TOKEN };
     let counts: &[usize] = scale.of(&[4], &[1, STREAMS], &[1, STREAMS]);
     let time = scale.of(Duration::from_millis(100), Duration::from_secs(3), Duration::from_secs(8));
-    // Users are known, connections are open.
+    // Creates the users and opens the connections.
     ask(&through, STREAMS, Duration::ZERO, None).await?;
     let mut figures = vec![[Figures::default(), Figures::default()]; counts.len()];
     let mut cpu_per_event = Rounds::default();
@@ -97,14 +98,11 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     }
     report(section, counts, &figures);
     section.table(
-        "What the gate process takes at the largest number of streams",
+        "Cost of the gate process at the largest number of streams",
         &["", ""],
         vec![
-            vec!["CPU for each event".into(), format!("{:.1} µs", cpu_per_event.median())],
-            vec![
-                "memory for each stream, beyond the idle process'".into(),
-                format!("{:.1} kB", memory_per_stream.median()),
-            ],
+            vec!["CPU per event".into(), format!("{:.1} µs", cpu_per_event.median())],
+            vec!["memory per stream, above the idle process".into(), format!("{:.1} kB", memory_per_stream.median())],
         ],
     );
     Ok(())
@@ -125,7 +123,7 @@ fn report(section: &mut Section, counts: &[usize], figures: &[[Figures; 2]]) {
     });
     section.table(
         "By number of streams",
-        &["streams: what", "first piece p50", "p99", "between pieces p50", "p99"],
+        &["streams: server", "first piece p50", "p99", "between pieces p50", "p99"],
         rows.collect(),
     );
     for (streams, [alone, through]) in counts.iter().zip(figures) {
@@ -163,7 +161,7 @@ impl Figures {
     }
 }
 
-/// Streams, each client one after the other, for some time; and the memory that a process had in the middle of it, in MiB.
+/// Runs streams for this long, one at a time per client. Also returns the memory of a process halfway, in MiB.
 async fn ask(side: &Side, streams: usize, time: Duration, watched: Option<u32>) -> anyhow::Result<(Timings, f64)> {
     let seen = Arc::new(Mutex::new(Timings::default()));
     let until = Instant::now() + time;
@@ -172,7 +170,7 @@ async fn ask(side: &Side, streams: usize, time: Duration, watched: Option<u32>) 
     let tasks = senders.iter().cloned().enumerate().map(|(number, user)| {
         let (side, seen, client) = (side.clone(), Arc::clone(&seen), client.clone());
         tokio::spawn(async move {
-            // Not all at the same moment: chats do not begin together.
+            // Chats do not begin at the same time.
             tokio::time::sleep(Duration::from_millis((number * WORDS * PACE_MS / streams.max(1)) as u64)).await;
             loop {
                 let words = if streams == 1 { WORDS_ALONE } else { WORDS };
@@ -219,7 +217,7 @@ async fn one(
         text.extend_from_slice(&piece?);
     }
     let text = String::from_utf8(text)?;
-    anyhow::ensure!(text.ends_with("data: [DONE]\n\n"), "the answer is not whole");
+    anyhow::ensure!(text.ends_with("data: [DONE]\n\n"), "the answer is incomplete");
     let mut seen = seen.lock().expect("no panic under this lock");
     seen.events += text.matches("data: ").count();
     seen.first.extend(first);

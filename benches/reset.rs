@@ -1,4 +1,4 @@
-//! A month ends for a million users at once, while messages go on.
+//! A month ends for a million users at the same time, while messages continue.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ use crate::support::{
     text::{self, count},
 };
 
-/// Messages that go on meanwhile: a few callers, each pausing between two.
+/// Callers that send messages meanwhile, with a pause after each.
 const CALLERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -31,9 +31,9 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         "reset",
         scale,
         "the end of a month",
-        "Rows that are due, rolled by the resetter (batches of 5,000, rows that are locked passed over, messages going on), \
-         against one statement that writes the same: the month that is over into chat_quota_months, the row into the new period. \
-         Meanwhile eight callers send messages, with a pause of 2 ms.",
+        "The resetter rolls due rows (batches of 5,000, locked rows skipped, while messages continue). The baseline is one statement \
+         with the same writes: the closed month into chat_quota_months, the row into the new period. Meanwhile, eight callers \
+         send messages with a pause of 2 ms.",
     );
     tokio::runtime::Runtime::new()?.block_on(measure(&mut section, scale))?;
     Ok(section)
@@ -89,7 +89,7 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rows that stand in the month before.
+/// Inserts rows of the previous month.
 async fn make_due(pool: &PgPool, rows: usize) -> anyhow::Result<()> {
     let calendar = Calendar::new(chrono_tz::Tz::UTC);
     let now = calendar.period_at(Clock::machine().now());
@@ -111,7 +111,7 @@ async fn make_due(pool: &PgPool, rows: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What somebody would write who only wants the same rows.
+/// A single statement that writes the same rows.
 fn one_statement() -> String {
     let calendar = Calendar::new(chrono_tz::Tz::UTC);
     let now = calendar.period_at(Clock::machine().now());
@@ -127,7 +127,7 @@ fn one_statement() -> String {
     )
 }
 
-/// Messages while something goes on.
+/// Sends messages while `something` runs.
 async fn during<T>(
     app: &App,
     talking: &Arc<[UserId]>,
@@ -145,7 +145,7 @@ async fn during<T>(
                 None => all = Some(some),
             }
             if futures_util::FutureExt::now_or_never(is_over.as_mut()).is_some() {
-                return all.expect("something was said");
+                return all.expect("a message was sent");
             }
         }
     });

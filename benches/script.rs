@@ -1,4 +1,4 @@
-//! The script alone, as fast as Redis takes it: what one decision costs, by size of the batch.
+//! The script alone, as fast as Redis accepts calls: the cost of one decision, by batch size.
 
 use std::time::Duration;
 
@@ -26,33 +26,33 @@ use crate::support::{
     text,
 };
 
-/// Operations under way on one connection, whatever the size of a call.
+/// Operations in flight on one connection, for any size of a call.
 const OPERATIONS_IN_FLIGHT: usize = 64;
-/// Two connections, so that Redis never waits for the client to read.
+/// Two connections, so Redis never waits for the client to read.
 const CONNECTIONS: usize = 2;
-/// Different blocks of calls; each is 64 operations.
+/// Number of different blocks of calls, each with 64 operations.
 const BLOCKS: usize = 256;
 
 const INCRBY: &str = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
 
-/// What Redis is asked to do, over and over.
+/// The operation that Redis repeats.
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Ping,
-    /// One `EVALSHA` each.
+    /// One `EVALSHA` per operation.
     IncrBy,
-    /// The same decision, one user a call, the state in a hash.
+    /// The same decision, one user per call, the state in a hash.
     Hashes,
-    /// The gate's script, so many operations a call.
+    /// The gate's script, with this many operations per call.
     Gate(usize),
 }
 
-/// What one side of a round came to.
+/// Measurements of one side in one round.
 struct Measured {
     operations_per_second: f64,
-    /// Microseconds of script time for each operation, by `INFO commandstats`.
+    /// Microseconds of script time per operation, from `INFO commandstats`.
     script_us: f64,
-    /// Microseconds of processor time of the whole server for each operation.
+    /// Microseconds of processor time of the whole server per operation.
     server_us: f64,
 }
 
@@ -75,10 +75,10 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
         "script",
         scale,
         "the decision inside Redis",
-        "Calls are made ready beforehand and sent over two connections, 64 operations under way on each, so that Redis is never idle: \
-         this is the ceiling. Against one scripted INCRBY for each operation (pipelined 64), PING, and the same decision as one call \
-         for each request with the state in a hash. Redis writes its append-only file. Script time is from INFO commandstats, \
-         server time from INFO cpu.",
+        "Calls are prepared in advance and sent over two connections with 64 operations in flight on each, so Redis is never idle: \
+         this is the upper limit. The baselines are one scripted INCRBY per operation (pipelined 64), PING, and the same decision \
+         as one call per request with the state in a hash. Redis writes its append-only file. Script time is from INFO \
+         commandstats, server time from INFO cpu.",
     );
     let mut bench = Bench::start()?;
     bench.add_users(scale.of(200, 20_000, 100_000))?;
@@ -90,12 +90,12 @@ pub(crate) fn run(scale: Scale) -> anyhow::Result<Section> {
 fn throughput(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let sides = [
         ("PING", Side::Ping),
-        ("scripted INCRBY, 1 a call", Side::IncrBy),
-        ("decision on a hash, 1 a call", Side::Hashes),
-        ("gate, 1 a call", Side::Gate(1)),
-        ("gate, 8 a call", Side::Gate(8)),
-        ("gate, 32 a call", Side::Gate(32)),
-        ("gate, 64 a call", Side::Gate(64)),
+        ("scripted INCRBY, 1 per call", Side::IncrBy),
+        ("decision on a hash, 1 per call", Side::Hashes),
+        ("gate, 1 per call", Side::Gate(1)),
+        ("gate, 8 per call", Side::Gate(8)),
+        ("gate, 32 per call", Side::Gate(32)),
+        ("gate, 64 per call", Side::Gate(64)),
     ];
     let mut rounds = vec![<[Rounds; 3]>::default(); sides.len()];
     for _ in 0..scale.of(1, 3, 9) {
@@ -109,7 +109,7 @@ fn throughput(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow:
             rounds[2].push(measured.server_us);
         }
     }
-    let of = |side: Side| &rounds[sides.iter().position(|(_, known)| *known == side).expect("it is a side")][0];
+    let of = |side: Side| &rounds[sides.iter().position(|(_, known)| *known == side).expect("a known side")][0];
     let (incrby, hashes) = (of(Side::IncrBy), of(Side::Hashes));
     let rows = sides.iter().zip(&rounds).map(|((name, _), [rate, script, server])| {
         vec![
@@ -121,14 +121,18 @@ fn throughput(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow:
         ]
     });
     let columns = ["", "operations/s", "÷ INCRBY", "script µs", "server µs"];
-    section.table("Throughput and Redis' processor time for each operation", &columns, rows.collect());
+    section.table("Throughput and Redis' processor time per operation", &columns, rows.collect());
     let by_32 = of(Side::Gate(32));
-    section.ratio("script, 32 a call ÷ scripted INCRBY pipelined 64", by_32.over(incrby), Some(Target::AtLeast(0.75)));
-    section.ratio("script, 32 a call ÷ the same decision on a hash, 1 a call", by_32.over(hashes), None);
+    section.ratio(
+        "script, 32 per call ÷ scripted INCRBY, pipelined 64",
+        by_32.over(incrby),
+        Some(Target::AtLeast(0.75)),
+    );
+    section.ratio("script, 32 per call ÷ the same decision on a hash, 1 per call", by_32.over(hashes), None);
     Ok(())
 }
 
-/// What a user costs, and whether many of them make a decision dearer.
+/// Measures the memory per user, and the throughput by number of users.
 fn by_users(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow::Result<()> {
     let counts: &[usize] = scale.of(&[100, 1_000], &[10_000, 100_000], &[1_000, 10_000, 100_000, 1_000_000]);
     let (mut rows, mut rates) = (vec![], vec![]);
@@ -160,14 +164,14 @@ fn by_users(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow::R
     }
     section.table(
         "Memory and throughput by number of users (UUIDs)",
-        &["users", "bytes/user", "operations/s, 32 a call"],
+        &["users", "bytes/user", "operations/s, 32 per call"],
         rows,
     );
-    section.ratio("Redis memory for each user, in bytes", per_user, Some(Target::AtMost(150.0)));
+    section.ratio("Redis memory per user, in bytes", per_user, Some(Target::AtMost(150.0)));
     section.plot(Plot {
         title: "Throughput by number of users".into(),
         x: Axis { label: "users in Redis".into(), logarithmic: true },
-        y: Axis { label: "operations a second, 32 a call".into(), logarithmic: false },
+        y: Axis { label: "operations per second, 32 per call".into(), logarithmic: false },
         lines: vec![Line { name: "gate".into(), points: rates }],
     });
     Ok(())
@@ -192,7 +196,7 @@ impl Bench {
             script: Script::default(),
             incrby_sha,
             hashes_sha,
-            partition: Partitions::new(1)?.all().next().expect("there is one"),
+            partition: Partitions::new(1)?.all().next().expect("one partition"),
             calendar: Calendar::new(chrono_tz::Tz::UTC),
             levels: Levels::new(vec![level])?,
             users: vec![],
@@ -200,7 +204,7 @@ impl Bench {
         bench.admin.send_packed_command(&bench.script.load_command())?;
         bench.admin.recv_response()?;
         bench.open()?;
-        // The server is a child of this process, not of that runtime.
+        // The server is a child of this process, not of the runtime.
         runtime.shutdown_background();
         Ok(bench)
     }
@@ -217,14 +221,14 @@ impl Bench {
             let redis = Redis::new(&options)?;
             let mut draining = redis.drain(self.partition, &[]).await?;
             while draining.next().await?.is_some() {}
-            let drained = draining.ended().context("the streams are not read")?;
+            let drained = draining.ended().context("the streams were not read to the end")?;
             anyhow::ensure!(redis.open(self.partition, 1, &drained).await?, "the partition does not open");
             Ok(())
         };
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(opening)
     }
 
-    /// Brings more users into Redis, as the gate's loader does, and as hashes.
+    /// Adds users to Redis, as the gate's loader does.
     fn add_users(&mut self, count: usize) -> anyhow::Result<()> {
         let now = Clock::machine().now();
         let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
@@ -274,7 +278,7 @@ impl Bench {
             .exec(&mut self.admin)?)
     }
 
-    /// One side for a while.
+    /// Measures one side for this long.
     fn measure(&mut self, side: Side, time: Duration) -> anyhow::Result<Measured> {
         self.forget_journal()?;
         if side == Side::Hashes {
@@ -299,7 +303,7 @@ impl Bench {
         })
     }
 
-    /// 64 operations as they go over the wire.
+    /// Encodes 64 operations.
     fn block(&self, side: Side, pick: &mut fastrand::Rng) -> Vec<u8> {
         let mut some = || &self.users[pick.usize(..self.users.len())];
         let one = |words: &[&[u8]]| {
@@ -371,7 +375,7 @@ impl Bench {
         Ok(number(&info(&mut self.admin, "memory")?, "used_memory:"))
     }
 
-    /// Microseconds in scripts, and in all.
+    /// Returns the processor time of scripts and of the whole server, in microseconds.
     fn processor_us(&mut self) -> anyhow::Result<(f64, f64)> {
         let stats = info(&mut self.admin, "commandstats")?;
         let usec = |command: &str| {

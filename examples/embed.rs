@@ -1,11 +1,13 @@
-//! Embeds the gate in an application, without HTTP: reserve, generate, commit.
+//! Embeds the gate in an application, without HTTP. Each pair of lines on standard input is a message of a user and the model's answer to it:
+//! the message is held, and charged when the answer has been read.
 //!
-//! `DATABASE_URL=… REDIS_URL=… QUOTA_GATE__AUTH__RESERVATION_SECRET=… cargo run --example embed`
-//! (`quota-gate dev` writes these values to `.quota-gate/dev.json`.)
+//! `DATABASE_URL=… REDIS_URL=… RESERVATION_SECRET=… cargo run --example embed`
+//! (`quota-gate dev` writes the addresses of its stores to `.quota-gate/dev.json`; `openssl rand -hex 32` makes a secret.)
 
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
+#![expect(clippy::disallowed_methods, reason = "an example has no configuration but its environment")]
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use quota_gate::{
     domain::{
@@ -15,39 +17,58 @@ use quota_gate::{
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
-    gate::{Commit, Reserve},
+    gate::{Commit, Gate, Reserve},
+    runtime::{Runtime, RuntimeOptions},
 };
-use quota_gate_server::{app::App, config::Config};
-use tokio_util::sync::CancellationToken;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = App::build(Config::load(None)?).await?;
-    // At least one process must flush usage to Postgres; here it is this one.
-    let stop = CancellationToken::new();
-    let flushing = tokio::spawn(app.flusher().run(Duration::from_millis(200), stop.clone()));
-
-    let request = Reserve {
-        user: UserId::parse("free-user")?,
-        session: SessionId::parse("chat-1")?,
-        ap: Ap::cost(3)?,
-        ttl: Ttl::DEFAULT,
-        idempotency_key: None,
+    let secret = env::var("RESERVATION_SECRET")?;
+    let options = RuntimeOptions::new(&env::var("DATABASE_URL")?, &env::var("REDIS_URL")?, secret.as_bytes())?;
+    // Everything that a gate needs runs from here on: flusher, inbox worker, resets, and what keeps levels and rollout up to date.
+    let runtime = Runtime::start(options).await?;
+    println!("ready");
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let outcome = tokio::select! {
+        outcome = chat(runtime.gate(), &mut lines) => outcome,
+        failed = runtime.failed() => Err(failed.into()),
     };
-    match app.gate.reserve(request).await? {
-        Decision::Denied(denied) => println!("quota exceeded: {} AP short", denied.shortfall()),
-        Decision::Passed(_) => println!("passed: the rollout does not include this user yet"),
-        Decision::Allowed(reserved) => {
-            let id = app.gate.reservation_id(&reserved.reservation);
-            let tokens = Tokens::new(512)?; // … generate the message here …
-            match app.gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens, model: None }).await? {
-                Settled::Now(done) => println!("{} AP charged, {} remain", done.charged, done.quota.remaining()),
-                Settled::Later => println!("accepted: charged when Redis is available again"),
+    runtime.shutdown(Duration::from_secs(20)).await;
+    outcome
+}
+
+async fn chat(gate: &Gate, lines: &mut Lines<BufReader<Stdin>>) -> anyhow::Result<()> {
+    while lines.next_line().await?.is_some() {
+        let request = Reserve {
+            user: UserId::parse("alice")?,
+            session: SessionId::parse("chat-1")?,
+            ap: Ap::cost(3)?,
+            ttl: Ttl::DEFAULT,
+            idempotency_key: None,
+        };
+        let reserved = match gate.reserve(request).await? {
+            Decision::Allowed(reserved) => reserved,
+            Decision::Denied(denied) => {
+                println!("quota exceeded: {} AP short", denied.shortfall());
+                continue;
             }
+            Decision::Passed(_) => {
+                println!("passed: the rollout does not include this user yet");
+                continue;
+            }
+        };
+        println!("held: {} AP remain", reserved.quota.remaining());
+        let id = gate.reservation_id(&reserved.reservation);
+        let Some(answer) = lines.next_line().await? else {
+            gate.release(&id).await?;
+            return Ok(());
+        };
+        let tokens = Tokens::new(answer.split_whitespace().count().try_into()?)?;
+        match gate.commit(&id, Commit { ap: Some(Ap::cost(2)?), tokens, model: None }).await? {
+            Settled::Now(done) => println!("charged: {} AP, {} remain", done.charged, done.quota.remaining()),
+            Settled::Later => println!("accepted: charged when Redis is available again"),
         }
     }
-
-    stop.cancel();
-    flushing.await?;
     Ok(())
 }

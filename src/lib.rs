@@ -1,14 +1,14 @@
-//! Quota gate: decides, for every message of a chat product, whether its user may still send it.
+//! Quota gate: decides for each message of a chat product whether the user may send it.
 //!
-//! Each user has a monthly allowance of AP by membership level. One Lua script in Redis checks, charges and journals in one atomic
-//! step; a flusher writes the journal to Postgres, each charge exactly once; Redis can always be rebuilt from Postgres.
+//! Each user has a monthly allowance of AP, by membership level. A Lua script in Redis checks, charges and journals in
+//! one atomic step. A flusher writes each charge to Postgres exactly once. Redis can always be rebuilt from Postgres.
 //!
-//! | part | what |
+//! | part | contents |
 //! | --- | --- |
 //! | [`domain`] | values and rules; no I/O |
-//! | [`store`] | the two servers: `store::redis` and `store::postgres` |
+//! | [`store`] | access to Redis (`store::redis`) and Postgres (`store::postgres`) |
 //! | [`gate`] | the use cases; [`gate::Gate`] is what an application calls |
-//! | [`jobs`] | the loops that run beside requests |
+//! | [`jobs`] | background loops |
 //! | [`audit`] | verify, repair, replay |
 //!
 //! Each part uses only those above it.

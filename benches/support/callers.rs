@@ -1,20 +1,20 @@
-//! Closed loops: callers each of whom waits for an answer before asking again.
+//! Closed loops: each caller waits for an answer before its next request.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::sleep};
 
-/// What callers got done.
+/// Work done by callers.
 pub(crate) struct Work {
-    /// Times a second.
+    /// Operations per second.
     pub(crate) rate: f64,
-    /// How long each took, in nanoseconds.
+    /// Duration of each operation, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
 }
 
 impl Work {
-    /// The latency that this share of the calls stayed below.
+    /// Returns the latency below which this percentage of the calls stayed.
     pub(crate) fn percentile(&self, percent: f64) -> Duration {
         Duration::from_nanos(self.latency.value_at_percentile(percent))
     }
@@ -22,15 +22,15 @@ impl Work {
 
 /// An empty histogram of nanoseconds, up to a minute, to three digits.
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are good")
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are valid")
 }
 
-/// Runs one task per caller until the time is over. `make` makes a caller of its number: a future that acts once, again and again.
+/// Runs one task per caller until the time is over. `make` creates the caller with this number.
 pub(crate) async fn work<C: AsyncCall>(callers: usize, time: Duration, make: impl Fn(usize) -> C) -> Work {
     work_with_pauses(callers, time, Duration::ZERO, make).await
 }
 
-/// The same with a pause after each answer, which is not part of its latency.
+/// Like [`work`], with a pause after each answer that is not part of the latency.
 pub(crate) async fn work_with_pauses<C: AsyncCall>(
     callers: usize,
     time: Duration,
@@ -69,7 +69,7 @@ pub(crate) async fn work_with_pauses<C: AsyncCall>(
 
 /// One caller.
 pub(crate) trait AsyncCall: Send + 'static {
-    /// Asks once and waits for the answer. Panics when it is not the one that was expected.
+    /// Sends one request and waits for the answer. Panics if the answer is unexpected.
     fn act(&mut self) -> impl Future<Output = ()> + Send;
 }
 

@@ -1,4 +1,4 @@
-//! `quota-gate serve` as a process of its own, and a server that does nothing but HTTP, to compare it with.
+//! `quota-gate serve` as a separate process, and a server with an empty handler as its baseline.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::stores::{QUOTA, Stores};
 
 pub(crate) const SERVICE_TOKEN: &str = "the token of a chat service";
-/// Makes this program the empty server.
+/// Runs this program as the empty server.
 pub(crate) const EMPTY_SERVER: &str = "--empty-server";
 
-/// Runs a program, says its process id, and ends it when the standard input closes: with us, however we end.
+/// Runs a program, prints its process id, and kills it when standard input closes, so it ends with this process.
 const GUARD: &str = r#""$@" <&- & echo $!; cat >&2; kill -9 $!"#;
 
-/// A server process. It ends with this value.
+/// A server process, stopped on drop.
 pub(crate) struct Process {
     child: Child,
     pid: u32,
@@ -33,12 +33,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A gate on these stores, as an operator starts it, with settings of its own.
+    /// Starts a gate on these stores as an operator does, with additional settings.
     pub(crate) async fn gate(stores: &Stores, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::gate_with_levels(stores, &format!("bench = {QUOTA}"), settings).await
     }
 
-    /// The same with levels of the benchmark's choice.
+    /// Like [`Self::gate`], with these levels.
     pub(crate) async fn gate_with_levels(
         stores: &Stores,
         levels: &str,
@@ -80,7 +80,7 @@ impl Process {
         }
     }
 
-    /// The empty server.
+    /// Starts the empty server.
     pub(crate) fn empty() -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(EMPTY_SERVER)
@@ -91,30 +91,30 @@ impl Process {
         Ok(Self { child, pid, address })
     }
 
-    /// The process id of the server itself.
+    /// Returns the process id of the server itself.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 }
 
-/// What the process says first.
+/// Reads the first line that a process prints.
 pub(crate) fn first_line(child: &mut Child) -> anyhow::Result<String> {
     let mut line = String::new();
-    BufReader::new(child.stdout.take().context("its output is no pipe")?).read_line(&mut line)?;
+    BufReader::new(child.stdout.take().context("its output is not a pipe")?).read_line(&mut line)?;
     Ok(line.trim().to_owned())
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Closes its standard input, which ends it.
+        // Closes its standard input, which stops it.
         let _ = self.child.wait();
     }
 }
 
-/// Serves until its standard input closes: the gate's server loop, and a handler that parses a request to charge and
-/// answers what the gate would, without asking anyone.
+/// Serves until standard input closes: the gate's server loop, with a handler that parses a consume request and returns
+/// an answer like the gate's, without a decision.
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "tells its parent where it listens")]
+#[expect(clippy::print_stdout, reason = "reports its address to the parent process")]
 pub(crate) async fn empty_server() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);

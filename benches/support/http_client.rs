@@ -1,5 +1,5 @@
-//! An HTTP client that costs next to nothing, so that what is measured is the server: requests are bytes made ready beforehand, and
-//! of an answer only its length and status are looked at.
+//! A minimal HTTP client, so the server dominates the measurement: requests are encoded in advance, and only status and
+//! length of an answer are parsed.
 
 use std::{
     net::SocketAddr,
@@ -18,7 +18,7 @@ use tokio::{
 
 use super::gate_process::SERVICE_TOKEN;
 
-/// One kept connection.
+/// One persistent connection.
 pub(crate) struct HttpClient {
     stream: TcpStream,
     received: Vec<u8>,
@@ -53,7 +53,7 @@ impl HttpClient {
     }
 }
 
-/// Sends each of these once and expects a 200; to begin with, so that what is measured is the hot path.
+/// Sends each request once and expects a 200, so that later requests measure the hot path.
 pub(crate) async fn send_all(address: SocketAddr, requests: Vec<Vec<u8>>) -> anyhow::Result<()> {
     let requests: Arc<[Vec<u8>]> = requests.into();
     let next = Arc::new(AtomicUsize::new(0));
@@ -75,22 +75,22 @@ pub(crate) async fn send_all(address: SocketAddr, requests: Vec<Vec<u8>>) -> any
     Ok(())
 }
 
-/// What the quota of a user is.
+/// Encodes a request for a user's quota.
 pub(crate) fn quota(user: &str) -> Vec<u8> {
     request("GET", "/api/chat/quota", &format!("x-user-id: {user}\r\n"), "")
 }
 
-/// Status, length of the head, and length of the body; none while the head is not complete.
+/// Returns status, length of the head, and length of the body. `None` if the head is incomplete.
 fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(bytes)? else { return Ok(None) };
     let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = std::str::from_utf8(length.context("an answer without a length")?.value)?.parse()?;
+    let length = std::str::from_utf8(length.context("the answer has no content-length")?.value)?.parse()?;
     Ok(Some((response.code.unwrap_or(0), head, length)))
 }
 
-/// A request of a chat service, as it goes over the wire.
+/// Encodes a request of a chat service.
 pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: gate\r\nauthorization: Bearer {SERVICE_TOKEN}\r\ncontent-type: application/json\r\n\
@@ -100,7 +100,7 @@ pub(crate) fn request(method: &str, path: &str, headers: &str, body: &str) -> Ve
     .into_bytes()
 }
 
-/// A message to charge.
+/// Encodes a request to charge a message.
 pub(crate) fn consume(user: &str) -> Vec<u8> {
     let body = format!(r#"{{"userUuid":"{user}","sessionId":"chat-42","ap":1,"tokens":412}}"#);
     request("POST", "/api/chat/quota/consume", "", &body)

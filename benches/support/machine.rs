@@ -1,8 +1,8 @@
-//! What the figures were taken on, and what a process costs.
+//! The machine of the measurements, and the memory and processor time of a process.
 
 use std::fs;
 
-/// One line for the report: processor, cores, memory, kernel.
+/// Describes the machine in one line: processor, cores, memory, kernel.
 pub(crate) fn describe() -> String {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
@@ -15,19 +15,19 @@ pub(crate) fn describe() -> String {
     format!("{}, {cores} cores, {memory}, Linux {}", field("/proc/cpuinfo", "model name"), kernel.trim())
 }
 
-/// Memory that a process has in use, in MiB.
+/// Returns the memory that a process uses, in MiB.
 pub(crate) fn resident_mib(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
 }
 
-/// Processor time that a process has taken, in user and kernel mode.
+/// Returns the processor time of a process in user and kernel mode, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
-    // Linux counts in hundredths of a second, whatever its kernel's tick.
+    // Linux reports hundredths of a second, whatever the kernel's tick.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name before it, in parentheses, may have spaces in it.
+    // The process name before these fields, in parentheses, may contain spaces.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }

@@ -1,4 +1,4 @@
-//! What every benchmark stands on: stores of its own, rounds that take turns, and a report.
+//! Shared parts of the benchmarks: separate stores, alternating rounds, and a report.
 
 pub(crate) mod callers;
 pub(crate) mod gate_process;
@@ -13,20 +13,20 @@ pub(crate) mod stores;
 pub(crate) mod text;
 pub(crate) mod timings;
 
-/// How much to do.
+/// Amount of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scale {
-    /// Only whether it runs, as a test. The figures mean nothing.
+    /// As a test: only checks that it runs. The figures mean nothing.
     Smoke,
-    /// All benchmarks in three minutes. The ratios are about right.
+    /// All benchmarks in three minutes. The ratios are approximate.
     Quick,
     /// The figures to quote.
     Full,
 }
 
 impl Scale {
-    /// One of three values.
+    /// Selects one of three values.
     pub(crate) fn of<T>(self, smoke: T, quick: T, full: T) -> T {
         match self {
             Self::Smoke => smoke,

@@ -1,4 +1,4 @@
-//! Redis at full speed: calls made ready beforehand, on connections that send much and count the replies.
+//! Redis at full speed: calls prepared in advance, on connections that pipeline them and count the replies.
 
 use std::{
     io::{Read, Write},
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::stores::session;
 
-/// A connection that sends much and counts the replies.
+/// A connection that pipelines calls and counts the replies.
 pub(crate) struct Pipe {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -41,7 +41,7 @@ impl Pipe {
         self.stream.write_all(bytes)
     }
 
-    /// Waits for so many replies: strings, numbers, or flat arrays of them.
+    /// Waits for this many replies: strings, numbers, or flat arrays of them.
     fn receive(&mut self, replies: usize) -> anyhow::Result<()> {
         let (mut at, mut awaited) = (0, replies);
         while awaited > 0 {
@@ -54,13 +54,13 @@ impl Pipe {
                 self.filled += read;
             }
         }
-        anyhow::ensure!(at == self.filled, "Redis answered more than it was asked");
+        anyhow::ensure!(at == self.filled, "Redis sent more replies than expected");
         self.filled = 0;
         Ok(())
     }
 }
 
-/// Keeps one block under way on each connection for a while; says how many blocks were done, and in what time.
+/// Keeps one block in flight on each connection for this long. Returns the number of blocks and the time taken.
 pub(crate) fn drive(
     pipes: &mut [Pipe],
     blocks: &[Vec<u8>],
@@ -85,8 +85,8 @@ pub(crate) fn drive(
     Ok((turn, started.elapsed()))
 }
 
-/// Consumes of so many users in each call, two calls under way, on the partitions that a gate has opened: what the script
-/// alone could do. Users a call, calls a second.
+/// Measures the upper limit of the script: calls of `size` consumes each, two in flight, on the partitions that a gate
+/// has opened. Returns consumes per second.
 pub(crate) fn ceiling(
     server: &RedisServer,
     gate: &Gate,
@@ -101,7 +101,7 @@ pub(crate) fn ceiling(
     Ok((turns * size) as f64 / elapsed.as_secs_f64())
 }
 
-/// Calls of so many consumes each, as they go over the wire. Good for a minute: a call names its caller's time.
+/// Encodes calls of `size` consumes each. They are valid for a minute, because a call contains its caller's time.
 fn calls(server: &ServerId, gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8>> {
     let (script, levels) = (Script::default(), gate.levels());
     let mut by_partition = vec![vec![]; gate.partitions().count().into()];
@@ -128,7 +128,7 @@ fn calls(server: &ServerId, gate: &Gate, users: &[UserId], size: usize, count: u
     (0..count).map(call).collect()
 }
 
-/// Calls of one consume each, for the `redis` crate. Good for a minute.
+/// Returns calls of one consume each, for the `redis` crate. They are valid for a minute.
 pub(crate) fn decisions(server: &RedisServer, gate: &Gate, users: &[UserId]) -> anyhow::Result<Arc<[Cmd]>> {
     let words = |bytes: &[u8]| {
         let (count, mut rest) = length(bytes);
@@ -143,21 +143,21 @@ pub(crate) fn decisions(server: &RedisServer, gate: &Gate, users: &[UserId]) -> 
     Ok(calls(&server_id(server)?, gate, users, 1, 4096).iter().map(|bytes| words(bytes)).collect())
 }
 
-/// What a gate asks each Redis that it connects to.
+/// Reads the server id, as a gate does from each Redis that it connects to.
 pub(crate) fn server_id(server: &RedisServer) -> anyhow::Result<ServerId> {
     let mut connection = redis::Client::open(server.url())?.get_connection()?;
     let info: String = redis::cmd("INFO").arg("server").arg("replication").query(&mut connection)?;
     Ok(ServerId::of_info(&info)?)
 }
 
-/// `*3` or `$12`, and what follows its line.
+/// Parses `*3` or `$12`, and returns the number and what follows the line.
 fn length(bytes: &[u8]) -> (usize, &[u8]) {
     let end = bytes.windows(2).position(|two| two == b"\r\n").expect("a line");
     let digits = std::str::from_utf8(&bytes[1..end]).expect("digits");
     (digits.parse().expect("a length"), &bytes[end + 2..])
 }
 
-/// A message of one AP.
+/// Returns a request to consume one AP.
 pub(crate) fn consume(user: &UserId) -> Request {
     let operation = Operation::Consume {
         cost: Ap::ONE,

@@ -6,7 +6,7 @@ use super::report::{Axis, Plot};
 
 const SIZE: (u32, u32) = (860, 380);
 
-/// The plot as an SVG element.
+/// Returns the plot as an SVG element.
 pub(crate) fn svg(plot: &Plot) -> anyhow::Result<String> {
     let (x, y) = (range(plot, &plot.x, |point| point.0), range(plot, &plot.y, |point| point.1));
     let mut text = String::new();

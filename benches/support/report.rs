@@ -1,4 +1,4 @@
-//! What a benchmark found: printed as tables, kept as JSON, and rendered with all others as one page.
+//! Results of a benchmark: printed as tables, stored as JSON, and rendered with all others as one page.
 
 use std::{fmt::Write, fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Scale, machine, plot, text};
 
-/// What one benchmark found.
+/// Results of one benchmark.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Section {
     pub(crate) name: String,
@@ -21,7 +21,7 @@ pub(crate) struct Section {
     plots: Vec<Plot>,
 }
 
-/// A figure to quote, and what it has to reach.
+/// A figure to quote, and its target.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ratio {
     what: String,
@@ -29,7 +29,7 @@ struct Ratio {
     target: Option<Target>,
 }
 
-/// What a figure has to reach.
+/// Target of a figure.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
@@ -83,7 +83,7 @@ impl Section {
         }
     }
 
-    /// A figure to quote.
+    /// Adds a figure to quote.
     pub(crate) fn ratio(&mut self, what: &str, value: f64, target: Option<Target>) {
         self.ratios.push(Ratio { what: what.to_owned(), value, target });
     }
@@ -97,7 +97,7 @@ impl Section {
         self.plots.push(plot);
     }
 
-    /// The tables, for a terminal.
+    /// Formats the tables for a terminal.
     pub(crate) fn to_text(&self) -> String {
         let mut lines = vec![format!("\n{} — {}", self.name, self.title)];
         for table in &self.tables {
@@ -123,7 +123,7 @@ impl Section {
         lines.join("\n")
     }
 
-    /// Keeps it beside the others, and renders the page of all that are kept.
+    /// Stores the section, and renders the page of all stored sections. Returns the path of the page.
     pub(crate) fn keep(&self) -> anyhow::Result<PathBuf> {
         let folder = folder();
         fs::create_dir_all(&folder)?;
@@ -176,12 +176,12 @@ fn met(met: bool) -> &'static str {
     if met { "met" } else { "MISSED" }
 }
 
-/// Where reports are kept.
+/// Folder of the reports.
 fn folder() -> PathBuf {
     target().join("bench-report")
 }
 
-/// Where cargo builds.
+/// Cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("target"), PathBuf::from)
@@ -196,8 +196,8 @@ fn page_of(sections: &[Section]) -> anyhow::Result<String> {
     let mut html = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>Quota gate: benchmarks</title><style>{STYLE}</style><h1>Quota gate: benchmarks</h1>\
-         <p>Every benchmark runs against real servers that it starts itself. The sides of a ratio take turns in one run; each figure \
-         is the median of its rounds.</p><table><thead><tr><th>figure<th>reached<th>target</tr></thead><tbody>"
+         <p>Every benchmark starts its own real servers. The sides of a ratio alternate within one run. Each figure is the median \
+         of its rounds.</p><table><thead><tr><th>figure<th>reached<th>target</tr></thead><tbody>"
     );
     for section in sections {
         for ratio in &section.ratios {

@@ -1,4 +1,4 @@
-//! A user of the library who sends one message after another.
+//! A user of the library that sends one message after another.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use quota_gate::{
 
 use super::{callers::AsyncCall, stores::session};
 
-/// Sends messages of 1 AP in the name of users drawn at random, each of which has to be admitted.
+/// Sends messages of 1 AP from users drawn at random. Each message must be admitted.
 #[derive(Clone)]
 pub(crate) struct RespClient {
     gate: Gate,
     users: Arc<[UserId]>,
-    /// Ranks of users as often as they talk; evenly without.
+    /// Ranks of users, repeated by their share of messages. `None` draws users evenly.
     popular: Option<Arc<[usize]>>,
     pick: fastrand::Rng,
 }
@@ -25,7 +25,7 @@ impl RespClient {
         Self { gate: gate.clone(), users: Arc::clone(users), popular: popular.cloned(), pick }
     }
 
-    /// Another one like this.
+    /// Returns a copy that draws other users.
     pub(crate) fn with_number(&self, number: usize) -> Self {
         Self { pick: fastrand::Rng::with_seed(number as u64), ..self.clone() }
     }
@@ -42,13 +42,13 @@ impl AsyncCall for RespClient {
     }
 }
 
-/// A message of 1 AP.
+/// Returns a message of 1 AP.
 pub(crate) fn message(user: UserId) -> Consume {
     let tokens = Tokens::new(412).expect("a number of tokens");
     Consume { user, session: session(), ap: Ap::ONE, tokens, model: None, idempotency_key: None }
 }
 
-/// Ranks as often as Zipf's law has them (exponent 1): the first user talks twice as much as the second.
+/// Draws ranks by Zipf's law (exponent 1): the first user sends twice as many messages as the second.
 pub(crate) fn zipf(users: usize, draws: usize) -> Arc<[usize]> {
     let mut sums = Vec::with_capacity(users);
     let mut sum = 0.0;

@@ -1,6 +1,6 @@
-//! Rounds that take turns, so that whatever slows the machine slows every side, and their medians.
+//! Rounds and their medians. The sides alternate, so a slow moment of the machine affects all of them.
 
-/// What the rounds of one side came to, in order.
+/// Results of the rounds of one side, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rounds(Vec<f64>);
 
@@ -9,12 +9,12 @@ impl Rounds {
         self.0.push(value);
     }
 
-    /// The middle one.
+    /// Returns the median of the rounds.
     pub(crate) fn median(&self) -> f64 {
         median(self.0.clone())
     }
 
-    /// The median of the ratios, each of two rounds that stood side by side.
+    /// Returns the median of the ratios, each of two adjacent rounds.
     pub(crate) fn over(&self, other: &Self) -> f64 {
         median(self.0.iter().zip(&other.0).map(|(this, that)| this / that).collect())
     }

@@ -1,4 +1,4 @@
-//! A Redis and a Postgres for one benchmark, as `dev` starts them and the operator's guide asks for them.
+//! A Redis and a Postgres for one benchmark, started as `dev` does and configured as docs/operations.md requires.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use super::Scale;
 /// A quota that no benchmark uses up.
 pub(crate) const QUOTA: u32 = 2_000_000_000;
 
-/// Two stores. They end with this value.
+/// Two stores, stopped on drop.
 pub(crate) struct Stores {
     pub(crate) redis: RedisServer,
     pub(crate) postgres: PostgresServer,
@@ -36,12 +36,12 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// Starts them: Redis with its append-only file, Postgres with every commit on disk (but for a smoke).
+    /// Starts Redis with its append-only file, and Postgres with every commit on disk (except for a smoke test).
     pub(crate) async fn start(scale: Scale) -> anyhow::Result<Self> {
         let scratch = ScratchDir::new()?;
         let redis = redis_server(&scratch).await?;
         let durability = scale.of(Durability::Memory, Durability::Disk, Durability::Disk);
-        // Several times the defaults, as anyone gives a Postgres that has a gigabyte to itself.
+        // Several times the defaults, as is usual for a Postgres with a gigabyte of memory.
         let extra = ["shared_buffers=1GB", "max_wal_size=8GB", "checkpoint_timeout=30min", "max_connections=100"];
         let options = PostgresServerOptions {
             durability,
@@ -53,7 +53,7 @@ impl Stores {
         Ok(Self { redis, postgres, scratch })
     }
 
-    /// What a gate on these stores needs to know.
+    /// Returns the configuration of a gate on these stores.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         let mut config = Config::load(None)?;
         config.redis.url = Secret::new(self.redis.url());
@@ -64,12 +64,12 @@ impl Stores {
         Ok(config)
     }
 
-    /// A gate in this process.
+    /// Builds a gate in this process.
     pub(crate) async fn app(&self) -> anyhow::Result<App> {
         self.app_with_levels(&[("bench", QUOTA)]).await
     }
 
-    /// The same with levels of the benchmark's choice.
+    /// Like [`Self::app`], with these levels.
     pub(crate) async fn app_with_levels(&self, levels: &[(&str, u32)]) -> anyhow::Result<App> {
         let mut config = self.config()?;
         config.levels = levels.iter().map(|&(name, quota)| (name.to_owned(), quota)).collect();
@@ -77,20 +77,20 @@ impl Stores {
         App::build(config).await
     }
 
-    /// A connection to Redis.
+    /// Opens a connection to Redis.
     pub(crate) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
         Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
     }
 
-    /// Connections to Postgres.
+    /// Opens connections to Postgres.
     pub(crate) async fn pool(&self) -> anyhow::Result<PgPool> {
         Ok(PgPool::connect(&self.postgres.url("postgres")).await?)
     }
 }
 
-/// A Redis alone.
+/// Starts only Redis.
 pub(crate) async fn redis_server(scratch: &ScratchDir) -> anyhow::Result<RedisServer> {
-    // When to write the file anew is the benchmark's to say: see `compact`.
+    // The benchmark decides when to rewrite the file: see `compact`.
     let extra = vec!["auto-aof-rewrite-percentage 0".to_owned()];
     let options = RedisServerOptions { lifetime: Lifetime::Scratch, extra, ..RedisServerOptions::default() };
     Ok(RedisServer::start(&scratch.path().join("redis"), options).await?)
@@ -102,8 +102,8 @@ pub(crate) async fn run_sql(pool: &PgPool, statements: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// Lets Redis write its append-only file anew, which is too long by then. It does so by itself only when it has doubled,
-/// in the middle of somebody's round.
+/// Rewrites Redis' append-only file, which has become too long. An automatic rewrite, when its size has doubled, would
+/// disturb a round.
 pub(crate) async fn compact(redis: &mut MultiplexedConnection) -> anyhow::Result<()> {
     redis::cmd("BGREWRITEAOF").exec_async(redis).await?;
     loop {
@@ -115,7 +115,7 @@ pub(crate) async fn compact(redis: &mut MultiplexedConnection) -> anyhow::Result
     }
 }
 
-/// Throws the journal away, for benchmarks of what stands before it.
+/// Deletes the journal, for benchmarks of the steps before it.
 pub(crate) async fn forget_journal(redis: &mut MultiplexedConnection) -> anyhow::Result<()> {
     let streams: Vec<String> = redis::cmd("KEYS").arg("qg:*:ev:*").query_async(redis).await?;
     for stream in streams {
@@ -124,12 +124,12 @@ pub(crate) async fn forget_journal(redis: &mut MultiplexedConnection) -> anyhow:
     Ok(())
 }
 
-/// The same users in every run: UUIDs, as products have them.
+/// Returns users, the same in every run, with UUIDs as in products.
 pub(crate) fn users(count: usize) -> Arc<[UserId]> {
     (0..count).map(user).collect()
 }
 
-/// One of them.
+/// Returns one of the users.
 pub(crate) fn user(number: usize) -> UserId {
     let uuid = Uuid::new_v8((number as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
     UserId::parse(&uuid.to_string()).expect("a UUID is a user id")
@@ -139,7 +139,7 @@ pub(crate) fn session() -> SessionId {
     SessionId::parse("chat-42").expect("a session id")
 }
 
-/// Brings users into Redis, so that what is measured is the hot path.
+/// Loads users into Redis, so that later requests measure the hot path.
 pub(crate) async fn warm(gate: &Gate, users: &[UserId]) -> anyhow::Result<()> {
     for chunk in users.chunks(1_000) {
         futures_util::future::try_join_all(chunk.iter().map(|user| gate.quota(user))).await?;
@@ -147,7 +147,7 @@ pub(crate) async fn warm(gate: &Gate, users: &[UserId]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The flusher of a gate, with its default options.
+/// Returns the flusher of a gate, with its default options.
 pub(crate) fn flusher(app: &App) -> Flusher {
     Flusher::new(app.gate.clone(), FlusherOptions::default())
 }

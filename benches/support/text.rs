@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Formats numbers for readers.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
-/// A count that is far below 2^52.
+/// Converts a count that is far below 2^52.
 #[expect(clippy::cast_precision_loss, reason = "a count that is far below 2^52")]
 pub(crate) fn count(number: usize) -> f64 {
     number as f64

@@ -1,4 +1,4 @@
-//! What the rounds of one side came to: how often, and how long it took; as a table's row and as a plot's line.
+//! Throughput and latency of the rounds of one side, as a table row and as a plot line.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Timings {
         self.p99_us.push(done.percentile(99.0).as_secs_f64() * 1e6);
     }
 
-    /// Times a second, the same ÷ the baseline's, p50 and p99.
+    /// Returns operations per second, their ratio to the baseline, p50 and p99.
     pub(crate) fn row(&self, name: String, baseline: &Self) -> Vec<String> {
         let us = |rounds: &Rounds| text::time(Duration::from_secs_f64(rounds.median() / 1e6));
         vec![
@@ -32,7 +32,7 @@ impl Timings {
     }
 }
 
-/// Latency over throughput: one point for each number of callers.
+/// Plots latency over throughput, with one point per number of callers.
 pub(crate) fn line<'a>(
     name: &str,
     timings: impl IntoIterator<Item = &'a Timings>,

@@ -1,4 +1,4 @@
-//! Why an audit failed. It may be run again.
+//! Errors of the audit.
 
 use crate::{
     domain::partition::Partition,
@@ -6,22 +6,22 @@ use crate::{
     store::{postgres::PostgresError, redis::RedisError},
 };
 
-/// Why an audit failed. It changes nothing that a second run would not find again.
+/// Why an audit failed. It is safe to run it again.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// Redis did not answer.
-    #[error("reading records and streams: {0}")]
+    #[error("cannot read records and streams: {0}")]
     Redis(#[from] RedisError),
     /// Postgres did not answer.
-    #[error("reading the usage log and the totals: {0}")]
+    #[error("cannot read the usage log and the totals: {0}")]
     Postgres(#[from] PostgresError),
-    /// A partition did not become open.
+    /// A partition did not open.
     #[error("partition {0} is not open: no gate is running, or it is being opened")]
     Closed(Partition),
-    /// Two repairs would count the same difference twice.
+    /// Another repair is running. Two would count a difference twice.
     #[error("another repair is running: wait until it has ended, then verify again")]
     Repairing,
-    /// A partition could not be opened again.
-    #[error("opening the partition: {0}")]
+    /// A partition could not be reopened.
+    #[error("cannot open the partition: {0}")]
     Opening(#[from] GateError),
 }

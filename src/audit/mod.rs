@@ -1,4 +1,5 @@
-//! The audit: proves that the usage log, the totals and Redis agree, and repairs what differs; and checks that flushing and resets keep up.
+//! The audit: proves that the usage log, the totals and Redis agree, repairs differences, and checks that flushing and
+//! resets keep up.
 
 mod error;
 pub mod health;

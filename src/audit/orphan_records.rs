@@ -1,4 +1,5 @@
-//! Strays: records of users who have no row. A row is made before its record, so Postgres has lost it, with every charge of its user.
+//! Orphan records: records of users without a row. A row is created before its record, so Postgres has lost it, with
+//! every charge of its user.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,9 +10,9 @@ use super::{
 use crate::domain::{partition::Partition, user_id::UserId};
 
 impl Verifier {
-    /// What records know of users whom Postgres does not, and the journal after the watermark does not say.
+    /// Finds records of users without a row whose usage is not in the journal after the watermark either.
     pub(super) async fn orphan_records(&self, partition: Partition) -> Result<Vec<RecordDifference>, AuditError> {
-        // A scan may show a record twice.
+        // A scan may return a record twice.
         let mut found: BTreeMap<UserId, RecordDifference> = BTreeMap::new();
         let mut cursor = 0;
         loop {
@@ -21,7 +22,7 @@ impl Verifier {
                 let (generation, view) = self.look(partition, &orphan_records.iter().collect::<Vec<_>>()).await?;
                 let tail = Tail::of(&view.tail);
                 let records: Vec<_> = orphan_records.iter().zip(view.records).collect();
-                // A flush may have made a row before the look: then the row says what the journal said.
+                // A flush may have created a row before `look`: then the row has what the journal had.
                 let still: HashSet<UserId> = self.without_rows(orphan_records.clone()).await?.into_iter().collect();
                 for (user, record) in records.into_iter().filter(|(user, _)| still.contains(*user)) {
                     let Some(record) = record else { continue };

@@ -1,8 +1,10 @@
-//! The repairer: makes the stores agree again after what the gate cannot have done itself, such as a restore of Postgres.
+//! Makes the stores agree again after something that the gate cannot have done, such as a restore of Postgres.
 //!
-//! It never takes a charge back, and never changes a number without a trace: charges that Postgres misses become rows of the log
-//! of kind `adjustment`; totals follow the log; a partition whose records miss charges is opened anew, so that users are loaded
-//! from Postgres, which knows more.
+//! It never takes a charge back, and never changes a number without a trace:
+//!
+//! - Charges that are missing in Postgres become log rows of kind `adjustment`.
+//! - Totals follow the log.
+//! - A partition whose records lack charges is reopened, so that users are loaded from Postgres, which knows more.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +26,7 @@ use crate::{
     gate::Gate,
 };
 
-/// What the session of an adjustment is called.
+/// Session of an adjustment.
 const SESSION: &str = "verify --repair";
 
 /// Makes the stores agree.
@@ -34,32 +36,32 @@ pub struct Repairer {
     gate: Gate,
 }
 
-/// What was done.
+/// What a repair did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Repaired {
-    /// Rows that were added to the log.
+    /// Rows added to the log.
     pub adjustments: u64,
     /// Users whose totals were raised to the sum of the log.
     pub totals: u64,
-    /// Sums by day, level and model that were made those of the log.
+    /// Sums by day, level and model that were corrected to those of the log.
     pub usage: u64,
-    /// Partitions that were opened anew.
+    /// Partitions reopened.
     pub reopened: u64,
-    /// What is left to people: what dead letters hold or may hold, and a total above the log that no period explains.
+    /// Left to people: charges that dead letters contain or may contain, totals above the log that no period explains.
     pub left: u64,
 }
 
 impl Repairer {
-    /// The repairer of this gate's installation.
+    /// Creates a repairer for this gate's installation.
     #[must_use]
     pub fn new(gate: &Gate) -> Self {
         Self { verifier: Verifier::new(gate), gate: gate.clone() }
     }
 
-    /// Postgres against itself first, then Redis against Postgres. One repair at a time.
+    /// Repairs Postgres against itself, then Redis against Postgres. One repair runs at a time.
     ///
     /// # Errors
-    /// If a store is away, or another repair is running. What was repaired stays repaired; verify again to see.
+    /// If a store is unavailable, or another repair is running. What was repaired stays repaired; verify again to see.
     pub async fn repair(&self) -> Result<Repaired, AuditError> {
         let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
@@ -82,13 +84,13 @@ impl Repairer {
                 self.gate.postgres().raise_period(&event, &levels, self.gate.calendar(), self.gate.now()).await?;
                 raised.insert(drift.user);
             } else {
-                // The log misses rows: it is what people are shown, so it is completed; the totals stay.
+                // Rows are missing in the log. People see the log, so it is completed; the totals stay.
                 let ap = u32::try_from(drift.total - drift.logged).unwrap_or(u32::MAX);
                 self.gate.postgres().log_adjustment(&drift.user, period, ap, SESSION, self.gate.now()).await?;
                 repaired.adjustments += 1;
             }
         }
-        // Only now, for a log that was completed adds up to more.
+        // Only now, because a completed log has a higher sum.
         for drift in self.gate.postgres().drift().await? {
             if drift.period.is_none() && drift.logged > drift.total {
                 self.gate.postgres().raise_total(&drift.user, drift.logged - drift.total, self.gate.now()).await?;
@@ -101,7 +103,7 @@ impl Repairer {
 
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
         let levels = self.gate.postgres().all_levels().await?;
-        // What is still there no period explains.
+        // No period explains the drift that is left.
         repaired.left += verdict.drift.len() as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
         for difference in &verdict.differences {
@@ -110,7 +112,7 @@ impl Repairer {
             } else if difference.used.0 < difference.used.1 || difference.total_used.0 < difference.total_used.1 {
                 behind.insert(self.gate.partitions().of(&difference.user));
             } else if difference.unreadable {
-                // An adjustment, and the same charges again once a newer program reads the entry.
+                // An adjustment would count the charges again when a newer program reads the entry.
                 repaired.left += 1;
             } else {
                 repaired.adjustments += self.adjust(difference, &levels).await?;
@@ -123,7 +125,7 @@ impl Repairer {
         Ok(())
     }
 
-    /// Charges that Redis has counted and Postgres does not know: what the period misses, and what earlier ones do.
+    /// Logs charges that Redis has and Postgres lacks: those of the record's period, and those of earlier ones.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
         let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);

@@ -1,7 +1,7 @@
-//! The replayer: tries again what Postgres refused, once the cause is mended.
+//! Replays what Postgres refused (dead letters) after the cause is fixed.
 //!
-//! An event goes into the log and the totals if it is not there; then its letter is deleted. An entry that nobody could read is
-//! read again: a newer program may know how.
+//! Adds an event to the log and the totals if it is missing there, then deletes its letter. Reads unreadable entries
+//! again: a newer program may understand them.
 
 use crate::{
     domain::{calendar::Calendar, clock::Clock, journal::Content, level::Levels},
@@ -11,21 +11,21 @@ use crate::{
     },
 };
 
-/// Letters that are looked at in one go.
+/// Maximum letters of one replay.
 const LETTERS_MAX: u32 = 10_000;
 
 /// Replays dead letters.
 #[derive(Debug, Clone)]
 pub struct Replayer {
-    /// Has the letters.
+    /// Store of the letters.
     pub postgres: Postgres,
-    /// Ends of periods.
+    /// Calendar of periods.
     pub calendar: Calendar,
-    /// The present.
+    /// Clock of this machine.
     pub clock: Clock,
 }
 
-/// What came of a letter.
+/// Result of replaying a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
     /// Its charges are counted now, or were before.
@@ -35,10 +35,10 @@ pub enum Replayed {
 }
 
 impl Replayer {
-    /// Tries these letters again; all of them where none is named. In the order of their ids.
+    /// Replays these letters, or all if `ids` is empty, in the order of their ids.
     ///
     /// # Errors
-    /// If Postgres is away.
+    /// If Postgres is unavailable.
     pub async fn replay(&self, ids: &[i64]) -> Result<Vec<(DeadLetter, Replayed)>, PostgresError> {
         let levels = self.postgres.all_levels().await?;
         let mut letters = self.postgres.dead_letters(LETTERS_MAX).await?;

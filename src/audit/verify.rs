@@ -1,8 +1,9 @@
-//! The verifier: proves that Σ log = totals = Redis, user by user, while traffic goes on.
+//! Proves that Σ log = totals = Redis for every user, also during traffic.
 //!
-//! Postgres against itself in one snapshot. Redis against Postgres by the identity that the whole design stands on: a record
-//! is what its row says, plus the events after the watermark. Rows and watermarks come from one snapshot of Postgres, records and
-//! events from one transaction of Redis, so both sides are exact, and a difference is one. Records without a row are looked for too.
+//! Postgres is compared with itself in one snapshot, and Redis with Postgres by the identity that the design rests on:
+//! a record is its row plus the events after the watermark. Rows and watermarks come from one Postgres snapshot,
+//! records and events from one Redis transaction, so both sides are exact and every difference is real. Records without
+//! a row are searched for too.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
@@ -24,90 +25,90 @@ use crate::{
 
 use super::error::AuditError;
 
-/// Rows that are compared at a time.
+/// Rows compared at a time.
 const PAGE_ROWS: u32 = 1_000;
-/// How often a partition is looked at again that was flushed or opened between the two looks, before that is an error.
+/// Attempts to read a partition that is flushed or opened between the two reads, before this is an error.
 const LOOKS: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Compares the stores.
 #[derive(Debug, Clone)]
 pub struct Verifier {
-    /// Records and streams.
+    /// Source of records and streams.
     pub redis: Redis,
-    /// Rows.
+    /// Source of rows.
     pub postgres: Postgres,
-    /// All of them are compared.
+    /// All partitions. Each is compared.
     pub partitions: Partitions,
 }
 
-/// What was found.
+/// Result of a verification.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
     /// Users whose rows were compared.
     pub users: u64,
-    /// Users who have a record in Redis.
+    /// Users with a record in Redis.
     pub records: u64,
-    /// Events that are in Redis and not yet in Postgres.
+    /// Events in Redis that are not in Postgres yet.
     pub unflushed: u64,
     /// Events that Postgres refused.
     pub dead_letters: u64,
-    /// Settlements that Postgres accepted and that are not made yet.
+    /// Settlements that Postgres accepted and that are not applied yet.
     pub inbox: u64,
-    /// Totals that are not the sum of the log.
+    /// Totals that differ from the sum of the log.
     pub drift: Vec<Drift>,
-    /// Sums by day, level and model that are not those of the log.
+    /// Sums by day, level and model that differ from those of the log.
     pub usage_drift: Vec<UsageDrift>,
-    /// Records that are not their row plus the events after the watermark.
+    /// Records that differ from their row plus the events after the watermark.
     pub differences: Vec<RecordDifference>,
 }
 
-/// A record that does not follow from Postgres.
+/// A record that does not match Postgres.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordDifference {
-    /// Whose.
+    /// User of the record.
     pub user: UserId,
-    /// The period of the record.
+    /// Period of the record.
     pub period: Period,
-    /// AP used in that period, by the record and by Postgres with what is not flushed. Equal where the row is ahead, and where a record of
-    /// an older generation is behind.
+    /// AP used in that period, by the record and by Postgres plus unflushed events. Equal if the row is ahead, or a
+    /// record of an older generation is behind.
     pub used: (u64, u64),
-    /// AP used ever, in the same order.
+    /// AP used in total, in the same order.
     pub total_used: (u64, u64),
     /// AP of this user that Postgres refused.
     pub dead_letters: u64,
-    /// There are entries of this user's partition that nobody could read: they may hold what Postgres misses.
+    /// Whether the user's partition has unreadable entries, which may contain what Postgres lacks.
     pub unreadable: bool,
 }
 
-/// Some users, compared.
+/// The comparison of some users.
 #[derive(Debug, Clone, Default)]
 pub struct ComparedPage {
-    /// How many.
+    /// Number of users.
     pub users: u64,
-    /// Those who have a record in Redis.
+    /// Users with a record in Redis.
     pub records: u64,
-    /// Records that are not their row plus the events after the watermark, in the order of users.
+    /// Records that differ from their row plus the events after the watermark, ordered by user.
     pub differences: Vec<RecordDifference>,
-    /// The last user: where to go on. None when there were none.
+    /// Last user, after which to continue. None if there were no users.
     pub last: Option<UserId>,
 }
 
-/// One user on both sides, at one moment.
+/// One user in both stores, at one moment.
 #[derive(Debug, Clone)]
 pub struct Compared {
-    /// In Postgres.
+    /// Row in Postgres.
     pub row: QuotaRow,
-    /// In Redis, if there.
+    /// Record in Redis, if any.
     pub record: Option<Record>,
     /// AP that is journalled and not in Postgres yet.
     pub unflushed: u64,
-    /// What cannot be explained by that.
+    /// Difference that `unflushed` does not explain.
     pub difference: Option<RecordDifference>,
 }
 
 impl Verdict {
-    /// Nothing differs.
+    /// Returns true if nothing differs.
     #[must_use]
     pub const fn agrees(&self) -> bool {
         self.drift.is_empty() && self.usage_drift.is_empty() && self.differences.is_empty()
@@ -115,7 +116,7 @@ impl Verdict {
 }
 
 impl RecordDifference {
-    /// What probably happened.
+    /// Returns the probable cause.
     #[must_use]
     pub fn reason(&self) -> String {
         let (redis, postgres) = if self.used.0 == self.used.1 { self.total_used } else { self.used };
@@ -123,18 +124,18 @@ impl RecordDifference {
             return format!("{} AP are in dead letters: replay them", self.dead_letters);
         }
         if redis > postgres && self.unreadable {
-            return "an entry that nobody could read may hold the charges: replay the dead letters first".to_owned();
+            return "an unreadable entry may contain the charges: replay the dead letters first".to_owned();
         }
         if redis > postgres {
-            "Postgres misses charges: was it restored from an older copy?".to_owned()
+            "charges are missing in Postgres: it was probably restored from an older copy".to_owned()
         } else {
-            "the record misses charges: was it changed by hand?".to_owned()
+            "charges are missing in the record: it was probably changed by hand".to_owned()
         }
     }
 }
 
 impl Verifier {
-    /// The verifier of this gate's installation.
+    /// Creates a verifier for this gate's installation.
     #[must_use]
     pub fn new(gate: &Gate) -> Self {
         Self { redis: gate.redis().clone(), postgres: gate.postgres().clone(), partitions: gate.partitions() }
@@ -143,7 +144,7 @@ impl Verifier {
     /// Compares every user.
     ///
     /// # Errors
-    /// If Redis or Postgres is away, or a partition is not open.
+    /// If Redis or Postgres is unavailable, or a partition is not open.
     pub async fn verify(&self) -> Result<Verdict, AuditError> {
         let mut verdict = Verdict {
             dead_letters: self.postgres.dead_letter_count().await?,
@@ -173,7 +174,7 @@ impl Verifier {
     /// Compares up to `limit` users after `after`, in the order of their ids.
     ///
     /// # Errors
-    /// If Redis or Postgres is away, or a partition is not open.
+    /// If Redis or Postgres is unavailable, or a partition is not open.
     pub async fn compare_page(&self, after: Option<&UserId>, limit: u32) -> Result<ComparedPage, AuditError> {
         let page = self.postgres.rows_after(after, limit).await?;
         let mut compared = ComparedPage { users: page.rows.len() as u64, ..ComparedPage::default() };
@@ -194,17 +195,17 @@ impl Verifier {
         Ok(compared)
     }
 
-    /// Compares one user; none who has no row.
+    /// Compares one user. Returns none for a user without a row.
     ///
     /// # Errors
-    /// If Redis or Postgres is away, or the partition is not open.
+    /// If Redis or Postgres is unavailable, or the partition is not open.
     pub async fn compare_user(&self, user: &UserId) -> Result<Option<Compared>, AuditError> {
         let partition = self.partitions.of(user);
         let page = self.postgres.rows_of(&[user]).await?;
         Ok(self.compare(partition, page.watermarks[partition.index()], page.rows).await?.pop())
     }
 
-    /// Compares the rows of a partition with Redis; reads them again for as long as they are overtaken.
+    /// Compares the rows of a partition with Redis. Reads them again if a flush or an opening overtook them.
     async fn compare(
         &self,
         partition: Partition,
@@ -229,7 +230,7 @@ impl Verifier {
         Err(AuditError::Closed(partition))
     }
 
-    /// Some records of a partition, and what it has journalled beyond the watermark, at one moment; and its generation.
+    /// Reads some records of a partition and its journal after the watermark, at one moment, and the generation.
     pub(super) async fn look(&self, partition: Partition, users: &[&UserId]) -> Result<(u32, View), AuditError> {
         for _ in 0..LOOKS {
             let watermark = self.postgres.watermark(partition.number()).await?;
@@ -253,11 +254,10 @@ impl Verifier {
     }
 }
 
-/// What is journalled beyond the watermark.
+/// The journal after the watermark.
 pub(super) struct Tail<'a> {
-    /// AP per user and period.
     ap: HashMap<&'a UserId, HashMap<Period, u64>>,
-    /// There are entries that nobody can read: dead letters to be.
+    /// Whether there are unreadable entries, which will become dead letters.
     unreadable: bool,
 }
 
@@ -271,7 +271,7 @@ impl<'a> Tail<'a> {
         Self { ap, unreadable }
     }
 
-    /// What a record knows of a user of whom nothing else does.
+    /// Compares the record of a user without a row.
     pub(super) fn unknown(&self, whose: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
         let used = (u64::from(record.used.get()), self.in_period(whose, record.period));
         let total_used = (record.total_used, self.ever(whose));
@@ -287,8 +287,9 @@ impl<'a> Tail<'a> {
         mut total_used: (u64, u64),
     ) -> Option<RecordDifference> {
         if record.generation != generation {
-            // The next touch replaces a record of an older generation by the larger of it and its row, and every charge of that generation
-            // that survived is in Postgres by now. So it may be behind; what it has more is what Postgres lost.
+            // The next access replaces a record of an older generation by the larger of it and its row, and every
+            // charge of that generation that survived is in Postgres by now. So the record may be behind; what it has
+            // more was lost by Postgres.
             for (recorded, known) in [&mut used, &mut total_used] {
                 *recorded = (*recorded).max(*known);
             }
@@ -321,7 +322,7 @@ impl<'a> Tail<'a> {
 fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>) -> Option<RecordDifference> {
     let recorded = u64::from(record.used.get());
     let used = match row.period.cmp(&record.period) {
-        // A row that is ahead was rolled for a user who has not come since.
+        // A row that is ahead was rolled for a user who has sent nothing since.
         Ordering::Greater => (recorded, recorded),
         Ordering::Equal => (recorded, u64::from(row.used.get()) + tail.in_period(&row.user, record.period)),
         Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),

@@ -4,29 +4,28 @@ use std::fmt;
 
 use super::InvalidInput;
 
-/// An amount of AP: a quota, a charge, a balance. Never negative, never fractional.
+/// An amount of AP: a quota, a charge or a balance. A non-negative integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ap(u32);
 
 impl Ap {
-    /// No AP.
+    /// Zero AP.
     pub const ZERO: Self = Self(0);
-    /// What one message costs unless its model costs more.
+    /// Cost of one message, unless its model costs more.
     pub const ONE: Self = Self(1);
-    /// The most that one operation may cost. It keeps every sum of a month far inside the four
-    /// bytes that a record has for it.
+    /// Maximum cost of one operation. It keeps each monthly sum far below the maximum of the record's four-byte field.
     pub const COST_MAX: u32 = 1_000_000;
 
-    /// Any amount, for quotas and balances.
+    /// Creates any amount, for quotas and balances.
     #[must_use]
     pub const fn new(amount: u32) -> Self {
         Self(amount)
     }
 
-    /// The cost of an operation.
+    /// Creates the cost of an operation.
     ///
     /// # Errors
-    /// Unless `1 <= amount <= 1_000_000`.
+    /// If `amount` is not 1 to 1,000,000.
     pub fn cost(amount: i64) -> Result<Self, InvalidInput> {
         u32::try_from(amount).ok().filter(|ap| (1..=Self::COST_MAX).contains(ap)).map(Self).ok_or_else(|| {
             InvalidInput::new("ap", format!("must be a whole number from 1 to {}, not {amount}", Self::COST_MAX))
@@ -39,7 +38,7 @@ impl Ap {
         self.0
     }
 
-    /// `self - other`, or nothing where that would be negative.
+    /// `self - other`, at least 0.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))

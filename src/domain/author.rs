@@ -1,24 +1,24 @@
-//! Who changes something by hand, and why. Both are kept with the change.
+//! The author of a change and the reason. Both are stored with the change.
 
 use super::InvalidInput;
 
-/// Longest reason, in bytes.
+/// Maximum length of a reason, in bytes.
 const REASON_BYTES_MAX: usize = 500;
 
-/// Who asks for a change, and why.
+/// Who makes a change, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
     /// The id of the token, or the command.
     pub by: String,
-    /// In words; empty where a program does what it always does.
+    /// Reason as text; empty if a program gave none.
     pub reason: String,
 }
 
 impl Author {
-    /// A person, who has to say why.
+    /// A person, who must give a reason.
     ///
     /// # Errors
-    /// If the reason is empty, longer than 500 bytes, or has a control character in it.
+    /// If the reason is empty, longer than 500 bytes or contains a control character.
     pub fn person(by: &str, reason: &str) -> Result<Self, InvalidInput> {
         let reason = reason.trim();
         if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || reason.chars().any(char::is_control) {
@@ -28,10 +28,10 @@ impl Author {
         Ok(Self { by: by.to_owned(), reason: reason.to_owned() })
     }
 
-    /// A program of the product, which may say why.
+    /// A program of the product. The reason is optional.
     ///
     /// # Errors
-    /// If the reason is given and is none.
+    /// If a reason is given and is invalid.
     pub fn program(by: &str, reason: Option<&str>) -> Result<Self, InvalidInput> {
         match reason {
             Some(reason) => Self::person(by, reason),
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_says_why() {
+    fn a_person_must_give_a_reason() {
         assert_eq!(Author::person("ops", " a refund ").unwrap().reason, "a refund");
         for reason in ["", "  ", "a\0", "a\nb", &"x".repeat(501)] {
             assert!(Author::person("ops", reason).is_err(), "{reason:?}");

@@ -1,9 +1,8 @@
 //! Periods and days: calendar months and days in the product's time zone.
 //!
-//! Redis has the clock but no calendar, the gate has a calendar but not the deciding clock. So
-//! the gate sends [`Bounds`]: the period and day that were current a minute ago, when they end,
-//! and what comes next. A clock further off than that minute is refused by the script, so Redis
-//! `TIME` always falls into one of the two.
+//! Redis has the clock that decides but no calendar; the gate has a calendar. So the gate sends [`Bounds`]: the period
+//! and day of one minute ago, their ends, and the next period and day. The script refuses a call if the two clocks
+//! differ by more than that minute, so Redis `TIME` always falls into one of the two.
 
 use std::fmt;
 
@@ -12,45 +11,45 @@ use chrono_tz::Tz;
 
 use super::InvalidInput;
 
-/// How far the clock of a gate and that of Redis may be apart.
+/// Maximum difference between the clocks of a gate and of Redis.
 pub const SKEW_MAX: TimeDelta = TimeDelta::minutes(1);
 
 /// A calendar month, as a number `YYYYMM`: `202611`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(u32);
 
-/// A calendar day, as days since 1970-01-01. Two bytes of a record last until 2149.
+/// A calendar day, as days since 1970-01-01. Its two bytes in a record suffice until 2149.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(u16);
 
-/// Turns instants into periods and days of one time zone.
+/// Converts instants to periods and days in one time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calendar {
     time_zone: Tz,
 }
 
-/// The two periods and days that Redis `TIME` may fall into.
+/// The two periods and two days that Redis `TIME` can be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The period of a minute ago.
+    /// Period one minute ago.
     pub period: Period,
-    /// When that period ends and the next begins.
+    /// End of that period and start of the next.
     pub period_end: DateTime<Utc>,
-    /// The period after it.
+    /// The next period.
     pub next_period: Period,
-    /// The day of a minute ago.
+    /// Day one minute ago.
     pub day: Day,
-    /// When that day ends and the next begins.
+    /// End of that day and start of the next.
     pub day_end: DateTime<Utc>,
-    /// The day after it.
+    /// The next day.
     pub next_day: Day,
 }
 
 impl Period {
-    /// Reads `YYYYMM`.
+    /// Parses `YYYYMM`.
     ///
     /// # Errors
-    /// Unless the number names a month of the years 1970 to 9999.
+    /// If the number is not a month of the years 1970 to 9999.
     pub fn from_id(id: u32) -> Result<Self, InvalidInput> {
         let (year, month) = (id / 100, id % 100);
         if (1970..=9999).contains(&year) && (1..=12).contains(&month) {
@@ -61,7 +60,7 @@ impl Period {
     }
 
     fn of(date: NaiveDate) -> Self {
-        // Dates here come from instants of this era, so the year is never negative.
+        // Dates here come from instants of this era, so the year is not negative.
         Self(date.year().unsigned_abs() * 100 + date.month())
     }
 
@@ -92,14 +91,14 @@ impl Period {
 }
 
 impl fmt::Display for Period {
-    /// `2026-11`, as people and JSON see it.
+    /// Formats as `2026-11`, for people and JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{:02}", self.0 / 100, self.0 % 100)
     }
 }
 
 impl Day {
-    /// A day by its number since 1970-01-01.
+    /// Creates a day from the number of days since 1970-01-01.
     #[must_use]
     pub const fn from_number(days: u16) -> Self {
         Self(days)
@@ -124,13 +123,13 @@ impl Day {
 }
 
 impl Calendar {
-    /// A calendar of this time zone.
+    /// Creates a calendar for a time zone.
     #[must_use]
     pub const fn new(time_zone: Tz) -> Self {
         Self { time_zone }
     }
 
-    /// The time zone whose midnights are meant.
+    /// The time zone that determines when days begin.
     #[must_use]
     pub const fn time_zone(self) -> Tz {
         self.time_zone
@@ -166,7 +165,7 @@ impl Calendar {
         self.midnight(day.date())
     }
 
-    /// What to tell Redis about the calendar around `now`.
+    /// The calendar around `now`, to send to Redis.
     #[must_use]
     pub fn bounds_at(self, now: DateTime<Utc>) -> Bounds {
         let earliest = now - SKEW_MAX;
@@ -182,10 +181,10 @@ impl Calendar {
         }
     }
 
-    /// The first instant of a date. Where clocks jump over midnight, the day begins after the jump.
+    /// The first instant of a date. If the clocks jump over midnight, the day begins after the jump.
     fn midnight(self, date: NaiveDate) -> DateTime<Utc> {
         let midnight = date.and_time(NaiveTime::MIN);
-        // No zone has jumped by more than a day (Samoa, 2011).
+        // No time zone has jumped by more than one day (Samoa, 2011).
         (0..=48)
             .find_map(|half_hours| {
                 self.time_zone.from_local_datetime(&(midnight + TimeDelta::minutes(30 * half_hours))).earliest()
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_count_over_year_ends() {
+    fn periods_cross_year_ends() {
         let december = Period::from_id(202_612).unwrap();
         assert_eq!(december.next().id(), 202_701);
         assert_eq!(december.next().previous(), december);

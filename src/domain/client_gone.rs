@@ -1,14 +1,14 @@
-//! What a broken-off answer costs.
+//! Cost of an interrupted answer.
 
-/// What a message costs whose client has gone, or whose answer has broken off, after content was delivered.
+/// Cost of a message whose client disconnected or whose answer was interrupted after content was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientGone {
-    /// What it would have cost: it was generated.
+    /// The full cost: the answer was generated.
     #[default]
     Charge,
     /// Nothing.
     Release,
-    /// The part that was delivered, by the length that the answer declared; all of it where none was declared.
+    /// The delivered share of the length that the answer declared; the full cost if it declared none.
     Proportion,
 }

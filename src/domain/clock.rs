@@ -1,7 +1,7 @@
-//! The only reader of the machine's clock.
+//! The machine's clock. Only this file reads it.
 //!
-//! What the gate decides by is Redis `TIME` (decision 0003). This clock tells which bounds to
-//! send along, what to show people and when a job is due. Tests set it by hand.
+//! Decisions use Redis `TIME` (decision 0003). This clock provides the calendar bounds sent to Redis, the times shown
+//! to people and the schedule of jobs. Tests set it.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-/// A source of the present.
+/// A source of the current time.
 #[derive(Clone, Default)]
 pub struct Clock(Source);
 
@@ -31,13 +31,13 @@ impl Clock {
         Self(Source::Machine)
     }
 
-    /// A clock that stands still until it is [set](Self::set). Clones show the same time.
+    /// A clock that stands still until it is [set](Self::set). Clones share the time.
     #[must_use]
     pub fn manual(now: DateTime<Utc>) -> Self {
         Self(Source::Manual(Arc::new(AtomicI64::new(now.timestamp_millis()))))
     }
 
-    /// The present, to the millisecond for a manual clock.
+    /// The current time, in whole milliseconds for a manual clock.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn now(&self) -> DateTime<Utc> {
@@ -47,10 +47,10 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock.
+    /// Sets a manual clock.
     ///
     /// # Panics
-    /// On the machine's clock, which nobody sets.
+    /// If this is the machine's clock.
     pub fn set(&self, now: DateTime<Utc>) {
         match &self.0 {
             Source::Machine => panic!("the machine's clock cannot be set"),
@@ -59,7 +59,7 @@ impl Clock {
     }
 }
 
-/// The instant of a Unix time in milliseconds; the epoch for one that no calendar has.
+/// The instant of a Unix time in milliseconds; the epoch if it is out of range.
 #[must_use]
 pub fn instant(unix_ms: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(unix_ms).unwrap_or_default()

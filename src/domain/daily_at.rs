@@ -1,4 +1,4 @@
-//! A time of day, for what runs once a day.
+//! Time of day, for jobs that run once a day.
 
 use std::{fmt, str::FromStr};
 
@@ -11,7 +11,7 @@ use super::InvalidInput;
 pub struct DailyAt(NaiveTime);
 
 impl DailyAt {
-    /// The first such time after `now`.
+    /// The next occurrence after `now`.
     #[must_use]
     pub fn next_after(self, now: DateTime<Utc>) -> DateTime<Utc> {
         let today = now.date_naive().and_time(self.0).and_utc();

@@ -1,90 +1,90 @@
-//! What the gate answers.
+//! Answers of the gate.
 
 use uuid::Uuid;
 
 use super::{ap::Ap, hold::Reservation, level::LevelCode, quota::Quota};
 
-/// What to answer to new messages while Redis is away.
+/// How to answer new messages while Redis is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnRedisFailure {
-    /// Refuse: nobody gets more than their quota.
+    /// Refuse: no user exceeds the quota.
     #[default]
     Deny,
-    /// Decide by what Postgres knows, and charge later.
+    /// Decide by the numbers in Postgres, and charge later.
     Allow,
 }
 
-/// May the user send this message? With the numbers that explain the answer.
+/// Whether a user may send a message, with the numbers that explain the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision<A> {
-    /// Yes: it was charged or held.
+    /// Yes: the cost was charged or held.
     Allowed(A),
     /// No: nothing was changed.
     Denied(Denied),
-    /// The rollout lets it through: nothing was charged or held, and there is nothing to settle.
+    /// The rollout passes the message: nothing was charged or held, nothing needs to be settled.
     Passed(Passed),
 }
 
 /// Why a message passes without a charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Passed {
-    /// The rollout is off, or not for this user.
+    /// The rollout is off or does not cover the user.
     Out,
-    /// It would have been denied, but the rollout is in shadow mode.
+    /// Would have been denied, but the rollout is in shadow mode.
     WouldBeDenied(Denied),
-    /// There is no decision, but the rollout is in shadow mode.
+    /// Could not be decided, but the rollout is in shadow mode.
     Undecided,
 }
 
 /// A message that was charged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charged {
-    /// The id of the usage event.
+    /// Id of the usage event.
     pub event: Uuid,
-    /// What was charged.
+    /// AP charged.
     pub ap: Ap,
     /// The user's quota after the charge.
     pub quota: Quota,
-    /// This is the stored answer of an earlier request with the same Idempotency-Key.
+    /// Whether this is the stored answer to an earlier request with this Idempotency-Key.
     pub replayed: bool,
-    /// Redis is away: it was let through by what Postgres knows, and is charged later.
+    /// Whether Redis was unavailable: allowed by the numbers in Postgres, charged later.
     pub degraded: bool,
 }
 
-/// AP that was set aside.
+/// AP held for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reserved {
-    /// What was set aside, for whom and until when.
+    /// The hold: how much, for whom and until when.
     pub reservation: Reservation,
-    /// The user's quota with the hold in it.
+    /// The user's quota, including the hold.
     pub quota: Quota,
-    /// This is the stored answer of an earlier request with the same Idempotency-Key.
+    /// Whether this is the stored answer to an earlier request with this Idempotency-Key.
     pub replayed: bool,
-    /// Redis is away: nothing is held, it was let through by what Postgres knows.
+    /// Whether Redis was unavailable: allowed by the numbers in Postgres, nothing held.
     pub degraded: bool,
 }
 
 /// A message that the quota does not cover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// What the message would have cost.
+    /// Cost of the message.
     pub required: Ap,
     /// The user's quota, unchanged.
     pub quota: Quota,
 }
 
-/// A settlement: made, or accepted to be made.
+/// A settlement: applied, or accepted for later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled<T> {
-    /// It is made.
+    /// Applied.
     Now(T),
-    /// Redis is away: Postgres has it, and it is made once, when Redis is back.
+    /// Redis is unavailable: stored in Postgres, and applied once when Redis is back.
     Later,
 }
 
 impl<T> Settled<T> {
-    /// What was made, if it was.
+    /// The result, if the settlement was applied.
     pub fn now(self) -> Option<T> {
         match self {
             Self::Now(made) => Some(made),
@@ -96,57 +96,57 @@ impl<T> Settled<T> {
 /// A hold that was settled by a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// What was charged.
+    /// AP charged.
     pub charged: Ap,
-    /// What the quota could no longer cover: recorded, never charged.
+    /// AP that the quota no longer covered: recorded, never charged.
     pub overage: Ap,
-    /// The hold had expired; only what was still free could be charged.
+    /// Whether the hold had expired: only what was still free could be charged.
     pub late: bool,
-    /// It had been committed before, with the same cost.
+    /// Whether it had been committed before, with the same cost.
     pub replayed: bool,
-    /// The user's quota now.
+    /// Current quota.
     pub quota: Quota,
 }
 
-/// A hold that was settled by giving its AP back.
+/// A hold whose AP were given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Released {
-    /// It had been released before.
+    /// Whether it had been released before.
     pub replayed: bool,
-    /// The user's quota now.
+    /// Current quota.
     pub quota: Quota,
 }
 
-/// A change of level that is in Postgres and in Redis.
+/// A level change, applied in Postgres and Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelChanged {
-    /// The level before.
+    /// Previous level.
     pub previous: LevelCode,
-    /// The level that takes over at the next period, where one does.
+    /// Level pending for the next period, if any.
     pub pending: Option<LevelCode>,
-    /// Counts the user's changes of level.
+    /// Counts the user's level changes.
     pub level_version: u32,
-    /// The user's quota now.
+    /// Current quota.
     pub quota: Quota,
 }
 
-/// What a change of level would do.
+/// The effect that a level change would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelPreview {
-    /// The user's quota now.
+    /// Current quota.
     pub before: Quota,
-    /// The level that is to take over at the next period, as things stand.
+    /// Level pending before the change, if any.
     pub pending_before: Option<LevelCode>,
-    /// The user's quota right after the change.
+    /// Quota after the change.
     pub after: Quota,
-    /// The level that would take over at the next period.
+    /// Level pending after the change, if any.
     pub pending: Option<LevelCode>,
-    /// The level version that was seen.
+    /// Level version on which the preview is based.
     pub level_version: u32,
 }
 
 impl Passed {
-    /// The user's quota, where it is known.
+    /// The user's quota, if known.
     #[must_use]
     pub const fn quota(&self) -> Option<&Quota> {
         match self {
@@ -157,7 +157,7 @@ impl Passed {
 }
 
 impl Denied {
-    /// How much is missing.
+    /// AP missing to cover the cost.
     #[must_use]
     pub const fn shortfall(&self) -> Ap {
         self.required.saturating_sub(self.quota.remaining())

@@ -1,4 +1,4 @@
-//! A hold: AP that is set aside while a message is generated.
+//! A hold: AP reserved while a message is generated.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -10,48 +10,47 @@ use super::{
     user_id::{SessionId, UserId},
 };
 
-/// How long after its expiry a hold may still be committed.
+/// How long after its expiry a hold can still be committed.
 ///
-/// Long enough for a gateway to restart and settle what it had begun, short enough that the
-/// outcome of every settlement can be kept for as long.
+/// Long enough for a gateway to restart and settle its holds, short enough to keep every outcome for that time.
 pub const SETTLE_WINDOW: TimeDelta = TimeDelta::minutes(10);
 
-/// Most live holds per user. A record is read whole at each message, so it has to stay small.
+/// Maximum live holds per user. Each message reads the whole record, so it must stay small.
 pub const HOLDS_PER_USER_MAX: usize = 64;
 
-/// What a reservation id says: all that is needed to settle, also when Redis lost the hold.
+/// Contents of a reservation id: everything needed to settle, even if Redis lost the hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The hold's id, and the id of the usage event that a commit makes.
+    /// Id of the hold, and of the usage event that a commit creates.
     pub hold: Uuid,
-    /// Whose AP is held.
+    /// The user.
     pub user: UserId,
     /// The conversation that the message belongs to.
     pub session: SessionId,
-    /// How much is held.
+    /// AP held.
     pub ap: Ap,
-    /// The period in which it is held, and in which a commit is charged.
+    /// Period of the hold. A commit is charged to it.
     pub period: Period,
-    /// When the AP goes back by itself.
+    /// When the hold expires.
     pub expires_at: DateTime<Utc>,
-    /// The partition's generation at the time: tells a lost hold from an expired one.
+    /// Generation when the hold was made: distinguishes a lost hold from an expired one.
     pub generation: u32,
 }
 
-/// How long to hold AP.
+/// Duration of a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ttl(u32);
 
 impl Ttl {
-    /// A minute: longer than most answers take, short enough that a dead holder blocks nobody for long.
+    /// One minute: longer than most answers take, short enough to free the AP of a crashed service soon.
     pub const DEFAULT: Self = Self(60);
-    /// Longer generations extend their hold while they live.
+    /// Maximum duration in seconds. Longer generations extend their hold.
     pub const SECONDS_MAX: u32 = 900;
 
-    /// A duration in seconds.
+    /// Creates a duration in seconds.
     ///
     /// # Errors
-    /// Unless `1 <= seconds <= 900`.
+    /// If `seconds` is not 1 to 900.
     pub fn from_seconds(seconds: i64) -> Result<Self, InvalidInput> {
         u32::try_from(seconds).ok().filter(|s| (1..=Self::SECONDS_MAX).contains(s)).map(Self).ok_or_else(|| {
             InvalidInput::new(

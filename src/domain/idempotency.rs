@@ -1,18 +1,18 @@
-//! Idempotency keys: how a client may repeat a request whose answer it lost.
+//! Idempotency keys: a client can repeat a request whose answer it lost.
 
 use std::{fmt, sync::Arc};
 
 use super::InvalidInput;
 
-/// A client's name for one request: 1 to 128 printable ASCII characters.
+/// A client's identifier of one request: 1 to 128 printable ASCII characters.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
-    /// Checks a key that came from outside.
+    /// Validates a key.
     ///
     /// # Errors
-    /// Unless the key is 1 to 128 printable ASCII characters without spaces.
+    /// If the key is not 1 to 128 printable ASCII characters without spaces.
     pub fn parse(key: &str) -> Result<Self, InvalidInput> {
         if (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
             Ok(Self(key.into()))

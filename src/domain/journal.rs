@@ -1,4 +1,4 @@
-//! The journal: what a partition's usage stream holds, and how far Postgres has it.
+//! The journal: contents of a partition's usage stream, and how much of it is in Postgres.
 
 use std::{fmt, str::FromStr};
 
@@ -7,28 +7,28 @@ use uuid::Uuid;
 
 use super::{InvalidInput, usage::UsageEvent};
 
-/// The id of a stream entry, `ms-seq`. Ids of one stream only ever rise.
+/// Id of a stream entry, `ms-seq`. Ids within a stream only increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
     /// Redis `TIME` in milliseconds, or that of an earlier entry if the clock stepped back.
     pub ms: u64,
-    /// Counts entries of one millisecond.
+    /// Number of the entry within the millisecond.
     pub seq: u64,
 }
 
-/// A place in a usage stream: an entry, recognised by its id and its last event.
+/// A position in a usage stream: an entry, identified by its id and its last event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The entry.
+    /// Id of the entry.
     pub id: StreamId,
-    /// Its last event; [`Uuid::nil`] for the genesis entry and for one that nobody can read.
+    /// Id of its last event; [`Uuid::nil`] for the genesis entry and for unreadable entries.
     pub event: Uuid,
 }
 
-/// How far a partition's events are in Postgres.
+/// How much of a partition's journal is in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
-    /// The partition's life in Redis that the position belongs to.
+    /// Generation that the position belongs to.
     pub generation: u32,
     /// The last entry whose events are in Postgres; none while the partition is being opened.
     pub position: Option<Position>,
@@ -36,43 +36,43 @@ pub struct Watermark {
     pub opened_at: DateTime<Utc>,
 }
 
-/// One stream entry: all charges of one call to the script.
+/// One stream entry: all charges of one script call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it stands in the stream.
+    /// Id in the stream.
     pub id: StreamId,
-    /// What it holds.
+    /// Contents.
     pub content: Content,
 }
 
-/// What a stream entry holds.
+/// Contents of a stream entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// The entry that a stream begins with.
+    /// The first entry of every stream.
     Genesis,
-    /// Charges, in the order in which they were made.
+    /// Charges, in the order they were made.
     Events(Vec<UsageEvent>),
-    /// Bytes that are no events. They are kept as a dead letter, so nothing is dropped.
+    /// Bytes that cannot be decoded. They are kept as a dead letter, so nothing is dropped.
     Unreadable {
         /// The entry's payload.
         bytes: Vec<u8>,
-        /// What is wrong with it.
+        /// Why they cannot be decoded.
         reason: String,
     },
 }
 
 impl StreamId {
-    /// Where every stream begins.
+    /// Id of the first entry of every stream.
     pub const GENESIS: Self = Self { ms: 0, seq: 1 };
 }
 
 impl Position {
-    /// The genesis entry: nothing was charged yet.
+    /// The genesis entry: nothing has been charged yet.
     pub const GENESIS: Self = Self { id: StreamId::GENESIS, event: Uuid::nil() };
 }
 
 impl Entry {
-    /// The place that a watermark records for this entry.
+    /// The position that a watermark stores for this entry.
     #[must_use]
     pub fn position(&self) -> Position {
         Position { id: self.id, event: self.events().last().map_or(Uuid::nil(), |event| event.id) }

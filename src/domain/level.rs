@@ -1,4 +1,4 @@
-//! Membership levels and the quota that each gives.
+//! Membership levels and their quotas.
 
 use std::{fmt, sync::Arc};
 
@@ -10,30 +10,30 @@ pub struct LevelName(Arc<str>);
 
 /// The number that stands for a level in Redis records and usage events.
 ///
-/// Postgres gives it out once and for ever, so renumbering the configuration changes no record.
+/// Postgres assigns it permanently, so reordering the levels in the configuration changes no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LevelCode(u8);
 
 /// One membership level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Level {
-    /// Its number in Redis.
+    /// Number in Redis.
     pub code: LevelCode,
-    /// Its name.
+    /// Name.
     pub name: LevelName,
     /// AP per period.
     pub quota: Ap,
 }
 
-/// All levels, from the lowest to the highest. The lowest is what a new user gets.
+/// All levels, lowest first. A new user gets the lowest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels(Arc<[Level]>);
 
 impl LevelName {
-    /// Checks a name that came from outside.
+    /// Validates a name.
     ///
     /// # Errors
-    /// Unless the name matches `^[a-z0-9_-]{1,32}$`.
+    /// If the name does not match `^[a-z0-9_-]{1,32}$`.
     pub fn parse(name: &str) -> Result<Self, InvalidInput> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
         if (1..=32).contains(&name.len()) && name.bytes().all(allowed) {
@@ -51,7 +51,7 @@ impl LevelName {
 }
 
 impl LevelCode {
-    /// Codes start at 1; 0 means "no level" in a record.
+    /// Creates a code. Codes start at 1; 0 means "no level" in a record.
     #[must_use]
     pub const fn new(code: u8) -> Option<Self> {
         if code == 0 { None } else { Some(Self(code)) }
@@ -65,13 +65,13 @@ impl LevelCode {
 }
 
 impl Levels {
-    /// Most levels that one installation may have: a code is one byte, and a call to Redis carries every quota.
+    /// Maximum number of levels: a code is one byte, and each Redis call contains every quota.
     pub const COUNT_MAX: usize = 32;
 
-    /// Puts levels in order, lowest quota first (ties by code).
+    /// Sorts levels by quota, lowest first (ties by code).
     ///
     /// # Errors
-    /// If there is none, there are more than 32, or two share a name or a code.
+    /// If there are no levels or more than 32, or two share a name or a code.
     pub fn new(mut levels: Vec<Level>) -> Result<Self, InvalidInput> {
         if levels.is_empty() || levels.len() > Self::COUNT_MAX {
             return Err(InvalidInput::new(
@@ -88,7 +88,7 @@ impl Levels {
         Ok(Self(levels.into()))
     }
 
-    /// From the lowest to the highest.
+    /// All levels, lowest first.
     #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Level> {
         self.0.iter()
@@ -112,7 +112,7 @@ impl Levels {
         self.0.iter().find(|level| level.code == code)
     }
 
-    /// The level to recommend to someone who has `quota` now: the next one that gives more, if any.
+    /// The level to recommend: the next one with more than `quota`, if any.
     #[must_use]
     pub fn next_above(&self, quota: Ap) -> Option<&Level> {
         self.0.iter().find(|level| level.quota > quota)
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn twins_and_empty_lists_are_refused() {
+    fn duplicates_and_empty_lists_are_refused() {
         assert!(Levels::new(vec![]).is_err());
         assert!(Levels::new(vec![level(1, "free", 1), level(1, "basic", 2)]).is_err());
         assert!(Levels::new(vec![level(1, "free", 1), level(2, "free", 2)]).is_err());

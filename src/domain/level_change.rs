@@ -1,21 +1,21 @@
-//! When a change of level takes effect.
+//! When a level change takes effect.
 
 use super::ap::Ap;
 
-/// When the caller wants a change of level to take effect.
+/// When the caller wants a level change to take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effective {
-    /// Up at once, down at the next period: what people have paid for stays theirs.
+    /// Upgrades immediately, downgrades in the next period: users keep what they have paid for.
     #[default]
     Fair,
-    /// At once, also downwards (a refund, an abuse case).
+    /// Immediately, even for downgrades (a refund, an abuse case).
     Now,
 }
 
-/// When a change does take effect.
+/// When a change actually takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timing {
-    /// In the current period; what is used stays used.
+    /// In the current period; used AP do not change.
     Now,
     /// When the next period begins.
     NextPeriod,

@@ -1,7 +1,7 @@
-//! Pure values and rules of the quota: no I/O, no wire formats, nothing asynchronous.
+//! Values and rules of the quota: no I/O, no wire formats, no async code.
 //!
-//! Every value is checked when it is made, so that the layers above never meet a user id with a
-//! brace in it or a cost of zero. Words are those of ARCHITECTURE.md, one per concept.
+//! Every value is validated when it is created, so the layers above never receive a user id with a brace or a cost of
+//! zero. ARCHITECTURE.md defines the terms, one per concept.
 
 pub mod ap;
 pub mod author;
@@ -25,13 +25,13 @@ pub mod subscription;
 pub mod usage;
 pub mod user_id;
 
-/// Input that no value of this domain can be made of; the message names the input and the rule.
+/// Invalid input. The message names the field and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {rule}")]
 pub struct InvalidInput {
-    /// The field as callers name it, for example `userUuid`.
+    /// Field name that callers use, for example `userUuid`.
     pub field: &'static str,
-    /// What the field has to look like.
+    /// Rule that the field must follow.
     pub rule: String,
 }
 

@@ -1,10 +1,10 @@
-//! What a model costs.
+//! Costs of models.
 
 use std::collections::BTreeMap;
 
 use super::{InvalidInput, ap::Ap};
 
-/// AP per message, by the name of the model.
+/// AP per message, by model name.
 #[derive(Debug, Clone)]
 pub struct ModelCosts {
     by_name: BTreeMap<String, Ap>,
@@ -12,10 +12,10 @@ pub struct ModelCosts {
 }
 
 impl ModelCosts {
-    /// The name that stands for all models without a cost of their own.
+    /// Name for all models without their own cost.
     const DEFAULT: &str = "default";
 
-    /// As configured, `default` among them.
+    /// Creates the costs from the configuration, which must include `default`.
     ///
     /// # Errors
     /// If a cost is not 1 to 1,000,000, or `default` is missing.
@@ -30,7 +30,7 @@ impl ModelCosts {
         Ok(Self { by_name, default })
     }
 
-    /// What one answer of the model costs.
+    /// Cost of one answer of the model.
     #[must_use]
     pub fn of(&self, model: &str) -> Ap {
         self.by_name.get(model).copied().unwrap_or(self.default)
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_is_at_least_one_and_there_is_a_default() {
+    fn a_missing_default_and_a_cost_of_zero_are_refused() {
         assert!(costs(&[("gpt-4o", 3)]).is_err());
         assert!(costs(&[("default", 1), ("free-lunch", 0)]).unwrap_err().to_string().contains("free-lunch"));
     }

@@ -1,21 +1,21 @@
-//! Which model wrote an answer.
+//! Name of the model that wrote an answer.
 
 use std::{fmt, sync::Arc};
 
 use super::InvalidInput;
 
-/// The name of a model, as the product calls it: 1 to 128 bytes of text without control characters.
+/// A model's name in the product: 1 to 128 bytes of text without control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelName(Arc<str>);
 
-/// Longest name, in bytes. Its length is one byte in a usage event.
+/// Maximum length, in bytes. A usage event stores the length in one byte.
 const BYTES_MAX: usize = 128;
 
 impl ModelName {
-    /// Checks a name that came from outside.
+    /// Validates a name.
     ///
     /// # Errors
-    /// If the name is empty, longer than 128 bytes, or has a control character in it.
+    /// If the name is empty, longer than 128 bytes or contains a control character.
     pub fn parse(name: &str) -> Result<Self, InvalidInput> {
         if (1..=BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
             Ok(Self(name.into()))
@@ -30,16 +30,16 @@ impl ModelName {
         &self.0
     }
 
-    /// As a column has it, where a charge that names no model has the empty text.
+    /// The text for a column; empty for a charge without a model.
     #[must_use]
     pub fn column(of: Option<&Self>) -> &str {
         of.map_or("", Self::as_str)
     }
 
-    /// What a column says.
+    /// Parses the text of a column.
     ///
     /// # Errors
-    /// If that is no name.
+    /// If the text is not a valid name.
     pub fn from_column(text: &str) -> Result<Option<Self>, InvalidInput> {
         if text.is_empty() { Ok(None) } else { Self::parse(text).map(Some) }
     }

@@ -1,7 +1,7 @@
 //! Partitions: fixed shares of the users.
 //!
-//! Each has one hash tag, one usage stream, one watermark and one generation in Redis. How many there are is
-//! written down in Postgres at the first start and never changes (decision 0005).
+//! Each has one hash tag, one usage stream, one watermark and one generation in Redis. The number of partitions is
+//! stored in Postgres at the first start and never changes (decision 0005).
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ use super::{InvalidInput, user_id::UserId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(u16);
 
-/// How many shares there are.
+/// Number of partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partitions(u16);
 
 impl Partition {
-    /// Its number, from 0.
+    /// Number, starting at 0.
     #[must_use]
     pub const fn number(self) -> u16 {
         self.0
     }
 
-    /// Its place in a list of all partitions.
+    /// Index in a list of all partitions.
     #[must_use]
     pub fn index(self) -> usize {
         self.0.into()
@@ -32,13 +32,13 @@ impl Partition {
 }
 
 impl Partitions {
-    /// Two digits in every key name all partitions.
+    /// Maximum number of partitions: keys contain the number as two digits.
     pub const COUNT_MAX: u16 = 100;
 
-    /// A number of partitions.
+    /// Creates a number of partitions.
     ///
     /// # Errors
-    /// Unless `1 <= count <= 100`.
+    /// If `count` is not 1 to 100.
     pub fn new(count: u16) -> Result<Self, InvalidInput> {
         if (1..=Self::COUNT_MAX).contains(&count) {
             Ok(Self(count))
@@ -59,7 +59,7 @@ impl Partitions {
         (0..self.0).map(Partition)
     }
 
-    /// How many there are.
+    /// The number of partitions.
     #[must_use]
     pub const fn count(self) -> u16 {
         self.0
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_user_never_changes_partition() {
-        // These are server_info about stored data: if this test fails, the hash was changed and every key is lost.
+        // Stored data depends on these numbers: if this test fails, the hash has changed and every key is lost.
         let partitions = Partitions::new(8).unwrap();
         let of = |id: &str| partitions.of(&UserId::parse(id).unwrap()).number();
         assert_eq!((of("alice"), of("bob"), of("0f8fad5b-d9cb-469f-a165-70867728950e")), (0, 5, 4));

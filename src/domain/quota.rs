@@ -1,4 +1,4 @@
-//! What one user has, has used and has left in the current period.
+//! A user's quota in the current period: total, used and remaining.
 
 use chrono::{DateTime, Utc};
 
@@ -12,11 +12,11 @@ use super::{
 /// A user's quota at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
-    /// Whose quota this is.
+    /// The user.
     pub user: UserId,
-    /// The level that the quota comes from.
+    /// Level that the quota comes from.
     pub level: LevelCode,
-    /// The period that `used` and `held` count in.
+    /// Period of `used` and `held`.
     pub period: Period,
     /// AP that the user may use in the period.
     pub quota: Ap,
@@ -28,20 +28,20 @@ pub struct Quota {
     pub used_today: Ap,
     /// AP charged since the user was first seen.
     pub total_used: u64,
-    /// Rises with every change, also across periods and generations.
+    /// Increases with every change, also across periods and generations.
     pub version: u64,
-    /// When this was true.
+    /// When these numbers were current.
     pub as_of: DateTime<Utc>,
-    /// Which store answered.
+    /// Store that answered.
     pub source: Source,
 }
 
 /// Which store a [`Quota`] was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The record: up to date to the last charge.
+    /// The record: current up to the last charge.
     Redis,
-    /// The row: may be behind by the flush lag. Used for reading while Redis is away.
+    /// The row: can be behind by the flush lag. Used for reads while Redis is unavailable.
     Postgres,
 }
 
@@ -74,7 +74,7 @@ impl Quota {
         (f64::from(self.used.get()) * 1000.0 / f64::from(self.quota.get())).round() / 10.0
     }
 
-    /// How close the user is to the limit. Held AP decides only whether anything remains.
+    /// How close the user is to the limit. Held AP count only for [`QuotaStatus::Exhausted`].
     #[must_use]
     pub fn status(&self) -> QuotaStatus {
         let (used, quota) = (u64::from(self.used.get()) * 100, u64::from(self.quota.get()));
@@ -89,7 +89,7 @@ impl Quota {
         }
     }
 
-    /// The next level that would give this user more.
+    /// The next level with a higher quota, if any.
     #[must_use]
     pub fn recommended_upgrade<'a>(&self, levels: &'a Levels) -> Option<&'a Level> {
         levels.next_above(self.quota)

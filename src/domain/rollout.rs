@@ -1,4 +1,4 @@
-//! Rollout: for whom the gate decides, while a product switches over to it.
+//! Rollout: for which users the gate decides while a product switches over to it.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -7,18 +7,18 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{InvalidInput, user_id::UserId};
 
-/// Another seed than the partitions': a share of the users is a share of each partition.
+/// Differs from the partitions' seed, so a share of the users is that share of each partition.
 const SEED: u64 = 0x71_756f_7461;
-/// A percentage has two decimals.
+/// Number of shares: a percentage has two decimals.
 const SHARES: u16 = 10_000;
 
 /// What the gate does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Nothing: it passes, uncharged. Neither Redis nor Postgres is asked.
+    /// The message passes uncharged. Neither Redis nor Postgres is asked.
     Off,
-    /// Decides and charges; what it would have denied, or cannot decide, passes uncharged and is counted.
+    /// Decides and charges. Messages that it would deny or cannot decide pass uncharged and are counted.
     Shadow,
     /// Decides, charges and denies.
     #[default]
@@ -30,21 +30,21 @@ pub enum Mode {
 #[serde(try_from = "f64", into = "f64")]
 pub struct Percentage(u16);
 
-/// For whom the gate decides, and how. Everybody else's messages pass.
+/// For which users the gate decides, and how. Messages of other users pass.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rollout {
-    /// For those who are in.
+    /// Mode for users in the rollout.
     pub mode: Mode,
-    /// How many are in, by a hash of their id: the same ones each time, and more of them when it grows.
+    /// Share of users in the rollout, by a hash of the id; a higher share only adds users.
     pub percentage: Percentage,
-    /// In, whatever the percentage.
+    /// In the rollout regardless of the percentage.
     pub always_in: BTreeSet<UserId>,
-    /// Out, whatever the percentage. Stronger than `always_in`.
+    /// Outside the rollout regardless of the percentage. Overrides `always_in`.
     pub always_out: BTreeSet<UserId>,
 }
 
 impl Rollout {
-    /// What the gate does with the messages of this user.
+    /// The mode for this user's messages.
     #[must_use]
     pub fn mode_for(&self, user: &UserId) -> Mode {
         if self.mode == Mode::Off || self.always_out.contains(user) {
@@ -58,14 +58,14 @@ impl Rollout {
 }
 
 impl Percentage {
-    /// Everybody.
+    /// All users.
     pub const ALL: Self = Self(SHARES);
 
     fn covers(self, user: &UserId) -> bool {
         self == Self::ALL || xxh3_64_with_seed(user.as_str().as_bytes(), SEED) % u64::from(SHARES) < self.0.into()
     }
 
-    /// As a number from 0 to 100.
+    /// The percentage, from 0 to 100.
     #[must_use]
     pub fn get(self) -> f64 {
         f64::from(self.0) / 100.0
@@ -81,7 +81,7 @@ impl Default for Percentage {
 impl TryFrom<f64> for Percentage {
     type Error = InvalidInput;
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 10,000")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the value is 0 to 10,000")]
     fn try_from(percent: f64) -> Result<Self, InvalidInput> {
         let shares = (percent * 100.0).round();
         let has_two_decimals = (percent * 100.0 - shares).abs() < 1e-6;
@@ -100,7 +100,7 @@ impl From<Percentage> for f64 {
 }
 
 impl Mode {
-    /// The word in configuration, JSON and SQL.
+    /// The name in configuration, JSON and SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_percent_are_ten_percent_and_more_only_adds_users() {
+    fn a_percentage_covers_its_share_and_a_higher_one_only_adds_users() {
         let mut before = BTreeSet::new();
         for percent in [0.0, 0.25, 1.0, 10.0, 10.5, 50.0, 99.99, 100.0] {
             let now = covered(percent);
@@ -159,15 +159,15 @@ mod tests {
         assert_eq!(covered(0.0).len(), 0);
     }
 
-    /// Other builds and other machines agree: a user does not change sides with an upgrade.
+    /// All builds and machines select the same users, so an upgrade moves no user in or out.
     #[test]
-    fn the_first_users_of_five_percent_are_these() {
+    fn five_percent_always_selects_the_same_users() {
         let first: Vec<u32> = covered(5.0).into_iter().take(5).collect();
         assert_eq!(first, [79, 96, 109, 120, 136]);
     }
 
     #[test]
-    fn lists_are_stronger_than_the_percentage_and_off_is_stronger_than_all() {
+    fn lists_override_the_percentage_and_off_overrides_everything() {
         let (a, b) = (user(1), user(2));
         let mut rollout = Rollout { always_in: [a.clone(), b.clone()].into(), ..rollout(0.0) };
         assert_eq!(rollout.mode_for(&a), Mode::Enforce);

@@ -1,6 +1,6 @@
-//! What the token of a service may be used for.
+//! Scopes: what the token of a service may be used for.
 
-/// One thing that a token may be used for.
+/// One permission of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -15,7 +15,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The word in the configuration and in refusals.
+    /// The name in the configuration and in error messages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Subscriptions, as a billing system tells of them, and the levels that they pay for.
+//! Subscriptions, as reported by a billing system, and the levels that they pay for.
 
 use std::collections::BTreeMap;
 
@@ -6,32 +6,32 @@ use chrono::{DateTime, Utc};
 
 use super::{InvalidInput, level::LevelName, user_id::UserId};
 
-/// What billing says of a subscription at one moment.
+/// State of a subscription at one time, as reported by billing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionEvent {
-    /// The event's id: it may come more than once.
+    /// Id of the event, which may be delivered more than once.
     pub id: String,
-    /// Which subscription.
+    /// Id of the subscription.
     pub subscription: String,
-    /// Whose.
+    /// The subscriber.
     pub user: UserId,
-    /// When it was so. Of two events, the later one counts, whichever comes first.
+    /// Time of the state. The latest state counts, whatever the order of delivery.
     pub at: DateTime<Utc>,
-    /// It gives its level now.
+    /// Whether the subscription currently grants its level.
     pub is_live: bool,
-    /// What was bought: ids of prices and products.
+    /// Ids of the prices and products that were bought.
     pub items: Vec<String>,
 }
 
-/// Which price or product pays for which level.
+/// The level that each price or product pays for.
 #[derive(Debug, Clone, Default)]
 pub struct PriceLevels(BTreeMap<String, LevelName>);
 
 impl PriceLevels {
-    /// As configured.
+    /// Creates the mapping from the configuration.
     ///
     /// # Errors
-    /// If a level's name is none.
+    /// If the name of a level is invalid.
     pub fn new(levels: &BTreeMap<String, String>) -> Result<Self, InvalidInput> {
         levels
             .iter()
@@ -43,7 +43,7 @@ impl PriceLevels {
     /// The levels that these items pay for.
     ///
     /// # Errors
-    /// If none of them is configured: somebody would pay and get nothing.
+    /// If none of the items is configured: the user would pay and get nothing.
     pub fn of(&self, items: &[String]) -> Result<Vec<&LevelName>, InvalidInput> {
         let levels: Vec<&LevelName> = items.iter().filter_map(|item| self.0.get(item)).collect();
         if levels.is_empty() {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_has_configured_is_no_level() {
+    fn unconfigured_items_and_invalid_level_names_are_refused() {
         let levels = PriceLevels::new(&[("price_1".to_owned(), "plus".to_owned())].into()).unwrap();
         assert_eq!(levels.of(&["prod_9".into(), "price_1".into()]).unwrap()[0].as_str(), "plus");
         assert!(levels.of(&["price_2".into()]).unwrap_err().to_string().contains("price_2"));

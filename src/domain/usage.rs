@@ -1,4 +1,4 @@
-//! Usage events: one for each charge, journalled in Redis and kept in Postgres.
+//! Usage events: one for each charge, journalled in Redis and stored in Postgres.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -15,55 +15,55 @@ use super::{
 /// One charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageEvent {
-    /// Identifies the charge for ever: counted once by this id.
+    /// Permanent id of the charge: counted once by this id.
     pub id: Uuid,
-    /// Who was charged.
+    /// User who was charged.
     pub user: UserId,
     /// The conversation that the message belongs to.
     pub session: SessionId,
     /// The user's level at the time.
     pub level: LevelCode,
-    /// The period that was charged; for a late commit not always that of `at`.
+    /// Period charged; for a late commit not always the period of `at`.
     pub period: Period,
-    /// What was charged.
+    /// AP charged.
     pub ap: Ap,
-    /// Work done that the quota could no longer cover: recorded, never charged.
+    /// AP that the quota no longer covered: recorded, never charged.
     pub overage: Ap,
-    /// Tokens that the model counted, 0 when unknown.
+    /// Tokens that the model counted; 0 if unknown.
     pub tokens: Tokens,
-    /// The model that wrote the answer, where the caller named it.
+    /// Model that wrote the answer, if the caller named it.
     pub model: Option<ModelName>,
-    /// What led to the charge.
+    /// Cause of the charge.
     pub kind: UsageKind,
-    /// When it was charged, by Redis `TIME`.
+    /// Time of the charge, by Redis `TIME`.
     pub at: DateTime<Utc>,
 }
 
-/// What led to a charge.
+/// Cause of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageKind {
     /// Check and charge in one step.
     Consume,
-    /// A hold was settled in time.
+    /// A hold was committed before its expiry.
     Commit,
-    /// A hold was settled after its expiry.
+    /// A hold was committed after its expiry.
     LateCommit,
-    /// A repair: a charge that Postgres had missed. Never journalled.
+    /// A repair: a charge that was missing in Postgres. Never journalled.
     Adjustment,
 }
 
-/// Tokens of one message, as the model counted them.
+/// Tokens of one message, as counted by the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens(u32);
 
 impl Tokens {
-    /// None, or not known.
+    /// Zero, or unknown.
     pub const ZERO: Self = Self(0);
 
-    /// A token count.
+    /// Creates a token count.
     ///
     /// # Errors
-    /// Unless `0 <= tokens <= 2^31 - 1`.
+    /// If `tokens` is not 0 to 2^31 - 1.
     pub fn new(tokens: i64) -> Result<Self, InvalidInput> {
         i32::try_from(tokens).ok().and_then(|tokens| u32::try_from(tokens).ok()).map(Self).ok_or_else(|| {
             InvalidInput::new("tokens", format!("must be a whole number from 0 to {}, not {tokens}", i32::MAX))
@@ -78,7 +78,7 @@ impl Tokens {
 }
 
 impl UsageKind {
-    /// The byte that stands for it in a usage event.
+    /// The byte for this kind in a usage event.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -89,7 +89,7 @@ impl UsageKind {
         }
     }
 
-    /// The kind with this byte, of those that Redis journals.
+    /// The kind with this byte, if Redis journals it.
     #[must_use]
     pub const fn from_code(code: u8) -> Option<Self> {
         match code {
@@ -100,14 +100,14 @@ impl UsageKind {
         }
     }
 
-    /// The kind with this word.
+    /// The kind with this name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         let all = [Self::Consume, Self::Commit, Self::LateCommit, Self::Adjustment];
         all.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// The word for it in the usage log.
+    /// The name in the usage log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

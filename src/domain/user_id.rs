@@ -1,5 +1,4 @@
-//! Who is counted, and in which conversation: ids that come from the product and reach keys,
-//! rows and logs.
+//! Ids of users and conversations. They come from the product and become part of keys, rows and log lines.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +8,7 @@ use super::InvalidInput;
 
 /// A user of the chat product: 1 to 128 characters of `A-Z a-z 0-9 . _ : @ -`.
 ///
-/// The characters leave nothing that could change a Redis hash tag, a log line or a URL.
+/// None of these characters can change a Redis hash tag, a log line or a URL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(Arc<str>);
 
@@ -17,14 +16,14 @@ pub struct UserId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(Arc<str>);
 
-/// Longest user or session id, in bytes. Both lengths are one byte in a usage event.
+/// Maximum length of a user or session id, in bytes. A usage event stores each length in one byte.
 pub const ID_BYTES_MAX: usize = 128;
 
 impl UserId {
-    /// Checks an id that came from outside.
+    /// Validates an id.
     ///
     /// # Errors
-    /// Unless the id matches `^[A-Za-z0-9._:@-]{1,128}$`.
+    /// If the id does not match `^[A-Za-z0-9._:@-]{1,128}$`.
     pub fn parse(id: &str) -> Result<Self, InvalidInput> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'@' | b'-');
         if (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(allowed) {
@@ -40,7 +39,7 @@ impl UserId {
         &self.0
     }
 
-    /// The UUID that the text is, in the one spelling that gives the text back.
+    /// The id as a UUID, if it is one in lower case with hyphens.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
         plain_uuid(&self.0)
@@ -48,16 +47,16 @@ impl UserId {
 }
 
 impl SessionId {
-    /// The conversation of messages that name none.
+    /// The id for messages that name no conversation.
     #[must_use]
     pub fn unnamed() -> Self {
         Self("none".into())
     }
 
-    /// Checks an id that came from outside.
+    /// Validates an id.
     ///
     /// # Errors
-    /// If the id is empty, longer than 128 bytes, or has a control character in it.
+    /// If the id is empty, longer than 128 bytes or contains a control character.
     pub fn parse(id: &str) -> Result<Self, InvalidInput> {
         if (1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control) {
             Ok(Self(id.into()))
@@ -72,19 +71,19 @@ impl SessionId {
         &self.0
     }
 
-    /// The UUID that the text is, in the one spelling that gives the text back.
+    /// The id as a UUID, if it is one in lower case with hyphens.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
         plain_uuid(&self.0)
     }
 }
 
-/// The UUID, if this is how a UUID is written: lower case, with hyphens. Any other spelling is another id.
+/// Parses a UUID in lower case with hyphens. Any other spelling is a different id.
 fn plain_uuid(id: &str) -> Option<Uuid> {
     if id.len() != uuid::fmt::Hyphenated::LENGTH || id.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;
     }
-    // Of the forms that parse, only the hyphenated one is this long.
+    // Of the forms that `try_parse` accepts, only the hyphenated one has this length.
     Uuid::try_parse(id).ok()
 }
 
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_that_could_reach_past_their_key_are_refused() {
+    fn ids_with_unsafe_characters_are_refused() {
         for id in ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "x.y_z:1@host", &"a".repeat(128)] {
             assert_eq!(UserId::parse(id).unwrap().as_str(), id);
         }
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_any_printable_text() {
+    fn a_session_id_is_any_printable_text() {
         for id in ["s", "会话 1", &"s".repeat(128)] {
             assert!(SessionId::parse(id).is_ok(), "{id:?}");
         }

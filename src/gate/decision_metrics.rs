@@ -1,6 +1,6 @@
-//! What the gate has decided and charged, for the metrics: by operation, outcome, level and mode, and how long it took. Never by user.
+//! Metrics of decisions and charges: by operation, outcome, level and mode, with durations. Never by user.
 //!
-//! To look a counter up by its labels costs as much as a tenth of a decision, so each is looked up once.
+//! Looking up a counter by its labels costs as much as a tenth of a decision, so each is looked up once.
 
 use std::sync::OnceLock;
 
@@ -15,23 +15,21 @@ use crate::domain::{
 };
 use crate::gate::GateError;
 
-/// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum Asked {
     Consume,
     Reserve,
 }
 
-/// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DecisionOutcome {
     Allowed,
-    /// Let through by what Postgres knows.
+    /// Allowed from what Postgres knows.
     Degraded,
     Denied,
-    /// Nobody could decide.
+    /// No decision was possible.
     Unavailable,
-    /// It cannot be meant.
+    /// Invalid request.
     Refused,
 }
 
@@ -47,7 +45,6 @@ const OUTCOMES: [(DecisionOutcome, &str); 5] = [
 const LEVELS: usize = 256;
 const MODES: [&str; 2] = ["enforce", "shadow"];
 
-/// The counters of one gate.
 pub(in crate::gate) struct DecisionMetrics {
     decisions: Box<[OnceLock<Counter>]>,
     seconds: [Histogram; ASKED.len()],
@@ -65,7 +62,7 @@ pub(in crate::gate) enum Settlement {
 }
 
 impl DecisionMetrics {
-    /// Counts a decision, and what it charged at once. `level` finds the level in what was allowed.
+    /// Counts a decision and its duration. `of` returns the level of an allowed request, and whether it was degraded.
     pub(in crate::gate) fn decided<A>(
         &self,
         (asked, mode, started): (Asked, Mode, Instant),
@@ -80,7 +77,7 @@ impl DecisionMetrics {
                 (level, true) => (DecisionOutcome::Degraded, Some(level)),
             },
             Ok(Decision::Denied(denied)) => (DecisionOutcome::Denied, Some(denied.quota.level)),
-            // Counted by the switch.
+            // `Switch` counts it.
             Ok(Decision::Passed(_)) => return,
             Err(error) if error.is_transient() => (DecisionOutcome::Unavailable, None),
             Err(_) => (DecisionOutcome::Refused, None),
@@ -142,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_where_their_variants_point() {
+    fn each_name_is_at_the_index_of_its_variant() {
         assert!(ASKED.iter().enumerate().all(|(place, (asked, _))| *asked as usize == place));
         assert!(OUTCOMES.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place));
     }

@@ -1,16 +1,14 @@
-//! The gate: its use cases, one file each, as methods of [`Gate`].
+//! The gate: its use cases, as methods of [`Gate`].
 //!
-//! | file | what |
+//! | module | contents |
 //! | --- | --- |
-//! | `consume`, `reserve`, `extend`, `commit`, `release` | a message, in one step or in two |
-//! | `quota`, `membership`, `subscription` | read a quota, change a level, by hand or by what billing says |
-//! | `call` | the way of one operation: Redis, and Postgres where Redis does not know the user |
-//! | `rollout` | for whom the gate decides, while a product switches over |
-//! | `decision_metrics` | what was decided and charged, for the metrics |
-//! | `loader` | brings cold users from Postgres, many in one query |
-//! | `opening` | opens a partition: the first start, and the one way back after a loss |
-//! | `inbox`, `degraded` | while Redis is away: settlements are accepted by Postgres; decisions too, if the operator says so |
-//! | `reservation_id`, `idempotency` | what makes requests safe to repeat |
+//! | `message` | consume; reserve, extend, commit, release; what makes them safe to repeat: ids and idempotency |
+//! | `quota`, `levels` | reads a quota; changes a level, by an administrator or by billing |
+//! | `call_path` | one operation: Redis, and Postgres for users whom Redis does not know, many in one query |
+//! | `rollout` | for which users the gate decides while a product switches over |
+//! | `decision_metrics` | metrics of decisions and charges |
+//! | `opening` | opens a partition, at the first start and after every loss of Redis data |
+//! | `outage` | while Redis is unavailable: Postgres accepts settlements, and decides if the operator allows it |
 
 mod decision_metrics;
 mod error;
@@ -55,37 +53,37 @@ use crate::{
 
 /// Decides whether users may send messages.
 ///
-/// A cheap clone, usable without HTTP. Any number of gates may stand before one Redis and one Postgres.
+/// Cheap to clone, usable without HTTP. Any number of gates may share one Redis and one Postgres.
 #[derive(Clone)]
 pub struct Gate(Arc<Inner>);
 
-/// What a gate is made of.
+/// The parts of a gate.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct GateParts {
-    /// The store of records and the journal.
+    /// Store of records and the journal.
     pub redis: Redis,
-    /// The script, [with Redis' own clock](Script::default) outside of tests.
+    /// The script, [with Redis' own clock](Script::default) except in tests.
     pub script: Script,
-    /// The durable truth.
+    /// Durable store, the source of truth.
     pub postgres: Postgres,
-    /// Fixed at the first start.
+    /// Partitions, fixed at the first start.
     pub partitions: Partitions,
     /// Months and days, in the product's time zone.
     pub calendar: Calendar,
-    /// This machine's clock.
+    /// Clock of this machine.
     pub clock: Clock,
-    /// The membership levels.
+    /// Membership levels.
     pub levels: Levels,
-    /// Signs reservation ids.
+    /// Signer of reservation ids.
     pub signer: ReservationSigner,
-    /// How requests queue for Redis.
+    /// Options of the request queues to Redis.
     pub batcher: BatcherOptions,
-    /// How long an Idempotency-Key is remembered.
+    /// Time for which an Idempotency-Key is remembered.
     pub idempotency_ttl: Duration,
-    /// What to answer to new messages while Redis is away.
+    /// Answer to new messages while Redis is unavailable.
     pub on_redis_failure: OnRedisFailure,
-    /// Longest time that one request may take, with a cold user or an opening on its way.
+    /// Time limit of one request, including the load of a cold user or an opening.
     pub deadline: Duration,
 }
 
@@ -113,7 +111,7 @@ impl Gate {
     /// [`Runtime::start`](crate::runtime::Runtime::start).
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     #[doc(hidden)]
     pub fn start(parts: GateParts) -> Self {
@@ -142,10 +140,10 @@ impl Gate {
         }))
     }
 
-    /// Learns or opens every partition, so that the first messages need not wait for it.
+    /// Reads the generation of every partition, or opens it, so that the first messages need not wait.
     ///
     /// # Errors
-    /// If Redis or Postgres is away.
+    /// If Redis or Postgres is unavailable.
     pub async fn open_partitions(&self) -> Result<(), GateError> {
         for partition in self.0.partitions.all() {
             self.0.learn_generation(partition).await?;
@@ -153,60 +151,60 @@ impl Gate {
         Ok(())
     }
 
-    /// The signed text that names a reservation to clients.
+    /// Returns the signed id of a reservation, for clients.
     #[must_use]
     pub fn reservation_id(&self, reservation: &Reservation) -> String {
         self.0.signer.sign(reservation)
     }
 
-    /// The membership levels.
+    /// Returns the membership levels.
     #[must_use]
     pub fn levels(&self) -> Levels {
         self.0.levels.get()
     }
 
-    /// Takes over changed quotas. They hold from each user's next period.
+    /// Sets changed quotas. They apply from each user's next period.
     pub fn set_levels(&self, levels: Levels) {
         self.0.levels.set(levels);
     }
 
-    /// Months and days, in the product's time zone.
+    /// Returns months and days in the product's time zone.
     #[must_use]
     pub fn calendar(&self) -> Calendar {
         self.0.calendar
     }
 
-    /// The present, by this machine's clock.
+    /// Returns the current time by this machine's clock.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.0.now()
     }
 
-    /// The generation of a partition, as this gate believes it to be; 0 before it has asked.
+    /// Returns the last generation of a partition that this gate has learned; 0 if none.
     #[must_use]
     pub fn generation(&self, partition: Partition) -> u32 {
         self.0.generations.get(partition)
     }
 
-    /// The store of records and the journal.
+    /// Returns the store of records and the journal.
     #[must_use]
     pub fn redis(&self) -> &Redis {
         &self.0.redis
     }
 
-    /// The durable truth.
+    /// Returns the durable store.
     #[must_use]
     pub fn postgres(&self) -> &Postgres {
         &self.0.postgres
     }
 
-    /// This machine's clock.
+    /// Returns the clock of this machine.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }
 
-    /// The partitions of this installation.
+    /// Returns the partitions of this installation.
     #[must_use]
     pub fn partitions(&self) -> Partitions {
         self.0.partitions
@@ -218,7 +216,7 @@ impl Inner {
         self.clock.now()
     }
 
-    /// A fresh id: time-ordered, so that rows of one time stand together in every index.
+    /// Returns a new id. It is time-ordered, so that rows of the same time are adjacent in every index.
     fn new_id(&self) -> Uuid {
         let now = self.now();
         let seconds = u64::try_from(now.timestamp()).unwrap_or_default();

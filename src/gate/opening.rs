@@ -1,20 +1,22 @@
-//! Opening a partition: the first start, and the one way back after Redis lost data.
+//! Opens a partition: at the first start, and as the only recovery after Redis lost data.
 //!
 //! g is the generation in Postgres.
 //!
-//! 0. Postgres: mark the row *opening*, where generation = g. From here every flusher's compare-and-swap fails.
-//! 1. Redis: close, that is delete the fence if it is still the one that was seen before. From here every operation is STALE.
-//! 2. Read every stream of the partition to its end, a part at a time.
-//! 3. Postgres, for each part, only where generation = g and opening: the events that are not there yet, and the totals of just those.
+//! 0. Postgres: mark the row as *opening*, where generation = g. From here on every flusher's compare-and-swap fails.
+//! 1. Redis: close, that is, delete the fence if it is still the one read before step 0. From here on every operation
+//!    is STALE.
+//! 2. Read every stream of the partition to its end, in parts.
+//! 3. Postgres, for each part, only where generation = g and opening: insert the missing events, and add only those to
+//!    the totals.
 //! 4. Redis: open, only if the fence is still absent and each stream still ends in the entry that was drained.
 //! 5. Postgres, only where generation = g and opening: the new generation, with the watermark at its genesis entry.
 //!
-//! An opening is a task of its own: whoever waits for it may stop waiting, and it goes on; however much there is to drain,
-//! what was drained stays drained.
+//! An opening is a separate task: it continues when a caller stops waiting, and what was drained stays drained, however
+//! much there is to drain.
 //!
-//! Each step may be repeated, interleaved with another opener's, or taken late by a process that slept: the
-//! conditions make that safe, not the advisory lock, which only saves work. A condition that does not hold ends the
-//! attempt; whoever still meets STALE begins again. ARCHITECTURE.md tells what each condition is for.
+//! Each step may be repeated, interleaved with another opener's, or run late by a process that slept. The conditions
+//! make that safe; the advisory lock only saves work. A condition that does not hold ends the attempt; a caller that
+//! still gets STALE begins again. ARCHITECTURE.md explains each condition.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,36 +40,35 @@ use crate::{
     },
 };
 
-/// How long to wait for another opener before taking over: many times what an opening takes.
+/// Time to wait for another opener before taking over: many times the duration of an opening.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Longest time for one step, or one part of a drain. A store that hangs does not end it by itself.
+/// Time limit for one step, or one part of a drain. A store that hangs does not end the step.
 const STEP_MAX: Duration = Duration::from_secs(15);
-/// Attempts whose conditions did not hold end after this; whoever still meets STALE begins again.
+/// Time limit for attempts whose conditions did not hold. A caller that still gets STALE begins again.
 const ATTEMPTS_MAX: Duration = Duration::from_secs(30);
-/// A gate that starts has nothing better to do than to wait.
+/// Time limit when a gate starts, which can do nothing but wait.
 const START_MAX: Duration = Duration::from_hours(1);
 
-/// What came of an opening; none while it is under way.
+/// Result of an opening; none while it is running.
 type OpeningOutcome = Option<Result<(), GateError>>;
 
-/// The openings under way: one of a partition at a time in this process.
+/// The running openings: one per partition at a time in this process.
 #[derive(Debug)]
 pub(in crate::gate) struct Openings(Box<[Mutex<watch::Receiver<OpeningOutcome>>]>);
 
-/// Why a generation is left.
+/// Why a generation is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// An operation was STALE: perhaps only its connection was outdated.
+    /// An operation was STALE. Perhaps only its connection was outdated.
     Stale,
-    /// A flusher missed its anchor, or met an opening that stands still.
+    /// A flusher did not find its anchor, or found a stalled opening.
     Lost,
 }
 
-/// Why an attempt ended early.
 enum AttemptError {
-    /// A condition did not hold: somebody else is at it.
+    /// A condition did not hold: another opener is working on it.
     Overtaken,
     Failed(GateError),
 }
@@ -77,7 +78,7 @@ impl Openings {
         Self(partitions.all().map(|_| Mutex::new(watch::channel(Some(Ok(()))).1)).collect())
     }
 
-    /// The opening that is under way, or the one that `begin` begins.
+    /// Returns the running opening, or the one that `begin` starts.
     fn join(
         &self,
         partition: Partition,
@@ -92,10 +93,10 @@ impl Openings {
 }
 
 impl Gate {
-    /// Goes on to a later generation than `left`, because Redis has lost data of that one, or an opening of it stands still.
+    /// Replaces the generation `left` by a later one, because Redis has lost its data, or its opening has stalled.
     ///
     /// # Errors
-    /// [`GateError::Unavailable`] if Redis or Postgres is away, or the partition is not open in time.
+    /// [`GateError::Unavailable`] if Redis or Postgres is unavailable, or the partition is not open in time.
     pub async fn leave_generation(&self, partition: Partition, left: u32) -> Result<(), GateError> {
         let deadline = Instant::now() + self.0.deadline;
         self.0.leave(partition, left, Cause::Lost, deadline).await
@@ -103,7 +104,7 @@ impl Gate {
 }
 
 impl Inner {
-    /// Finds the partition's generation, and opens one if there is none.
+    /// Learns the partition's generation, and opens one if none is open.
     pub(in crate::gate) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
         self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
@@ -113,7 +114,7 @@ impl Inner {
         Ok(self.generations.get(partition))
     }
 
-    /// After an operation was STALE in `generation`: goes on to a later one, unless only the connection was outdated.
+    /// Replaces `generation` after an operation was STALE in it, unless only the connection was outdated.
     pub(in crate::gate) async fn recover_from_stale(
         self: &Arc<Self>,
         partition: Partition,
@@ -126,7 +127,7 @@ impl Inner {
         self.leave(partition, generation, Cause::Stale, deadline).await
     }
 
-    /// Waits for the opening that is under way, or begins one.
+    /// Waits for the running opening, or starts one.
     async fn leave(
         self: &Arc<Self>,
         partition: Partition,
@@ -147,14 +148,14 @@ impl Inner {
         }
     }
 
-    /// Whether Postgres and this very Redis agree that the generation is open.
+    /// Returns whether Postgres and this Redis process agree that the generation is open.
     async fn is_open(&self, partition: Partition, watermark: Watermark) -> Result<bool, GateError> {
         let open = Fence::new(watermark.generation, &self.redis.server_id().await?);
         Ok(watermark.position.is_some() && self.redis.fence(partition).await? == Some(open))
     }
 
-    /// Goes on to a later generation than `left`: one that another gate has opened, or a new one. Believes Postgres, not
-    /// what this gate knew: a Postgres that was restored may be behind it.
+    /// Changes to a generation later than `left`: one that another gate has opened, or a new one. Trusts Postgres, not
+    /// this gate's memory: a restored Postgres may be behind it.
     async fn open_later_than(&self, partition: Partition, left: u32, cause: Cause) -> Result<(), GateError> {
         let number = partition.number();
         let began = Instant::now();
@@ -171,7 +172,7 @@ impl Inner {
                 return Ok(());
             }
             let lock = step(self.postgres.try_lock_partition(number)).await?;
-            // As far as the lock tells, another process is at it, and has been since then.
+            // Since then, according to the lock, another process has been opening the partition.
             let since = elsewhere.filter(|(of, _)| *of == generation).map(|(_, since)| since);
             if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
                 match self.open(partition, generation).await {
@@ -189,19 +190,19 @@ impl Inner {
             if began.elapsed() > ATTEMPTS_MAX {
                 return Err(being_opened(partition));
             }
-            // Whoever is at it gets time.
+            // Give the other opener time.
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
 
-    /// One attempt at the six steps.
+    /// Makes one attempt at the six steps.
     async fn open(&self, partition: Partition, generation: u32) -> Result<u32, AttemptError> {
         let number = partition.number();
-        // Whoever talks to a primary that has lost its replicas, and may not write, must not take the partition away from
-        // those who talk to its successor.
+        // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
+        // partition from gates that are connected to its successor.
         self.redis.try_write(partition).await?;
-        // Seen before the row is marked: an opener that sleeps in between closes nothing that another one has opened.
+        // Read before the row is marked: then an opener that sleeps in between closes nothing that another has opened.
         let fence = self.redis.fence(partition).await?;
         overtaken_unless(step(self.postgres.begin_opening(number, generation, self.now())).await?)?;
         overtaken_unless(self.redis.close(partition, fence.as_ref()).await?)?;

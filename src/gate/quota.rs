@@ -1,4 +1,4 @@
-//! Quota: what a user has, has used and has left.
+//! Reads a user's quota.
 
 use crate::gate::{Gate, GateError, Inner, error::unexpected};
 use crate::{
@@ -15,11 +15,11 @@ use crate::{
 };
 
 impl Gate {
-    /// A user's quota: from Redis, or from Postgres while Redis is away (see [`Quota::source`]). A user seen for the
-    /// first time gets the lowest level.
+    /// Returns a user's quota from Redis, or from Postgres while Redis is unavailable (see [`Quota::source`]). A new
+    /// user gets the lowest level.
     ///
     /// # Errors
-    /// [`GateError::Unavailable`] when both are away.
+    /// [`GateError::Unavailable`] if both are unavailable.
     pub async fn quota(&self, user: &UserId) -> Result<Quota, GateError> {
         match self.quota_and_holds(user).await {
             Ok((quota, _)) => Ok(quota),
@@ -27,10 +27,10 @@ impl Gate {
         }
     }
 
-    /// A user's quota with the live holds, from Redis only.
+    /// Returns a user's quota and live holds, from Redis only.
     ///
     /// # Errors
-    /// [`GateError::Unavailable`] when Redis is away.
+    /// [`GateError::Unavailable`] if Redis is unavailable.
     pub async fn quota_and_holds(&self, user: &UserId) -> Result<(Quota, Vec<Hold>), GateError> {
         let answer = self.0.call(user, Operation::Peek).await?;
         match answer.status {
@@ -51,13 +51,13 @@ impl Inner {
             .postgres
             .find(user, today)
             .await
-            .inspect_err(|error| tracing::warn!(%error, "Postgres is away too"))
+            .inspect_err(|error| tracing::warn!(%error, "Postgres is unavailable too"))
             .ok()??;
         Some(row_as_quota(row, self.calendar, now))
     }
 }
 
-/// What the row will be once it is rolled, if its period is over. A pending level is left to the roll.
+/// Returns the row as a quota, rolled if its period is over, but without its pending level.
 fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono::Utc>) -> Quota {
     let current = calendar.period_at(now);
     let over = row.period < current;

@@ -1,4 +1,4 @@
-//! What callers ask of the gate.
+//! Requests to the gate.
 
 use crate::domain::{
     ap::Ap,
@@ -12,60 +12,60 @@ use crate::domain::{
     user_id::{SessionId, UserId},
 };
 
-/// Check and charge in one step.
+/// A request to check and charge in one step.
 #[derive(Debug, Clone)]
 pub struct Consume {
-    /// Who sends the message.
+    /// Sender of the message.
     pub user: UserId,
-    /// The conversation it belongs to.
+    /// Conversation of the message.
     pub session: SessionId,
-    /// What it costs.
+    /// Cost of the message.
     pub ap: Ap,
-    /// Tokens that the model counted, 0 when unknown.
+    /// Tokens that the model counted; 0 if unknown.
     pub tokens: Tokens,
-    /// The model that wrote the answer, for whoever reads the usage log.
+    /// Model that wrote the answer, for the usage log.
     pub model: Option<ModelName>,
-    /// Makes the request repeatable.
+    /// Key that makes the request safe to repeat.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Set AP aside before generating.
+/// A request to hold AP before generating.
 #[derive(Debug, Clone)]
 pub struct Reserve {
-    /// Who sends the message.
+    /// Sender of the message.
     pub user: UserId,
-    /// The conversation it belongs to.
+    /// Conversation of the message.
     pub session: SessionId,
-    /// What it will cost at most.
+    /// Maximum cost of the message.
     pub ap: Ap,
-    /// When the AP goes back by itself.
+    /// Time after which the AP is given back automatically.
     pub ttl: Ttl,
-    /// Makes the request repeatable.
+    /// Key that makes the request safe to repeat.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Charge what was generated.
+/// A request to charge what was generated.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
-    /// What it did cost; all that was held, when not given.
+    /// Actual cost; if none, all that was held.
     pub ap: Option<Ap>,
-    /// Tokens that the model counted, 0 when unknown.
+    /// Tokens that the model counted; 0 if unknown.
     pub tokens: Tokens,
-    /// The model that wrote the answer, for whoever reads the usage log.
+    /// Model that wrote the answer, for the usage log.
     pub model: Option<ModelName>,
 }
 
-/// Give a user another membership level.
+/// A request to give a user another membership level.
 #[derive(Debug, Clone)]
 pub struct ChangeLevel {
-    /// Whose level.
+    /// User whose level changes.
     pub user: UserId,
-    /// The level to give.
+    /// New level.
     pub level: LevelName,
-    /// When.
+    /// When the change takes effect.
     pub effective: Effective,
-    /// Only if the user's level has not been changed since it had this version.
+    /// Level version since which the user's level must not have changed.
     pub if_version: Option<u32>,
-    /// Who asks for it.
+    /// Author of the change.
     pub author: Author,
 }

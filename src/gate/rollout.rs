@@ -1,6 +1,6 @@
-//! The switch between the gate and its callers: for whom it decides, and whose messages pass.
+//! The rollout switch: for which users the gate decides, and whose messages pass.
 //!
-//! Only new messages are let through. What is held is settled whatever the switch says now, so that turning it loses no charge.
+//! Only new messages pass. Holds are settled whatever the switch says now, so changing it loses no charge.
 
 use std::sync::{
     Arc, PoisonError, RwLock,
@@ -16,7 +16,7 @@ use crate::domain::{
 use crate::gate::{Gate, GateError};
 use crate::store::postgres::PostgresError;
 
-/// The rollout as it is now, and what became of messages that were not simply decided.
+/// The current rollout, and counts of messages that passed or were decided in shadow mode.
 pub(in crate::gate) struct Switch {
     current: RwLock<Arc<Rollout>>,
     out: Count,
@@ -25,27 +25,27 @@ pub(in crate::gate) struct Switch {
     shadow_undecided: Count,
 }
 
-/// For the metrics, and for whoever asks this gate.
+/// A count for the metrics and for [`RolloutCounts`].
 struct Count {
     metric: Counter,
     seen: AtomicU64,
 }
 
-/// Messages that a gate let through, or decided in shadow mode, since it started.
+/// Messages that a gate passed, or decided in shadow mode, since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RolloutCounts {
-    /// Of users for whom it does not decide.
+    /// Messages of users for whom the gate does not decide.
     pub out: u64,
-    /// Charged in shadow mode.
+    /// Messages charged in shadow mode.
     pub shadow_allowed: u64,
-    /// Would have been denied.
+    /// Messages that would have been denied.
     pub shadow_denied: u64,
-    /// There was no decision.
+    /// Messages without a decision.
     pub shadow_undecided: u64,
 }
 
 impl Gate {
-    /// For whom this gate decides.
+    /// Returns for which users this gate decides.
     #[must_use]
     pub fn rollout(&self) -> Arc<Rollout> {
         Arc::clone(&self.0.switch.current.read().unwrap_or_else(PoisonError::into_inner))
@@ -61,12 +61,12 @@ impl Gate {
         Ok(())
     }
 
-    /// Decides for others from now on.
+    /// Sets for which users this gate decides.
     pub fn set_rollout(&self, rollout: Rollout) {
         *self.0.switch.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rollout);
     }
 
-    /// What became of messages that were not simply decided.
+    /// Returns the counts of messages that passed or were decided in shadow mode.
     #[must_use]
     pub fn rollout_tally(&self) -> RolloutCounts {
         let Switch { out, shadow_allowed, shadow_denied, shadow_undecided, .. } = &self.0.switch;
@@ -78,13 +78,13 @@ impl Gate {
         }
     }
 
-    /// The answer to a message for which the gate does not decide.
+    /// Counts a message for which the gate does not decide, and passes it.
     pub(in crate::gate) fn pass_out_of_rollout<A>(&self) -> Decision<A> {
         self.0.switch.out.one();
         Decision::Passed(Passed::Out)
     }
 
-    /// A decision as the mode has it.
+    /// In shadow mode, passes denied and undecided messages. An invalid request still fails.
     pub(in crate::gate) fn under<A>(
         &self,
         mode: Mode,

@@ -69,7 +69,7 @@ pub async fn repeat<J: Job>(mut job: J, cancelled: CancellationToken, before_ste
         let wait = match outcome {
             Ok(next) => {
                 if failures > 0 {
-                    tracing::info!(job = name, failures, "the job works again");
+                    tracing::info!(job = name, failures, "the {name} works again");
                     failures = 0;
                 }
                 match next {
@@ -81,9 +81,9 @@ pub async fn repeat<J: Job>(mut job: J, cancelled: CancellationToken, before_ste
             Err(error) => {
                 failures = failures.saturating_add(1);
                 if failures == 1 {
-                    tracing::warn!(job = name, error, "a step failed; the job tries again until it succeeds");
+                    tracing::warn!(job = name, error, "the {name} failed; it tries again until it succeeds");
                 } else {
-                    tracing::debug!(job = name, error, failures, "a step failed again");
+                    tracing::debug!(job = name, error, failures, "the {name} failed again");
                 }
                 jittered(pause.saturating_mul(1 << failures.min(16)).min(retry_pause_max.max(pause)))
             }

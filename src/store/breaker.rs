@@ -1,7 +1,7 @@
-//! The breaker: once a store is known to be away, nobody waits for it any more.
+//! The breaker: refuses requests immediately while a store is unavailable.
 //!
-//! It opens after a few failures in a row. From then on callers are refused at once, and one probe at a time, at jittered intervals,
-//! finds out when the store is back; so a store that returns meets one connection, not a storm.
+//! It opens after a few consecutive failures. Then probes, one at a time and at jittered intervals, detect when the
+//! store is available again. So a recovering store receives one connection, not a storm of them.
 
 use std::{
     sync::{
@@ -13,13 +13,13 @@ use std::{
 
 use tokio::time::sleep;
 
-/// So many failures in a row, of whichever callers, open it. One may be a connection that broke.
+/// Consecutive failures, of any callers, that open the breaker. One failure may be a single broken connection.
 const FAILURES_MAX: u32 = 2;
-/// Between two probes: at first, and at most. Half of it at random, so that the gates of an installation do not probe in step.
+/// First and longest pause between probes. Half of it is random, so the gates of an installation do not probe in step.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Tells whether a store is away. A cheap clone.
+/// Tracks whether a store is available. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Breaker(Arc<State>);
 
@@ -31,28 +31,28 @@ struct State {
 }
 
 impl Breaker {
-    /// A closed one, of the store that logs and metrics call `store`.
+    /// Creates a closed breaker for the store with this name in logs and metrics.
     #[must_use]
     pub fn closed(store: &'static str) -> Self {
         metrics::gauge!("quota_gate_breaker_open", "store" => store).set(0);
         Self(Arc::new(State { store, failures: AtomicU32::new(0), open: AtomicBool::new(false) }))
     }
 
-    /// The store is away: do not even ask.
+    /// Whether the breaker is open: the store is unavailable and must not be called.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.open.load(Ordering::Acquire)
     }
 
-    /// The store has answered.
+    /// Records that the store has answered.
     pub fn succeeded(&self) {
         if self.0.failures.load(Ordering::Relaxed) != 0 {
             self.0.failures.store(0, Ordering::Relaxed);
         }
     }
 
-    /// The store has not answered. When this was once too often, `probe` is asked from here on until it says that the store is
-    /// back.
+    /// Records that the store has not answered. If this opens the breaker, it calls `probe` until the result is true,
+    /// then closes.
     pub fn failed<P: Future<Output = bool> + Send + 'static>(&self, probe: impl Fn() -> P + Send + 'static) {
         if self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_MAX {
             return;
@@ -62,7 +62,7 @@ impl Breaker {
         }
         metrics::gauge!("quota_gate_breaker_open", "store" => self.0.store).set(1);
         metrics::counter!("quota_gate_breaker_opened_total", "store" => self.0.store).increment(1);
-        tracing::error!(store = self.0.store, "the store is away: requests that need it are refused until it is back");
+        tracing::error!(store = self.0.store, "the store is unavailable: requests that need it fail until it recovers");
         tokio::spawn(probe_until_back(Arc::downgrade(&self.0), probe));
     }
 }
@@ -71,7 +71,7 @@ async fn probe_until_back<P: Future<Output = bool> + Send>(state: Weak<State>, p
     let mut pause = PAUSE_MIN;
     loop {
         sleep(pause / 2 + random_part(pause / 2)).await;
-        // Whoever asked for the store is gone.
+        // All clones of the breaker were dropped.
         if state.strong_count() == 0 {
             return;
         }
@@ -84,11 +84,11 @@ async fn probe_until_back<P: Future<Output = bool> + Send>(state: Weak<State>, p
         state.failures.store(0, Ordering::Relaxed);
         state.open.store(false, Ordering::Release);
         metrics::gauge!("quota_gate_breaker_open", "store" => state.store).set(0);
-        tracing::info!(store = state.store, "the store is back");
+        tracing::info!(store = state.store, "the store has recovered");
     }
 }
 
-/// Up to `whole`. The randomness of an id is random enough.
+/// A random duration up to `whole`. The randomness of a UUID suffices.
 fn random_part(whole: Duration) -> Duration {
     let [random, ..] = uuid::Uuid::new_v4().into_bytes();
     whole * u32::from(random) / u32::from(u8::MAX)
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_failure_is_an_accident_and_two_in_a_row_are_not() {
+    async fn opens_after_two_consecutive_failures() {
         let breaker = Breaker::closed("test");
         let never = || async { false };
         breaker.failed(never);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_closes_with_the_first_probe_that_succeeds_and_counts_anew() {
+    async fn closes_after_the_first_successful_probe_and_resets_the_count() {
         let (breaker, probes) = (Breaker::closed("test"), Arc::new(AtomicU32::new(0)));
         for _ in 0..5 {
             let probes = Arc::clone(&probes);
@@ -132,13 +132,13 @@ mod tests {
             });
         }
         closes(&breaker).await;
-        assert_eq!(probes.load(Ordering::Relaxed), 3, "one probe at a time, however many failed");
+        assert_eq!(probes.load(Ordering::Relaxed), 3, "one probe at a time, whatever the number of failures");
         breaker.failed(|| async { false });
         assert!(!breaker.is_open());
     }
 
     #[tokio::test]
-    async fn nobody_probes_for_a_gate_that_is_gone() {
+    async fn probing_ends_when_the_breaker_is_dropped() {
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
         let ended = Arc::new(std::sync::Mutex::new(Some(ended)));
         let breaker = Breaker::closed("test");
@@ -151,6 +151,6 @@ mod tests {
         }
         drop((breaker, ended));
         let dropped = timeout(Duration::from_secs(10), end).await.expect("the probe ends");
-        assert!(dropped.is_err(), "and drops what it held");
+        assert!(dropped.is_err(), "the probe is dropped");
     }
 }

@@ -1,6 +1,6 @@
-//! The two servers that the gate stands on. Nothing outside this folder knows Redis commands or SQL.
+//! Access to Redis and Postgres. Only this folder contains Redis commands and SQL.
 //!
-//! The stores are concrete types, not traits: there is one Redis and one Postgres, and tests use both for real.
+//! The stores are concrete types, not traits: each has one implementation, and tests use real servers.
 
 pub mod breaker;
 pub mod postgres;

@@ -1,4 +1,4 @@
-//! The levels as the gate has them now, shared with what decides by them.
+//! The current levels, shared by the code that decides by them.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,13 +9,13 @@ use crate::domain::level::Levels;
 pub struct SharedLevels(Arc<RwLock<Levels>>);
 
 impl SharedLevels {
-    /// Begins with these levels.
+    /// Creates shared levels with this value.
     #[must_use]
     pub fn new(levels: Levels) -> Self {
         Self(Arc::new(RwLock::new(levels)))
     }
 
-    /// Returns the current levels. A cheap copy, which later changes do not touch.
+    /// Returns a copy of the current levels. Cheap, and unaffected by later changes.
     #[must_use]
     pub fn get(&self) -> Levels {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,5 +1,6 @@
-/* A wall clock that a test sets: preloaded into redis-server and gates (libfaketime does not start with Redis' allocator).
- * CLOCK_OFFSET_FILE holds eight bytes, seconds to add to the machine's clock; they may change at any moment. */
+/* A wall clock that a test sets, preloaded into redis-server and gates (libfaketime does not start with Redis'
+ * allocator). CLOCK_OFFSET_FILE contains eight bytes: the seconds to add to the machine's clock. They may change at
+ * any time. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-//! A Redis Cluster of two nodes: the installation's, which has all slots at first, and another one.
+//! A Redis Cluster of two nodes: the installation's node, which has all slots at first, and a second node.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::time::sleep;
 
 use crate::installation::{Installation, ask, ask_until, send};
 
-/// Keys that move at once: few, so that calls meet a slot of which a part has gone.
+/// Keys that one MIGRATE moves: few, so calls reach a slot that is partly moved.
 const KEYS_AT_ONCE: &str = "5";
-/// For how long the load meets each state of a slot.
+/// How long the load runs in each state of a slot.
 pub(crate) const MOMENT: Duration = Duration::from_millis(700);
 
-/// Lines of a node's configuration. A node that has lost its last slot stays a primary.
+/// Returns the configuration lines of a node. A node that loses its last slot stays a primary.
 pub(crate) fn node_settings() -> Vec<String> {
     ["cluster-enabled yes", "cluster-require-full-coverage no", "cluster-allow-replica-migration no"]
         .map(str::to_owned)
@@ -26,7 +26,7 @@ pub(crate) async fn take_all_slots(node: &RedisServer) -> anyhow::Result<()> {
     ask_until(node, &["CLUSTER", "INFO"], "cluster_state:ok").await
 }
 
-/// Starts a node that has no slots, and waits until it and the installation's know each other.
+/// Starts a node without slots, and waits until it and the installation's node list each other.
 pub(crate) async fn second_node(installation: &Installation) -> anyhow::Result<RedisServer> {
     let first = &installation.redis;
     let second = installation.another_redis("second-node", node_settings()).await?;
@@ -39,7 +39,7 @@ pub(crate) async fn second_node(installation: &Installation) -> anyhow::Result<R
     Ok(second)
 }
 
-/// As `redis-cli --cluster reshard` does it.
+/// Moves a slot as `redis-cli --cluster reshard` does.
 pub(crate) async fn move_slot(slot: i64, from: &RedisServer, to: &RedisServer) -> anyhow::Result<()> {
     let slot = slot.to_string();
     let from_id: String = ask(from, &["CLUSTER", "MYID"]).await?;

@@ -1,4 +1,4 @@
-//! A gate process, with proxies of its own before Redis and Postgres.
+//! A gate process with its own proxies in front of Redis and Postgres.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// A debug build on a loaded machine, with partitions to open.
+/// Longest time to start or stop: a debug build on a loaded machine, with partitions to open.
 const START_MAX: Duration = Duration::from_secs(20);
 
 /// One gate. Killed when dropped.
@@ -35,7 +35,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Starts it, and waits until it is open. `redis_url` and `postgres_url` have `{port}` where the proxy's goes.
+    /// Starts a gate and waits until it is ready. `{port}` in the URLs stands for the port of the proxy.
     pub(crate) async fn start(
         log: PathBuf,
         (redis, redis_url): (Proxy, &str),
@@ -57,21 +57,21 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Starts the process again, on the same port, and waits until it answers.
+    /// Starts the process again on the same port, and waits until it is ready.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         self.launch()?;
         let deadline = Instant::now() + START_MAX;
         while !self.is_ready().await {
             if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().ok()?) {
-                anyhow::bail!("the gate ended with {status}: {}", fs::read_to_string(&self.log)?);
+                anyhow::bail!("the gate exited with {status}: {}", fs::read_to_string(&self.log)?);
             }
-            ensure!(Instant::now() < deadline, "the gate is not open: {}", fs::read_to_string(&self.log)?);
+            ensure!(Instant::now() < deadline, "the gate is not ready: {}", fs::read_to_string(&self.log)?);
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    /// Another command with this gate's settings; what it printed, and whether it succeeded.
+    /// Runs another command with this gate's settings. Returns its output, and whether it succeeded.
     pub(crate) fn command(&self, arguments: &[&str]) -> anyhow::Result<(String, bool)> {
         let output = Command::new(env!("CARGO_BIN_EXE_quota-gate"))
             .args(arguments)
@@ -82,7 +82,7 @@ impl Gate {
         Ok((printed, output.status.success()))
     }
 
-    /// Starts the process and does not wait.
+    /// Starts the process without waiting.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.kill();
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
@@ -103,7 +103,7 @@ impl Gate {
         request.send().await.is_ok_and(|response| response.status().is_success())
     }
 
-    /// SIGKILL, and the process is gone.
+    /// Kills the process with SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
@@ -117,13 +117,13 @@ impl Gate {
         }
     }
 
-    /// SIGTERM, and waits for a good end.
+    /// Sends SIGTERM and waits for a successful exit.
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGTERM);
         let deadline = Instant::now() + START_MAX;
         while let Some(process) = &mut self.process {
             if let Some(status) = process.try_wait()? {
-                ensure!(status.success(), "the gate ended with {status}: {}", fs::read_to_string(&self.log)?);
+                ensure!(status.success(), "the gate exited with {status}: {}", fs::read_to_string(&self.log)?);
                 self.process = None;
             }
             ensure!(Instant::now() < deadline, "the gate does not stop");
@@ -132,12 +132,12 @@ impl Gate {
         Ok(())
     }
 
-    /// Log lines with this text in them.
+    /// Counts the log lines that contain this text.
     pub(crate) fn logged(&self, text: &str) -> usize {
         fs::read_to_string(&self.log).unwrap_or_default().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// One metric, all its labels added up; none when the gate does not have it.
+    /// Returns a metric, summed over its labels. `None` if the gate does not export it.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let text = reqwest::get(format!("{}/metrics", self.url)).await.ok()?.text().await.ok()?;
         text.lines()
@@ -146,13 +146,13 @@ impl Gate {
             .reduce(|sum, value| Some(sum? + value?))?
     }
 
-    /// `GET /api/chat/quota/reset`: what waits for Postgres and for Redis.
+    /// Counts the items that wait for Postgres or Redis, by `GET /api/chat/quota/reset`.
     pub(crate) async fn backlog(&self) -> Option<u64> {
         let health = self.health().await?;
         Some(health["flushLag"]["events"].as_u64()? + health["inbox"].as_u64()?)
     }
 
-    /// For how many seconds usage has waited for Postgres.
+    /// Returns how many seconds usage has waited for Postgres.
     pub(crate) async fn lag_seconds(&self) -> Option<u64> {
         self.health().await?["flushLag"]["seconds"].as_u64()
     }
@@ -169,7 +169,7 @@ impl Gate {
         Some(health)
     }
 
-    /// Charges one AP to this user; the usage event, if Redis decided.
+    /// Charges one AP to this user. Returns the usage event if Redis decided.
     pub(crate) async fn charge(&self, user: &str) -> Option<Uuid> {
         let request = reqwest::Client::new()
             .post(format!("{}/api/chat/quota/consume", self.url))
@@ -180,7 +180,7 @@ impl Gate {
         if answer["degraded"] == true { None } else { answer["usageId"].as_str()?.parse().ok() }
     }
 
-    /// What this user's holds take from the quota now.
+    /// Returns the AP that this user's holds reserve now.
     pub(crate) async fn held(&self, user: &str) -> Option<u64> {
         let request = reqwest::Client::new()
             .get(format!("{}/api/chat/quota", self.url))

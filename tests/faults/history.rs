@@ -1,4 +1,4 @@
-//! What clients asked and were answered: all that an auditor may believe.
+//! Requests and answers as clients saw them: the only record of the load that the auditor trusts.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::load::user;
 pub(crate) struct Event {
     pub(crate) user: usize,
     pub(crate) kind: Kind,
-    /// What the request was to charge, hold or settle.
+    /// AP to charge, hold or settle.
     pub(crate) ap: u32,
-    /// Since the load began.
+    /// Time since the load began.
     pub(crate) sent: Duration,
+    /// Time since the load began.
     pub(crate) answered: Duration,
     pub(crate) gate: usize,
     pub(crate) outcome: Outcome,
@@ -23,12 +24,12 @@ pub(crate) struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Consume,
-    /// An attempt at a consume with an Idempotency-Key that was made again: the last attempt tells what came of it.
+    /// An attempt of a consume with an Idempotency-Key that was repeated. The last attempt has the outcome.
     Attempt,
-    /// A consume with an Idempotency-Key whose answer, this event, was known already.
+    /// A repeated consume with an Idempotency-Key whose answer, this event, was already known.
     Again(Uuid),
     Reserve,
-    /// Of this hold.
+    /// An extension of this hold.
     Extend(Uuid),
     Commit(Uuid),
     Release(Uuid),
@@ -36,15 +37,15 @@ pub(crate) enum Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// 200: this usage event has charged so much.
+    /// 200: this usage event was charged.
     Charged { event: Uuid, ap: u32, overage: u32, degraded: bool },
-    /// 201: this hold.
+    /// 201: this hold was made.
     Held { hold: Uuid, degraded: bool },
     /// 200 of an extension.
     Extended,
     /// 200 of a release.
     Released,
-    /// 202: it will be settled.
+    /// 202: the hold will be settled.
     Accepted,
     /// 429.
     Denied { remaining: u32 },
@@ -56,7 +57,7 @@ pub(crate) enum Outcome {
     Rejected(u16),
 }
 
-/// All of a run, in the order of its answers.
+/// All events of a run, in the order of the answers.
 #[derive(Debug, Default)]
 pub(crate) struct History(pub(crate) Vec<Event>);
 
@@ -67,7 +68,7 @@ impl Event {
 }
 
 impl History {
-    /// What one user asked.
+    /// Returns the events of one user.
     pub(crate) fn of(&self, who: &str) -> impl Iterator<Item = &Event> {
         self.0.iter().filter(move |event| user(event.user) == who)
     }
@@ -88,7 +89,7 @@ impl History {
         self.count(|event| matches!(event.outcome, Outcome::Denied { .. }))
     }
 
-    /// Messages that were charged or held while `when` holds.
+    /// Counts the charged or held messages for which `when` is true.
     pub(crate) fn admitted(&self, when: impl Fn(&Event) -> bool) -> usize {
         let admitted = |event: &Event| matches!(event.outcome, Outcome::Charged { .. } | Outcome::Held { .. });
         self.count(|event| admitted(event) && when(event))

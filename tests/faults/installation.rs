@@ -1,4 +1,4 @@
-//! What a fault happens to: a redis-server, a Postgres, and gate processes behind proxies.
+//! The system under test: a redis-server, a Postgres, and gate processes behind proxies.
 
 use std::{
     fs,
@@ -35,13 +35,13 @@ pub(crate) const ADMIN_TOKEN: &str = "the token of an administrator";
 pub(crate) const CRON_TOKEN: &str = "the token of the reset job";
 const RESERVATION_SECRET: &str = "signs reservations, at least 32 bytes";
 pub(crate) const PARTITIONS: u16 = 4;
-/// AP per month of new users in a run: the busy ones reach it soon, most do not.
+/// Monthly quota of new users. Busy users reach it soon, most users do not.
 pub(crate) const QUOTA: u32 = 100;
 
-/// Enough for whatever a server takes its time for.
+/// Longest wait for a server to reach a state.
 pub(crate) const ASK_MAX: Duration = Duration::from_secs(20);
 
-/// Everything of one run. All of it ends when this is dropped.
+/// Servers and gates of one run, stopped on drop.
 pub(crate) struct Installation {
     pub(crate) gates: Vec<Gate>,
     pub(crate) redis: RedisServer,
@@ -50,19 +50,19 @@ pub(crate) struct Installation {
     pub(crate) scratch: ScratchDir,
 }
 
-/// How an installation differs from an ordinary one.
+/// Options of an installation.
 pub(crate) struct Options {
     pub(crate) gates: usize,
     pub(crate) redis: RedisServerOptions,
     pub(crate) postgres: PostgresServerOptions,
-    /// Redis is the first node of a cluster, with all of its slots.
+    /// Whether Redis is the first node of a cluster, with all slots.
     pub(crate) cluster: bool,
-    /// Folders of the servers, if not the run's own.
+    /// Folders of the servers. The default is in the run's scratch folder.
     pub(crate) redis_dir: Option<PathBuf>,
     pub(crate) postgres_dir: Option<PathBuf>,
-    /// Clients ask the gates whether they are ready.
+    /// Whether clients check the readiness of the gates.
     pub(crate) balanced: bool,
-    /// Further settings of the gates, as environment variables.
+    /// Additional settings of the gates, as environment variables.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -83,14 +83,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// With one more setting of the gates.
+    /// Adds a setting of the gates.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
         self
     }
 }
 
-/// What the gates and their clients share.
+/// Returns the settings that the gates and their clients share.
 pub(crate) fn shared_settings() -> Vec<(String, String)> {
     let hash = |token: &str| {
         format!("[\"{}\"]", Sha256::digest(token).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}")))
@@ -112,9 +112,9 @@ pub(crate) fn shared_settings() -> Vec<(String, String)> {
     ]
 }
 
-/// Reads reservation ids as the gates do.
+/// Returns a signer that reads reservation ids as the gates do.
 pub(crate) fn signer() -> ReservationSigner {
-    ReservationSigner::new(RESERVATION_SECRET.as_bytes()).expect("a good secret")
+    ReservationSigner::new(RESERVATION_SECRET.as_bytes()).expect("a valid secret")
 }
 
 impl Installation {
@@ -154,17 +154,17 @@ impl Installation {
         Ok(())
     }
 
-    /// Stops or wakes all of Postgres.
+    /// Sends a signal to every process of Postgres.
     pub(crate) fn signal_postgres(&self, signal: Signal) {
         signal_below(&self.postgres.data(), signal);
     }
 
-    /// A command to Redis itself, past every proxy.
+    /// Sends a command to Redis directly, not through a proxy.
     pub(crate) async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> anyhow::Result<T> {
         ask(&self.redis, command).await
     }
 
-    /// Starts another redis-server, with the same password, so that the gates' URL is good for both.
+    /// Starts another redis-server with the same password, so the gates' URL works for both.
     pub(crate) async fn another_redis(&self, name: &str, extra: Vec<String>) -> anyhow::Result<RedisServer> {
         let dir = self.scratch.path().join(name);
         fs::create_dir_all(&dir)?;
@@ -173,13 +173,13 @@ impl Installation {
         Ok(RedisServer::start(&dir, options).await?)
     }
 
-    /// One number from Postgres.
+    /// Returns one number from Postgres.
     pub(crate) async fn number(&self, query: &'static str) -> anyhow::Result<i64> {
         let number: Option<i64> = sqlx::query_scalar(query).fetch_one(&self.pool).await?;
         Ok(number.unwrap_or_default())
     }
 
-    /// Compares the stores, past every proxy.
+    /// Returns a verifier that compares the stores directly, not through a proxy.
     pub(crate) fn verifier(&self) -> anyhow::Result<Verifier> {
         let redis = Redis::new(&RedisOptions {
             url: self.redis.url(),
@@ -194,29 +194,29 @@ impl Installation {
         })
     }
 
-    /// How often a partition was opened beyond its first time.
+    /// Counts the openings of partitions after the first one of each.
     pub(crate) async fn reopened(&self) -> anyhow::Result<i64> {
         self.number("select sum(generation - 1)::bigint from flush_watermarks").await
     }
 }
 
-/// A command to any redis-server.
+/// Sends a command to any redis-server.
 pub(crate) async fn ask<T: redis::FromRedisValue>(server: &RedisServer, command: &[&str]) -> anyhow::Result<T> {
     send(server, redis::Cmd::new().arg(command)).await
 }
 
-/// The same, for words that are no text.
+/// Like [`ask`], for arguments that are not text.
 pub(crate) async fn send<T: redis::FromRedisValue>(server: &RedisServer, command: &redis::Cmd) -> anyhow::Result<T> {
     let client = redis::Client::open(server.url())?;
     let mut connection = client.get_multiplexed_async_connection().await.context("Redis does not answer")?;
     Ok(command.query_async(&mut connection).await?)
 }
 
-/// Asks a server until its answer has this in it.
+/// Repeats a command until its answer contains this text.
 pub(crate) async fn ask_until(server: &RedisServer, command: &[&str], has: &str) -> anyhow::Result<()> {
     let began = Instant::now();
     while !ask::<String>(server, command).await?.contains(has) {
-        ensure!(began.elapsed() < ASK_MAX, "{} has no {has}", command.join(" "));
+        ensure!(began.elapsed() < ASK_MAX, "{} does not return {has}", command.join(" "));
         sleep(Duration::from_millis(50)).await;
     }
     Ok(())
@@ -231,7 +231,7 @@ fn postgres_store(url: &str) -> anyhow::Result<Postgres> {
     })?)
 }
 
-/// Sends a signal to every process that works in this folder.
+/// Sends a signal to every process whose working directory is in this folder.
 fn signal_below(dir: &Path, signal: Signal) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
@@ -241,10 +241,10 @@ fn signal_below(dir: &Path, signal: Signal) {
     }
 }
 
-/// Copies a server's folder, owners and all.
+/// Copies a server's folder, including owners.
 pub(crate) fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(to);
     let status = std::process::Command::new("cp").arg("-rp").arg(from).arg(to).status()?;
-    anyhow::ensure!(status.success(), "cp {} {}", from.display(), to.display());
+    anyhow::ensure!(status.success(), "cannot copy {} to {}", from.display(), to.display());
     Ok(())
 }

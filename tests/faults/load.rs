@@ -1,7 +1,6 @@
-//! The load: clients who consume, reserve, commit and release, on any gate, and note every answer.
+//! The load: clients consume, reserve, commit and release on any gate, and record every answer.
 //!
-//! A client does what the API allows: it repeats a request only where that is safe, which is one with an Idempotency-Key, a
-//! commit or a release.
+//! A client repeats only requests that are safe to repeat: one with an Idempotency-Key, a commit or a release.
 
 use std::{
     sync::{
@@ -26,34 +25,34 @@ use crate::{
     installation::{SERVICE_TOKEN, signer},
 };
 
-/// Users of a run.
+/// Number of users in a run.
 pub(crate) const USERS: usize = 400;
-/// A quarter of the messages come from these few, who have soon used up their quotas, so that denials are tried as well.
+/// These few users send a quarter of the messages. They soon use up their quotas, so denials are tested too.
 pub(crate) const BUSY_USERS: usize = 4;
-/// A quarter come from these, who are never long unknown to Redis.
+/// These users send another quarter, so they are never unknown to Redis for long.
 pub(crate) const HOT_USERS: usize = USERS / 20;
 const CLIENTS: u64 = 12;
-/// A client's pause between two messages, at most: some thousand messages a second are more than two cores can test.
+/// Longest pause of a client between two messages: two cores cannot test thousands of messages per second.
 const PAUSE_MAX_MS: u64 = 12;
 const AP_MAX: u32 = 7;
-/// A request without an answer by then counts as unknown.
+/// A request without an answer after this time counts as unknown.
 const REQUEST_MAX: Duration = Duration::from_secs(12);
-/// How long a client repeats what it may repeat.
+/// How long a client repeats a request.
 const REPEAT_MAX: Duration = Duration::from_secs(40);
 const REPEAT_PAUSE: Duration = Duration::from_millis(50);
-/// What an abandoned reservation holds on to for so long.
+/// Time to live of a reservation. An abandoned one holds its AP this long.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
-/// One reservation in so many is committed after it has expired.
+/// One reservation in this many is committed after it has expired.
 const LATE_ONE_IN: u32 = 150;
 
-/// Clients at work. They stop when told to, or when this is dropped.
+/// Running clients, until [`Load::finish`] stops them.
 pub(crate) struct Load {
     pub(crate) began: Instant,
     stop: watch::Sender<bool>,
     clients: Vec<JoinHandle<Vec<Event>>>,
 }
 
-/// A gate, and whether it said lately that it may be sent requests.
+/// A gate, and its last known readiness.
 struct Target {
     url: String,
     ready: AtomicBool,
@@ -75,7 +74,7 @@ pub(crate) fn user(number: usize) -> String {
 }
 
 impl Load {
-    /// Clients choose any gate; where `balanced`, one of those that say they are ready, as behind a load balancer.
+    /// Starts the clients. They choose any gate or, if `balanced`, one that reports ready, as behind a load balancer.
     pub(crate) fn start(gates: Vec<String>, balanced: bool, seed: u64) -> Self {
         let (stop, began) = (watch::Sender::new(false), Instant::now());
         let gates: Arc<[Target]> = gates.into_iter().map(|url| Target { url, ready: AtomicBool::new(true) }).collect();
@@ -100,7 +99,7 @@ impl Load {
         Self { began, stop, clients }
     }
 
-    /// Lets clients finish what they began; all that they saw.
+    /// Lets clients finish what they began, and returns all events.
     pub(crate) async fn finish(self) -> History {
         self.stop.send_replace(true);
         let mut events = Vec::new();
@@ -112,7 +111,7 @@ impl Load {
     }
 }
 
-/// What a load balancer does.
+/// Polls the readiness of the gates, as a load balancer does.
 async fn watch_readiness(gates: Arc<[Target]>, mut stop: watch::Receiver<bool>) {
     let client = Client::new();
     let look = async || {
@@ -150,7 +149,7 @@ impl Worker {
         self.events
     }
 
-    /// Whether the gate could not decide.
+    /// Sends a consume. Returns true if it was refused or its outcome is unknown.
     async fn consume(&mut self, user: usize, kind: Kind, ap: u32, key: Option<&str>) -> bool {
         let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "tokens": ap * 100});
         let (outcome, _) = self.ask(user, kind, ap, "/api/chat/quota/consume", &body, key).await;
@@ -168,7 +167,7 @@ impl Worker {
             if let Some(Outcome::Charged { event, .. }) = self.events.last().map(|event| event.outcome)
                 && self.random.u8(..4) == 0
             {
-                // Whoever repeats what is known gets the same answer.
+                // A repeated request must get the same answer.
                 self.consume(user, Kind::Again(event), ap, Some(&key)).await;
             }
             return false;
@@ -176,7 +175,7 @@ impl Worker {
         true
     }
 
-    /// All attempts were one request, and what the last one was answered is what came of it; if that is known.
+    /// Merges all attempts into one request with the outcome of the last one, if that is known. Returns whether it is.
     fn are_one_request(&mut self, from: usize) -> bool {
         let known = !matches!(self.events.last().map(|event| event.outcome), Some(Outcome::Refused | Outcome::Unknown));
         if known {
@@ -195,7 +194,7 @@ impl Worker {
     async fn reserve_and_settle(&mut self, user: usize, ap: u32) -> bool {
         let ttl = TTL.as_secs();
         let body = json!({"userUuid": crate::load::user(user), "sessionId": "s", "ap": ap, "ttlSeconds": ttl});
-        // One in four may be repeated until it is known.
+        // One in four may be repeated until its outcome is known.
         let key = (self.random.u8(..4) == 0).then(|| self.key());
         let deadline = Instant::now() + REPEAT_MAX;
         let from = self.events.len();
@@ -226,7 +225,7 @@ impl Worker {
             _ => ((Kind::Commit(hold), cost), (Kind::Release(hold), ap)),
         };
         if self.settle(user, settled, &id).await {
-            // Whoever settles again is told the same, and whoever settles the other way is told so.
+            // A repeated settlement must get the same answer, and a contrary one must be rejected.
             match self.random.u8(..8) {
                 0 => self.settle(user, settled, &id).await,
                 1 => self.settle(user, contrary, &id).await,
@@ -236,7 +235,7 @@ impl Worker {
         false
     }
 
-    /// The id to settle by from now on.
+    /// Extends a hold. Returns the id to settle it with.
     async fn extend(&mut self, user: usize, hold: Uuid, ap: u32, id: String) -> String {
         let path = format!("/api/chat/quota/reservations/{id}/extend");
         let (outcome, answer) =
@@ -247,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Repeats the settlement until its outcome is known; whether it was made now.
+    /// Repeats a settlement until its outcome is known. Returns whether the hold was charged or released.
     async fn settle(&mut self, user: usize, (kind, ap): (Kind, u32), id: &str) -> bool {
         let (verb, body) = match kind {
             Kind::Commit(_) => ("commit", json!({"ap": ap, "tokens": 10})),
@@ -293,7 +292,7 @@ impl Worker {
                 let status = response.status().as_u16();
                 match response.json::<Value>().await {
                     Ok(answer) => (self.outcome(kind, status, &answer), answer),
-                    // An answer that was cut off; but every problem has a body.
+                    // A successful answer was cut off. An error must have a body.
                     Err(_) if status < 400 => (Outcome::Unknown, Value::Null),
                     Err(_) => (Outcome::Rejected(status), Value::Null),
                 }

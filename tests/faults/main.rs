@@ -1,21 +1,22 @@
-//! The fault harness: real servers, gate processes, clients, a fault, and an auditor who holds the outcome against I1 to I10.
+//! The fault harness: runs real servers, gate processes and clients, injects a fault, and audits the outcome against
+//! I1 to I10.
 //!
 //! ```text
 //! cargo test --test faults                     a short selection, as part of `make test`
-//! cargo test --test faults -- --all            every row; `make test-faults`; the table is in target/fault-report/
-//! cargo test --test faults -- --row 12         one row, or several
-//! cargo test --test faults -- --soak 30        random faults for so many minutes; `make soak MINUTES=30`
+//! cargo test --test faults -- --all            every row except 29; `make test-faults`; table in target/fault-report/
+//! cargo test --test faults -- --row 12         one row; may be repeated
+//! cargo test --test faults -- --soak 30        random faults for 30 minutes; `make soak MINUTES=30`
 //! cargo test --test faults -- --soak 5 --seed 7
 //! ```
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `rows/` | the faults: one function each |
-//! | `soak` | random faults, by a seed |
+//! | `soak` | random faults from a seed |
 //! | `run`, `audit` | one run; the invariants |
-//! | `load`, `history` | clients, and what they saw |
-//! | `installation`, `gate`, `proxy`, `replica`, `cluster` | what the fault happens to |
-#![expect(clippy::print_stdout, reason = "the report is what it is run for")]
+//! | `load`, `history` | clients, and the answers they received |
+//! | `installation`, `gate`, `proxy`, `replica`, `cluster` | the system under test |
+#![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 
 mod audit;
 mod cluster;
@@ -39,23 +40,23 @@ use crate::{
     rows::{Class, ROWS},
 };
 
-/// Proves that nothing is lost, doubled or wrongly refused, whatever fails.
+/// Injects faults and checks that nothing is lost, duplicated or wrongly refused.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line are bools")]
 struct Arguments {
-    /// Every row.
+    /// Run every row except the long ones.
     #[arg(long)]
     all: bool,
-    /// These rows.
+    /// Run these rows.
     #[arg(long)]
     row: Vec<u32>,
-    /// Random faults for so many minutes.
+    /// Inject random faults for this many minutes.
     #[arg(long, value_name = "MINUTES")]
     soak: Option<u64>,
-    /// Where randomness begins.
+    /// Seed of the random numbers.
     #[arg(long)]
     seed: Option<u64>,
-    /// What `cargo test FILTER` passes to every test program: rows whose name has it in it.
+    /// Run the rows whose name contains this text. `cargo test FILTER` passes it to every test program.
     filter: Option<String>,
     #[arg(long, hide = true)]
     list: bool,
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     if let Some(minutes) = arguments.soak {
-        println!("soak: {minutes} minutes, seed {seed}; again with --soak {minutes} --seed {seed}");
+        println!("soak: {minutes} minutes, seed {seed}; repeat with --soak {minutes} --seed {seed}");
         return match runtime.block_on(soak::soak(minutes, seed)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

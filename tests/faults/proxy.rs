@@ -1,4 +1,5 @@
-//! A TCP proxy that misbehaves on request: it delays, falls silent, cuts, and catches a connection at a given word.
+//! A TCP proxy that injects faults: it delays or holds back traffic, cuts connections, and traps a connection at a
+//! given word.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -20,38 +21,38 @@ use tokio::{
     time::sleep,
 };
 
-/// What becomes of the bytes.
+/// How the proxy treats traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// They pass.
+    /// Bytes pass.
     Pass,
-    /// They pass after a while.
+    /// Bytes pass after this time.
     Delay(Duration),
-    /// They stay where they are; connections are accepted and nobody answers. So looks a network that drops packets.
+    /// Bytes are held back. Connections are accepted but get no answer, as on a network that drops packets.
     Silent,
-    /// Connections end at once.
+    /// Connections are closed immediately.
     Refuse,
 }
 
-/// What becomes of a connection that sends the word it is trapped by.
+/// What happens to a connection that sends the word of a trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trap {
-    /// The word is not passed on, and nothing after it.
+    /// The word and everything after it is held back.
     Hold,
-    /// The word is passed on and carried out; the client sees the connection end instead of an answer.
+    /// The word is passed on and executed. The client's connection is closed without an answer.
     CutAnswer,
 }
 
-/// A proxy before one server. Dropping it ends it.
+/// A proxy in front of one server, stopped on drop.
 pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
-/// A trap that waits for somebody.
+/// A trap that is set.
 struct SetTrap {
-    /// The connection has to have sent this before; nothing, or a word.
+    /// A word that the connection must have sent before; empty for none.
     after: Vec<u8>,
     word: Vec<u8>,
     trap: Trap,
@@ -61,7 +62,7 @@ struct SetTrap {
 struct Shared {
     target: AtomicU16,
     mode: watch::Sender<Mode>,
-    /// Raised to cut all connections.
+    /// Incremented to cut all connections.
     cuts: watch::Sender<u64>,
     trap: Mutex<Option<SetTrap>>,
 }
@@ -91,23 +92,23 @@ impl Proxy {
         }
     }
 
-    /// Ends every connection there is.
+    /// Closes all connections.
     pub(crate) fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Leads to another server from now on; connections to the old one end.
+    /// Forwards to another server from now on, and closes the connections to the old one.
     pub(crate) fn lead_to(&self, target: u16) {
         self.shared.target.store(target, Ordering::Release);
         self.cut();
     }
 
-    /// Catches the next connection that sends `word`; the answer comes when it is caught.
+    /// Traps the next connection that sends `word`. The receiver completes when it is caught.
     pub(crate) fn trap(&self, word: &[u8], trap: Trap) -> oneshot::Receiver<()> {
         self.trap_after(b"", word, trap)
     }
 
-    /// The same, but only one that has sent `after` since its last `word`.
+    /// Like [`Self::trap`], for a connection that has sent `after` since its last `word`.
     pub(crate) fn trap_after(&self, after: &[u8], word: &[u8], trap: Trap) -> oneshot::Receiver<()> {
         let (caught, receiver) = oneshot::channel();
         let set = SetTrap { after: after.to_owned(), word: word.to_owned(), trap, caught };
@@ -115,7 +116,7 @@ impl Proxy {
         receiver
     }
 
-    /// Catches nobody any more.
+    /// Removes the trap.
     pub(crate) fn disarm(&self) {
         *self.shared.trap.lock().expect("no panic") = None;
     }
@@ -129,7 +130,7 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    /// `is_due`: the connection has sent what has to come before.
+    /// Returns the trap if these bytes spring it. `is_due`: whether the connection has sent `after`.
     fn springs(&self, bytes: &[u8], is_due: &mut bool) -> Option<Trap> {
         let mut set = self.trap.lock().expect("no panic");
         let SetTrap { after, word, .. } = set.as_ref()?;
@@ -143,7 +144,7 @@ impl Shared {
         Some(trap)
     }
 
-    /// Waits for as long as the mode asks.
+    /// Waits as long as the mode requires.
     async fn wait(&self) {
         let mut mode = self.mode.subscribe();
         loop {
@@ -197,11 +198,11 @@ async fn up(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, mu
             return;
         }
         if trap == Some(Trap::CutAnswer) {
-            // Long enough for the server to carry it out. The client's connection ends with this function.
+            // Long enough for the server to execute it. The client's connection closes when this function returns.
             return sleep(Duration::from_millis(20)).await;
         }
     }
-    // The end travels like the bytes.
+    // The end of the stream is delayed like the bytes.
     shared.wait().await;
 }
 

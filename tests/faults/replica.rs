@@ -1,4 +1,4 @@
-//! A replica of the installation's Redis that takes over: too early, or while the old primary is still alive.
+//! A replica of the installation's Redis that is promoted too early, or while the old primary is still running.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     proxy::{Mode, Proxy},
 };
 
-/// For how long an old primary may take writes once it has lost its replica, as docs/operations.md has it.
+/// How long an old primary may accept writes after it has lost its replica, as docs/operations.md sets it.
 const LAG_MAX_SECONDS: u64 = 1;
 
 pub(crate) struct Replica {
@@ -20,20 +20,20 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Starts one, which follows through a proxy of its own.
+    /// Starts a replica that follows the primary through its own proxy.
     pub(crate) async fn of(installation: &Installation) -> anyhow::Result<Self> {
         let primary = &installation.redis;
         let link = Proxy::before(primary.port()).await;
         let server = installation.another_redis(&format!("replica-{}", link.port()), Vec::new()).await?;
         let password = std::fs::read_to_string(primary.dir().join("password"))?;
-        // Not in its configuration: if it is restarted later, it is a primary.
+        // Not in its configuration file: if it restarts later, it is a primary.
         ask::<()>(&server, &["CONFIG", "SET", "masterauth", password.trim()]).await?;
         ask::<()>(&server, &["REPLICAOF", "127.0.0.1", &link.port().to_string()]).await?;
         ask_until(&server, &["INFO", "replication"], "master_link_status:up").await?;
         Ok(Self { server, link })
     }
 
-    /// Takes over when it has heard nothing for a while, in which the primary went on acknowledging.
+    /// Silences replication for this long, while the primary keeps acknowledging, and then promotes the replica.
     pub(crate) async fn take_over(self, installation: &mut Installation, behind: Duration) -> anyhow::Result<()> {
         self.link.set(Mode::Silent);
         sleep(behind).await;
@@ -50,8 +50,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over for all gates but one, which talks to the old primary until that has stopped by itself, and a while beyond. When it
-    /// had stopped.
+    /// Promotes the replica for all gates except one. That gate uses the old primary until it refuses writes, and three
+    /// seconds longer. Returns when the old primary began to refuse writes.
     pub(crate) async fn split(self, installation: &mut Installation, left_behind: usize) -> anyhow::Result<Instant> {
         let lag = LAG_MAX_SECONDS.to_string();
         ask::<()>(&installation.redis, &["CONFIG", "SET", "min-replicas-max-lag", &lag]).await?;
@@ -62,7 +62,7 @@ impl Replica {
         others.for_each(|(_, gate)| gate.redis.lead_to(self.server.port()));
         let began = Instant::now();
         while ask::<()>(&installation.redis, &["SET", "probe", "1"]).await.is_ok() {
-            ensure!(began.elapsed() < ASK_MAX, "the old primary still takes writes");
+            ensure!(began.elapsed() < ASK_MAX, "the old primary still accepts writes");
             sleep(Duration::from_millis(50)).await;
         }
         let stopped = Instant::now();

@@ -1,10 +1,10 @@
-//! What the rows came to: lines while they run, a Markdown table at the end.
+//! Reports the results of the rows: lines while they run, a Markdown table at the end.
 
 use std::{fmt::Write, fs, path::Path, process::ExitCode, time::Duration};
 
 use crate::{rows::Row, run::Verdict};
 
-/// The outcome of rows.
+/// Results of the rows.
 pub(crate) struct Report {
     seed: u64,
     table: String,
@@ -21,7 +21,7 @@ impl Report {
 
     pub(crate) fn add(&mut self, row: &Row, outcome: anyhow::Result<Verdict>) {
         let verdict = outcome.unwrap_or_else(|error| Verdict {
-            violations: vec![format!("the run broke off: {error:#}")],
+            violations: vec![format!("the run aborted: {error:#}")],
             ..Verdict::default()
         });
         self.rows += 1;
@@ -44,7 +44,7 @@ impl Report {
     pub(crate) fn finish(self) -> ExitCode {
         let Self { seed, table, rows, failed, slowest } = self;
         let text = format!(
-            "{} of {rows} rows passed, seed {seed}; slowest way back to normal {:.1} s\n\n\
+            "{} of {rows} rows passed, seed {seed}; slowest recovery {:.1} s\n\n\
              | # | fault | outcome | figures |\n| --- | --- | --- | --- |\n{table}",
             rows - failed,
             slowest.as_secs_f64(),

@@ -1,4 +1,4 @@
-//! One run: an installation under load, a fault, the way back, and the audit.
+//! One run: an installation under load, a fault, the recovery, and the audit.
 
 use std::{fmt::Display, time::Duration};
 
@@ -13,15 +13,15 @@ use crate::{
     load::Load,
 };
 
-/// Longer than a flush takes to come round, some fifth of a second: what was acknowledged before that is in Postgres.
+/// Longer than the flush interval of about a fifth of a second: charges acknowledged earlier are in Postgres.
 pub(crate) const UNFLUSHED: Duration = Duration::from_secs(2);
-/// Load before the fault: longer than that, so that a loss of everything is seen.
+/// Load before the fault. Longer than [`UNFLUSHED`], so the audit detects a loss of all data.
 const WARM: Duration = Duration::from_secs(3);
-/// Load after the fault: it, too, has to go well.
+/// Load after the recovery, which must succeed too.
 const AFTER: Duration = Duration::from_millis(1_500);
-/// I8.
+/// Longest time to recover (I8).
 pub(crate) const BACK_TO_NORMAL_MAX: Duration = Duration::from_secs(10);
-/// When a run gives up on that.
+/// Time after which a run stops waiting.
 const GIVE_UP: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,22 +32,23 @@ pub(crate) struct Run {
     fault: Duration,
 }
 
-/// How a run went.
+/// Result of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) violations: Vec<String>,
-    /// Figures, in words, for the report.
+    /// Figures for the report: name and value.
     pub(crate) figures: Vec<(String, String)>,
-    /// Acknowledged charges that were lost, where that is allowed.
+    /// Acknowledged charges that were lost where a loss is allowed.
     pub(crate) lost: usize,
     pub(crate) recovery: Option<Duration>,
 }
 
-/// A run that is over, for a row to look at.
+/// A finished run, for the checks of its row.
 pub(crate) struct Ended {
     pub(crate) history: History,
-    /// When the fault began and was over, since the load began.
+    /// Start of the fault, since the load began.
     pub(crate) fault: Duration,
+    /// End of the fault, since the load began.
     pub(crate) healed: Duration,
     pub(crate) installation: Installation,
     verdict: Verdict,
@@ -64,27 +65,27 @@ impl Run {
         Ok(Self { installation, load, fault })
     }
 
-    /// The fault begins now, if not right after the warming up.
+    /// Marks now as the start of the fault. The default is the end of the warm-up.
     pub(crate) fn fault_begins(&mut self) {
         self.fault = self.load.began.elapsed();
     }
 
-    /// Since the load began.
+    /// Returns the time since the load began.
     pub(crate) fn now(&self) -> Duration {
         self.load.began.elapsed()
     }
 
-    /// That moment, since the load began.
+    /// Converts a moment to the time since the load began.
     pub(crate) fn at(&self, moment: Instant) -> Duration {
         moment.saturating_duration_since(self.load.began)
     }
 
-    /// What Redis has and Postgres has not is lost now.
+    /// Allows the loss of what Redis has and Postgres does not have now.
     pub(crate) fn lost_now(&self) -> Allowed {
         Allowed::loss(self.now().saturating_sub(UNFLUSHED), self.now())
     }
 
-    /// The fault is over: measures the way back to normal, goes on for a moment, and audits.
+    /// Ends the fault: measures the recovery, continues the load for a moment, and audits.
     pub(crate) async fn end(self, allowed: Allowed) -> anyhow::Result<Ended> {
         let Self { installation, load, fault } = self;
         let (healed, began) = (load.began.elapsed(), Instant::now());
@@ -96,16 +97,16 @@ impl Run {
         let mut verdict = Verdict { violations: audit.violations, lost: audit.lost, ..Verdict::default() };
         verdict.recovery = Some(recovery);
         if recovery > BACK_TO_NORMAL_MAX {
-            verdict.violations.push(format!("I8: back to normal only after {recovery:.1?}"));
+            verdict.violations.push(format!("I8: the recovery took {recovery:.1?}"));
         }
         if flushed > BACK_TO_NORMAL_MAX {
-            verdict.violations.push(format!("I8: what waited is settled and flushed only after {flushed:.1?}"));
+            verdict.violations.push(format!("I8: settling and flushing the waiting items took {flushed:.1?}"));
         }
         let normal = healed + recovery;
         let disturbed =
             history.count(|event| event.sent > normal && matches!(event.outcome, Outcome::Refused | Outcome::Unknown));
         if disturbed > 0 {
-            verdict.violations.push(format!("I8: {disturbed} requests were refused or lost when all was normal again"));
+            verdict.violations.push(format!("I8: {disturbed} requests were refused or lost after the recovery"));
         }
         let mut figure = |name: &str, value: String| verdict.figures.push((name.to_owned(), value));
         figure("requests", history.0.len().to_string());
@@ -125,16 +126,16 @@ impl Run {
         ended.proves("the load was served", admitted > 200);
         let denied =
             ended.history.count(|event| event.sent > healed && matches!(event.outcome, Outcome::Denied { .. }));
-        ended.proves("quotas were met after the fault", denied > 0 || allowed.raised.is_some());
+        ended.proves("quotas were reached after the fault", denied > 0 || allowed.raised.is_some());
         Ok(ended)
     }
 }
 
 impl Ended {
-    /// What has to be true for the run to mean anything: that the fault happened.
+    /// Checks a condition without which the run proves nothing, for example that the fault happened.
     pub(crate) fn proves(&mut self, what: &str, holds: bool) {
         if !holds {
-            self.verdict.violations.push(format!("the run proves nothing: not so that {what}"));
+            self.verdict.violations.push(format!("the run proves nothing: expected that {what}"));
         }
     }
 
@@ -159,13 +160,13 @@ async fn normal(installation: &Installation, began: Instant) -> anyhow::Result<D
         for partition in partitions.all() {
             let mut names = (0..).map(|number| format!("probe-{number}"));
             let lives_there = |name: &String| UserId::parse(name).is_ok_and(|user| partitions.of(&user) == partition);
-            let user = names.find(lives_there).context("no user lives there")?;
+            let user = names.find(lives_there).context("no user belongs to this partition")?;
             loop {
                 if let Some(event) = gate.charge(&user).await {
                     charged.push(event);
                     break;
                 }
-                ensure!(began.elapsed() < GIVE_UP, "a gate has not recovered in {GIVE_UP:?}");
+                ensure!(began.elapsed() < GIVE_UP, "a gate has not recovered after {GIVE_UP:?}");
                 sleep(PAUSE).await;
             }
         }
@@ -175,13 +176,13 @@ async fn normal(installation: &Installation, began: Instant) -> anyhow::Result<D
         sqlx::query_scalar(count).bind(&charged).fetch_one(&installation.pool).await
     };
     while logged().await.unwrap_or(0) < i64::try_from(charged.len())? {
-        ensure!(began.elapsed() < GIVE_UP, "what was charged is not in the log after {GIVE_UP:?}");
+        ensure!(began.elapsed() < GIVE_UP, "charges are not in the log after {GIVE_UP:?}");
         sleep(PAUSE).await;
     }
     Ok(began.elapsed())
 }
 
-/// Waits until all is flushed and the inbox is empty.
+/// Waits until everything is flushed and the inbox is empty.
 async fn quiet(installation: &Installation) -> anyhow::Result<Duration> {
     let began = Instant::now();
     loop {
@@ -192,7 +193,7 @@ async fn quiet(installation: &Installation) -> anyhow::Result<Duration> {
         if waiting == 0 {
             return Ok(began.elapsed());
         }
-        ensure!(began.elapsed() < GIVE_UP, "the stores are not quiet after {GIVE_UP:?}: {waiting} wait");
+        ensure!(began.elapsed() < GIVE_UP, "{waiting} items still wait after {GIVE_UP:?}");
         sleep(PAUSE).await;
     }
 }

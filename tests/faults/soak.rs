@@ -1,4 +1,4 @@
-//! Random faults, by a seed: an installation at a time, a handful of faults on it, an audit, and the next one.
+//! Random faults from a seed. Each episode starts an installation, injects several faults, and audits it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     run::{Run, UNFLUSHED},
 };
 
-/// Faults on one installation: its users have used up their quotas not long after.
+/// Faults on one installation. Few, because its users soon use up their quotas.
 const FAULTS: usize = 7;
 
 #[derive(Debug, Clone, Copy)]
@@ -56,18 +56,18 @@ impl Fault {
         Self::ForgetFunctions,
     ];
 
-    /// It may cost what is not flushed.
+    /// Returns whether the fault may lose what is not flushed.
     const fn loses(self) -> bool {
         matches!(self, Self::KillRedis | Self::FlushRedis | Self::FailOver | Self::Split)
     }
 
-    /// It keeps usage from being flushed.
+    /// Returns whether the fault delays flushing.
     const fn delays(self) -> bool {
         matches!(self, Self::KillPostgres | Self::StopPostgres | Self::SilentPostgres | Self::SlowPostgres)
     }
 }
 
-/// Runs for so many minutes.
+/// Runs episodes for this many minutes.
 pub(crate) async fn soak(minutes: u64, seed: u64) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60 * minutes);
     let (mut episodes, mut requests, mut charges, mut lost) = (0, 0, 0, 0);
@@ -78,7 +78,7 @@ pub(crate) async fn soak(minutes: u64, seed: u64) -> anyhow::Result<()> {
         println!("episode {episode}: {faults:?}, {:?}", ended.figures);
         ensure!(
             ended.violations.is_empty(),
-            "episode {episode}, again with --soak 1 --seed {episode}: {:#?}",
+            "episode {episode}, repeat with --soak 1 --seed {episode}: {:#?}",
             ended.violations
         );
         let figure = |name: &str| {
@@ -110,7 +110,7 @@ async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdic
     let mut delayed_since: Option<Duration> = None;
     for fault in &faults {
         let began = run.now();
-        // Usage waits for nobody any more.
+        // With a lag of 0, all usage is flushed again.
         if run.installation.gates[0].lag_seconds().await.is_some_and(|seconds| seconds == 0) {
             delayed_since = None;
         }
@@ -132,7 +132,7 @@ async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdic
     Ok((faults, run.end(allowed).await?.verdict()))
 }
 
-/// When an old primary had stopped, if there was one.
+/// Injects a fault. Returns when an old primary began to refuse writes, if there was one.
 async fn strike(
     fault: Fault,
     which: usize,

@@ -7,6 +7,7 @@ mod fuzz;
 mod gate;
 mod layers;
 mod middleware;
+mod runtime;
 mod script;
 mod support;
 mod tidy;

@@ -1,8 +1,8 @@
-//! The protocol of opening, flushing and losing, explored state by state (stateright).
+//! Explores the protocol of opening, flushing and data loss state by state (stateright).
 //!
-//! One partition; gates that charge, flushers, openers that may sleep or die at any step; a Redis that may be wiped or come back as
-//! an older copy at any moment, with ids used again; a Postgres that never loses. Each action is one step of the code, and names it.
-//! Broken rules (`Rule`) must be found, or the model proves nothing.
+//! One partition; gates that charge; flushers; openers that may sleep or die at any step; a Redis that may be wiped or
+//! restored from an older copy at any moment, with ids used again; a Postgres that never loses data. Each action is one
+//! step of the code, and names it. The search must find every broken rule (`Rule`), or the model proves nothing.
 
 mod protocol;
 mod state;
@@ -14,10 +14,10 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 /// Enough for every interleaving of a loss with a flush and an opening; some seconds in a debug build.
 const STATES: usize = 400_000;
-/// A search that takes longer has been cut off.
+/// Time limit of a search. A longer one has been cut off.
 const SEARCH_MAX: Duration = Duration::from_mins(8);
 
-/// What goes wrong in the first so many states.
+/// Returns what goes wrong in the first `states` states.
 fn search(protocol: Protocol, states: usize) -> Vec<(&'static str, Vec<String>)> {
     let began = Instant::now();
     let checker = protocol
@@ -30,7 +30,7 @@ fn search(protocol: Protocol, states: usize) -> Vec<(&'static str, Vec<String>)>
         .join();
     let found: Vec<_> = checker.discoveries().into_iter().collect();
     let searched = checker.unique_state_count();
-    // Cut off, it would pass for want of looking.
+    // A search that was cut off proves nothing.
     assert!(!found.is_empty() || began.elapsed() < SEARCH_MAX, "only {searched} states in {SEARCH_MAX:?}");
     found
         .into_iter()
@@ -47,10 +47,9 @@ fn assert_holds(protocol: Protocol, states: usize) {
 #[track_caller]
 fn assert_found(rule: Rule, protocol: Protocol) {
     let found = search(Protocol { broken: Some(rule), ..protocol }, 20 * STATES);
-    assert!(!found.is_empty(), "{rule:?} is broken, and nothing was found");
+    assert!(!found.is_empty(), "{rule:?} is broken, but the search found nothing");
 }
 
-/// For what stands too deep for a search.
 #[track_caller]
 fn assert_walk_finds(what: &str, protocol: Protocol) {
     let found = (0..20_000).find_map(|seed| Some((seed, protocol.walk(seed).err()?.0)));
@@ -58,23 +57,23 @@ fn assert_walk_finds(what: &str, protocol: Protocol) {
 }
 
 #[test]
-fn nothing_is_lost_or_counted_twice() {
+fn no_charge_is_lost_or_counted_twice() {
     assert_holds(Protocol { charges: 2, losses: 1, ..Protocol::SMALL }, STATES);
 }
 
 #[test]
-fn nor_with_two_losses_and_two_openers() {
+fn no_charge_is_lost_with_two_losses_and_two_openers() {
     assert_holds(Protocol { charges: 2, losses: 2, openers: 2, ..Protocol::SMALL }, STATES);
 }
 
 #[test]
 #[ignore = "minutes: part of `make test-faults`"]
-fn nor_in_millions_of_states() {
+fn no_charge_is_lost_in_millions_of_states() {
     assert_holds(Protocol { charges: 3, losses: 2, openers: 2, flushers: 2, ..Protocol::SMALL }, 10 * STATES);
 }
 
 #[test]
-fn random_histories_end_well() {
+fn random_histories_end_quiet_and_lose_no_charge() {
     for protocol in [
         Protocol { charges: 6, losses: 3, openers: 2, flushers: 2, generations: 20, ..Protocol::SMALL },
         Protocol { charges: 4, losses: 2, openers: 3, flushers: 1, generations: 20, ..Protocol::SMALL },
@@ -88,7 +87,7 @@ fn random_histories_end_well() {
 }
 
 #[test]
-fn a_flusher_without_an_anchor_is_found() {
+fn a_flusher_that_ignores_the_anchor_is_found() {
     assert_found(Rule::Anchor, Protocol { charges: 2, losses: 1, ..Protocol::SMALL });
 }
 
@@ -109,12 +108,12 @@ fn an_opening_that_does_not_compare_streams_is_found() {
 }
 
 #[test]
-fn a_drain_that_counts_what_is_there_already_is_found() {
+fn a_drain_that_counts_existing_events_is_found() {
     assert_found(Rule::CountOnlyInserted, Protocol { charges: 1, losses: 1, ..Protocol::SMALL });
 }
 
 #[test]
-fn an_opening_that_nobody_takes_over_is_found() {
+fn a_stalled_opening_without_a_takeover_is_found() {
     let protocol = Protocol { charges: 4, losses: 2, generations: 20, ..Protocol::SMALL };
     assert_walk_finds("never quiet", Protocol { broken: Some(Rule::TakeOver), ..protocol });
 }

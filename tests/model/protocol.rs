@@ -1,11 +1,11 @@
 //! The protocol as states and actions. Mirrors `src/gate/opening.rs`, `src/jobs/flusher.rs`, `lua/partition/` and
-//! `lua/operation/call.lua`; a change there is a change here.
+//! `lua/operation/call.lua`; change both together.
 
 use stateright::{Model, Property};
 
 use crate::state::{Entry, Flusher, GENESIS, Opener, Postgres, Redis, State, Stream, charges_of, lose};
 
-/// How large the world is.
+/// Size of the model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Protocol {
     pub(crate) charges: u8,
@@ -13,28 +13,28 @@ pub(crate) struct Protocol {
     pub(crate) gates: usize,
     pub(crate) flushers: usize,
     pub(crate) openers: usize,
-    /// No more than this are opened: it keeps the search finite.
+    /// Maximum number of generations; keeps the search finite.
     pub(crate) generations: u8,
-    /// A rule that is not kept.
+    /// Rule to break, if any.
     pub(crate) broken: Option<Rule>,
 }
 
-/// The rules that the code keeps, each of which is needed.
+/// The rules that the code keeps. Each is necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// The flusher finds the last flushed entry before it believes the rest (`Flusher::step_from`).
+    /// The flusher finds the last flushed entry before it trusts the rest (`Flusher::step_from`).
     Anchor,
     /// An opening begins a generation higher than any seen (`Inner::open`).
     Generation,
-    /// The flusher trims what is committed (`Flusher::step_from`).
+    /// The flusher trims only what is committed (`Flusher::step_from`).
     TrimAfterCommit,
-    /// A partition opens only if its streams still end where they were drained (`open.lua`).
+    /// A partition opens only if its streams still end where the drain ended (`open.lua`).
     CompareStreams,
-    /// A drain adds only events that were not there (`Postgres::drain`).
+    /// A drain adds only events that were not in Postgres (`Postgres::drain`).
     CountOnlyInserted,
     /// The fence names the process (`fence.rs`).
     FenceNamesProcess,
-    /// An opening that stands still is taken over, also while the fence is there (`Flusher::step_from`).
+    /// A stalled opening is taken over, even while the fence is there (`Flusher::step_from`).
     TakeOver,
 }
 
@@ -57,12 +57,12 @@ pub(crate) enum Action {
     Wipe,
     /// An older copy, in another process.
     Restore,
-    /// An older copy in the same process, as far as open connections can tell: it was a replica of a copy for a while.
+    /// An older copy, in the same process as far as open connections can see: Redis was a replica of it for a while.
     RestoreInPlace,
 }
 
 impl Action {
-    /// What goes wrong, as opposed to what is done about it.
+    /// Charges and faults, as opposed to the steps that handle them.
     const fn is_trouble(self) -> bool {
         matches!(
             self,
@@ -97,7 +97,7 @@ impl Protocol {
         }
     }
 
-    /// Whoever looks sees that the partition is not open: STALE, a missing anchor, or an opening that was begun.
+    /// The partition is visibly not open: STALE, a missing anchor, or an opening that was begun.
     fn needs_opening(&self, state: &State) -> bool {
         let open = self.named(state.postgres.generation, state.process);
         let begun = state.postgres.watermark.is_none();
@@ -105,7 +105,7 @@ impl Protocol {
             || if begun { self.keeps(Rule::TakeOver) } else { self.readable(state).is_none() }
     }
 
-    /// Nothing is under way and nothing waits.
+    /// Nothing is running or waiting.
     fn is_quiet(&self, state: &State) -> bool {
         state.flushers.iter().all(|flusher| *flusher == Flusher::Idle)
             && state.openers.iter().all(|opener| *opener == Opener::Idle)
@@ -113,7 +113,7 @@ impl Protocol {
             && self.readable(state).is_some_and(|(_, new)| new.is_empty())
     }
 
-    /// A random history: trouble for a while, then calm until all is quiet; what went wrong, and how it came to it.
+    /// Runs a random history: faults for a while, then calm until all is quiet. Returns what went wrong, and how.
     pub(crate) fn walk(&self, seed: u64) -> Result<(), (&'static str, Vec<Action>)> {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut state = self.init_states().remove(0);
@@ -122,7 +122,7 @@ impl Protocol {
             let calm = step > 150;
             let mut actions = Vec::new();
             self.actions(&state, &mut actions);
-            // Rare trouble lets charges and flushes happen in between.
+            // Faults are rare, so charges and flushes happen in between.
             actions.retain(|action| {
                 !action.is_trouble() || (!calm && (matches!(action, Action::Charge(_)) || random.u8(..5) == 0))
             });
@@ -133,7 +133,7 @@ impl Protocol {
                 continue;
             };
             trail.push(action);
-            state = self.next_state(&state, action).expect("an action that is listed is possible");
+            state = self.next_state(&state, action).expect("a listed action is possible");
             if state.doubled {
                 return Err(("counted twice", trail));
             }
@@ -259,7 +259,7 @@ impl Model for Protocol {
         Some(state)
     }
 
-    /// Openers that die after their fourth step could otherwise raise the generation in Redis for ever.
+    /// Limits the generation in Redis, which openers that die after their fourth step could otherwise raise forever.
     fn within_boundary(&self, state: &State) -> bool {
         state.redis.streams.iter().all(|stream| stream.generation <= self.generations + 2)
     }
@@ -267,10 +267,10 @@ impl Model for Protocol {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("no charge counts twice (I4)", |_, state: &State| !state.doubled),
-            Property::always("what was acknowledged and survived is in Postgres (I3)", |protocol: &Self, state| {
+            Property::always("each acknowledged charge that survived is in Postgres (I3)", |protocol: &Self, state| {
                 !protocol.is_quiet(state) || state.missing() == 0
             }),
-            Property::always("no older copy decides (I1, I7)", |_, state: &State| !state.misled),
+            Property::always("no older copy of the records decides (I1, I7)", |_, state: &State| !state.misled),
         ]
     }
 }

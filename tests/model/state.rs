@@ -1,4 +1,5 @@
-//! The world as the model sees it: what Redis, Postgres, gates, flushers and openers are at one moment, and the steps that ask nobody.
+//! The state of the model at one moment: Redis, Postgres, gates, flushers, openers; and the steps that need no
+//! `Protocol`.
 
 type Id = u8;
 pub(crate) type Charge = u8;
@@ -21,7 +22,7 @@ pub(crate) struct Stream {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Redis {
-    /// Generation, and the process that it was opened in.
+    /// Generation, and the process in which it was opened.
     pub(crate) fence: Option<(u8, u8)>,
     pub(crate) streams: Vec<Stream>,
 }
@@ -55,25 +56,25 @@ pub(crate) enum Opener {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) redis: Redis,
-    /// The process that Redis is now.
+    /// Number of the current Redis process.
     pub(crate) process: u8,
-    /// The records are those of an older copy: another process has brought them, and the partition was not opened since.
+    /// The records are of an older copy: another process brought them, and the partition was not opened since.
     pub(crate) stale: bool,
-    /// What may come back as an older copy.
+    /// Older copy that Redis may be restored from.
     pub(crate) copy: Redis,
     pub(crate) postgres: Postgres,
-    /// The generation that each gate believes in.
+    /// Generation that each gate assumes.
     pub(crate) gates: Vec<u8>,
     pub(crate) flushers: Vec<Flusher>,
     pub(crate) openers: Vec<Opener>,
     pub(crate) charges: u8,
     pub(crate) losses: u8,
     pub(crate) acknowledged: Charges,
-    /// Went with Redis before it was flushed.
+    /// Charges lost with Redis before they were flushed.
     pub(crate) lost: Charges,
-    /// A charge was counted twice.
+    /// Whether a charge was counted twice.
     pub(crate) doubled: bool,
-    /// A charge was decided by an older copy of the records.
+    /// Whether a charge was decided by an older copy of the records.
     pub(crate) misled: bool,
 }
 
@@ -100,13 +101,13 @@ impl Redis {
 }
 
 impl State {
-    /// Acknowledged, not lost with Redis, and not in Postgres.
+    /// Charges acknowledged, not lost with Redis, and not in Postgres.
     pub(crate) fn missing(&self) -> Charges {
         self.acknowledged & !self.postgres.rows & !self.lost
     }
 
-    /// `call.lua`: the fence is the one that the caller named, so the event is journalled. Ids only rise in one stream; after
-    /// a loss they are used again.
+    /// `call.lua`: the fence is the one that the caller named, so the event is journalled. Ids rise within one stream;
+    /// after a loss they are used again.
     pub(crate) fn charge(&mut self, gate: usize) {
         let (generation, charge) = (self.gates[gate], self.charges);
         self.misled |= self.stale;
@@ -132,7 +133,7 @@ impl State {
         self.flushers[number] = Flusher::Committed { generation, from, anchor };
     }
 
-    /// `trim.lua`: looks for the anchor first, then drops what comes before the watermark before the last.
+    /// `trim.lua`: finds the anchor first, then drops what is before the previous watermark.
     pub(crate) fn flush_trim(&mut self, number: usize) {
         let Flusher::Committed { generation, from, anchor } =
             std::mem::replace(&mut self.flushers[number], Flusher::Idle)
@@ -147,7 +148,7 @@ impl State {
     }
 }
 
-/// Another process takes over, with other data. What only the old one had is gone.
+/// Another Redis process takes over, with other data. What only the old one had is lost.
 pub(crate) fn lose(state: &mut State, becomes: Redis) {
     state.lost |= state.redis.charges() & !becomes.charges() & !state.postgres.rows;
     state.redis = becomes;

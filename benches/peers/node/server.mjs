@@ -1,5 +1,5 @@
-// The same consume through rate-limiter-flexible on Redis, in a bare Node server: parse, ask, answer.
-// node server.mjs REDIS_URL; prints its port. Ends when its standard input closes.
+// The same consume through rate-limiter-flexible on Redis, in a bare Node server: parse, consume, answer.
+// Usage: node server.mjs REDIS_URL. Prints its port. Exits when its standard input closes.
 
 import { createServer } from 'node:http';
 import Redis from 'ioredis';

@@ -1,69 +1,77 @@
-//! A chat service behind the gate: each message is held before, charged when its answer has ended, and free when it failed.
+//! A chat service behind the gate. Each message is held before it is answered, charged when its answer has ended, and free if it failed.
+//! The model echoes what it receives.
 //!
-//! `DATABASE_URL=… REDIS_URL=… QUOTA_GATE__AUTH__RESERVATION_SECRET=… cargo run --example axum_chat`, then
-//! `curl -N localhost:3000/chat -H 'x-user: free-user' -d 'hello'`. (A real service knows its users by a session, not by a header.)
+//! `DATABASE_URL=… REDIS_URL=… RESERVATION_SECRET=… cargo run -p quota-gate-axum --example chat`, then
+//! `curl -N localhost:3000/chat -H 'x-user: alice' -d 'hello'`. (A real service identifies its users by a session, not by a header.)
 
-use std::time::Duration;
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
+#![expect(clippy::disallowed_methods, reason = "an example has no configuration but its environment")]
+
+use std::{env, time::Duration};
 
 use axum::{
     Extension, Router,
+    body::Body,
     http::request::Parts,
     response::{IntoResponse, Response},
     routing::post,
 };
-use quota_gate::domain::{
-    ap::Ap,
-    usage::Tokens,
-    user_id::{SessionId, UserId},
+use quota_gate::{
+    domain::{
+        ap::Ap,
+        usage::Tokens,
+        user_id::{SessionId, UserId},
+    },
+    runtime::{Runtime, RuntimeOptions},
 };
 use quota_gate_axum::{AnswerCost, Ask, QuotaLayer, Refusal};
-use quota_gate_server::{
-    app::App,
-    config::Config,
-    http::{ServerOptions, serve},
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
 
-/// The model: says how much it did, and what it says is streamed.
-async fn chat(Extension(answer_cost): Extension<AnswerCost>, message: String) -> String {
-    answer_cost.set_tokens(Tokens::new(message.len().try_into().unwrap_or(0)).unwrap_or_default());
-    format!("you said {message:?}\n")
+/// The model: notes its tokens, and streams its answer.
+async fn chat(Extension(cost): Extension<AnswerCost>, message: Body) -> Body {
+    cost.set_tokens(Tokens::new(7).unwrap_or_default());
+    message
 }
 
 #[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn ask(parts: &Parts) -> Result<Ask, Response> {
-    let who = parts.headers.get("x-user").and_then(|who| UserId::parse(who.to_str().ok()?).ok());
-    let user = who.ok_or_else(|| "say who you are in x-user\n".into_response())?;
-    let session = SessionId::parse("chat-1").map_err(|error| error.to_string().into_response())?;
-    Ok(Ask { user, session, ap: Ap::ONE })
+    let user = parts.headers.get("x-user").and_then(|user| UserId::parse(user.to_str().ok()?).ok());
+    let user = user.ok_or_else(|| "the header x-user is missing\n".into_response())?;
+    Ok(Ask { user, session: SessionId::unnamed(), ap: Ap::ONE })
 }
 
 fn refuse(refusal: Refusal) -> Response {
     match refusal {
-        Refusal::Denied(denied) => format!("{} AP are missing\n", denied.shortfall()).into_response(),
-        Refusal::Failed(error) => format!("not now: {error}\n").into_response(),
+        Refusal::Denied(denied) => format!("quota exceeded: {} AP short\n", denied.shortfall()).into_response(),
+        Refusal::Failed(error) => format!("try again later: {error}\n").into_response(),
     }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = App::build(Config::load(None)?).await?;
-    let stop = quota_gate_server::shutdown::on_signal()?;
-    let flushed = CancellationToken::new();
-    let flushing = tokio::spawn(app.flusher().run(Duration::from_millis(200), flushed.clone()));
-    let layer = QuotaLayer::new(app.gate.clone(), ask, refuse);
+    let secret = env::var("RESERVATION_SECRET")?;
+    let options = RuntimeOptions::new(&env::var("DATABASE_URL")?, &env::var("REDIS_URL")?, secret.as_bytes())?;
+    let runtime = Runtime::start(options).await?;
+    let layer = QuotaLayer::new(runtime.gate().clone(), ask, refuse);
     let settlements = layer.settlements();
-    let options = ServerOptions {
-        connections_max: 1_000,
-        header_read_timeout: Duration::from_secs(5),
-        write_stall_timeout: Duration::from_secs(30),
-        stop_delay: Duration::ZERO,
-        drain_timeout: Duration::from_secs(20),
+    let app = Router::new().route("/chat", post(chat)).layer(layer);
+    let listener = TcpListener::bind(env::var("LISTEN").as_deref().unwrap_or("127.0.0.1:3000")).await?;
+    println!("listening on {}", listener.local_addr()?);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stopped = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    serve(listener, Router::new().route("/chat", post(chat)).layer(layer), options, stop).await;
+    let outcome = tokio::select! {
+        served = async { axum::serve(listener, app).with_graceful_shutdown(stopped).await } => served.map_err(Into::into),
+        failed = runtime.failed() => Err(failed.into()),
+    };
     settlements.finished().await;
-    flushed.cancel();
-    flushing.await?;
-    Ok(())
+    runtime.shutdown(Duration::from_secs(20)).await;
+    outcome
 }

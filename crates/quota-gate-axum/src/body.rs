@@ -1,4 +1,4 @@
-//! The answer's body: what was delivered of it decides what is charged.
+//! The body of an answer. What was delivered of it decides what is charged.
 
 use std::{
     pin::Pin,
@@ -13,14 +13,14 @@ use super::{
     hold_guard::{HoldGuard, Share},
 };
 
-/// A body that settles when it ends, breaks, or is dropped.
+/// A body that settles its hold when it ends, breaks, or is dropped.
 #[derive(Debug)]
 pub struct MeteredBody {
     inner: Body,
-    /// None once it is settled.
+    /// None after the settlement.
     hold: Option<HoldGuard>,
     delivered: u64,
-    /// The length that the head said, if it did.
+    /// Length that the head declared, if it did.
     declared: Option<u64>,
     client_gone: ClientGone,
 }
@@ -30,7 +30,7 @@ impl MeteredBody {
         Self { inner, hold: Some(hold), delivered: 0, declared, client_gone }
     }
 
-    /// All of it was delivered.
+    /// Settles when all of it was delivered.
     fn complete(&mut self) {
         if self.hold.as_ref().is_some_and(HoldGuard::has_broken_off) {
             self.break_off();
@@ -39,11 +39,11 @@ impl MeteredBody {
         }
     }
 
-    /// No more of it will be delivered.
+    /// Settles when no more of it will be delivered.
     fn break_off(&mut self) {
         let Some(hold) = self.hold.take() else { return };
         match self.client_gone {
-            // Nothing came: as if it had not been generated. A hold that is dropped is released.
+            // No content was delivered, so nothing is charged: dropping the hold releases it.
             _ if self.delivered == 0 || hold.is_preamble() => drop(hold),
             ClientGone::Release => drop(hold),
             ClientGone::Charge => hold.commit(None),
@@ -67,7 +67,7 @@ impl HttpBody for MeteredBody {
         match &frame {
             Some(Ok(frame)) => {
                 self.delivered += frame.data_ref().map_or(0, |data| data.len() as u64);
-                // Whoever knows the length asks for no frame after the last.
+                // A caller that knows the length polls no frame after the last.
                 if self.inner.is_end_stream() {
                     self.complete();
                 }

@@ -1,4 +1,4 @@
-//! Holds that nobody will settle: charged when they are about to expire, unless somebody did.
+//! Charges holds shortly before they expire, unless the caller has settled them.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use quota_gate::{
     gate::{Commit, Gate, GateError},
 };
 
-/// So much before its expiry a hold is charged: after it, only what is still free can be.
+/// Time before the expiry at which a hold is charged. Afterwards only what is still free can be charged.
 const BEFORE_EXPIRY: Duration = Duration::from_millis(500);
 
 impl Settlements {
-    /// Charges the hold shortly before it expires, unless it is settled by then; at once when the gate stops. A gate that is
-    /// killed charges nothing.
+    /// Charges the hold shortly before it expires, unless it is settled by then, or immediately when the gate stops. A
+    /// gate that is killed charges nothing.
     pub fn charge_at_expiry(
         &self,
         gate: &Gate,

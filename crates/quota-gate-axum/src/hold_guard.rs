@@ -1,4 +1,4 @@
-//! One hold: kept alive while its answer is generated, and settled once, in a task of its own.
+//! One hold: kept alive while its answer is generated, and settled once, in a separate task.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,15 +20,15 @@ use quota_gate::{
     gate::{Commit, Gate, GateError},
 };
 
-/// Between two tries to settle, at first and at most. Postgres accepts what Redis does not, so one try is nearly always enough.
+/// Pause between two attempts to settle. Postgres accepts what Redis does not, so one attempt is nearly always enough.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// AP that is held for one request. Dropped, it is released.
+/// AP held for one request. Dropping the guard releases it.
 #[derive(Debug)]
 pub(super) struct HoldGuard {
     gate: Gate,
-    /// Another one after each extension.
+    /// Changes with each extension.
     id: Arc<Mutex<String>>,
     ap: Ap,
     answer_cost: AnswerCost,
@@ -37,7 +37,7 @@ pub(super) struct HoldGuard {
     is_settled: bool,
 }
 
-/// How much of the cost is charged: `delivered` of `declared` parts.
+/// Share of the cost to charge: `delivered` of `declared` parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) delivered: u64,
@@ -70,25 +70,25 @@ impl HoldGuard {
         self.answer_cost.has_broken_off()
     }
 
-    /// Charges what was answer_cost, or a share of it.
+    /// Charges the cost of the answer, or a share of it.
     pub(super) fn commit(mut self, share: Option<Share>) {
-        let mut commit = self.answer_cost.get();
+        let mut commit = self.answer_cost.commit();
         if let Some(Share { delivered, declared }) = share {
             let whole = u64::from(commit.ap.unwrap_or(self.ap).get());
-            // Rounded up: whoever got something pays something.
+            // Rounded up: a client that received something pays something.
             let part = (whole * delivered.min(declared)).div_ceil(declared.max(1));
             commit.ap = Some(Ap::new(u32::try_from(part).unwrap_or(u32::MAX)));
         }
         self.settle(Some(commit));
     }
 
-    /// Starts the settlement; none is a release.
+    /// Starts the settlement. No commit means a release.
     fn settle(&mut self, commit: Option<Commit>) {
         self.is_settled = true;
         self.heartbeat.abort();
         let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let settling = settle(self.gate.clone(), id, commit);
-        // Outside of a runtime nothing can be settled any more; the hold expires.
+        // Outside a runtime nothing can be settled; the hold expires.
         if let Ok(runtime) = Handle::try_current() {
             self.settlements.0.spawn_on(settling, &runtime);
         }
@@ -112,9 +112,9 @@ async fn keep_alive(gate: Gate, id: Arc<Mutex<String>>, ttl: Ttl) {
             Ok(extended) => {
                 *id.lock().unwrap_or_else(PoisonError::into_inner) = gate.reservation_id(&extended.reservation);
             }
-            // It is over already: what is generated can still be committed.
+            // The hold is over. What is generated can still be committed.
             Err(GateError::ReservationExpired(_) | GateError::AlreadySettled(_)) => return,
-            Err(error) => tracing::debug!(%error, "a hold was not extended; it is tried again"),
+            Err(error) => tracing::debug!(%error, "a hold could not be extended; trying again"),
         }
     }
 }
@@ -125,13 +125,13 @@ async fn settle(gate: Gate, id: String, commit: Option<Commit>) {
     }
 }
 
-/// It is charged or given back by its expiry.
+/// Reports a failed settlement. The hold was charged, or its expiry gives it back.
 pub(super) fn fail(error: &GateError) {
     metrics::counter!("quota_gate_settlements_failed_total").increment(1);
     tracing::error!(%error, "a message could not be settled");
 }
 
-/// Settles, again and again until it is settled, accepted, or refused for good.
+/// Retries until the hold is settled, or the settlement is accepted or finally refused.
 pub(super) async fn try_to_settle(gate: &Gate, id: &str, commit: Option<Commit>) -> Result<(), GateError> {
     let (mut pause, mut waited) = (RETRY_PAUSE_MIN, Duration::ZERO);
     loop {
@@ -141,7 +141,7 @@ pub(super) async fn try_to_settle(gate: &Gate, id: &str, commit: Option<Commit>)
         };
         match outcome {
             Err(error) if error.is_transient() && waited < SETTLE_WINDOW.to_std().unwrap_or_default() => {
-                tracing::debug!(%error, "a message is not settled yet");
+                tracing::debug!(%error, "a message is not settled yet; trying again");
             }
             settled => return settled,
         }

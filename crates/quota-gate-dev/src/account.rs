@@ -1,7 +1,7 @@
-//! The account that the servers run as: oneself, or an unprivileged one when running as root.
+//! The account that runs the servers: that of this process, or an unprivileged one if this process is root.
 //!
-//! Postgres refuses to run as root, and a container or a fresh machine is often just that. The directories and files
-//! that the servers use are handed to the account; everything else stays with its owner.
+//! Postgres refuses to run as root, which is often the only account in a container or on a new machine. The account
+//! becomes the owner of the directories and files that the servers use; all others keep their owner.
 
 use std::{
     fs,
@@ -17,25 +17,19 @@ use nix::unistd::{User, geteuid};
 
 use super::error::{DevError, cannot};
 
-/// Looked for in this order: made for Postgres, or made for nobody.
+/// Accounts to use, in order of preference: Postgres' own, then the unprivileged `nobody`.
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
-/// Who runs the servers.
+/// The account that runs the servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Account {
-    /// This process is unprivileged already.
+    /// The account of this process, which is unprivileged.
     Oneself,
-    /// This process is root: the servers run as this user.
-    Other {
-        /// The user.
-        uid: u32,
-        /// Its main group.
-        gid: u32,
-    },
+    /// Another user, because this process is root.
+    Other { uid: u32, gid: u32 },
 }
 
 impl Account {
-    /// The account for servers that this process starts.
     pub(super) fn for_servers() -> Result<Self, DevError> {
         if !geteuid().is_root() {
             return Ok(Self::Oneself);
@@ -47,14 +41,15 @@ impl Account {
             .ok_or(DevError::NoAccount)
     }
 
-    /// Makes the command run as this account. The standard library drops root's other groups along with it.
+    /// Makes the command run as this account. The standard library then also drops root's other groups.
     pub(super) fn run(&self, command: &mut Command) {
         if let Self::Other { uid, gid } = *self {
             command.uid(uid).gid(gid);
         }
     }
 
-    /// Hands over a file, or a directory with all that is in it. Costs one look when that has been done before.
+    /// Makes this account the owner of a file, or of a directory and its contents. Returns after one check if the
+    /// account owns `path` already.
     pub(super) fn own(&self, path: &Path) -> Result<(), DevError> {
         let Self::Other { uid, gid } = *self else { return Ok(()) };
         let metadata = fs::symlink_metadata(path).map_err(cannot("read", path))?;
@@ -69,8 +64,8 @@ impl Account {
         lchown(path, Some(uid), Some(gid)).map_err(cannot("change the owner of", path))
     }
 
-    /// Whether the account can get to the directory. Tried rather than computed from the modes of its parents: that
-    /// way it is also right about access lists, network mounts and confined accounts.
+    /// Returns whether the account can enter the directory. Tries it instead of computing it from the parents' modes,
+    /// so the result is also right for access lists, network mounts and confined accounts.
     pub(super) fn reaches(&self, dir: &Path) -> bool {
         if *self == Self::Oneself {
             return true;

@@ -1,13 +1,13 @@
-//! The directory of `quota-gate dev`: who has it, and where the servers' data is.
+//! The directory of `quota-gate dev`: its lock, and the place of the servers' data.
 //!
 //! | path | what |
 //! | --- | --- |
-//! | `DIR/dev.lock` | locked by the one process that uses DIR |
+//! | `DIR/dev.lock` | locked by the only process that uses DIR |
 //! | `DIR/servers/redis/` | data, log and password of redis-server |
-//! | `DIR/servers/postgres/` | the same of Postgres |
+//! | `DIR/servers/postgres/` | the same for Postgres |
 //!
-//! As root the servers run as another account, which cannot get to a DIR below, say, `/root`. Then `DIR/servers` is a
-//! symbolic link to a directory under `/var/tmp`, named after DIR.
+//! If this process is root, the servers run as another account, which cannot enter a DIR below, for example, `/root`.
+//! Then `DIR/servers` is a symbolic link to a directory under `/var/tmp`, named by a hash of DIR.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -24,34 +24,34 @@ use super::{
     server_log::ServerLog,
 };
 
-/// Where servers' data goes that their account cannot get to. Unlike `/tmp`, it is kept over a reboot.
+/// Parent of the servers' data if their account cannot enter DIR. Unlike `/tmp`, it survives a reboot.
 const REACHABLE: &str = "/var/tmp";
 const LOCK: &str = "dev.lock";
 const SERVERS: &str = "servers";
 
-/// A directory in use by this process; it is free again when this is dropped, or the process ends.
+/// A directory that this process uses. It is released when this is dropped or the process ends.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    /// Without links in it: the servers' account may not be able to follow them.
+    /// Path without symbolic links, because the servers' account may be unable to follow them.
     servers: PathBuf,
     lock: File,
 }
 
 impl DataDir {
-    /// Takes the directory, which is made if need be.
+    /// Locks the directory, and creates it if necessary.
     ///
     /// # Errors
-    /// [`DevError::InUse`] while another process has it.
+    /// [`DevError::InUse`] if another process uses it.
     pub fn open(dir: &Path) -> Result<Self, DevError> {
         Self::take(dir)?.place_servers()
     }
 
-    /// Takes the directory and removes all that is in it. Waits for servers that are still ending.
+    /// Locks the directory and removes its contents. Waits for servers that are still stopping.
     ///
     /// # Errors
-    /// [`DevError::InUse`] while another process has it; [`DevError::NotOurs`] if it holds files but was never opened
-    /// before: an option mistyped must not cost anybody's home.
+    /// [`DevError::InUse`] if another process uses it; [`DevError::NotOurs`] if it has files but was never opened
+    /// before: a mistyped option must not delete a home directory.
     pub async fn open_fresh(dir: &Path) -> Result<Self, DevError> {
         if !dir.join(LOCK).exists() && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(DevError::NotOurs { dir: dir.to_owned() });
@@ -61,31 +61,31 @@ impl DataDir {
         data.place_servers()
     }
 
-    /// The directory itself, an absolute path.
+    /// Returns the absolute path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A file in it.
+    /// Returns the path of a file in the directory.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Where the servers' data is, if it could not be in the directory itself.
+    /// Returns the directory of the servers' data if it is outside this directory.
     #[must_use]
     pub fn elsewhere(&self) -> Option<&Path> {
         (!self.servers.starts_with(&self.path)).then_some(&self.servers)
     }
 
-    /// The directory of redis-server.
+    /// Returns the directory of redis-server.
     #[must_use]
     pub fn redis(&self) -> PathBuf {
         self.servers.join("redis")
     }
 
-    /// The directory of Postgres.
+    /// Returns the directory of Postgres.
     #[must_use]
     pub fn postgres(&self) -> PathBuf {
         self.servers.join("postgres")
@@ -111,7 +111,7 @@ impl DataDir {
             }
             Err(TryLockError::Error(error)) => return Err(cannot("lock", &lock_file)(error)),
         }
-        // The number is for people; the lock is with the open file, and goes when its process does.
+        // The process id is for messages only. The lock belongs to the open file and ends with the process.
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(cannot("write", &lock_file))?;
         Ok(Self { servers: path.join(SERVERS), path, lock })
     }
@@ -138,7 +138,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Makes the directory of the servers, where their account can use it.
+    /// Creates the servers' directory in a place that their account can use.
     fn place_servers(mut self) -> Result<Self, DevError> {
         let account = Account::for_servers()?;
         if account.reaches(&self.path) {
@@ -149,7 +149,7 @@ impl DataDir {
         }
         let elsewhere = self.reachable();
         make_private(&elsewhere)?;
-        // Everybody may write to /var/tmp: what is there already must be ours.
+        // Every user may write to /var/tmp, so an existing directory must be ours.
         let metadata = fs::symlink_metadata(&elsewhere).map_err(cannot("read", &elsewhere))?;
         let owners = match account {
             Account::Oneself => [nix::unistd::geteuid().as_raw(); 2],
@@ -168,8 +168,8 @@ impl DataDir {
         Ok(self)
     }
 
-    /// Where the link leads, so that DIR may be moved; if it leads where none was made to, or there is none, where
-    /// a new one would.
+    /// Returns the target of the existing link, so DIR may be moved. Without a link, or if its target is not
+    /// ours, returns the target for a new link.
     fn reachable(&self) -> PathBuf {
         let ours = |target: &PathBuf| {
             let name = target.file_name().unwrap_or_default().as_encoded_bytes();
@@ -183,13 +183,13 @@ impl DataDir {
 }
 
 impl Drop for DataDir {
-    /// Unlocks rather than closes: a child process that is just being started has a copy of the open file.
+    /// Unlocks instead of only closing: a child process that is just starting has a copy of the open file.
     fn drop(&mut self) {
         let _ = self.lock.unlock();
     }
 }
 
-/// Makes a directory for its owner alone; one that is there is left as it is.
+/// Creates a directory that only its owner can use. An existing one stays as it is.
 fn make_private(dir: &Path) -> Result<(), DevError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(cannot("create", dir)(error)),

@@ -1,79 +1,79 @@
-//! Why a private server is not there, in words that a person can act upon.
+//! Errors of private servers. The messages are for the operator and say what to do.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// What went wrong around a private server.
+/// An error of a private server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DevError {
-    /// A program is missing.
+    /// A program is not installed.
     #[error("{program} was not found; install it ({install}), or run `make setup`")]
     NotInstalled {
-        /// What was looked for.
+        /// The program.
         program: &'static str,
-        /// How to get it, for example `apt-get install redis-server`.
+        /// How to install it, for example `apt-get install redis-server`.
         install: &'static str,
     },
 
-    /// No account to run the servers as: Postgres refuses to run as root.
-    #[error("running as root, and there is no account `postgres` or `nobody` to run the servers as; create one")]
+    /// This process is root, as which Postgres refuses to run, and there is no other account for the servers.
+    #[error("the servers cannot run as root, and there is no account `postgres` or `nobody`; create one of them")]
     NoAccount,
 
-    /// A file or directory could not be used.
+    /// A file operation failed.
     #[error("cannot {act} {}: {source}", path.display())]
     Io {
-        /// What was tried, for example `create`.
+        /// The operation, for example `create`.
         act: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// Somebody else works in the directory.
-    #[error("{} is in use by {holder}; stop it, or name another directory with --data-dir", dir.display())]
+    /// The directory is in use.
+    #[error("{} is in use by {holder}; stop it, or choose another directory with --data-dir", dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
-        /// Who has it, as far as is known.
+        /// The process or user that uses it, as far as is known.
         holder: String,
     },
 
-    /// A directory that was to be emptied holds what was not put there by this program.
-    #[error("{} was not made by `quota-gate dev`, so it is not emptied; name another directory", dir.display())]
+    /// A directory to be emptied has files but was never used by this program.
+    #[error("{} is not a directory of `quota-gate dev`, so it is not emptied; choose another one", dir.display())]
     NotOurs {
         /// The directory.
         dir: PathBuf,
     },
 
-    /// The port is taken.
-    #[error("{server} cannot listen on 127.0.0.1:{port}: the port is taken")]
+    /// The port is in use.
+    #[error("{server} cannot listen on 127.0.0.1:{port}: the port is in use; choose another one")]
     PortTaken {
-        /// Which server.
+        /// The server.
         server: &'static str,
         /// The port.
         port: u16,
     },
 
-    /// A server ended, or did not answer in time.
+    /// A server ended, or was not ready in time.
     #[error("{server} {reason}; the end of its log ({}):\n{tail}", log.display())]
     NotReady {
-        /// Which server.
+        /// The server.
         server: &'static str,
         /// What happened.
         reason: String,
-        /// Where to read on.
+        /// Path of the log.
         log: PathBuf,
-        /// The last lines of the log since the start.
+        /// The last lines of the log since the server's start.
         tail: String,
     },
 
-    /// The data was written by another major version of Postgres.
+    /// The data was written by a major version of Postgres that is not installed.
     #[error(
-        "{} holds data of Postgres {data}, which is not installed; install it, or begin anew with --fresh",
+        "{} has data of Postgres {data}, which is not installed; install it, or delete all data with --fresh",
         dir.display()
     )]
     DataOfOtherVersion {
@@ -83,17 +83,17 @@ pub enum DevError {
         data: String,
     },
 
-    /// A program that should do one thing and end has failed.
+    /// A program that runs once, such as `initdb`, failed.
     #[error("{program} failed: {output}")]
     Failed {
-        /// Which program.
+        /// The program.
         program: &'static str,
-        /// What it printed.
+        /// Its error output.
         output: String,
     },
 }
 
-/// Names the act and the path of a failed file operation.
+/// Adds operation and path to an I/O error.
 pub(super) fn cannot(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DevError {
     move |source| DevError::Io { act, path: path.to_owned(), source }
 }

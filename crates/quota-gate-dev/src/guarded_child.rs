@@ -1,12 +1,12 @@
 //! A server process that does not outlive its owner.
 //!
-//! Dropping a handle is not enough: a process that is killed drops nothing. So each server is started by a small
-//! shell, its guard, that watches a pipe from the owner and ends the server when the pipe closes (`guard.sh`). To stop
-//! a server is to close that pipe, so that the way out after a crash is the one that is taken every day. It works the
-//! same on Linux and macOS, and whichever thread starts the server.
+//! Dropping a handle is not enough: a killed process drops nothing. So a small shell script, the guard (`guard.sh`),
+//! starts each server, watches a pipe from the owner, and stops the server when the pipe closes. A normal stop closes
+//! the pipe too, so the path that is needed after a crash is used every day. This works the same on Linux and macOS,
+//! and from any thread.
 //!
-//! The guard leads a process group of its own: Ctrl-C in a terminal reaches the owner only, which then still has its
-//! servers while it finishes its work. If somebody kills the guard itself with SIGKILL, its server stays behind.
+//! The guard leads its own process group: Ctrl-C in a terminal reaches only the owner, which keeps its servers while it
+//! finishes its work. If the guard itself is killed by SIGKILL, its server keeps running.
 
 use std::{
     ffi::OsString,
@@ -32,31 +32,28 @@ use super::{
 };
 
 const GUARD: &str = include_str!("guard.sh");
-/// How long a server may take after each signal. A checkpoint of a well-filled Postgres takes a few seconds.
+/// Time for a server to end after each signal. A checkpoint of a well-filled Postgres takes a few seconds.
 const PATIENCE_SECONDS: u32 = 10;
-/// When to stop waiting for a guard. It sends at most three signals, so this is never reached on a sound machine.
+/// Maximum time to wait for a guard. It sends at most three signals, so a healthy machine never reaches this.
 const STOP_MAX: Duration = Duration::from_secs(40);
-/// Between two looks at a process. Servers start in 5 ms (Redis) to 100 ms (Postgres).
+/// Pause between two checks of a process. Servers start in 5 ms (Redis) to 100 ms (Postgres).
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What to run, and how to end it.
+/// How to run and stop a server.
 #[derive(Debug)]
 pub(super) struct Server<'a> {
-    /// The name for people.
+    /// Name in messages.
     pub(super) name: &'static str,
-    /// The executable.
     pub(super) program: &'a Path,
-    /// Its arguments.
     pub(super) arguments: Vec<OsString>,
-    /// Where it runs.
+    /// Working directory.
     pub(super) dir: &'a Path,
-    /// As whom it runs.
     pub(super) account: &'a Account,
-    /// Variables besides those of this process.
+    /// Environment variables in addition to those of this process.
     pub(super) environment: &'a [(String, String)],
-    /// The signals of a [`stop`](GuardedChild::stop), each sent if the one before did not help; then SIGKILL.
+    /// Signals of a [`stop`](GuardedChild::stop), each sent if the one before had no effect; then SIGKILL.
     pub(super) stop_signals: &'static str,
-    /// The same, for when the owner has gone or dropped the child.
+    /// The same, for when the owner has ended or dropped the child.
     pub(super) drop_signals: &'static str,
 }
 
@@ -72,7 +69,7 @@ pub(super) struct GuardedChild {
 }
 
 impl GuardedChild {
-    /// Starts the server. It holds the log, and with it the directory, until its last process has ended.
+    /// Starts the server. It keeps the log, and thereby the directory, locked until its last process has ended.
     pub(super) fn start(server: Server<'_>, log: ServerLog) -> Result<Self, DevError> {
         let (output, log) = log.hand_over();
         let mut command = Command::new("/bin/sh");
@@ -98,7 +95,7 @@ impl GuardedChild {
         Ok(Self { name: server.name, guard, lifeline, pid, stop_signals: server.stop_signals, log })
     }
 
-    /// Waits until the server is ready for work, as `ready` tells, or gives its reason why not.
+    /// Waits until `ready` returns true. Fails if the server ends before, or `patience` is over.
     pub(super) async fn until_ready(
         &mut self,
         port: u16,
@@ -108,7 +105,7 @@ impl GuardedChild {
         let deadline = Instant::now() + patience;
         while !ready(self).await {
             let reason = if !self.is_running() {
-                "ended at once".to_owned()
+                "ended before it was ready".to_owned()
             } else if Instant::now() > deadline {
                 format!("was not ready after {} s", patience.as_secs())
             } else {
@@ -125,30 +122,29 @@ impl GuardedChild {
         Ok(())
     }
 
-    /// The server's process id, which may be another's once the server has ended.
+    /// Returns the server's process id. Once the server has ended, another process may have it.
     pub(super) fn pid(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Whether the server runs.
     pub(super) fn is_running(&mut self) -> bool {
         matches!(self.guard.try_wait(), Ok(None))
     }
 
-    /// Ends the server in good order and waits until it has ended.
+    /// Stops the server cleanly and waits until it has ended.
     pub(super) async fn stop(&mut self) {
         if let Some(mut lifeline) = self.lifeline.take() {
-            // This fails when the guard has gone, and then the server has gone before it.
+            // This fails if the guard has ended, and then the server has ended before it.
             let _ = writeln!(lifeline, "{}", self.stop_signals);
         }
         self.until_ended().await;
     }
 
-    /// Ends the server and its child processes with SIGKILL, as a power cut would.
+    /// Kills the server and its child processes with SIGKILL, like a power failure.
     pub(super) async fn kill(&mut self) {
         if self.is_running() {
-            // Stopped, it starts no child while its children are being listed. Each of them may end by itself
-            // meanwhile: a signal that arrives nowhere is as good.
+            // A paused server starts no child while its children are listed. If one of them ends meanwhile, its signal
+            // has no effect.
             let _ = kill(self.pid, Signal::SIGSTOP);
             let children = children_of(self.pid);
             for pid in children.into_iter().chain([self.pid]) {
@@ -158,10 +154,10 @@ impl GuardedChild {
         self.until_ended().await;
     }
 
-    /// Sends the server a signal, for example to stand still.
+    /// Sends the server a signal, for example to pause it.
     pub(super) fn signal(&mut self, signal: Signal) {
         if self.is_running() {
-            // The server may end at this very moment: then there is nothing to signal.
+            // The server may end at this moment; then there is nothing to signal.
             let _ = kill(self.pid, signal);
         }
     }
@@ -175,7 +171,7 @@ impl GuardedChild {
 }
 
 impl Drop for GuardedChild {
-    /// Closes the lifeline and waits: when the owner goes on, the server has ended and its files can be removed.
+    /// Closes the lifeline and waits: afterwards the server has ended and its files can be removed.
     fn drop(&mut self) {
         drop(self.lifeline.take());
         let deadline = Instant::now() + STOP_MAX;
@@ -185,14 +181,14 @@ impl Drop for GuardedChild {
     }
 }
 
-/// What the guard says first. It comes within milliseconds, or the pipe closes.
+/// Reads the guard's first line. It arrives within milliseconds, or the pipe closes.
 fn first_line(guard: &mut Child) -> Option<String> {
     let mut line = String::new();
     BufReader::new(guard.stdout.take()?).read_line(&mut line).ok()?;
     Some(line)
 }
 
-/// The direct children of a process: from `/proc` where there is one, else from `ps`.
+/// Returns the direct children of a process: from `/proc` if it exists, otherwise from `ps`.
 fn children_of(parent: Pid) -> Vec<Pid> {
     let listed = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let pids = |text: &str| text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect();

@@ -1,11 +1,10 @@
-//! Private servers: a redis-server and a Postgres of one's own, as child processes, and a model server in this process.
+//! Private servers: redis-server and Postgres as child processes, and a model server in this process.
 //!
-//! `quota-gate dev` and every integration test decide against the real servers, so both start them here: on free
-//! ports of 127.0.0.1, with a random password, in a directory of their own. Any number of copies runs side by side,
-//! and none outlives the process that started it, however that process ends.
+//! `quota-gate dev` and every integration test need real servers, so both start them here: on free ports of 127.0.0.1,
+//! with a random password, each in its own directory. Any number of them can run concurrently. None outlives the
+//! process that started it, however that process ends.
 //!
-//! What the servers hold (migrations, sample users) is left to the caller, and so is every connection to them: this
-//! module knows the servers as programs, not as stores.
+//! This crate only runs the programs. The caller connects to them and fills them (migrations, sample users).
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), quota_gate_dev::DevError> {
@@ -41,12 +40,12 @@ pub use postgres_server::{Durability, PostgresServer, PostgresServerOptions};
 pub use redis_server::{AppendOnly, RedisServer, RedisServerOptions};
 pub use scratch_dir::ScratchDir;
 
-/// What is to become of a server's data when its owner is gone.
+/// Whether a server's data is used again after its owner has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lifetime {
-    /// It is used again: the server is stopped in good order.
+    /// The data is used again: the server is stopped cleanly.
     #[default]
     Kept,
-    /// Nobody will read it: the server is stopped at once.
+    /// The data is not read again: the server is stopped immediately.
     Scratch,
 }

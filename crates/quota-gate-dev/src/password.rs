@@ -1,7 +1,7 @@
-//! A server's password: random, and kept beside the server's data so that it survives a restart.
+//! A server's password: random, and stored beside the server's data so that it survives a restart.
 //!
-//! The servers listen on 127.0.0.1, where every user of the machine can reach them: without a password each of them
-//! could write quotas.
+//! The servers listen on 127.0.0.1, which every user of the machine can reach. Without a password, each user could
+//! write quotas.
 
 use std::{
     fmt::Write as _,
@@ -13,15 +13,15 @@ use std::{
 
 use super::error::{DevError, cannot};
 
-/// 128 bits cannot be guessed. As hexadecimal digits they need no quoting in a URL or a configuration file.
+/// 128 bits cannot be guessed. Hexadecimal digits need no quoting in a URL or a configuration file.
 const PASSWORD_BYTES: usize = 16;
 
-/// Reads the password at `path`, or makes one up and keeps it there, readable by its owner alone.
+/// Reads the password at `path`, or creates one there that only its owner can read.
 pub(super) fn kept_at(path: &Path) -> Result<String, DevError> {
     match fs::read_to_string(path) {
         Ok(password) => Ok(password.trim_end().to_owned()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let password = random().map_err(cannot("make a password for", path))?;
+            let password = random().map_err(cannot("create a password for", path))?;
             write_private(path, &password)?;
             Ok(password)
         }
@@ -29,7 +29,7 @@ pub(super) fn kept_at(path: &Path) -> Result<String, DevError> {
     }
 }
 
-/// Writes a file that only its owner may read, whole or not at all.
+/// Writes a file that only its owner can read, completely or not at all.
 pub(super) fn write_private(path: &Path, text: &str) -> Result<(), DevError> {
     let unfinished = path.with_extension("new");
     OpenOptions::new()
@@ -43,7 +43,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<(), DevError> {
         .map_err(cannot("write", path))
 }
 
-/// `N` random bytes as hexadecimal digits.
+/// Returns `N` random bytes as hexadecimal digits.
 pub(super) fn random_hex<const N: usize>() -> io::Result<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;

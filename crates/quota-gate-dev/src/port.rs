@@ -1,7 +1,7 @@
-//! A port that nobody else has.
+//! A free port.
 //!
-//! A server cannot be handed a listening socket, so between finding a port and using it somebody else may take it:
-//! whoever loses that race tries another.
+//! The servers cannot inherit a listening socket, so another process may take a port after it was found free. Then the
+//! server is started on another port.
 
 use std::{
     io,
@@ -10,15 +10,15 @@ use std::{
 
 use super::error::{DevError, cannot};
 
-/// Below what Linux (from 32768), macOS and BSD (from 49152) hand out for outgoing connections. A port from there
-/// could be in use by somebody's connection just when a server restarts and needs it back.
+/// Below the ports of outgoing connections on Linux (from 32768), macOS and BSD (from 49152). A connection could use
+/// such a port just when a server restarts and needs it again.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
-/// Ports to look at before giving up. Even with half of them taken, this many misses do not happen by chance.
+/// Ports to check before giving up. Even with half of them taken, this many misses do not happen by chance.
 const LOOKS_MAX: usize = 64;
-/// Races to lose before giving up.
+/// Starts before giving up, if another process takes the port each time.
 const STARTS_MAX: usize = 8;
 
-/// Starts a server on the wanted port, or else on one that is free.
+/// Starts a server on the wanted port, or on a free one if none is given.
 pub(super) async fn start_on<S>(
     wanted: Option<u16>,
     start: impl AsyncFn(u16) -> Result<S, DevError>,
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_race_is_run_again_on_another_port() {
+    async fn another_port_is_tried_if_one_is_taken() {
         let lost = std::cell::RefCell::new(Vec::new());
         let started = start_on(None, async |port| {
             if lost.borrow().len() < 3 {

@@ -1,7 +1,7 @@
 //! The files of a private Postgres: its programs, its data directory, its superuser's password.
 //!
-//! `initdb` works in a directory that gets its final name when all is done, so an interrupted one is not mistaken for a
-//! database. What runs on these files is left to `postgres_server.rs`.
+//! `initdb` works in a directory that gets its final name only when it is complete, so an interrupted run is not
+//! mistaken for a database. `postgres_server.rs` runs the server on these files.
 
 use std::{
     env, fs,
@@ -16,12 +16,12 @@ use super::{
     password, program,
 };
 
-/// The superuser. Its name is what people expect; its password is random.
+/// The superuser. It has the usual name and a random password.
 pub(super) const SUPERUSER: &str = "postgres";
-/// Sorts by bytes and knows Unicode; macOS has it only by the name `C`, with UTF-8 as the encoding.
+/// Sorts by bytes and supports Unicode. On macOS it exists only as `C`, with UTF-8 as the encoding.
 const LOCALE: &str = if cfg!(target_os = "macos") { "C" } else { "C.UTF-8" };
 
-/// A directory with everything that a Postgres needs to start.
+/// A directory with everything that Postgres needs to start.
 #[derive(Debug)]
 pub(super) struct PostgresCluster {
     dir: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct PostgresCluster {
 }
 
 impl PostgresCluster {
-    /// Opens the cluster in `dir`, or makes a new one there.
+    /// Opens the cluster in `dir`, or creates one there.
     pub(super) fn open(dir: &Path, lifetime: Lifetime) -> Result<Self, DevError> {
         let account = Account::for_servers()?;
         fs::create_dir_all(dir).map_err(cannot("create", dir))?;
@@ -48,39 +48,35 @@ impl PostgresCluster {
         Ok(cluster)
     }
 
-    /// A program of the Postgres that the data belongs to, to be run by the servers' account.
+    /// Returns the path of a program of the Postgres version that the data belongs to.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 
-    /// Where everything is.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Who runs it.
     pub(super) fn account(&self) -> &Account {
         &self.account
     }
 
-    /// The superuser's password.
     pub(super) fn password(&self) -> &str {
         &self.password
     }
 
-    /// The data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// What the running server notes about itself.
+    /// Returns the path of the pid file, in which the running server describes itself.
     pub(super) fn pid_file(&self) -> PathBuf {
         self.data().join("postmaster.pid")
     }
 
-    /// Removes the note that a killed server has left. Postgres does so by itself, unless the process id in it is
-    /// another process' by now: then it refuses to start. To be called with the server's log claimed, which proves
-    /// that no server of ours runs here; one that somebody started by hand is recognised by its name.
+    /// Removes the pid file of a killed server. Postgres does that itself, unless another process has the process id in
+    /// it by now: then it refuses to start. The caller must hold the lock of the server's log, which proves that no
+    /// server of ours runs here. A server that was started by hand is recognized by its name.
     pub(super) fn remove_stale_pid_file(&self) -> Result<(), DevError> {
         let path = self.pid_file();
         let Ok(note) = fs::read_to_string(&path) else { return Ok(()) };
@@ -123,7 +119,7 @@ impl PostgresCluster {
     }
 }
 
-/// A command that takes nothing from the `PG…` variables of whoever starts us: they name another server.
+/// Returns a command without the `PG…` variables of this process' environment: they name another server.
 pub(super) fn without_settings(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
@@ -135,7 +131,7 @@ pub(super) fn without_settings(program: &Path) -> Command {
     command
 }
 
-/// What a program said before it failed.
+/// Returns the error of a failed program, with its error output.
 pub(super) fn failed(program: &'static str, stderr: &[u8]) -> DevError {
     DevError::Failed { program, output: String::from_utf8_lossy(stderr).trim().to_owned() }
 }

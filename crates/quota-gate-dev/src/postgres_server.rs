@@ -1,7 +1,7 @@
 //! A private Postgres.
 //!
-//! Its settings go on the command line, so that a start is the same on new data and on old. It listens on 127.0.0.1
-//! and on no socket file: a path of a deep directory would be too long for one.
+//! Its settings are on the command line, so a start is the same with new and with old data. It listens on 127.0.0.1 and
+//! on no socket file: the path of a deep directory would be too long for one.
 
 use std::{
     ffi::OsString,
@@ -27,27 +27,27 @@ const START_MAX: Duration = Duration::from_mins(2);
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// A power cut: each commit is on disk.
+    /// A power failure: each commit is on disk.
     #[default]
     Disk,
-    /// SIGKILL of the server: each commit is with the operating system. For tests.
+    /// SIGKILL of the server: the operating system has each commit. For tests.
     Memory,
 }
 
-/// How to run a Postgres.
+/// Options of a [`PostgresServer`].
 #[derive(Debug, Clone, Default)]
 pub struct PostgresServerOptions {
     /// What a commit survives.
     pub durability: Durability,
     /// Whether the data is used again.
     pub lifetime: Lifetime,
-    /// The port; any free one unless named.
+    /// The port; by default any free one.
     pub port: Option<u16>,
-    /// Further settings, for example `log_statement=all`. They win over the ones given here.
+    /// More settings, for example `log_statement=all`. They override the built-in ones.
     pub extra: Vec<String>,
 }
 
-/// A private Postgres. Dropping it ends it.
+/// A private Postgres. Dropping it stops it.
 #[derive(Debug)]
 pub struct PostgresServer {
     cluster: PostgresCluster,
@@ -57,11 +57,11 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts a server on the data in `dir`, which is made if need be (in about a second), and waits until it accepts
-    /// connections.
+    /// Starts a server on the data in `dir` and waits until it accepts connections. Creates the data if necessary, in
+    /// about a second.
     ///
     /// # Errors
-    /// If Postgres is not installed, or does not start: the message has the end of its log.
+    /// If Postgres is not installed or does not start. The message has the end of its log.
     pub async fn start(dir: &Path, options: PostgresServerOptions) -> Result<Self, DevError> {
         let dir = std::path::absolute(dir).map_err(cannot("find", dir))?;
         let open = tokio::task::spawn_blocking(move || PostgresCluster::open(&dir, options.lifetime));
@@ -74,39 +74,39 @@ impl PostgresServer {
         Ok(Self { cluster, options, port, child })
     }
 
-    /// Where a database is: `postgres://postgres:<password>@127.0.0.1:<port>/<database>`.
+    /// Returns the URL of a database: `postgres://postgres:<password>@127.0.0.1:<port>/<database>`.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.cluster.password(), self.port)
     }
 
-    /// The port, the same for the server's whole life.
+    /// Returns the port, which also stays the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its data directory.
+    /// Returns the data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.cluster.data()
     }
 
-    /// The process id of the first of its processes, while it runs.
+    /// Returns the process id of its main process, while it runs.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Whether it runs.
+    /// Returns whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.child.is_running()
     }
 
-    /// Creates a database, unless there is one of that name.
+    /// Creates a database, unless it exists.
     ///
     /// # Errors
-    /// If the server is away.
+    /// If the server is unavailable.
     pub async fn create_database(&self, name: &str) -> Result<(), DevError> {
         self.psql(
             "select format('create database %I', :'name')\n\
@@ -116,10 +116,10 @@ impl PostgresServer {
         .await
     }
 
-    /// Creates a database with all that `template` holds, in about 50 ms. Nobody may be connected to the template.
+    /// Creates a database as a copy of `template`, in about 50 ms. No client may be connected to the template.
     ///
     /// # Errors
-    /// If there is a database of that name, no such template, or the server is away.
+    /// If the database exists, the template does not, or the server is unavailable.
     pub async fn create_database_from(&self, name: &str, template: &str) -> Result<(), DevError> {
         self.psql(
             "select format('create database %I template %I', :'name', :'template') \\gexec\n",
@@ -128,33 +128,33 @@ impl PostgresServer {
         .await
     }
 
-    /// Runs a script of psql's in the database `postgres`, as the superuser. Values go to it as variables by its own input, for
-    /// everybody can read a command line.
+    /// Runs a psql script in the database `postgres` as the superuser. Values are variables of the script, set on its
+    /// standard input, because every user can read a command line.
     ///
     /// # Errors
-    /// If a statement fails: the message is psql's.
+    /// If a statement fails. The message is psql's.
     pub async fn run_script(&self, script: &str, values: &[(&str, &str)]) -> Result<(), DevError> {
         let set = values.iter().fold(String::new(), |set, (name, value)| set + &format!("\\set {name} '{value}'\n"));
         self.psql(&(set + script), &[]).await
     }
 
-    /// The URL of a database for another role.
+    /// Returns the URL of a database for another role.
     #[must_use]
     pub fn url_of(&self, role: &str, password: &str, database: &str) -> String {
         format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Ends it in good order: connections are closed, all is on disk.
+    /// Stops it cleanly: closes its connections and writes everything to disk.
     pub async fn stop(&mut self) {
         self.child.stop().await;
     }
 
-    /// Ends all its processes with SIGKILL, for crash tests.
+    /// Kills all its processes with SIGKILL, for crash tests.
     pub async fn kill(&mut self) {
         self.child.kill().await;
     }
 
-    /// Starts it again on the same port and data; ends it first, in good order, if it runs.
+    /// Starts it again on the same port and data. If it runs, stops it cleanly first.
     ///
     /// # Errors
     /// If it does not start.
@@ -164,7 +164,7 @@ impl PostgresServer {
         Ok(())
     }
 
-    /// Runs statements by Postgres' own client, which quotes the values: SQL over a connection is the store's business.
+    /// Runs statements with psql, which quotes the values. Only the store runs SQL over a connection.
     async fn psql(&self, statements: &str, values: &[(&str, &str)]) -> Result<(), DevError> {
         let program = self.cluster.program("psql");
         let mut command = without_settings(&program);
@@ -203,7 +203,7 @@ async fn spawn(
         dir: cluster.dir(),
         account: cluster.account(),
         environment: &[],
-        // INT closes the connections and ends in good order; QUIT leaves the rest to recovery at the next start.
+        // INT closes the connections and stops cleanly; QUIT leaves the rest to recovery at the next start.
         stop_signals: "INT QUIT",
         drop_signals: match options.lifetime {
             Lifetime::Kept => "INT QUIT",
@@ -221,7 +221,7 @@ fn arguments(options: &PostgresServerOptions, port: u16) -> Vec<OsString> {
     let always = [
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
-        // Each gate of a test holds a pool of its own.
+        // Each gate of a test has its own connection pool.
         "max_connections=200",
         "timezone=UTC",
         "log_timezone=UTC",
@@ -236,7 +236,7 @@ fn arguments(options: &PostgresServerOptions, port: u16) -> Vec<OsString> {
     ["-D", "data"].into_iter().chain(settings.flat_map(|setting| ["-c", setting])).map(OsString::from).collect()
 }
 
-/// Whether the server accepts connections. It says so on the eighth line of its note; `pg_ctl` waits for the same.
+/// Returns whether the server accepts connections: line 8 of the pid file is then `ready`. `pg_ctl` waits for the same.
 fn accepts(pid_file: &Path, pid: u32) -> bool {
     let note = fs::read_to_string(pid_file).unwrap_or_default();
     let mut lines = note.lines();

@@ -1,7 +1,7 @@
-//! Where the servers' programs are: on the path, or where packages put them.
+//! Finds the servers' programs: on `PATH`, or where packages install them.
 //!
-//! Debian keeps Postgres' server programs off the path, one directory per major version; Homebrew does so for all but
-//! its main version.
+//! Debian installs Postgres' server programs outside `PATH`, in one directory per major version; Homebrew does so for
+//! all but its main version.
 
 use std::{
     env, fs,
@@ -11,7 +11,7 @@ use std::{
 
 use super::error::DevError;
 
-/// Directories outside the path; `*` stands for any one name.
+/// Directories outside `PATH`. `*` stands for the rest of one name.
 const POSTGRES_DIRS: [&str; 5] = [
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -21,7 +21,6 @@ const POSTGRES_DIRS: [&str; 5] = [
 ];
 const REDIS_DIRS: [&str; 3] = ["/usr/bin", "/opt/homebrew/bin", "/usr/local/bin"];
 
-/// The redis-server to run.
 pub(super) fn redis_server() -> Result<PathBuf, DevError> {
     path_dirs()
         .chain(REDIS_DIRS.map(PathBuf::from))
@@ -33,7 +32,7 @@ pub(super) fn redis_server() -> Result<PathBuf, DevError> {
         })
 }
 
-/// The directory of Postgres' programs: of the major version that wrote the data, or of any when there is none yet.
+/// Returns the directory of Postgres' programs: of the major version that wrote the data, or of any if there is none.
 pub(super) fn postgres_bin(data: &Path) -> Result<PathBuf, DevError> {
     let installed: Vec<_> = postgres_dirs().collect();
     if installed.is_empty() {
@@ -50,7 +49,7 @@ pub(super) fn postgres_bin(data: &Path) -> Result<PathBuf, DevError> {
         .ok_or_else(|| DevError::DataOfOtherVersion { dir: data.to_owned(), data: written_by.to_owned() })
 }
 
-/// Directories that hold a whole Postgres: first the one that `pg_config` names, last the oldest.
+/// Returns the directories with a complete Postgres: first the one that `pg_config` names, last the oldest.
 fn postgres_dirs() -> impl Iterator<Item = PathBuf> {
     let configured = output(Command::new("pg_config").arg("--bindir")).map(PathBuf::from);
     configured
@@ -67,7 +66,7 @@ fn major_version(bin: &Path) -> Option<String> {
     Some(digits.chars().take_while(char::is_ascii_digit).collect())
 }
 
-/// The directories that fit a pattern with one `*`, the highest version first.
+/// Returns the directories that match a pattern with one `*`, the highest version first.
 fn matching(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else { return Vec::new() };
     let Some((parent, prefix)) = before.rsplit_once('/') else { return Vec::new() };

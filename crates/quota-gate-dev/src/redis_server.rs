@@ -1,8 +1,8 @@
 //! A private redis-server.
 //!
-//! It never evicts (the gate refuses to run otherwise) and keeps no snapshots: what it remembers over a restart is its
-//! append-only file. The configuration goes through a file, not the command line, where every user of the machine
-//! could read the password.
+//! It never evicts (the gate refuses to run otherwise) and writes no snapshots: its append-only file is what survives a
+//! restart. The configuration is in a file, not on the command line, where every user of the machine could read the
+//! password.
 
 use std::{
     fs,
@@ -26,39 +26,40 @@ use super::{
     server_log::ServerLog,
 };
 
-/// Reading a large append-only file takes a while; Redis reads about 100 MB in a second.
+/// Time for a start. Redis reads about 100 MB of its append-only file per second.
 const START_MAX: Duration = Duration::from_mins(1);
-/// One PING on the own machine.
+/// Time limit for one PING on this machine.
 const PING_MAX: Duration = Duration::from_millis(500);
 
-/// How soon a write is on disk.
+/// When a write is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AppendOnly {
-    /// Never: a restart begins empty.
+    /// Never: Redis is empty after a restart.
     Off,
-    /// Within a second, as `docs/operations` asks for. SIGKILL of the server loses nothing, a power cut up to a second.
+    /// Within a second, as `docs/operations.md` requires. SIGKILL of the server loses nothing, a power failure up to a
+    /// second.
     #[default]
     EverySecond,
     /// Before it is answered.
     Always,
 }
 
-/// How to run a redis-server.
+/// Options of a [`RedisServer`].
 #[derive(Debug, Clone, Default)]
 pub struct RedisServerOptions {
-    /// The append-only file.
+    /// Mode of the append-only file.
     pub append_only: AppendOnly,
     /// Whether the data is used again.
     pub lifetime: Lifetime,
-    /// The port; any free one unless named.
+    /// The port; by default any free one.
     pub port: Option<u16>,
-    /// Variables of the server's environment, for example those of libfaketime.
+    /// Environment variables of the server, for example those of libfaketime.
     pub environment: Vec<(String, String)>,
-    /// Further lines of `redis.conf`, for example `maxmemory 64mb`. They win over the lines before them.
+    /// More lines of `redis.conf`, for example `maxmemory 64mb`. They override the lines before them.
     pub extra: Vec<String>,
 }
 
-/// A private redis-server. Dropping it ends it.
+/// A private redis-server. Dropping it stops it.
 #[derive(Debug)]
 pub struct RedisServer {
     dir: PathBuf,
@@ -69,10 +70,10 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server on the data in `dir`, which is made if need be, and waits until it answers.
+    /// Starts a server on the data in `dir`, which is created if necessary, and waits until it answers.
     ///
     /// # Errors
-    /// If redis-server is not installed, or does not start: the message has the end of its log.
+    /// If redis-server is not installed or does not start. The message has the end of its log.
     pub async fn start(dir: &Path, options: RedisServerOptions) -> Result<Self, DevError> {
         let dir = &std::path::absolute(dir).map_err(cannot("find", dir))?;
         let account = Account::for_servers()?;
@@ -88,62 +89,62 @@ impl RedisServer {
         Ok(Self { dir: dir.to_owned(), options, password, port, child })
     }
 
-    /// Where it answers: `redis://:<password>@127.0.0.1:<port>`.
+    /// Returns its URL: `redis://:<password>@127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://:{}@127.0.0.1:{}", self.password, self.port)
     }
 
-    /// Where it answers another user than the default one.
+    /// Returns its URL for a user other than the default one.
     #[must_use]
     pub fn url_of(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
-    /// The folder of its data.
+    /// Returns the directory of its data.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The port, the same for the server's whole life.
+    /// Returns the port, which also stays the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process id, while it runs.
+    /// Returns its process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.pid()
     }
 
-    /// Whether it runs.
+    /// Returns whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.child.is_running()
     }
 
-    /// Ends it in good order: the append-only file is complete and on disk.
+    /// Stops it cleanly: the append-only file is complete and on disk.
     pub async fn stop(&mut self) {
         self.child.stop().await;
     }
 
-    /// Ends it with SIGKILL, for crash tests.
+    /// Kills it with SIGKILL, for crash tests.
     pub async fn kill(&mut self) {
         self.child.kill().await;
     }
 
-    /// Makes it stand still, as a machine that hangs: connections stay open and nothing answers.
+    /// Pauses it, like a machine that hangs: connections stay open, and no request is answered.
     pub fn pause(&mut self) {
         self.child.signal(Signal::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Resumes it after a pause.
     pub fn resume(&mut self) {
         self.child.signal(Signal::SIGCONT);
     }
 
-    /// Starts it again on the same port and data; ends it first, in good order, if it runs.
+    /// Starts it again on the same port and data. If it runs, stops it cleanly first.
     ///
     /// # Errors
     /// If it does not start.
@@ -170,7 +171,7 @@ async fn spawn(
     let server = Server {
         name: "redis-server",
         program: &program,
-        // Named relative to its directory, so that no path needs quoting.
+        // Relative to its directory, so that no path needs quoting.
         arguments: vec!["redis.conf".into()],
         dir,
         account,
@@ -194,14 +195,14 @@ fn config(options: &RedisServerOptions, port: u16, password: &str) -> String {
         AppendOnly::Always => "appendonly yes\nappendfsync always",
     };
     let extra = options.extra.join("\n");
-    // hz: a TERM is noticed within 10 ms, not 100.
+    // hz 100: Redis reacts to TERM within 10 ms, not 100.
     format!(
         "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndaemonize no\ndir ./\nsave \"\"\n{append_only}\n\
          maxmemory-policy noeviction\nhz 100\n{extra}\n"
     )
 }
 
-/// Whether a server answers PING there: the one that has this password, hence ours, and done with loading.
+/// Returns whether our server answers PING: it has this password, and has finished loading its data.
 async fn answers(port: u16, password: &str) -> bool {
     const ANSWER: &[u8] = b"+OK\r\n+PONG\r\n";
     let ping = async {

@@ -1,7 +1,7 @@
-//! A directory that is gone when its owner is, however the owner ended.
+//! A directory that is removed when its owner ends, however it ends.
 //!
-//! For the data of servers that a test or a benchmark starts. A shell waits for the owner's end and removes the
-//! directory then (`sweep.sh`, by the same means as a server's guard): nothing is left after SIGKILL either.
+//! For the data of servers that a test or a benchmark starts. A shell script (`sweep.sh`) waits for the owner's end, as
+//! a server's guard does, and then removes the directory, also after SIGKILL.
 
 use std::{
     env,
@@ -20,7 +20,7 @@ use super::{
 
 const SWEEP: &str = include_str!("sweep.sh");
 
-/// A directory in the system's place for temporary files, which the servers' account can use.
+/// A temporary directory that the servers' account can use.
 #[derive(Debug)]
 pub struct ScratchDir {
     path: PathBuf,
@@ -28,23 +28,23 @@ pub struct ScratchDir {
 }
 
 impl ScratchDir {
-    /// Makes an empty directory.
+    /// Creates an empty directory.
     ///
     /// # Errors
-    /// If none can be made.
+    /// If it cannot be created.
     pub fn new() -> Result<Self, DevError> {
         let account = Account::for_servers()?;
         let temporary = env::temp_dir();
         let parent = if account.reaches(&temporary) { temporary } else { "/tmp".into() };
         let name = random_hex::<8>().map_err(cannot("name a directory in", &parent))?;
         let path = parent.join(format!("quota-gate-scratch-{name}"));
-        let sweeper = sweeper(&path).map_err(cannot("watch over", &path))?;
+        let sweeper = sweeper(&path).map_err(cannot("watch", &path))?;
         DirBuilder::new().mode(0o700).create(&path).map_err(cannot("create", &path))?;
         account.own(&path)?;
         Ok(Self { path, sweeper })
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -54,7 +54,7 @@ impl ScratchDir {
 impl Drop for ScratchDir {
     fn drop(&mut self) {
         drop(self.sweeper.stdin.take());
-        // It ends after ten seconds at the latest, and needs no more help.
+        // The sweeper ends within ten seconds, with or without success.
         let _ = self.sweeper.wait();
     }
 }

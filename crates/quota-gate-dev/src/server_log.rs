@@ -1,9 +1,9 @@
-//! A server's log, which is also the proof that no earlier server is alive in the same directory.
+//! A server's log. Its lock proves that no earlier server still runs in the same directory.
 //!
-//! The log is locked and handed to the server as its standard error. A lock of `flock` belongs to the open file, so
-//! it is held by the server and all its children for as long as one of them lives, and by nobody after that: no
-//! number of a process to go stale, nothing to clean up. Whoever gets the lock may start a server on the data, and
-//! only then: two redis-servers would write into one append-only file.
+//! The log is locked and becomes the server's standard error. A `flock` lock belongs to the open file, so the server
+//! and its children hold it until the last of them has ended. Unlike a file with a process id, it cannot become stale
+//! and needs no cleanup. Only the holder of the lock may start a server on the data: two redis-servers would write into
+//! one append-only file.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -16,23 +16,23 @@ use tokio::time::{Instant, sleep};
 
 use super::error::{DevError, cannot};
 
-/// An earlier server that is being stopped needs up to as long as its guard lets it (twice 10 s, then it is killed).
+/// An earlier server that is stopping takes at most as long as its guard allows (twice 10 s, then it is killed).
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at the lock.
+/// Pause between two attempts to lock.
 const PAUSE: Duration = Duration::from_millis(10);
-/// A log that has grown past this begins anew with the next start.
+/// A larger log is emptied at the next start.
 const LOG_BYTES_MAX: u64 = 4 << 20;
-/// The end of the log that a message shows.
+/// Lines of the log that a message shows.
 const TAIL_LINES: usize = 15;
 
-/// A log whose lock is held.
+/// A log, with its lock.
 #[derive(Debug)]
 pub(super) struct ServerLog {
     file: File,
     written: LogSinceStart,
 }
 
-/// Where to read what a server has said since it was started.
+/// The lines that a server has logged since its start.
 #[derive(Debug, Clone)]
 pub(super) struct LogSinceStart {
     path: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct LogSinceStart {
 }
 
 impl ServerLog {
-    /// Waits until every process of an earlier server in `dir` is gone, and takes the lock.
+    /// Waits until every process of an earlier server in `dir` has ended, and takes the lock.
     pub(super) async fn claim(dir: &Path) -> Result<Self, DevError> {
         let path = dir.join("server.log");
         let file = OpenOptions::new().append(true).create(true).open(&path).map_err(cannot("open", &path))?;
@@ -50,7 +50,7 @@ impl ServerLog {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(PAUSE).await,
                 Err(TryLockError::WouldBlock) => {
-                    return Err(DevError::InUse { dir: dir.to_owned(), holder: "a server that does not end".into() });
+                    return Err(DevError::InUse { dir: dir.to_owned(), holder: "a server that does not stop".into() });
                 }
                 Err(TryLockError::Error(error)) => return Err(cannot("lock", &path)(error)),
             }
@@ -63,19 +63,18 @@ impl ServerLog {
         Ok(Self { file, written: LogSinceStart { path, start: usize::try_from(bytes).unwrap_or(0) } })
     }
 
-    /// Gives the log and its lock away, to the process that gets this as its output.
+    /// Passes the log and its lock to the process that gets this as its output.
     pub(super) fn hand_over(self) -> (Stdio, LogSinceStart) {
         (self.file.into(), self.written)
     }
 }
 
 impl LogSinceStart {
-    /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The last lines that were written since the start.
+    /// Returns the last lines since the start.
     pub(super) fn tail(&self) -> String {
         let bytes = fs::read(&self.path).unwrap_or_default();
         let text = String::from_utf8_lossy(bytes.get(self.start..).unwrap_or_default()).into_owned();

@@ -1,5 +1,5 @@
-# Removes a directory when its owner has gone: when standard input, a pipe that only the owner holds, closes.
-# Servers in it may be ending at the same moment and still write, so it is tried again for a while.
+# Removes a directory when its owner ends: when standard input, a pipe that only the owner holds, closes.
+# Servers in it may be ending at the same time and still write, so it retries for a while.
 #
 # sweep DIRECTORY
 

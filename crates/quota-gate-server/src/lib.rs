@@ -1,4 +1,4 @@
-//! The program `quota-gate`: everything around the library that a service needs.
+//! The program `quota-gate`: everything that a service needs besides the library.
 //!
 //! | part | what |
 //! | --- | --- |
@@ -7,8 +7,8 @@
 //! | [`envoy`] | Envoy's `RateLimitService` over gRPC |
 //! | [`billing`] | levels that follow subscriptions |
 //! | [`outbox`] | deliveries to other systems: webhooks, the old credits system |
-//! | [`outbound`] | HTTP requests that the gate itself makes |
-//! | [`app`], [`config`], [`telemetry`], [`shutdown`] | settings, and the process as a whole |
+//! | [`outbound`] | HTTP client for the gate's own requests |
+//! | [`app`], [`config`], [`telemetry`], [`shutdown`] | settings, logs, metrics and traces, start and stop |
 //! | [`cli`] | the commands, one file each |
 
 pub mod app;

@@ -1,8 +1,8 @@
-//! Parses, runs, exits. Everything else is in the library.
+//! Entry point of the program. Everything else is in the library.
 
 use std::process::ExitCode;
 
-/// The batcher allocates small things at a high rate from several threads.
+/// The batcher makes small allocations at a high rate from several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! Requests that the gate makes itself: one way to build a client, for every place that asks another server.
+//! HTTP client for the gate's own requests to other servers. Every caller builds its client here.
 
 use std::{io, time::Duration};
 
@@ -11,17 +11,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-/// HTTP/1.1 with a pool of connections, in the clear or over TLS by the machine's certificates. A cheap clone. It follows no
-/// redirects: the address that the operator wrote down answers, or nobody.
+/// HTTP/1.1 client with a connection pool, without TLS or with TLS by the machine's certificates. Cheap to clone. It
+/// follows no redirects: only the address that the operator configured may answer.
 pub type Client = LegacyClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// An idle connection is used again within this time; most servers close it after a minute.
+/// Idle connections are reused within this time; most servers close them after a minute.
 const POOL_IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// A client that waits so long for a connection.
+/// Returns a client. `connect_timeout` is the time to wait for a connection.
 ///
 /// # Errors
-/// If this machine trusts no certificate.
+/// If this machine has no trusted certificates.
 pub fn client(connect_timeout: Duration) -> io::Result<Client> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(connect_timeout));
@@ -29,7 +29,7 @@ pub fn client(connect_timeout: Duration) -> io::Result<Client> {
     connector.enforce_http(false);
     let connector = HttpsConnectorBuilder::new()
         .with_native_roots()
-        .map_err(|error| io::Error::other(format!("this machine trusts no certificate: {error}")))?
+        .map_err(|error| io::Error::other(format!("this machine has no trusted certificates: {error}")))?
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
@@ -40,10 +40,10 @@ pub fn client(connect_timeout: Duration) -> io::Result<Client> {
         .build(connector))
 }
 
-/// A URL to which paths and queries can be added.
+/// Checks a URL to which paths and queries can be added. Removes slashes at its end.
 ///
 /// # Errors
-/// With the rule that it breaks.
+/// The rule that the text breaks.
 pub fn base_url(text: &str) -> Result<String, String> {
     let rule = || "must be an http: or https: URL without a query".to_owned();
     let url: Uri = text.parse().map_err(|_| rule())?;
@@ -53,18 +53,18 @@ pub fn base_url(text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// `Bearer …`, which no log shows.
+/// Returns the header value `Bearer …`, which logs do not show.
 ///
 /// # Errors
-/// With the rule that it breaks.
+/// The rule that the token breaks.
 pub fn bearer(token: &str) -> Result<HeaderValue, String> {
-    let mut value =
-        HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "has characters that no header has".to_owned())?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| "has characters that a header cannot have".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// An error with its causes; hyper's own text names none.
+/// Returns the text of an error with its causes, which hyper's own text leaves out.
 #[must_use]
 pub fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_url_is_one_to_which_a_path_can_be_added() {
+    fn a_base_url_is_http_and_has_no_query() {
         assert_eq!(base_url("https://api.example.com/v1/").unwrap(), "https://api.example.com/v1");
         for wrong in ["", "api.example.com/v1", "ftp://api.example.com", "https://api.example.com/v1?key=1", "/v1"] {
             assert!(base_url(wrong).is_err(), "{wrong}");
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_never_shows() {
+    fn a_token_is_hidden_in_debug_output() {
         assert!(!format!("{:?}", bearer("swordfish").unwrap()).contains("swordfish"));
         assert!(bearer("sword\nfish").is_err());
     }

@@ -1,12 +1,12 @@
-//! Ctrl-C and SIGTERM.
+//! Shutdown by Ctrl-C and SIGTERM.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGINT or SIGTERM. The second one ends the process at once.
+/// Returns a token that the first SIGINT or SIGTERM cancels. The second one ends the process immediately.
 ///
 /// # Errors
-/// If the signals cannot be listened to.
+/// If the signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let token = CancellationToken::new();
@@ -19,7 +19,9 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             }
         };
         next().await;
-        tracing::info!("stopping: requests end, then the last charges are flushed; once more to stop at once");
+        tracing::info!(
+            "stopping: finishing requests, then flushing the last charges; repeat the signal to stop immediately"
+        );
         cancelled.cancel();
         next().await;
         std::process::exit(130);

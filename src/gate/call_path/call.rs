@@ -1,8 +1,8 @@
-//! The way of one operation.
+//! Runs one operation.
 //!
-//! Redis answers nearly always. When it does not know the user, the user is loaded from Postgres and the operation
-//! sent again with a seed before it. When the partition is not open in the generation that this gate named, the
-//! generation is learned from Postgres, or a new one opened, and the operation begins again.
+//! Redis can usually answer. If it does not know the user, the gate loads the user from Postgres and sends the
+//! operation again, preceded by a seed. If the partition is not open in the generation that the gate named, the gate
+//! reads the generation from Postgres, or opens a new one, and starts the operation again.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Inner {
-    /// Carries out an operation, bringing the user or opening the partition where needed.
+    /// Runs an operation; loads the user or opens the partition where needed.
     pub(in crate::gate) async fn call(
         self: &Arc<Self>,
         user: &UserId,
@@ -31,7 +31,7 @@ impl Inner {
             let generation = self.generations.get(partition);
             match self.call_in(None, partition, user, &operation).await {
                 Ok(answer) => return Ok(answer),
-                // Nothing happened, so beginning again is safe.
+                // Redis changed nothing, so a retry is safe.
                 Err(RedisError::Stale) if Instant::now() < deadline => {
                     self.recover_from_stale(partition, generation, deadline).await?;
                 }
@@ -40,7 +40,8 @@ impl Inner {
         }
     }
 
-    /// The same, but only in a generation that Postgres was asked about; STALE when it is over.
+    /// Runs an operation without a retry after STALE. If a `generation` is given, which must come from Postgres, the
+    /// operation is STALE in any other.
     pub(in crate::gate) async fn call_in(
         &self,
         generation: Option<u32>,
@@ -67,7 +68,6 @@ impl Inner {
         answer.ok_or_else(|| RedisError::NotExecuted(format!("user {user} is missing after a seed")))
     }
 
-    /// The numbers of an answer.
     pub(in crate::gate) fn quota_of(user: &UserId, answer: &Answer) -> Quota {
         let record = &answer.record;
         Quota {

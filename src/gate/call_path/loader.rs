@@ -1,8 +1,8 @@
-//! The loader: brings users into Redis whom Redis does not know.
+//! Loads users from Postgres if Redis does not know them.
 //!
-//! Each partition has a queue. What waits in it is loaded by one query, each user once however many wait for them:
-//! when a million users come at once after a loss, Postgres sees thousands of queries, not millions. While Postgres is away
-//! nobody waits: the breaker refuses, so that those who need it take no permits from those who do not.
+//! Each partition has a queue. One query loads the users in it, each once, however many requests wait: when a million
+//! users arrive together after a loss, Postgres gets thousands of queries, not millions. While Postgres is unavailable
+//! no request waits: the breaker refuses, so requests that need Postgres take no permits from the others.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,23 +32,23 @@ use crate::{
     task,
 };
 
-/// Most users of one query: large enough to make the round trip cheap, small enough to answer in milliseconds.
+/// Maximum users per query: enough to make the round trip cheap, few enough for an answer in milliseconds.
 const USERS_PER_QUERY_MAX: usize = 512;
 
-/// Longest time for one query. A server that stands still does not end it by itself.
+/// Time limit for one query. A server that hangs does not end the query.
 const LOAD_MAX: Duration = Duration::from_secs(3);
 
-/// Most requests that wait for one partition. Past it the gate is loading slower than users arrive, and says so.
+/// Maximum requests that wait for one partition. Beyond it users arrive faster than they are loaded: the gate refuses.
 const QUEUE_LENGTH_MAX: usize = 8_192;
 
-/// Loads users. A cheap clone.
+/// Loads users. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in crate::gate) struct Loader {
     queues: Arc<[mpsc::Sender<Job>]>,
     breaker: Breaker,
 }
 
-/// A user as Postgres has them.
+/// A user as stored in Postgres.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::gate) struct LoadedUser {
     /// The partition's generation, from the same snapshot.
@@ -102,21 +102,21 @@ impl Loader {
         Self { queues, breaker }
     }
 
-    /// The user's row, made if there is none. Nothing has happened in Redis when this fails.
+    /// Loads the user; creates the row if there is none. If this fails, nothing has happened in Redis.
     pub(in crate::gate) async fn load(&self, partition: Partition, user: &UserId) -> Result<LoadedUser, RedisError> {
         if self.breaker.is_open() {
-            return Err(RedisError::NotLoaded("Postgres is away, and is being probed".into()));
+            return Err(RedisError::NotLoaded("Postgres is unavailable and is being probed".into()));
         }
         let (reply, loaded) = oneshot::channel();
         let job = Job { user: user.clone(), reply };
         self.queues[partition.index()].try_send(job).map_err(|_| RedisError::Busy(QUEUE_LENGTH_MAX))?;
-        loaded.await.unwrap_or_else(|_| Err(RedisError::NotLoaded("the loader ended".into())))
+        loaded.await.unwrap_or_else(|_| Err(RedisError::NotLoaded("the loader has stopped".into())))
     }
 }
 
 impl Worker {
     async fn run(self: Arc<Self>) {
-        // One task reads it, and the task that replaces it after a panic.
+        // Only this task reads the queue; after a panic, its replacement does.
         let mut queue = self.queue.lock().await;
         let mut jobs = Vec::with_capacity(USERS_PER_QUERY_MAX);
         while queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
@@ -174,7 +174,7 @@ impl Worker {
         let first = NewUser { level: &lowest, period, reset_at: self.calendar.period_end(period), now };
         let today = self.calendar.day_start(day);
         let number = self.partition.number();
-        // Nearly everyone who is not in Redis has been here before.
+        // Most users who are not in Redis have a row already.
         let found = self.postgres.load(number, users, today).await?;
         let known: HashSet<&UserId> = found.iter().flat_map(|found| &found.rows).map(|row| &row.user).collect();
         let unknown: Vec<UserId> = users.iter().filter(|user| !known.contains(user)).cloned().collect();
@@ -191,7 +191,7 @@ impl Worker {
             day,
             used_today: row.used_today,
         };
-        // Each row with the generation of its own snapshot.
+        // Each row has the generation of its snapshot.
         let seeds = |loaded: Loaded| {
             let generation = loaded.generation;
             loaded.rows.into_iter().map(move |row| (row.user.clone(), LoadedUser { generation, seed: seed(&row) }))
@@ -200,7 +200,7 @@ impl Worker {
     }
 }
 
-/// The part of a row that a change of level changes.
+/// Returns the columns of a row that a level change modifies.
 pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
     UserLevel {
         period: row.period,
@@ -213,7 +213,7 @@ pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
 
 fn reply_all(jobs: Option<Vec<Job>>, outcome: &Result<LoadedUser, RedisError>) {
     for job in jobs.into_iter().flatten() {
-        // Whoever went away needs no answer.
+        // A caller that has gone needs no answer.
         let _ = job.reply.send(outcome.clone());
     }
 }

@@ -1,5 +1,7 @@
-//! Membership: change a user's level. Postgres first, then Redis; a Redis failure is retried until it arrives, and
-//! when this gate ends before, by the level_sync of any other (`jobs/level_sync.rs`).
+//! Changes a user's level, first in Postgres, then in Redis.
+//!
+//! Redis is retried until it succeeds. If this gate stops first, the level sync of any other gate continues
+//! (`jobs/level_sync.rs`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,18 +22,18 @@ use crate::{
     },
 };
 
-/// How long to wait before telling Redis again.
+/// Pause between two attempts to update Redis.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl Gate {
-    /// Gives a user another level: up at once, down at the next period, or at once where asked.
+    /// Changes a user's level: upgrades immediately, downgrades at the next period (immediately if requested).
     ///
-    /// When this returns an error after Postgres took the change, Redis is still told, in the background.
+    /// If this returns an error after Postgres has stored the change, Redis is still updated in the background.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::LevelChanged`] when somebody else was faster,
-    /// [`GateError::Unavailable`] when Postgres or Redis is away.
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::LevelChanged`] if another change came
+    /// first, [`GateError::Unavailable`] if Postgres or Redis is unavailable.
     pub async fn change_level(&self, request: ChangeLevel) -> Result<LevelChanged, GateError> {
         let gate = &self.0;
         let levels = self.levels();
@@ -47,12 +49,12 @@ impl Gate {
             .await?;
         let change = change.ok_or(GateError::LevelChanged)?;
 
-        // The row is changed: from here on Redis has to hear of it, whether or not the caller still waits.
+        // The row is changed: Redis must get the change even if the caller stops waiting.
         let this = self.clone();
         let (user, row) = (request.user.clone(), change.after.clone());
         let told = tokio::spawn(async move { this.0.tell_redis(&user, &row).await });
         let Ok(told) = timeout(gate.deadline, told).await else {
-            let reason = "the level is changed, but Redis has not heard of it yet; it will".to_owned();
+            let reason = "the level is changed, but Redis is not updated yet; the gate keeps trying".to_owned();
             return Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(5) });
         };
         let answer = told.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
@@ -66,10 +68,11 @@ impl Gate {
 }
 
 impl Gate {
-    /// What a change of level would do, as things stand; changes nothing.
+    /// Returns what a level change would do now. Changes nothing.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] when Postgres or Redis is away.
+    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] if Postgres or Redis is
+    /// unavailable.
     pub async fn preview_level(&self, request: &ChangeLevel) -> Result<LevelPreview, GateError> {
         let gate = &self.0;
         let levels = self.levels();
@@ -92,10 +95,10 @@ impl Gate {
 }
 
 impl Gate {
-    /// Tells Redis of a membership that was changed in Postgres by other means, such as an import.
+    /// Updates Redis after a level was changed in Postgres by other means, such as an import.
     ///
     /// # Errors
-    /// [`GateError::Unavailable`] if Postgres is away. Redis is asked until it answers.
+    /// [`GateError::Unavailable`] if Postgres is unavailable. Redis is retried until it answers.
     pub async fn refresh_level(&self, user: &UserId) -> Result<(), GateError> {
         let today = self.0.calendar.day_start(self.0.calendar.day_at(self.0.now()));
         if let Some(row) = self.0.postgres.find(user, today).await? {
@@ -113,7 +116,7 @@ fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidI
 }
 
 impl Inner {
-    /// Tells Redis, again and again until it has heard. A level version makes repeating harmless.
+    /// Sends a level to Redis until it succeeds. The level version makes repeats harmless.
     async fn tell_redis(self: &Arc<Self>, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
         let mut pause = RETRY_PAUSE_MIN;
         loop {
@@ -121,14 +124,14 @@ impl Inner {
             match answer {
                 Ok(answer) if answer.status == ReplyStatus::Ok => {
                     if let Err(error) = self.postgres.note_told(user, row.level_version).await {
-                        tracing::warn!(%user, %error, "Redis will be told of this level once more");
+                        tracing::warn!(%user, %error, "a synced level was not recorded; Redis will get it again");
                     }
                     return Ok(answer);
                 }
-                // The record's month is not over yet by the clock of Redis; it will be within the allowed skew.
+                // By the clock of Redis the record's month is not over yet; it will be within the allowed skew.
                 Ok(answer) if answer.status == ReplyStatus::Behind => {}
                 Ok(answer) => return Err(unexpected("set-level", answer.status)),
-                Err(error) => tracing::warn!(%user, %error, "Redis has not heard of a level change yet"),
+                Err(error) => tracing::warn!(%user, %error, "a level change has not reached Redis yet"),
             }
             sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);

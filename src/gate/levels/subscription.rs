@@ -1,5 +1,7 @@
-//! Subscriptions: a user's level follows what billing says. Noted first, then applied, so that an event whose application failed is applied when
-//! it comes again; and an old event that comes again undoes nothing that an administrator did since.
+//! Sets a user's level by billing events.
+//!
+//! An event is first recorded, then applied. So an event that could not be applied is applied when it is sent again,
+//! and an old event that is sent again does not undo what an administrator has changed since.
 
 use crate::gate::{ChangeLevel, Gate, GateError};
 use crate::{
@@ -13,11 +15,12 @@ use crate::{
 };
 
 impl Gate {
-    /// Gives the user the highest level that is paid for; the lowest of all when none is. Up at once, down at the next period. True when this
-    /// event changed something.
+    /// Gives the user the highest level that is paid for, or the lowest if none is. Upgrades apply immediately,
+    /// downgrades at the next period. Returns true if this event changed something.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] when nothing that was bought pays for a level, [`GateError::Unavailable`] when Postgres or Redis is away.
+    /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres or Redis is
+    /// unavailable.
     pub async fn apply_subscription(&self, event: &SubscriptionEvent, prices: &PriceLevels) -> Result<bool, GateError> {
         let postgres = &self.0.postgres;
         let levels = self.levels();
@@ -58,5 +61,5 @@ fn highest<'a, 'b>(levels: &'a Levels, names: impl Iterator<Item = &'b str>) -> 
 }
 
 fn unknown_level(name: &str) -> crate::domain::InvalidInput {
-    crate::domain::InvalidInput { field: "billing.levels", rule: format!("{name} is no level of this installation") }
+    crate::domain::InvalidInput { field: "billing.levels", rule: format!("{name} is not a level of this installation") }
 }

@@ -1,4 +1,4 @@
-//! Commit: charge what was generated, give the rest of the hold back.
+//! Commit: charges what was generated and gives back the rest of the hold.
 
 use chrono::{DateTime, Utc};
 
@@ -18,7 +18,8 @@ use crate::{
 
 impl Gate {
     /// Settles a hold by charging it. What the quota no longer covers is recorded as overage and never charged.
-    /// Repeating a commit is safe: it has the same answer, with `replayed`. While Redis is away Postgres accepts it.
+    /// Repeating a commit is safe: it returns the same answer, with `replayed`. While Redis is unavailable, Postgres
+    /// accepts it.
     ///
     /// # Errors
     /// [`GateError::AlreadySettled`] after a release, [`GateError::Mismatch`] after a commit of another cost,
@@ -35,7 +36,7 @@ impl Gate {
         }
     }
 
-    /// The same, by Redis or not at all; as of when it was accepted, if it was.
+    /// Commits in Redis only. `accepted_at` is when Postgres accepted the commit, if it did.
     pub(in crate::gate) async fn commit_now(
         &self,
         reservation: &Reservation,
@@ -88,7 +89,7 @@ impl Gate {
             ReplyStatus::Expired => {
                 metrics::counter!("quota_gate_commits_expired_total").increment(1);
                 tracing::warn!(user = %reservation.user, ap = ap.get(), hold = %reservation.hold,
-                    "a commit came after its settle window: nothing was charged");
+                    "a commit arrived after its settle window: nothing was charged");
                 Err(GateError::ReservationExpired("its settle window is over, so this commit charged nothing"))
             }
             other => Err(unexpected("commit", other)),

@@ -1,4 +1,4 @@
-//! Consume: check and charge in one step.
+//! Consume: checks and charges in one step.
 
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -19,11 +19,11 @@ use crate::{
 };
 
 impl Gate {
-    /// Charges a message, if the user's quota covers it.
+    /// Charges a message if the user's quota covers it.
     ///
     /// # Errors
-    /// [`GateError::Mismatch`] when the Idempotency-Key was used for another request,
-    /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was charged, [`GateError::Indeterminate`] when the answer was lost.
+    /// [`GateError::Mismatch`] if the Idempotency-Key was used for another request, [`GateError::Unavailable`] or
+    /// [`GateError::RedisAway`] if nothing was charged, [`GateError::Indeterminate`] if the answer was lost.
     pub async fn consume(&self, request: Consume) -> Result<Decision<Charged>, GateError> {
         let mode = self.rollout().mode_for(&request.user);
         if mode == Mode::Off {
@@ -40,7 +40,7 @@ impl Gate {
         self.under(mode, decision)
     }
 
-    /// The same, by Redis or not at all; the charge has this id.
+    /// Consumes in Redis only. `event` is the id of the charge.
     pub(in crate::gate) async fn consume_now(
         &self,
         request: &Consume,

@@ -1,4 +1,4 @@
-//! Extend: keep a hold alive while its message is generated.
+//! Extend: keeps a hold alive while its message is generated.
 
 use crate::gate::{Gate, GateError, Inner, error::unexpected};
 use crate::{
@@ -10,11 +10,11 @@ use crate::{
 };
 
 impl Gate {
-    /// Lets a hold live for `ttl` from now; it never ends sooner than it would have. The reservation in the answer has
-    /// the new expiry: use its id from now on.
+    /// Extends a hold to `ttl` from now; never shortens it. The returned reservation has the new expiry: use its id
+    /// from now on.
     ///
     /// # Errors
-    /// [`GateError::ReservationExpired`] when the hold is over already, [`GateError::AlreadySettled`],
+    /// [`GateError::ReservationExpired`] if the hold has expired, [`GateError::AlreadySettled`],
     /// [`GateError::UnknownReservation`] for an id that no gate has signed.
     pub async fn extend(&self, reservation_id: &str, ttl: Ttl) -> Result<Reserved, GateError> {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
@@ -26,9 +26,9 @@ impl Gate {
                 let reservation = Reservation { expires_at: answer.expires_at, ..reservation };
                 Ok(Reserved { reservation, quota, replayed: false, degraded: false })
             }
-            ReplyStatus::Expired => Err(GateError::ReservationExpired(
-                "it holds nothing any more; what was generated can still be committed",
-            )),
+            ReplyStatus::Expired => {
+                Err(GateError::ReservationExpired("it no longer holds AP; what was generated can still be committed"))
+            }
             ReplyStatus::Settled => Err(GateError::AlreadySettled("it was committed or released")),
             other => Err(unexpected("extend", other)),
         }

@@ -1,8 +1,8 @@
-//! Idempotency: what makes a repeated request the same request.
+//! Idempotency: recognizes a repeated request.
 //!
-//! Redis keeps the first answer. When Redis has lost data, the answers are lost with it, but the charges that were
-//! flushed are not: a consume with a key has an id that comes from the key, so Postgres is asked for it, for as long as
-//! keys are remembered after a partition was opened anew. An installation that never lost anything never asks.
+//! Redis stores the first answer. If Redis loses data, it loses the answers too, but flushed charges are in Postgres.
+//! The id of a consume with a key is derived from the key, so the gate can look the charge up there. It does so after a
+//! partition was reopened, for as long as keys are remembered; without a loss, never.
 
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
@@ -16,22 +16,22 @@ use crate::{
     store::redis::Idempotency,
 };
 
-/// The generation of an installation that has lost nothing yet.
+/// Generation of an installation that has lost nothing yet.
 const FIRST_GENERATION: u32 = 1;
 
-/// What is wrong with a key that comes again with something else.
+/// Error text for a key that was used with a different request.
 pub(in crate::gate) const OTHER_REQUEST: &str = "this Idempotency-Key was used for another request";
 
-/// What Postgres knows of a request with a key.
+/// What Postgres knows about a request with a key.
 pub(in crate::gate) enum Earlier {
-    /// It was not charged before this generation; so it may be charged in this one and no other.
+    /// It was not charged before this generation, so it may be charged in this generation only.
     NotBefore(u32),
     /// It was charged in an earlier generation.
     Charged(Charged),
 }
 
 impl Inner {
-    /// How to keep the answer to a request: `parts` are all that makes it this request.
+    /// Returns how to store the answer to a request. `parts` are all values that identify it.
     pub(in crate::gate) fn idempotency(&self, key: IdempotencyKey, route: &str, parts: &[&[u8]]) -> Idempotency {
         let mut fingerprint = [0; 16];
         fingerprint.copy_from_slice(&digest(route, parts)[..16]);
@@ -39,7 +39,7 @@ impl Inner {
         Idempotency { key, fingerprint, ttl_ms }
     }
 
-    /// The id of what a request makes: always the same for the same key, so that Postgres recognises it too.
+    /// Returns the id of what a request creates. The same key always gives the same id, so Postgres recognizes it too.
     pub(in crate::gate) fn id_of(&self, route: &str, user: &UserId, key: Option<&IdempotencyKey>) -> Uuid {
         let Some(key) = key else { return self.new_id() };
         let mut bytes = [0; 16];
@@ -49,7 +49,7 @@ impl Inner {
 }
 
 impl Gate {
-    /// Was this request, which has a key, charged in a generation whose answers Redis has lost?
+    /// Checks whether this request, which has a key, was charged in a generation whose answers Redis has lost.
     pub(in crate::gate) async fn charged_earlier(
         &self,
         partition: Partition,
@@ -60,7 +60,7 @@ impl Gate {
         let (believed, opened_at) = gate.generations.opened(partition);
         let now = gate.now();
         let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
-        // Should it be over by now, the call is STALE.
+        // If this generation is over by now, the call is STALE.
         if believed <= FIRST_GENERATION || opened_at.is_some_and(|at| at + remembered < now) {
             return Ok(Earlier::NotBefore(believed));
         }
@@ -69,12 +69,12 @@ impl Gate {
         if watermark.opened_at + remembered < now {
             return Ok(Earlier::NotBefore(watermark.generation));
         }
-        // An event's time is that of Redis.
+        // Events have the time of Redis.
         let (from, to) = (now - remembered, now + SKEW_MAX);
         let Some(logged) = gate.postgres.find_event(event, &request.user, from, to).await? else {
             return Ok(Earlier::NotBefore(watermark.generation));
         };
-        // What was let through while Redis was away may be overage in part.
+        // A message that was allowed while Redis was unavailable may be overage in part.
         let same = logged.ap.saturating_add(logged.overage) == request.ap
             && logged.session == request.session.as_str()
             && u32::try_from(logged.tokens) == Ok(request.tokens.get())
@@ -87,7 +87,7 @@ impl Gate {
     }
 }
 
-/// SHA-256 over the parts, each with its length before it, so that no two lists of parts look alike.
+/// Returns the SHA-256 of the parts, each preceded by its length, so that different lists have different input.
 fn digest(route: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in std::iter::once(route.as_bytes()).chain(parts.iter().copied()) {

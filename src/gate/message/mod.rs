@@ -1,4 +1,4 @@
-//! One message: in one step (consume), or in two (reserve, then commit or release).
+//! One message: in one step (consume) or in two (reserve, then commit or release).
 
 pub(in crate::gate) mod commit;
 pub(in crate::gate) mod consume;

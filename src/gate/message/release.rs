@@ -1,4 +1,4 @@
-//! Release: give a hold's AP back, because nothing was generated.
+//! Release: gives back a hold's AP because nothing was generated.
 
 use uuid::Uuid;
 
@@ -20,11 +20,12 @@ use crate::{
 };
 
 impl Gate {
-    /// Settles a hold by giving its AP back. Releasing again, or after expiry, has no effect and succeeds. While Redis is away
-    /// Postgres accepts it.
+    /// Settles a hold by giving back its AP. Releasing again, or after expiry, has no effect and succeeds. While Redis
+    /// is unavailable, Postgres accepts it.
     ///
     /// # Errors
-    /// [`GateError::AlreadySettled`] after a commit, [`GateError::UnknownReservation`] for an id that no gate has signed.
+    /// [`GateError::AlreadySettled`] after a commit, [`GateError::UnknownReservation`] for an id that no gate has
+    /// signed.
     pub async fn release(&self, reservation_id: &str) -> Result<Settled<Released>, GateError> {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
         match self.release_now(&reservation).await {
@@ -37,11 +38,11 @@ impl Gate {
         }
     }
 
-    /// Gives back the AP of a hold that is known by its id alone, and notes who wanted it.
+    /// Releases a hold that is known by its id alone, and records who requested it.
     ///
     /// # Errors
-    /// [`GateError::UnknownReservation`] when the user has no such hold, [`GateError::AlreadySettled`] when its holder was faster,
-    /// [`GateError::Unavailable`] when Postgres or Redis is away.
+    /// [`GateError::UnknownReservation`] if the user has no such hold, [`GateError::AlreadySettled`] if its holder
+    /// settled it first, [`GateError::Unavailable`] if Postgres or Redis is unavailable.
     pub async fn release_hold(&self, user: &UserId, hold: Uuid, author: &Author) -> Result<Released, GateError> {
         let gate = &self.0;
         let (_, holds) = self.quota_and_holds(user).await?;
@@ -58,12 +59,12 @@ impl Gate {
         let noted = gate.postgres.note_release(user, (hold, live.ap), author, gate.now()).await?;
         let released = self.release_now(&reservation).await?;
         if let Err(error) = noted.made().await {
-            tracing::error!(%error, %user, %hold, by = author.by, "a hold was released, and it is not written down who wanted it");
+            tracing::error!(%error, %user, %hold, by = author.by, "a hold was released, but its author was not recorded");
         }
         Ok(released)
     }
 
-    /// A release, by Redis or not at all.
+    /// Releases in Redis only.
     pub(in crate::gate) async fn release_now(&self, reservation: &Reservation) -> Result<Released, GateError> {
         let operation = |adopt| Operation::Release { reservation: reservation.clone(), adopt };
         let Settling::Answered(answer) = self.0.settle(reservation, None, operation).await? else {

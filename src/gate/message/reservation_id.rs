@@ -1,7 +1,7 @@
-//! The reservation id that clients hold: signed, and complete enough to settle by.
+//! The reservation id that clients hold: signed, and sufficient to settle the hold.
 //!
-//! `base64url(payload ‖ tag)`: what [`Reservation`] says, and the first 16 bytes of its HMAC-SHA-256. So a commit
-//! works even after Redis lost the hold, and nobody can invent a hold, enlarge one, or settle another user's.
+//! `base64url(payload ‖ tag)`: the fields of [`Reservation`], and the first 16 bytes of their HMAC-SHA-256. So a commit
+//! works even after Redis lost the hold, and no client can invent a hold, enlarge one, or settle another user's.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,7 +19,7 @@ use crate::store::redis::packed::{PutBytes, Reader};
 
 const FORMAT: u8 = 1;
 const TAG_BYTES: usize = 16;
-/// Longest id that is looked at: two ids of 128 bytes, the numbers and the tag, in base64.
+/// Maximum length of an id: two ids of 128 bytes, the numbers and the tag, in base64.
 const TEXT_BYTES_MAX: usize = 512;
 
 /// Signs and reads reservation ids.
@@ -27,10 +27,10 @@ const TEXT_BYTES_MAX: usize = 512;
 pub struct ReservationSigner(Hmac<Sha256>);
 
 impl ReservationSigner {
-    /// Fewer bytes than this could be guessed.
+    /// Minimum length of the secret. A shorter one could be guessed.
     pub const SECRET_BYTES_MIN: usize = 32;
 
-    /// A signer with this secret. All gates of an installation share it.
+    /// Creates a signer with this secret, which all gates of an installation share.
     ///
     /// # Errors
     /// If the secret is shorter than 32 bytes.
@@ -43,7 +43,7 @@ impl ReservationSigner {
             .map_err(|error| InvalidInput::new("reservation secret", error.to_string()))
     }
 
-    /// The id of a reservation.
+    /// Returns the id of a reservation.
     #[must_use]
     pub fn sign(&self, reservation: &Reservation) -> String {
         let mut bytes = Vec::with_capacity(192);
@@ -60,7 +60,7 @@ impl ReservationSigner {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The reservation of an id; none unless this gate has signed it.
+    /// Returns the reservation of an id, or none if this gate has not signed it.
     #[must_use]
     pub fn read(&self, id: &str) -> Option<Reservation> {
         if id.len() > TEXT_BYTES_MAX {
@@ -72,7 +72,7 @@ impl ReservationSigner {
         decode(payload)
     }
 
-    /// The reservation of an id that was verified when it came. The secret may be another one by now.
+    /// Returns the reservation of an id that was verified on arrival. The secret may have changed since.
     pub(in crate::gate) fn read_verified(id: &str) -> Option<Reservation> {
         let bytes = URL_SAFE_NO_PAD.decode(id).ok()?;
         decode(bytes.get(..bytes.len().checked_sub(TAG_BYTES)?)?)
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_says_what_was_reserved() {
+    fn an_id_contains_its_reservation() {
         let signer = ReservationSigner::new(&[1; 32]).unwrap();
         assert_eq!(signer.read(&signer.sign(&reservation())), Some(reservation()));
     }
@@ -141,10 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_signs_nothing_for_us() {
+    fn an_id_signed_with_another_secret_is_refused() {
         let id = ReservationSigner::new(&[1; 32]).unwrap().sign(&reservation());
         assert_eq!(ReservationSigner::new(&[2; 32]).unwrap().read(&id), None);
-        assert_eq!(ReservationSigner::read_verified(&id), Some(reservation()), "but what was verified can be read");
+        assert_eq!(ReservationSigner::read_verified(&id), Some(reservation()), "a verified id can be read");
         assert!(ReservationSigner::new(&[1; 31]).is_err());
     }
 }

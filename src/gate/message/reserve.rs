@@ -1,4 +1,4 @@
-//! Reserve: set AP aside before generating.
+//! Reserve: holds AP before generating.
 
 use tokio::time::Instant;
 
@@ -15,11 +15,12 @@ use crate::{
 };
 
 impl Gate {
-    /// Holds AP for a message, if the user's quota covers it. A hold that is not settled in time goes back by itself.
+    /// Holds AP for a message if the user's quota covers it. If the hold is not settled in time, its AP is given back.
     ///
     /// # Errors
-    /// [`GateError::TooManyHolds`], or [`GateError::Mismatch`] when the Idempotency-Key was used for another request;
-    /// [`GateError::Unavailable`] or [`GateError::RedisAway`] when nothing was held, [`GateError::Indeterminate`] when the answer was lost.
+    /// [`GateError::TooManyHolds`], or [`GateError::Mismatch`] if the Idempotency-Key was used for another request;
+    /// [`GateError::Unavailable`] or [`GateError::RedisAway`] if nothing was held, [`GateError::Indeterminate`] if the
+    /// answer was lost.
     pub async fn reserve(&self, request: Reserve) -> Result<Decision<Reserved>, GateError> {
         let mode = self.rollout().mode_for(&request.user);
         if mode == Mode::Off {
@@ -42,7 +43,7 @@ impl Gate {
             let (ap, ttl) = (ap.get().to_be_bytes(), ttl.ms().to_be_bytes());
             gate.idempotency(key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
         });
-        // Not derived from the key: a key that comes again after its time makes another hold, with its own settlement.
+        // Not derived from the key: a forgotten key that is used again makes another hold, with its own settlement.
         let operation = Operation::Reserve { cost: ap, ttl, hold: gate.new_id(), idempotency };
         let answer = gate.call(&user, operation).await?;
         let quota = Inner::quota_of(&user, &answer);

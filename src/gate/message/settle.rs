@@ -1,8 +1,8 @@
-//! Settling a hold that Redis cannot vouch for.
+//! Settles holds, also those that Redis cannot confirm.
 //!
-//! A hold of another generation may have been settled there. All that was settled there and survived is in Postgres,
-//! because a generation opens only after the older streams were drained. So Postgres is asked for the generation, then
-//! for the log, and the answer counts only as long as that generation lasts.
+//! A hold of another generation may have been settled in that generation. All its settlements that survived are in
+//! Postgres, because a generation opens only after the older streams were drained. So the gate reads the generation
+//! from Postgres, then the log. The result is valid only while that generation lasts.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ use crate::{
     },
 };
 
-/// How a hold stands.
+/// Result of a settlement.
 pub(in crate::gate) enum Settling {
     /// Redis has answered.
     Answered(Answer),
-    /// It was committed in an earlier generation.
+    /// The hold was committed in an earlier generation.
     CommittedBefore(LoggedUsage),
 }
 
 impl Inner {
-    /// Carries out a commit or a release; `operation` makes it, given whether Postgres has vouched for the hold. `accepted_at`: when
-    /// Postgres accepted it, if it did.
+    /// Runs the commit or release that `operation` creates; its argument is true if Postgres has confirmed the hold.
+    /// `accepted_at`: when Postgres accepted it, if it did.
     pub(in crate::gate) async fn settle(
         self: &Arc<Self>,
         reservation: &Reservation,
@@ -70,12 +70,12 @@ impl Inner {
     ) -> Result<(u32, Option<LoggedUsage>), GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
         self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
-        // Until then Redis remembers what was settled in this generation.
+        // Until the settle window is over, Redis remembers what was settled in this generation.
         if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
             self.see_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
         }
-        // A commit comes after the hold was made, and no hold lives longer than a few hours of extensions. A day to either side keeps the
-        // search in the log's partitions of those days; what was accepted is charged whenever Redis is back.
+        // A commit follows its hold, and extensions keep a hold alive for a few hours at most. A day to either side
+        // limits the search to those days of the log. An accepted commit is charged whenever Redis is back.
         let around = SETTLE_WINDOW + TimeDelta::days(1);
         let (from, to) = (reservation.expires_at - around, reservation.expires_at + around);
         let to = to.max(self.now() + SKEW_MAX);
@@ -83,7 +83,8 @@ impl Inner {
         Ok((watermark.generation, logged))
     }
 
-    /// Fails unless the log has all that was journalled until then: where Redis has forgotten a settlement, only the log can tell.
+    /// Fails unless all usage journalled up to `until` is in the log. Where Redis has forgotten a settlement, only the
+    /// log has it.
     async fn see_flushed_until(
         &self,
         partition: Partition,
@@ -101,7 +102,7 @@ impl Inner {
                 return Ok(());
             }
         }
-        let reason = format!("usage of partition {partition} waits for Postgres, and may have been charged already");
+        let reason = format!("usage of partition {partition} is not in Postgres yet and may contain this charge");
         Err(GateError::unavailable(reason))
     }
 }

@@ -1,8 +1,8 @@
-//! Decisions without Redis, where the operator chose them: by what Postgres knows, and marked `degraded`.
+//! Decisions without Redis, if the operator allows them: made from Postgres and marked `degraded`.
 //!
-//! They are not exact: Postgres is behind by what is not flushed, and two gates may decide at once. But they are never free of
-//! charge: each message goes into the inbox and is charged when Redis is back, what the quota then does not cover as overage. A
-//! user whose quota is exhausted by what Postgres knows is denied, for Postgres never knows too much.
+//! They are not exact: Postgres lacks what is not flushed, and two gates may decide concurrently. But each message goes
+//! into the inbox and is charged when Redis is back, as overage where the quota does not cover it then. A user whose
+//! quota is exhausted in Postgres is denied: Postgres never counts too much.
 
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::{
     store::postgres::{InboxItem, InboxKind},
 };
 
-/// No hold of Redis is ever of this generation: its commit is checked against Postgres, and covers nothing by itself.
+/// Generation that no hold in Redis has: the commit is checked against Postgres, and no AP is held for it.
 const NO_GENERATION: u32 = 0;
 
 impl Gate {
@@ -73,10 +73,10 @@ impl Gate {
         }
     }
 
-    /// What Postgres and the inbox know of a user, if it covers the message. None where Postgres is away as well.
+    /// The quota by Postgres and the inbox, or a denial if it does not cover the message. None without Postgres.
     async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
         let gate = &self.0;
-        // Makes the row of a user who is seen for the first time.
+        // Creates the row of a new user.
         gate.loader.load(gate.partitions.of(user), user).await.ok()?;
         let mut quota = gate.quota_from_postgres(user).await?;
         let waiting = gate.postgres.ap_in_inbox(user).await.ok()?;
@@ -90,7 +90,7 @@ impl Gate {
 }
 
 impl Inner {
-    /// A reservation that nobody holds.
+    /// Returns a reservation without a hold.
     fn unheld(
         &self,
         hold: Uuid,

@@ -1,7 +1,7 @@
-//! The inbox: what is settled while Redis is away is accepted into Postgres, and applied once Redis is back.
+//! The inbox: Postgres accepts settlements while Redis is unavailable; they are applied once Redis is back.
 //!
-//! Applying may be repeated, by any gate, after any crash. A settlement is remembered by its hold in Redis, and a charge in
-//! the log; a message that was let through carries an Idempotency-Key, its client's or one made of its own id.
+//! An item may be applied repeatedly, by any gate, after any crash. Redis remembers a settlement by its hold, the log a
+//! charge; a degraded message carries an Idempotency-Key, its client's or one made of its own id.
 
 use crate::gate::{Commit, Consume, Gate, GateError, ReservationSigner, message::commit::OTHER_COST};
 use crate::{
@@ -13,17 +13,17 @@ use crate::{
     store::postgres::{Acceptance, InboxItem, InboxKind},
 };
 
-/// What came of an item of the inbox.
+/// Result of applying an inbox item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// It is done; in words.
+    /// Applied; with a description.
     Done(String),
-    /// The quota does not cover the message any more: what can be charged has to be committed.
+    /// The quota no longer covers the message: commit it, which charges what is still possible.
     Denied,
 }
 
 impl Gate {
-    /// Accepts a settlement that could not be made now; the error of the attempt, `failed`, where that is impossible too.
+    /// Accepts a settlement that could not be made now. If that fails too, returns `failed`, the error of the attempt.
     pub(in crate::gate) async fn accept_settlement(
         &self,
         kind: InboxKind,
@@ -50,29 +50,29 @@ impl Gate {
         self.accept(&item, failed).await
     }
 
-    /// Puts an item into the inbox; `failed`, the error of what was tried before, where Postgres is away as well.
+    /// Puts an item into the inbox. If Postgres is unavailable too, returns `failed`, the error of the earlier attempt.
     pub(in crate::gate) async fn accept(&self, item: &InboxItem, failed: GateError) -> Result<(), GateError> {
         match self.0.postgres.accept(item).await {
             Ok(Acceptance::Accepted) => {
                 metrics::counter!("quota_gate_inbox_accepted_total", "kind" => item.kind.as_str()).increment(1);
                 Ok(())
             }
-            // The message was let through before, and what its quota does not cover is being recorded.
+            // The message was allowed before, and what its quota does not cover is being recorded.
             Ok(Acceptance::OtherKind(InboxKind::Commit)) if item.kind == InboxKind::Consume => Ok(()),
             Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
             Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
             Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),
             Err(error) => {
-                tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept it either");
+                tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept an inbox item");
                 Err(failed)
             }
         }
     }
 
-    /// Applies an item of the inbox. Doing it again is harmless.
+    /// Applies an inbox item. Repeating this is harmless.
     ///
     /// # Errors
-    /// If Redis or Postgres is away.
+    /// If Redis or Postgres is unavailable.
     pub async fn apply(&self, item: &InboxItem) -> Result<Applied, GateError> {
         let reservation =
             ReservationSigner::read_verified(&item.reservation_id).ok_or(GateError::UnknownReservation)?;
@@ -88,7 +88,7 @@ impl Gate {
         match outcome {
             Err(error) if error.is_transient() => Err(error),
             Ok(done) => Ok(Applied::Done(done)),
-            // It was settled otherwise before this was accepted, or in between: the first settlement stands.
+            // It was settled differently before this item was accepted, or in between: the first settlement counts.
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }
     }

@@ -1,4 +1,4 @@
-//! While Redis is unavailable: settlements that Postgres accepts, and decisions by Postgres if the operator allows them.
+//! While Redis is unavailable: Postgres accepts settlements, and decides if the operator allows it.
 
 pub(in crate::gate) mod degraded;
 pub(in crate::gate) mod inbox;

@@ -1,10 +1,10 @@
-//! The batcher: turns concurrent callers into few calls.
+//! The batcher: combines concurrent requests into few script calls.
 //!
-//! Each partition has a queue and a few workers. A worker takes what is waiting, makes one script call of it and
-//! answers each caller. It never waits for company: a lone caller is served at once, and batches grow only with load.
+//! Each partition has a queue and a few workers. A worker takes the waiting requests, makes one script call and answers
+//! each caller. It does not wait for more: a lone request is sent immediately, and batches grow only with load.
 //!
-//! A caller that goes away before its request was sent costs nothing; once sent, the call runs to its end. While Redis is away
-//! nobody waits: the breaker refuses.
+//! If a caller leaves before its request is sent, the request is dropped; once sent, the call is completed. While Redis
+//! is unavailable, the breaker refuses requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,20 +35,20 @@ use crate::{
     task,
 };
 
-/// How the batcher behaves.
+/// Options of the batcher.
 #[derive(Debug, Clone)]
 pub struct BatcherOptions {
-    /// Most requests of one call.
+    /// Maximum requests per call.
     pub operations_max: usize,
-    /// Calls of one partition under way at once.
+    /// Maximum concurrent calls per partition.
     pub calls_in_flight_max: usize,
-    /// Most requests that wait for one partition; the next one is refused.
+    /// Maximum waiting requests per partition; more are refused.
     pub queue_length_max: usize,
-    /// Longest wait in the queue; after it the request is refused unsent.
+    /// Maximum wait in the queue; then the request is refused unsent.
     pub queue_timeout: Duration,
-    /// Longest usage stream. Past it nothing new is begun until Postgres has caught up.
+    /// Maximum length of the usage stream. At this length, new messages are refused until Postgres has caught up.
     pub stream_entries_max: u32,
-    /// How long a connection that nobody uses is believed to lead to the same Redis; then it is asked again which one it is.
+    /// How long an idle connection is trusted to lead to the same Redis. Then it is checked before use.
     pub identity_trust: Duration,
 }
 
@@ -60,14 +60,14 @@ impl Default for BatcherOptions {
             queue_length_max: 4_096,
             queue_timeout: Duration::from_secs(1),
             stream_entries_max: 1_000_000,
-            // Far less than it takes to demote a primary, give it another's data and promote it again; long enough that no call asks
-            // under load.
+            // Too short to demote a primary, give it another's data and promote it again. Long enough that no call
+            // checks under load.
             identity_trust: Duration::from_millis(500),
         }
     }
 }
 
-/// Sends requests to Redis. A cheap clone; its workers end when the last clone is dropped.
+/// Sends requests to Redis. Cheap to clone; the workers end when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Batcher {
     queues: Arc<[mpsc::Sender<Job>]>,
@@ -79,12 +79,12 @@ pub struct Batcher {
 struct Job {
     request: Request,
     enqueued: Instant,
-    /// Of whoever asks.
+    /// Span of the caller.
     span: Span,
     reply: oneshot::Sender<Result<Option<Answer>, RedisError>>,
 }
 
-/// A connection, and which Redis it leads to.
+/// A connection, and the Redis that it leads to.
 type Wired = (Wire, ServerId);
 
 struct Worker {
@@ -101,7 +101,7 @@ struct Worker {
     metrics: BatchMetrics,
 }
 
-/// Handles: to look a metric up at each call would cost more than the rest of it.
+/// Metric handles. Looking a metric up at each call would cost more than recording it.
 struct BatchMetrics {
     operations: Histogram,
     batch_seconds: Histogram,
@@ -149,10 +149,10 @@ impl Batcher {
         Self { queues, queue_length_max: options.queue_length_max, breaker }
     }
 
-    /// Carries out one request; none when Redis does not have the user's record.
+    /// Executes one request. Returns none if Redis does not have the user's record.
     ///
     /// # Errors
-    /// See [`RedisError`]: only [`RedisError::Indeterminate`] leaves open whether it happened.
+    /// See [`RedisError`]. Only [`RedisError::Indeterminate`] leaves open whether the request was executed.
     pub async fn call(&self, partition: Partition, request: Request) -> Result<Option<Answer>, RedisError> {
         if self.breaker.is_open() {
             return Err(away());
@@ -177,14 +177,14 @@ impl Worker {
             if queue.recv_many(&mut jobs, operations_max).await == 0 {
                 return;
             }
-            #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
+            #[expect(clippy::cast_precision_loss, reason = "precise enough for a metric")]
             self.metrics.queue_depth.set(queue.len() as f64);
             drop(queue);
             let generation = self.generations.get(self.partition);
             let batch: Vec<Job> = jobs.drain(..).filter_map(|job| self.still_wanted(job, generation)).collect();
             if !batch.is_empty() {
                 let oldest = batch.first().map(|job| job.enqueued);
-                #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
+                #[expect(clippy::cast_precision_loss, reason = "precise enough for a metric")]
                 self.metrics.operations.record(batch.len() as f64);
                 let span = tracing::debug_span!("batch", partition = %self.partition, requests = batch.len());
                 if !span.is_disabled() {
@@ -198,7 +198,8 @@ impl Worker {
         }
     }
 
-    /// Answers requests that must not be sent: nobody waits, or they were true in another generation.
+    /// Returns a job that must still be sent. Refuses it if the breaker is open, the wait was too long or the
+    /// generation is another; drops it if the caller has left.
     fn still_wanted(&self, job: Job, generation: u32) -> Option<Job> {
         let waited = job.enqueued.elapsed();
         let refusal = if job.reply.is_closed() {
@@ -212,7 +213,7 @@ impl Worker {
         } else {
             return Some(job);
         };
-        // The caller may have gone away meanwhile: then nobody needs the answer.
+        // This fails if the caller has left meanwhile. Then the answer is not needed.
         let _ = job.reply.send(Err(refusal));
         None
     }
@@ -226,16 +227,16 @@ impl Worker {
                 self.breaker.succeeded();
                 let outcome = deliver(bytes, self.clock.now().timestamp_millis(), batch);
                 if outcome == Delivered::Stale {
-                    // Perhaps the connection leads to another Redis than it did: asked again with the next call.
+                    // The connection may lead to another Redis now. The next call connects and checks again.
                     *wire = None;
                 }
                 return;
             }
             Err(error) => error,
         };
-        // Whatever is still to come on this connection, nobody waits for it.
+        // Drop the connection: the answer may still arrive on it, and no caller waits for it.
         *wire = None;
-        // A refusal proves that Redis is there.
+        // A refusal proves that Redis is reachable.
         if matches!(error, RedisError::Away(_) | RedisError::Indeterminate(_)) {
             let redis = self.redis.clone();
             self.breaker.failed(move || {
@@ -256,7 +257,7 @@ impl Worker {
         if let Some((idle, server)) = wire
             && !self.is_same_server(idle, server).await
         {
-            // Closed while nobody looked, or another Redis by now: a new connection, and nothing is in doubt.
+            // Closed while idle, or another Redis by now. Nothing was sent, so connecting again is safe.
             *wire = None;
         }
         let (wire, server) = match wire {
@@ -276,11 +277,11 @@ impl Worker {
         self.script.call(wire, call, &context, batch.iter().map(|job| &job.request)).await
     }
 
-    /// Whether an idle connection is open, and leads to the Redis that it led to. That one may have been a replica meanwhile, have
-    /// taken over another's older data and be the primary again, with every connection still open (decision 0011). On a connection
-    /// that is in use READONLY would have told.
+    /// Whether an idle connection is open and leads to the same Redis as before. That Redis may have become a replica,
+    /// loaded another's older data and been promoted again, with every connection still open (decision 0011). A
+    /// connection in use would have received READONLY.
     async fn is_same_server(&self, idle: &mut Wire, server: &ServerId) -> bool {
-        // One whose other end has vanished without a word gives no answer, and is no more use than a closed one.
+        // If the other end vanished silently, no answer arrives, and the connection is treated as closed.
         idle.is_open().await
             && (idle.unused_for() <= self.options.identity_trust
                 || matches!(idle.ask_server().await, Ok(found) if found == *server))
@@ -299,10 +300,10 @@ impl BatchMetrics {
 }
 
 fn away() -> RedisError {
-    RedisError::Away("it has not answered, and is being probed".into())
+    RedisError::Away("it did not answer and is being probed".into())
 }
 
-/// What a reply was.
+/// Kind of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivered {
     Answers,
@@ -327,14 +328,14 @@ fn deliver(bytes: &[u8], now_ms: i64, batch: Vec<Job>) -> Delivered {
             return Delivered::Answers;
         }
         None => {
-            refuse(batch, &RedisError::Indeterminate("the script's reply is garbled".into()));
+            refuse(batch, &RedisError::Indeterminate("the script's reply is malformed".into()));
             return Delivered::Answers;
         }
     };
     for job in batch {
         let seeded = job.request.seed.is_none() || answers.seeded().is_some();
         let answer = if seeded { answers.next(as_of_ms) } else { None };
-        let garbled = || RedisError::Indeterminate("the script's reply is garbled".into());
+        let garbled = || RedisError::Indeterminate("the script's reply is malformed".into());
         let _ = job.reply.send(answer.ok_or_else(garbled));
     }
     Delivered::Answers

@@ -1,4 +1,4 @@
-//! How Redis is reached, with every timeout set.
+//! Connections to Redis, all with timeouts.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo};
 
 use super::{error::RedisError, fence::ServerId, wire::Wire};
 
-/// Redis, with a pool of connections. A cheap clone.
+/// Redis, with a connection pool. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     pool: Pool,
@@ -16,26 +16,26 @@ pub struct Redis {
     response_timeout: Duration,
 }
 
-/// How to reach Redis.
+/// Options for connecting to Redis.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
     /// `redis://[user[:password]@]host[:port][/db]`.
     pub url: String,
-    /// Most connections of the pool. Each worker of the batcher has one of its own besides.
+    /// Maximum pooled connections. Each batcher worker has its own in addition.
     pub connections_max: usize,
-    /// How long to wait for a connection.
+    /// Time to wait for a connection.
     pub connect_timeout: Duration,
-    /// How long to wait for an answer. After that the outcome is unknown.
+    /// Time to wait for an answer. After that, the outcome is unknown.
     pub response_timeout: Duration,
 }
 
 impl RedisOptions {
-    /// The defaults for this URL.
+    /// Returns the defaults for this URL.
     #[must_use]
     pub fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            // Besides the batcher's: for flushes, openings and reads.
+            // For flushes, openings and reads; the batcher has its own.
             connections_max: 8,
             connect_timeout: Duration::from_millis(400),
             response_timeout: Duration::from_millis(400),
@@ -44,15 +44,15 @@ impl RedisOptions {
 }
 
 impl Redis {
-    /// Prepares a pool. Nothing is sent yet.
+    /// Creates a pool without connecting.
     ///
     /// # Errors
-    /// If the URL is no Redis URL.
+    /// If the URL is not a Redis URL.
     pub fn new(options: &RedisOptions) -> Result<Self, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(options.connect_timeout))
             .set_response_timeout(Some(options.response_timeout));
-        let no_url = |error| RedisError::Unfit(format!("REDIS_URL is no Redis URL: {error}"));
+        let no_url = |error| RedisError::Unfit(format!("REDIS_URL is not a Redis URL: {error}"));
         let server = options.url.as_str().into_connection_info().map_err(no_url)?;
         let manager = Manager::new_with_config(server.clone(), config).map_err(no_url)?;
         let timeouts = Timeouts {
@@ -68,30 +68,30 @@ impl Redis {
         Ok(Self { pool, server, connect_timeout: options.connect_timeout, response_timeout: options.response_timeout })
     }
 
-    /// A connection of the pool, for one short piece of work.
+    /// A pooled connection, for a short task.
     pub(super) async fn connection(&self) -> Result<deadpool_redis::Connection, RedisError> {
         self.pool.get().await.map_err(RedisError::away)
     }
 
-    /// A new connection for calls of the script, and which Redis it leads to.
+    /// A new connection for script calls, and the Redis that it leads to.
     pub(super) async fn wire(&self) -> Result<(Wire, ServerId), RedisError> {
         Wire::connect(&self.server, self.connect_timeout, self.response_timeout).await
     }
 
-    /// Which Redis this is now.
+    /// Returns the id of the Redis that answers now.
     ///
     /// # Errors
-    /// If it does not answer, or is a replica.
+    /// If it does not answer or is a replica.
     pub async fn server_id(&self) -> Result<ServerId, RedisError> {
         Ok(self.wire().await?.1)
     }
 
-    /// Does it serve?
+    /// Whether Redis accepts connections and is a primary.
     pub(super) async fn serves(&self) -> bool {
         self.wire().await.is_ok()
     }
 
-    /// Is Redis there?
+    /// Checks that Redis answers.
     ///
     /// # Errors
     /// If it does not answer.
@@ -100,7 +100,7 @@ impl Redis {
         redis::cmd("PING").query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
-    /// Connections of the pool: all of them, and those that nobody uses.
+    /// Number of pooled connections: all and idle.
     #[must_use]
     pub fn pool_connections(&self) -> (usize, usize) {
         let status = self.pool.status();

@@ -1,60 +1,60 @@
-//! What a failed call proves: that nothing happened, or nothing at all.
+//! Errors of Redis calls, and whether a failed call may have been executed.
 
 use std::time::Duration;
 
-/// Why Redis gave no answer.
+/// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RedisError {
-    /// As many callers wait for this partition as may. Nothing happened.
-    #[error("{0} requests wait for Redis already")]
+    /// The partition's queue is full. Nothing happened.
+    #[error("{0} requests are already waiting for Redis")]
     Busy(usize),
-    /// The request waited too long to be sent at all. Nothing happened.
-    #[error("the request waited {0:?} for its turn at Redis")]
+    /// The request waited too long and was not sent. Nothing happened.
+    #[error("the request waited {0:?} in the queue for Redis")]
     Waited(Duration),
     /// The partition is not open in the generation that the caller named. Nothing happened.
     #[error("the partition is not open in Redis")]
     Stale,
-    /// The clocks of Redis and of this gate are too far apart to tell what month it is. Nothing happened.
-    #[error("the clock of Redis is {difference_ms} ms from this machine's; set both by NTP")]
+    /// The clocks of Redis and of this gate differ too much to determine the month. Nothing happened.
+    #[error("the clock of Redis differs from this machine's by {difference_ms} ms; synchronize both with NTP")]
     Skew {
         /// Redis `TIME` minus this gate's clock.
         difference_ms: i64,
     },
-    /// Redis cannot be reached, or does not serve: nothing was sent, or it proved that nothing happened.
-    #[error("Redis is away: {0}")]
+    /// Redis is unreachable or cannot serve. Nothing was sent, or the refusal proves that nothing happened.
+    #[error("Redis is unavailable: {0}")]
     Away(String),
-    /// The user's row, without which Redis cannot be asked, did not come from Postgres. Nothing happened.
-    #[error("the user cannot be loaded: {0}")]
+    /// The user's row, which Redis needs, could not be loaded from Postgres. Nothing happened.
+    #[error("the user could not be loaded: {0}")]
     NotLoaded(String),
-    /// Redis refused, in a way that proves that nothing happened.
-    #[error("Redis did not carry out the call: {0}")]
+    /// The call was not executed. Nothing happened.
+    #[error("Redis did not execute the call: {0}")]
     NotExecuted(String),
-    /// The answer was lost: it may have happened.
+    /// The answer was lost. The call may have been executed.
     #[error("no answer from Redis: {0}")]
     Indeterminate(String),
-    /// Redis is set up in a way that would lose charges or quotas.
+    /// Redis is configured in a way that would lose charges or quotas.
     #[error("{0}")]
     Unfit(String),
 }
 
 impl RedisError {
-    /// Nothing can have happened, whatever `error` is: the command was not sent, or only reads.
+    /// For a command that was not sent or only reads, so nothing happened.
     pub(super) fn not_executed(error: impl std::fmt::Display) -> Self {
         Self::NotExecuted(error.to_string())
     }
 
-    /// There is no connection.
+    /// For a missing connection.
     pub(super) fn away(error: impl std::fmt::Display) -> Self {
         Self::Away(error.to_string())
     }
 
-    /// Redis is at fault, not this request: another one would fare no better.
+    /// Whether Redis is the cause: any other request would fail too.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
         matches!(self, Self::Away(_) | Self::NotExecuted(_))
     }
 
-    /// Classifies the error of a command that was sent. A timeout or a broken connection proves nothing.
+    /// Classifies the error of a command that was sent. After a timeout or a broken connection, the outcome is unknown.
     pub(super) fn of_sent(error: &redis::RedisError) -> Self {
         if error.is_connection_refusal() {
             return Self::away(error);
@@ -62,16 +62,16 @@ impl RedisError {
         error.code().map_or(Self::Indeterminate as fn(String) -> Self, kind_of)(error.to_string())
     }
 
-    /// Classifies what Redis said instead of carrying out a script.
+    /// Classifies the error that Redis returned for a script call.
     pub(super) fn of_refusal(words: &str) -> Self {
         kind_of(words.split(' ').next().unwrap_or_default())(words.to_owned())
     }
 }
 
-/// What the code of a refusal proves. Redis refuses a script before it runs, or at its first write, which is all or nothing.
+/// What an error code proves. Redis refuses a script before it runs or at its first write, which writes all or nothing.
 fn kind_of(code: &str) -> fn(String) -> RedisError {
     match code {
-        // It serves nobody, whatever the command.
+        // Redis cannot serve the gate, whatever the command.
         "BUSY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "READONLY" => RedisError::Away,
         "ASK" | "CROSSSLOT" | "MISCONF" | "MOVED" | "NOPERM" | "NOREPLICAS" | "NOSCRIPT" | "OOM" | "TRYAGAIN" => {
             RedisError::NotExecuted

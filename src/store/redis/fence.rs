@@ -1,32 +1,32 @@
 //! The fence: which generation of a partition is open, and in which Redis.
 //!
-//! It names the Redis process that the generation was opened in. Every call says which process its connection goes to, and the
-//! script compares: so whatever comes back after a crash, a failover or a restore answers STALE until the partition
-//! was opened anew, however plausible its data looks (decision 0011).
+//! It names the Redis process in which the generation was opened. Each call names the process of its connection, and
+//! the script compares the two. So after a crash, a failover or a restore, Redis answers STALE until the partition is
+//! opened again, even if its data looks valid (decision 0011).
 
 use std::{fmt, sync::Arc};
 
 use super::error::RedisError;
 
-/// One Redis process and one line of its data: `<run_id>:<master_replid>`. A restart changes the first half, a promotion or a
-/// full synchronisation the second, <https://redis.io/docs/latest/operate/oss_and_stack/management/replication/>.
+/// A Redis process and its data history: `<run_id>:<master_replid>`. A restart changes the first; a promotion or full
+/// synchronization the second, <https://redis.io/docs/latest/operate/oss_and_stack/management/replication/>.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerId(Arc<str>);
 
-/// What stands at the fence's key: `<generation> <server>`.
+/// The value of the fence's key: `<generation> <server>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence(String);
 
 impl ServerId {
-    /// Reads `INFO server replication`.
+    /// Parses the reply to `INFO server replication`.
     ///
     /// # Errors
-    /// [`RedisError::Away`] if it is a replica, or no Redis at all.
+    /// [`RedisError::Away`] if the server is a replica or not Redis.
     pub fn of_info(info: &str) -> Result<Self, RedisError> {
         let field = |name: &str| {
             info.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .ok_or_else(|| RedisError::Away(format!("INFO names no {name}")))
+                .ok_or_else(|| RedisError::Away(format!("INFO contains no {name}")))
         };
         if field("role")? != "master" {
             return Err(RedisError::Away("this Redis is a replica: point redis.url to the primary".into()));
@@ -42,7 +42,7 @@ impl Fence {
         Self(format!("{generation} {server}"))
     }
 
-    /// What Redis has at the fence's key.
+    /// Wraps the value read from the fence's key.
     pub(super) const fn found(text: String) -> Self {
         Self(text)
     }
@@ -51,7 +51,7 @@ impl Fence {
         self.0.as_bytes()
     }
 
-    /// The generation; 0 for a fence that nobody of ours has written.
+    /// The generation; 0 if the fence was not written by a gate.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.0.split(' ').next().and_then(|generation| generation.parse().ok()).unwrap_or(0)
@@ -80,12 +80,12 @@ mod tests {
         let fence = Fence::new(7, &ServerId::of_info(info).unwrap());
         assert_eq!(fence.to_string(), "7 aa:bb");
         assert_eq!(Fence::found(fence.to_string()).generation(), 7);
-        assert_eq!(Fence::found("12".into()).generation(), 12, "as it was written before it named the process");
-        assert_eq!(Fence::found("somebody else's".into()).generation(), 0);
+        assert_eq!(Fence::found("12".into()).generation(), 12, "the older format, without a process");
+        assert_eq!(Fence::found("not a fence".into()).generation(), 0);
     }
 
     #[test]
-    fn a_replica_is_no_place_for_charges() {
+    fn a_replica_is_refused() {
         let replica = "run_id:aa\r\nrole:slave\r\nmaster_replid:bb\r\n";
         assert!(matches!(ServerId::of_info(replica), Err(RedisError::Away(_))));
         assert!(matches!(ServerId::of_info("no info"), Err(RedisError::Away(_))));

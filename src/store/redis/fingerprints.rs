@@ -1,4 +1,4 @@
-//! Fingerprints of records: has anything changed since the last look? One read for many users, and nothing is decoded.
+//! Fingerprints of records, to detect changes. One read covers many users and decodes nothing.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -6,7 +6,7 @@ use super::{connection::Redis, error::RedisError, keys};
 use crate::domain::{partition::Partition, user_id::UserId};
 
 impl Redis {
-    /// One for each user, in order; none for a user whom Redis does not know. Equal ones are of equal records.
+    /// Returns one for each user, in order; none without a record. Equal fingerprints mean equal records.
     ///
     /// # Errors
     /// If Redis does not answer.

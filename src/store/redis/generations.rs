@@ -1,4 +1,4 @@
-//! The generation of each partition, as this gate believes it to be: what its calls name until they are told that it is over.
+//! The generation of each partition that this gate assumes to be open. Calls name it until Redis answers STALE.
 
 use std::sync::{
     Arc,
@@ -9,25 +9,25 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::partition::{Partition, Partitions};
 
-/// The generation of each partition, as this gate believes it to be (0 before it has asked), and since when it is open, where that is
-/// known. Both in one word: the generation above, seconds since 1970 below.
+/// The generation of each partition that this gate assumes to be open (0 if unknown), and when it was opened, if known.
+/// One word has both: the generation in the upper half, seconds since 1970 in the lower half.
 #[derive(Debug, Clone)]
 pub struct Generations(Arc<[AtomicU64]>);
 
 impl Generations {
-    /// None is known yet.
+    /// Creates the list with no generation known.
     #[must_use]
     pub fn unknown(partitions: Partitions) -> Self {
         Self(partitions.all().map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// What this gate believes.
+    /// The generation that this gate assumes to be open.
     #[must_use]
     pub fn get(&self, partition: Partition) -> u32 {
         self.opened(partition).0
     }
 
-    /// The same, and since when it is open, at most a second too late; none where nobody has said.
+    /// The same, and when it was opened, at most one second late; none if unknown.
     #[must_use]
     pub fn opened(&self, partition: Partition) -> (u32, Option<DateTime<Utc>>) {
         let word = self.0[partition.index()].load(Ordering::Acquire);
@@ -36,7 +36,7 @@ impl Generations {
         (generation, DateTime::from_timestamp(seconds.into(), 0).filter(|_| seconds > 0))
     }
 
-    /// What Postgres says now. Generations only rise, so an older word is ignored.
+    /// Stores what Postgres reports. Generations only rise, so an older one is ignored.
     pub fn learn(&self, partition: Partition, generation: u32, opened_at: Option<DateTime<Utc>>) {
         let seconds = opened_at.and_then(|at| u32::try_from(at.timestamp() + 1).ok()).unwrap_or(0);
         let word = u64::from(generation) << 32 | u64::from(seconds);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_generation_wins_and_so_does_whoever_knows_since_when() {
+    fn a_later_generation_and_a_known_opening_time_win() {
         let partitions = Partitions::new(2).unwrap();
         let (generations, partition) = (Generations::unknown(partitions), partitions.all().nth(1).unwrap());
         assert_eq!(generations.opened(partition), (0, None));
@@ -59,7 +59,7 @@ mod tests {
         generations.learn(partition, 3, at(1_000));
         generations.learn(partition, 3, None);
         generations.learn(partition, 2, at(2_000));
-        assert_eq!(generations.opened(partition), (3, at(1_001)), "rounded up, so that nothing seems older than it is");
+        assert_eq!(generations.opened(partition), (3, at(1_001)), "rounded up, so nothing seems older than it is");
         generations.learn(partition, 4, None);
         assert_eq!(generations.opened(partition), (4, None));
     }

@@ -1,11 +1,11 @@
-//! How every key is spelled. The hash tag comes first, so nothing in a user id can change the slot.
+//! Names of all keys. The hash tag comes first, so a user id cannot change the slot.
 
 use uuid::Uuid;
 
 use crate::domain::{idempotency::IdempotencyKey, partition::Partition, user_id::UserId};
 
-/// The user's record, a packed string: `qg:{NN}:b:<sixteen bytes>` for a user id that is a UUID, which saves Redis 32 bytes
-/// a user (decision 0010), `qg:{NN}:u:<user>` for any other.
+/// The user's record, a packed string: `qg:{NN}:b:<sixteen bytes>` for a user id that is a UUID, which saves 32 bytes
+/// per user (decision 0010), `qg:{NN}:u:<user>` for any other.
 pub(super) fn record(partition: Partition, user: &UserId) -> Vec<u8> {
     let mut key = format!("qg:{{{partition}}}:u:").into_bytes();
     if let Some(uuid) = user.as_uuid() {
@@ -18,7 +18,7 @@ pub(super) fn record(partition: Partition, user: &UserId) -> Vec<u8> {
     key
 }
 
-/// Whose record this key is of.
+/// The user of the record with this key.
 pub(super) fn user_of(partition: Partition, record: &[u8]) -> Option<UserId> {
     let id = record.strip_prefix(format!("qg:{{{partition}}}:").as_bytes())?;
     let id = match id.split_at_checked(2)? {
@@ -29,7 +29,7 @@ pub(super) fn user_of(partition: Partition, record: &[u8]) -> Option<UserId> {
     UserId::parse(&id).ok()
 }
 
-/// All records of a partition, as a pattern.
+/// Pattern for the keys of all records of a partition.
 pub(super) fn records(partition: Partition) -> String {
     format!("qg:{{{partition}}}:[bu]:*")
 }
@@ -39,12 +39,12 @@ pub(super) fn fence(partition: Partition) -> String {
     format!("qg:{{{partition}}}:gen")
 }
 
-/// `qg:{NN}:nothing`: never there; to delete it shows whether Redis accepts writes.
+/// `qg:{NN}:nothing`: never exists. Deleting it shows whether Redis accepts writes.
 pub(super) fn nothing(partition: Partition) -> String {
     format!("qg:{{{partition}}}:nothing")
 }
 
-/// `qg:{NN}:gens`: the generations whose streams exist, a set.
+/// `qg:{NN}:gens`: the set of generations whose streams exist.
 pub(super) fn generations(partition: Partition) -> String {
     format!("qg:{{{partition}}}:gens")
 }
@@ -54,8 +54,8 @@ pub(super) fn stream(partition: Partition, generation: u32) -> String {
     format!("qg:{{{partition}}}:ev:{generation}")
 }
 
-/// `qg:{NN}:i:<user>/<key>`: the first answer to a request that carried an Idempotency-Key. No user id has a slash, so that no two
-/// pairs of user and key are spelled alike.
+/// `qg:{NN}:i:<user>/<key>`: the first answer to a request with an Idempotency-Key. User ids contain no slash, so no
+/// two pairs of user and key have the same name.
 pub(super) fn outcome(partition: Partition, user: &UserId, key: &IdempotencyKey) -> Vec<u8> {
     format!("qg:{{{partition}}}:i:{user}/{}", key.as_str()).into_bytes()
 }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_spelled_exactly_so() {
+    fn keys_have_these_exact_names() {
         let user = UserId::parse("alice@example.com:1").unwrap();
         let partition = partition();
         assert_eq!(record(partition, &user), b"qg:{03}:u:alice@example.com:1");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_records_key_says_whose_it_is() {
+    fn the_user_is_read_from_the_key_of_a_record() {
         for id in ["alice@example.com:1", "30313233-3435-3637-3839-616263646566", "b:u"] {
             let user = UserId::parse(id).unwrap();
             assert_eq!(user_of(partition(), &record(partition(), &user)), Some(user));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_takes_sixteen_bytes_and_every_other_spelling_is_another_user() {
+    fn a_uuid_takes_sixteen_bytes_and_other_spellings_are_other_users() {
         let key = |id: &str| record(partition(), &UserId::parse(id).unwrap());
         assert_eq!(key("30313233-3435-3637-3839-616263646566"), b"qg:{03}:b:0123456789abcdef");
         for other in [

@@ -1,16 +1,16 @@
 //! Redis: records, the script that decides, and the usage streams. The only importer of the `redis` crate.
 //!
-//! | file | what |
+//! | file | contents |
 //! | --- | --- |
-//! | `keys` | how every key is spelled |
-//! | `fence`, `generations` | which generation is open, and in which Redis; which one this gate believes to be |
+//! | `keys` | names of all keys |
+//! | `fence`, `generations` | which generation is open and in which Redis; which one this gate assumes to be open |
 //! | `record` | the packed state of one user |
-//! | `operation`, `reply` | what goes into the script and what comes out |
-//! | `script` | the Lua source, its call and its reload |
-//! | `batcher`, `wire`, `tls` | turns concurrent callers into calls; the connection on which they are made |
+//! | `operation`, `reply` | input and output of the script |
+//! | `script` | the Lua source, calling it and loading it |
+//! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
 //! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
-//! | `connection`, `server_info`, `error` | the pool, what Redis says of itself, and what a failure proves |
+//! | `connection`, `server_info`, `error` | the connection pool, server information, what an error proves |
 
 pub mod batcher;
 pub mod connection;

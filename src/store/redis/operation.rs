@@ -1,4 +1,4 @@
-//! What goes into the script: operations and their packed arguments. Twins: the files of `lua/operation/`.
+//! Input of the script: operations and their packed arguments. Twins: the files of `lua/operation/`.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -18,24 +18,24 @@ use crate::domain::{
 /// One operation on one user.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Whose record.
+    /// The user.
     pub user: UserId,
-    /// What to do.
+    /// The operation.
     pub operation: Operation,
-    /// What to begin the record with, if there is none.
+    /// State to create the record from, if Redis has none.
     pub seed: Option<Seed>,
-    /// The only generation in which the request is true: what Postgres said was read in it.
+    /// The only generation in which the request is valid: data from Postgres was read in it.
     pub generation: Option<u32>,
 }
 
-/// One thing to do to one user's record.
+/// An operation on one user's record.
 #[derive(Debug, Clone)]
 pub enum Operation {
     /// Check and charge in one step.
     Consume {
-        /// What to charge.
+        /// AP to charge.
         cost: Ap,
-        /// The id of the usage event.
+        /// Id of the usage event.
         event: Uuid,
         /// The conversation.
         session: SessionId,
@@ -43,42 +43,42 @@ pub enum Operation {
         tokens: Tokens,
         /// The model that wrote the answer.
         model: Option<ModelName>,
-        /// Keep the answer for whoever repeats the request.
+        /// Keep the answer for repeats of the request.
         idempotency: Option<Idempotency>,
     },
-    /// Set AP aside.
+    /// Hold AP.
     Reserve {
-        /// How much.
+        /// AP to hold.
         cost: Ap,
-        /// For how long.
+        /// Duration of the hold.
         ttl: Ttl,
-        /// The id of the hold.
+        /// Id of the hold.
         hold: Uuid,
-        /// Keep the answer for whoever repeats the request.
+        /// Keep the answer for repeats of the request.
         idempotency: Option<Idempotency>,
     },
     /// Keep a hold alive.
     Extend {
         /// The hold.
         hold: Uuid,
-        /// For how long from now.
+        /// Duration from now.
         ttl: Ttl,
     },
     /// Charge what was generated.
     Commit {
         /// The hold.
         reservation: Reservation,
-        /// What to charge.
+        /// AP to charge.
         ap: Ap,
         /// Tokens that the model counted.
         tokens: Tokens,
         /// The model that wrote the answer.
         model: Option<ModelName>,
-        /// The hold was to outlive its period, so its AP was not given to anyone else in it.
+        /// Whether the hold was to outlive its period, so no other message of the period could use its AP.
         covered: bool,
-        /// Postgres knows no settlement of this hold, read in the generation that the request names.
+        /// Whether Postgres has no settlement of this hold, read in the generation that the request names.
         adopt: bool,
-        /// When Postgres accepted the commit, if Redis was away then: that time counts, not the present.
+        /// When Postgres accepted the commit while Redis was unavailable. The commit counts as made then.
         accepted_at: Option<DateTime<Utc>>,
     },
     /// Give the AP of a hold back.
@@ -88,54 +88,54 @@ pub enum Operation {
         /// As for a commit.
         adopt: bool,
     },
-    /// Read.
+    /// Read the record.
     Peek,
-    /// Take over what Postgres says of the level.
+    /// Take over the level from Postgres.
     SetLevel(UserLevel),
 }
 
-/// How to keep an answer for whoever repeats the request.
+/// How to keep an answer for repeats of the request.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
-    /// The client's name for the request.
+    /// The client's key of the request.
     pub key: IdempotencyKey,
-    /// Tells this request from another one with the same key.
+    /// Distinguishes this request from another one with the same key.
     pub fingerprint: [u8; 16],
     /// How long to keep the answer.
     pub ttl_ms: u64,
 }
 
-/// A user's level, as the row in Postgres has it.
+/// A user's level, from the row in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserLevel {
-    /// The period that the row stands in.
+    /// Period of the row.
     pub period: Period,
-    /// The level in that period.
+    /// Level in that period.
     pub level: LevelCode,
-    /// Its quota.
+    /// Quota of the level.
     pub quota: Ap,
-    /// The level of the next period, where it is another one.
+    /// Level of the next period, if different.
     pub pending: Option<LevelCode>,
-    /// Counts changes of level.
+    /// Counts level changes.
     pub level_version: u32,
 }
 
-/// A user's state, as Postgres has it, to begin a record with.
+/// A user's state in Postgres, to create a record from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed {
     /// Level, quota and period.
     pub level: UserLevel,
     /// AP charged in the period.
     pub used: Ap,
-    /// AP charged ever.
+    /// AP charged in total.
     pub total_used: u64,
-    /// The day that `used_today` counts in.
+    /// Day of `used_today`.
     pub day: Day,
     /// AP charged on that day.
     pub used_today: Ap,
 }
 
-/// What an operation keeps its outcome under.
+/// Key of an operation's outcome.
 pub(super) enum OutcomeKey<'a> {
     None,
     Idempotency(&'a IdempotencyKey),
@@ -168,7 +168,7 @@ impl Operation {
         }
     }
 
-    /// Packs the operation; `slot` and `outcome` are places among the keys of the call, 0 for none.
+    /// Packs the operation. `slot` and `outcome` are indexes of the call's keys; 0 means none.
     pub(super) fn encode(&self, user: &UserId, slot: u8, outcome: u8, to: &mut Vec<u8>) {
         to.extend_from_slice(&[self.code(), slot, outcome]);
         match self {
@@ -244,7 +244,7 @@ impl Seed {
     }
 }
 
-/// The second argument of every call: what the script cannot know of the generation, the calendar and the levels.
+/// Packs the second argument of every call: the generation, the calendar and the levels.
 pub(super) fn encode_calendar(
     generation: u32,
     now: DateTime<Utc>,
@@ -270,7 +270,7 @@ pub(super) fn encode_calendar(
     to
 }
 
-/// The end of a usage event, which the script copies into the stream as it is.
+/// Packs the tail of a usage event, which the script copies into the stream unchanged.
 fn encode_tail(
     id: Uuid,
     tokens: Tokens,
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_consume_is_packed_exactly_so() {
+    fn a_consume_is_packed_into_these_exact_bytes() {
         let mut bytes = Vec::new();
         let operation = Operation::Consume {
             cost: Ap::new(7),

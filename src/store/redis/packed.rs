@@ -1,4 +1,4 @@
-//! Packed strings: big-endian numbers of the widths that the Lua `struct` library knows, and short texts.
+//! Packed strings: big-endian numbers in widths that the Lua `struct` library supports, and short texts.
 
 use std::borrow::Cow;
 
@@ -14,9 +14,9 @@ pub(crate) trait PutBytes {
     /// Six bytes; the value is below 2^48.
     fn put_u48(&mut self, value: u64);
     fn put_uuid(&mut self, value: Uuid);
-    /// A length byte, then the text, which is 1 to 255 bytes long; for a text that is a UUID a zero, then its sixteen bytes.
+    /// A length byte, then the text of 1 to 255 bytes; for a UUID, a zero, then its sixteen bytes.
     fn put_id(&mut self, text: &str, uuid: Option<Uuid>);
-    /// A length byte, then the text, which is 0 to 255 bytes long.
+    /// A length byte, then the text of 0 to 255 bytes.
     fn put_text(&mut self, text: &str);
 }
 
@@ -64,7 +64,7 @@ impl PutBytes for Vec<u8> {
     }
 }
 
-/// Takes numbers off the front of a packed string; none when it ends too soon.
+/// Reads a packed string from the front. Each method returns none if the string ends too soon.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_comes_back_as_it_was_spelled() {
+    fn an_id_is_read_back_unchanged() {
         let uuid = Uuid::from_bytes(*b"0123456789abcdef");
         for (text, uuid, length) in
             [("alice", None, 6), ("0123456789abcdef", None, 17), (&uuid.to_string(), Some(uuid), 17)]

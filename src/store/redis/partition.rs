@@ -1,6 +1,6 @@
-//! The life of a partition in Redis: close, open, trim, sweep. Each is a script of `lua/partition/`.
+//! Operations on a partition in Redis: close, open, trim, sweep. Each is a script in `lua/partition/`.
 //!
-//! The order in which these are called, and what Postgres does in between, is in `gate/opening.rs`.
+//! `gate/opening.rs` has their order, and what Postgres does in between.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,41 +13,41 @@ use crate::domain::{
     user_id::UserId,
 };
 
-/// Entries per read while a stream is drained: some thousand events, a few hundred kilobytes.
+/// Entries per read of a drain: a few thousand events, a few hundred kilobytes.
 const DRAIN_ENTRIES: usize = 1_000;
 
-/// A drain under way: it holds a part of the streams at a time, however long they are.
+/// A drain in progress. It keeps only a part of the streams in memory.
 #[derive(Debug)]
 pub struct Draining {
     redis: Redis,
     partition: Partition,
-    /// The generations whose streams are not read to their end yet.
+    /// Generations whose streams are not fully read yet.
     unread: VecDeque<u32>,
-    /// What was read last of the first of them.
+    /// Last entry that was read of the first of them.
     last: Option<RawEntry>,
     drained: Drained,
 }
 
-/// Where a partition's streams ended when they were drained.
+/// The ends of a partition's streams when they were drained.
 #[derive(Debug, Clone)]
 pub struct Drained {
-    /// The highest generation seen in this Redis, 0 for none.
+    /// Highest generation found in this Redis; 0 if none.
     pub generation_max: u32,
     listed: usize,
     streams: Vec<(u32, Option<RawEntry>)>,
 }
 
-/// What a sweep did.
+/// Result of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Records that were deleted.
+    /// Deleted records.
     pub deleted: u64,
-    /// Records that were freed of expired holds.
+    /// Records from which expired holds were removed.
     pub freed: u64,
 }
 
 impl Draining {
-    /// The next entries; none when all streams are read.
+    /// Returns the next entries; none when all streams are read.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -68,7 +68,7 @@ impl Draining {
         Ok(None)
     }
 
-    /// Where the streams ended; none unless all are read.
+    /// The ends of the streams; none unless all are read.
     #[must_use]
     pub fn ended(self) -> Option<Drained> {
         self.unread.is_empty().then_some(self.drained)
@@ -76,7 +76,7 @@ impl Draining {
 }
 
 impl Redis {
-    /// What is open in this Redis.
+    /// Reads the fence.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -88,10 +88,10 @@ impl Redis {
         Ok(found.map(Fence::found))
     }
 
-    /// Whether this Redis accepts writes at all: a replica does not, nor does a primary that misses its replicas or its disk.
+    /// Checks that Redis accepts writes. A replica does not, nor does a primary that lost its replicas or its disk.
     ///
     /// # Errors
-    /// If Redis does not answer, or accepts no writes. Nothing is changed in any case.
+    /// If Redis does not answer or refuses writes. Nothing is changed.
     pub async fn try_write(&self, partition: Partition) -> Result<(), RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("DEL");
@@ -99,7 +99,7 @@ impl Redis {
         command.query_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))
     }
 
-    /// Takes the fence away, if it is still the one that was `seen`. False when it is another.
+    /// Deletes the fence if it is still the one that was `seen`. Returns false if it is another.
     ///
     /// # Errors
     /// If Redis does not answer. Closing again is harmless.
@@ -115,10 +115,11 @@ impl Redis {
             .map_err(|error| RedisError::of_sent(&error))
     }
 
-    /// Begins to read every stream of a partition: those listed, and those of the fence and of Postgres' generation.
+    /// Starts to read every stream of a partition: those listed, and those of `also`, the fence's and Postgres'
+    /// generation.
     ///
     /// # Errors
-    /// If Redis does not answer. Nothing is changed in any case.
+    /// If Redis does not answer. Nothing is changed.
     pub async fn drain(&self, partition: Partition, also: &[u32]) -> Result<Draining, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("SMEMBERS");
@@ -138,10 +139,10 @@ impl Redis {
         })
     }
 
-    /// Begins a generation, if nothing happened since the drain. False when something did.
+    /// Opens a generation if nothing has changed since the drain. Returns false otherwise.
     ///
     /// # Errors
-    /// If Redis does not answer. Opening again answers false.
+    /// If Redis does not answer. Opening again returns false.
     pub async fn open(&self, partition: Partition, generation: u32, drained: &Drained) -> Result<bool, RedisError> {
         let script = redis::Script::new(include_str!("../../../lua/partition/open.lua"));
         let mut invocation = script.prepare_invoke();
@@ -162,7 +163,7 @@ impl Redis {
         invocation.invoke_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))
     }
 
-    /// Drops what Postgres has, if the anchor that was just committed is there. None when it is not.
+    /// Deletes entries that Postgres has and returns their number; none, and deletes nothing, if the anchor is missing.
     ///
     /// # Errors
     /// If Redis does not answer. Trimming again is harmless.
@@ -186,7 +187,7 @@ impl Redis {
         Ok(u64::try_from(dropped).ok())
     }
 
-    /// Some records of a partition, and where to go on; 0 when all were seen. As `SCAN`, it may show one twice.
+    /// Returns some record keys and the next cursor, 0 at the end. Like `SCAN`, it can return a key twice.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -197,7 +198,7 @@ impl Redis {
         command.query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
-    /// Whose records these are, in the same way.
+    /// Like [`scan_records`](Self::scan_records), but returns the users.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -206,7 +207,7 @@ impl Redis {
         Ok((next, records.iter().filter_map(|record| keys::user_of(partition, record)).collect()))
     }
 
-    /// Deletes records that nobody has touched since, and drops expired holds. None when the fence is another one.
+    /// Deletes records unchanged since `untouched_since` and removes expired holds. None if the fence is another.
     ///
     /// # Errors
     /// If Redis does not answer. Sweeping again is harmless.
@@ -233,10 +234,10 @@ impl Redis {
         }
     }
 
-    /// One user's record as it stands, for people to look at.
+    /// Returns the stored record of a user, for inspection.
     ///
     /// # Errors
-    /// If Redis does not answer, or the bytes are no record.
+    /// If Redis does not answer, or the record is invalid.
     pub async fn record(&self, partition: Partition, user: &UserId) -> Result<Option<Record>, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("GET");

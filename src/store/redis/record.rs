@@ -19,27 +19,27 @@ pub const FORMAT: u8 = 1;
 /// One user's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The partition's generation in which it was last seeded or changed.
+    /// Generation in which the record was last seeded or changed.
     pub generation: u32,
-    /// The period that `used` and `held` count in.
+    /// Period of `used` and `held`.
     pub period: Period,
-    /// The level in this period.
+    /// Level in this period.
     pub level: LevelCode,
     /// AP that the user may use in this period.
     pub quota: Ap,
-    /// The level that takes over at the next period.
+    /// Level pending for the next period, if any.
     pub pending: Option<LevelCode>,
-    /// Counts changes of level; a lower one never wins.
+    /// Counts level changes; a lower version never wins.
     pub level_version: u32,
     /// AP charged in this period.
     pub used: Ap,
     /// AP charged since the user was first seen.
     pub total_used: u64,
-    /// The day that `used_today` counts in.
+    /// Day of `used_today`.
     pub day: Day,
     /// AP charged on that day.
     pub used_today: Ap,
-    /// Rises with every change.
+    /// Increases with every change.
     pub version: u64,
     /// AP of the live holds of this period.
     pub held: Ap,
@@ -50,18 +50,18 @@ pub struct Record {
 /// One live hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// Its id.
+    /// Id of the hold.
     pub id: Uuid,
-    /// AP set aside.
+    /// AP held.
     pub ap: Ap,
-    /// The period in which it is set aside.
+    /// Period of the hold.
     pub period: Period,
-    /// When it goes back by itself, in Unix milliseconds.
+    /// Expiry, in Unix milliseconds.
     pub expiry_ms: u64,
 }
 
 impl Record {
-    /// Reads a record as it stands in Redis; none when the bytes are no record of this format.
+    /// Decodes a record from Redis; none if the bytes are not a record of this format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
@@ -76,9 +76,9 @@ impl Record {
         Some(record)
     }
 
-    /// The record of this user, where there is one.
+    /// Decodes the record of this user, if there is one.
     pub(super) fn of(user: &UserId, bytes: Option<Vec<u8>>) -> Result<Option<Self>, RedisError> {
-        let no_record = || RedisError::Unfit(format!("what Redis keeps for user {user} is no record"));
+        let no_record = || RedisError::Unfit(format!("the record of user {user} in Redis is invalid"));
         bytes.map(|bytes| Self::decode(&bytes).ok_or_else(no_record)).transpose()
     }
 
@@ -105,7 +105,7 @@ impl Record {
 }
 
 impl Hold {
-    /// When it goes back by itself.
+    /// When the hold expires.
     #[must_use]
     pub fn expires_at(&self) -> DateTime<Utc> {
         instant(i64::try_from(self.expiry_ms).unwrap_or(i64::MAX))
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_record_are_refused() {
+    fn invalid_bytes_are_refused() {
         assert_eq!(Record::decode(&[]), None);
         assert_eq!(Record::decode(&BASE[..39]), None);
         assert_eq!(Record::decode(&[&[9], &BASE[1..]].concat()), None);

@@ -1,4 +1,4 @@
-//! What comes out of the script. Twin: `lua/operation/answer.lua`.
+//! Output of the script. Twin: `lua/operation/answer.lua`.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -7,49 +7,49 @@ use super::packed::Reader;
 use super::record::{Hold, Record};
 use crate::domain::{ap::Ap, clock::instant};
 
-/// What one operation came to.
+/// Result of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyStatus {
     /// Done, or done before (see [`Answer::replayed`]).
     Ok,
     /// The quota does not cover it; nothing was changed.
     Denied,
-    /// The hold may have been settled in another generation: ask Postgres.
+    /// The hold may have been settled in another generation. Postgres must be asked.
     UnknownHold,
     /// The hold is over.
     Expired,
-    /// The hold was settled the other way.
+    /// The hold was already settled in another way.
     Settled,
-    /// The same key or hold, but another request.
+    /// The key or hold was used for a different request.
     Mismatch,
-    /// The user has as many live holds as a record takes.
+    /// The user has the maximum number of live holds.
     TooManyHolds,
-    /// The record stands in an earlier period than the row.
+    /// The record is in an earlier period than the row.
     Behind,
-    /// The usage stream is as long as it may get.
+    /// The usage stream has its maximum length.
     Shed,
 }
 
 /// The answer to one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// What it came to.
+    /// Result.
     pub status: ReplyStatus,
-    /// It had been done before; the numbers of a replayed consume or reserve are those of the first time.
+    /// Whether it was done before. A replayed consume or reserve has the original numbers.
     pub replayed: bool,
-    /// The hold had expired before it was committed.
+    /// Whether the hold had expired before it was committed.
     pub late: bool,
-    /// The hold; nil for an operation on none.
+    /// Id of the hold; nil for an operation without a hold.
     pub id: Uuid,
     /// AP that a commit charged.
     pub charged: Ap,
-    /// AP that a commit could no longer charge.
+    /// AP that a commit could not charge.
     pub overage: Ap,
     /// When the hold expires.
     pub expires_at: DateTime<Utc>,
     /// The user's record after the operation.
     pub record: Record,
-    /// When this was true, by Redis `TIME`.
+    /// Time of the operation, by Redis `TIME`.
     pub as_of: DateTime<Utc>,
 }
 
@@ -58,7 +58,7 @@ const LATE: u8 = 2;
 const DETAILED: u8 = 4;
 const HOLDING: u8 = 8;
 
-/// What only the answer to an operation on a hold has.
+/// Fields that only the answer to an operation on a hold has.
 #[derive(Default)]
 struct Details {
     id: Uuid,
@@ -78,7 +78,7 @@ pub(super) enum Reply<'a> {
 pub(super) struct Answers<'a>(Reader<'a>);
 
 impl<'a> Reply<'a> {
-    /// Reads a reply; none when it is not one.
+    /// Decodes a reply; none if it is malformed.
     pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let (kind, ms) = (reader.u8()?, reader.u48()?);
@@ -95,13 +95,13 @@ impl<'a> Reply<'a> {
 }
 
 impl Answers<'_> {
-    /// Passes over the answer to a seed.
+    /// Skips the answer to a seed.
     pub(super) fn seeded(&mut self) -> Option<()> {
         (self.0.u8()? == 0).then_some(())
     }
 
-    /// The next answer: none when the reply ends or is garbled, `Some(None)` for a missing record.
-    #[expect(clippy::option_option, reason = "a garbled reply and a missing record are different things")]
+    /// The next answer; none if the reply ends or is malformed, `Some(None)` for a missing record.
+    #[expect(clippy::option_option, reason = "a malformed reply differs from a missing record")]
     pub(super) fn next(&mut self, as_of_ms: u64) -> Option<Option<Answer>> {
         let reader = &mut self.0;
         let status = match reader.u8()? {

@@ -1,8 +1,8 @@
-//! The script that decides: its source, and how a call of it is made.
+//! The script that decides: its source, and calls of it.
 //!
-//! One file per operation, joined at build time, so there is one round trip for a batch of any mixture. It is a Redis
-//! function, whose name has the hash of its source in it: gates of two versions each call their own (decision 0008). Where Redis
-//! does not know it (the first call, a restart), it is loaded and called again: not to be found proves that nothing ran.
+//! One file per operation, joined at build time, so a batch of any mixture takes one round trip. It is a Redis function
+//! whose name contains the hash of its source, so gates of two versions each call their own (decision 0008). If Redis
+//! does not have it (first call, restart), it is loaded and called again: the error proves that nothing ran.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::domain::{
 /// Reads the clock of Redis.
 const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
 
-/// Everything after the clock, in the order in which one file uses another's locals.
+/// The files after the clock. Each uses only locals of the files before it.
 const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/protocol.lua"),
     include_str!("../../../lua/operation/record.lua"),
@@ -42,9 +42,9 @@ const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/call.lua"),
 );
 
-/// How Redis says that it does not know the function.
+/// The error for an unknown function.
 const NOT_LOADED: &str = "ERR Function not found";
-/// How the refusal to load a library ends that is there already.
+/// The end of the error for a library that is already loaded.
 const LOADED_BEFORE: &str = "already exists";
 
 /// The script, with the clock that it reads.
@@ -54,31 +54,31 @@ pub struct Script {
     library: Arc<str>,
 }
 
-/// What every call says besides its operations.
+/// Data of a call besides its operations.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Whose users the operations are about.
+    /// Partition of the users.
     pub partition: Partition,
-    /// The generation that the caller believes to be open.
+    /// Generation that the caller assumes to be open.
     pub generation: u32,
-    /// The Redis that the connection leads to.
+    /// Redis that the connection leads to.
     pub server: &'a ServerId,
     /// The caller's clock.
     pub now: DateTime<Utc>,
-    /// Months and days.
+    /// Periods and days.
     pub calendar: Calendar,
-    /// The quotas of the levels.
+    /// Levels and their quotas.
     pub levels: &'a Levels,
-    /// Longest usage stream.
+    /// Maximum length of the usage stream.
     pub stream_entries_max: u32,
 }
 
-/// A call in the making; its memory is used again for the next one.
+/// A call being built. Its buffers are reused for the next call.
 #[derive(Debug, Default)]
 pub(super) struct Call {
-    /// The keys after the fence, as they go over the wire.
+    /// Keys after the fence, encoded for the wire.
     keys: Vec<u8>,
-    /// The operations, as they go over the wire.
+    /// Operations, encoded for the wire.
     operations: Vec<u8>,
     /// One operation.
     operation: Vec<u8>,
@@ -93,10 +93,10 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Each request takes a key for its record and perhaps one for its outcome, and a slot is one byte.
+    /// Maximum requests per call. Each takes one or two keys (record, outcome), and a slot is one byte.
     pub const REQUESTS_MAX: usize = 120;
 
-    /// The same script with another first file, which has to define `read_clock`. For tests that travel in time.
+    /// Creates the script with another clock file, which must define `read_clock`. For tests that set the time.
     #[must_use]
     pub fn with_clock(clock: &str) -> Self {
         let source = format!("{clock}{OPERATIONS}");
@@ -105,7 +105,7 @@ impl Script {
         Self { name: name.into(), library: library.into() }
     }
 
-    /// What [`command`](Self::command) needs once in the life of a Redis: loads the function, as it goes over the wire.
+    /// The encoded command that loads the function. Redis needs it once, before [`command`](Self::command).
     #[must_use]
     pub fn load_command(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -116,7 +116,7 @@ impl Script {
         bytes
     }
 
-    /// A call of these requests, at most [`Self::REQUESTS_MAX`], as it goes over the wire.
+    /// The encoded call of these requests, at most [`Self::REQUESTS_MAX`].
     #[must_use]
     pub fn command<'a>(&self, context: &Context<'_>, requests: impl IntoIterator<Item = &'a Request>) -> Vec<u8> {
         let mut call = Call::default();
@@ -124,7 +124,7 @@ impl Script {
         call.bytes
     }
 
-    /// Calls the script for these requests. The requests fit: at most [`Self::REQUESTS_MAX`].
+    /// Calls the script for these requests, at most [`Self::REQUESTS_MAX`].
     pub(super) async fn call<'a, 'w>(
         &self,
         wire: &'w mut Wire,
@@ -134,10 +134,10 @@ impl Script {
     ) -> Result<&'w [u8], RedisError> {
         call.pack(self, context, requests);
         let lost = |error| RedisError::Indeterminate(format!("{error}"));
-        // Looked at twice, as the answer is borrowed: what goes to the caller is the second look.
+        // The answer is borrowed from the connection, so it is read again below for the caller.
         if wire.send(&call.bytes).await.map_err(lost)? == Received::Refusal(NOT_LOADED) {
             match wire.send(&self.load_command()).await.map_err(RedisError::not_executed)? {
-                // Another worker was faster.
+                // Another worker has loaded it.
                 Received::Refusal(words) if words.ends_with(LOADED_BEFORE) => {}
                 Received::Refusal(words) => return Err(RedisError::NotExecuted(words.to_owned())),
                 Received::Text(_) | Received::Other => {}
@@ -147,7 +147,7 @@ impl Script {
         match wire.received() {
             Received::Text(bytes) => Ok(bytes),
             Received::Refusal(words) => Err(RedisError::of_refusal(words)),
-            Received::Other => Err(RedisError::Indeterminate("the script answered no string".into())),
+            Received::Other => Err(RedisError::Indeterminate("the script did not return a string".into())),
         }
     }
 }
@@ -183,7 +183,7 @@ impl Call {
             request.operation.encode(user, slot, outcome, operation);
             push(operation);
         }
-        // The fence before the records, the stream after them.
+        // The fence precedes the records, the stream follows them.
         let numkeys = slots.by_subject.len() + 2;
         put_array(bytes, 3 + numkeys + 2 + count);
         put_bulk(bytes, b"FCALL");
@@ -198,7 +198,7 @@ impl Call {
     }
 }
 
-/// What a key is about.
+/// What a key refers to.
 #[derive(PartialEq, Eq, Hash)]
 enum Subject<'a> {
     User(&'a UserId),
@@ -206,7 +206,7 @@ enum Subject<'a> {
     Hold(Uuid),
 }
 
-/// The keys of a call, each once. A slot is a key's place, counted from 1 as Lua does; the fence has the first.
+/// The keys of a call, without duplicates. A slot is the index of a key, from 1 as in Lua; the fence has slot 1.
 struct Slots<'a, 'b> {
     keys: &'b mut Vec<u8>,
     by_subject: HashMap<Subject<'a>, u8>,

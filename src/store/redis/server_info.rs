@@ -1,4 +1,4 @@
-//! What Redis says of itself: for the checks at start, the metrics and `quota-gate doctor`.
+//! Information about the Redis server, for the checks at start, the metrics and `quota-gate doctor`.
 
 use std::collections::HashMap;
 
@@ -7,32 +7,32 @@ use chrono::{DateTime, Utc};
 use super::{connection::Redis, error::RedisError};
 use crate::domain::clock::instant;
 
-/// The oldest version that has functions.
+/// Minimum major version: the first one with functions.
 pub const VERSION_MIN: u32 = 7;
 
-/// What Redis says of itself.
+/// Information about the Redis server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServerInfo {
-    /// For example `7.0.15`.
+    /// Version, for example `7.0.15`.
     pub version: String,
-    /// It is no replica.
+    /// Whether it is a primary, not a replica.
     pub is_primary: bool,
-    /// What it does when its memory is full.
+    /// Behavior when its memory is full.
     pub maxmemory_policy: String,
-    /// It writes down what it is told, so that a restart loses little.
+    /// Whether it writes commands to disk, so that a restart loses little.
     pub appendonly: bool,
-    /// Bytes it uses.
+    /// Memory in use, in bytes.
     pub used_memory: u64,
-    /// Bytes it may use; 0 for no bound.
+    /// Memory limit, in bytes; 0 for none.
     pub maxmemory: u64,
-    /// The gate's user may change Redis' own settings.
+    /// Whether the gate's user may change the configuration of Redis.
     pub may_administer: bool,
-    /// What its clock says.
+    /// Time of its clock.
     pub time: DateTime<Utc>,
 }
 
 impl Redis {
-    /// Asks.
+    /// Reads the information.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -61,21 +61,21 @@ impl Redis {
     /// Checks that Redis is fit to keep charges.
     ///
     /// # Errors
-    /// With what is wrong and what to do.
+    /// If Redis is unfit or does not answer. The message contains what to change.
     pub async fn check_fitness(&self) -> Result<(), RedisError> {
         let server_info = self.server_info().await?;
         if let Some(wrong) = server_info.unfit() {
             return Err(RedisError::Unfit(wrong));
         }
         if !server_info.appendonly {
-            tracing::warn!("Redis runs without appendonly: a restart loses every charge that is not flushed yet");
+            tracing::warn!("Redis runs without appendonly: a restart loses all charges that are not flushed yet");
         }
         Ok(())
     }
 }
 
 impl RedisServerInfo {
-    /// Why no gate may use this Redis, and what to do.
+    /// Why a gate must not use this Redis, and what to change.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {
         let Self { version, maxmemory_policy, .. } = self;

@@ -1,4 +1,4 @@
-//! Reads the usage streams: entries, and the events in them. Twin: `lua/operation/journal.lua`.
+//! Reads usage streams: entries and their events. Twin: `lua/operation/journal.lua`.
 
 use redis::Value;
 use uuid::Uuid;
@@ -16,12 +16,12 @@ use crate::domain::{
     user_id::{SessionId, UserId},
 };
 
-/// The first byte of every entry but the genesis entry, whose payload is empty.
+/// First byte of every entry except the genesis entry, whose payload is empty.
 const FORMAT: u8 = 2;
-/// Its events name no model.
+/// Older format, whose events name no model.
 const FORMAT_WITHOUT_MODEL: u8 = 1;
 
-/// A stream entry as it stands in Redis.
+/// A stream entry, as stored in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawEntry {
     pub(super) id: StreamId,
@@ -29,10 +29,10 @@ pub(super) struct RawEntry {
 }
 
 impl Redis {
-    /// Up to `count` entries of a usage stream, from `from` on, that entry included.
+    /// Returns up to `count` entries of a usage stream, starting with `from`.
     ///
     /// # Errors
-    /// If Redis does not answer. Nothing is changed in any case.
+    /// If Redis does not answer. Nothing is changed.
     pub async fn read_stream(
         &self,
         partition: Partition,
@@ -44,7 +44,7 @@ impl Redis {
         Ok(entries.into_iter().map(RawEntry::decode).collect())
     }
 
-    /// How many entries a usage stream has, the anchor among them.
+    /// The number of entries of a usage stream, including the anchor.
     ///
     /// # Errors
     /// If Redis does not answer.
@@ -55,17 +55,17 @@ impl Redis {
         command.query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
-    /// `start` is an id, or `(id` for what comes after it.
+    /// Reads entries from `start`: an id (inclusive), or `(id` (exclusive).
     pub(super) async fn read_raw(&self, key: &str, start: &str, count: usize) -> Result<Vec<RawEntry>, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("XRANGE");
         command.arg(key).arg(start).arg("+").arg("COUNT").arg(count);
         let reply: Value = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        parse_range(reply).ok_or_else(|| RedisError::NotExecuted(format!("{key} is no usage stream")))
+        parse_range(reply).ok_or_else(|| RedisError::NotExecuted(format!("{key} is not a usage stream")))
     }
 }
 
-/// The content of an entry with this payload.
+/// Decodes the payload of an entry.
 #[must_use]
 pub fn decode_entry(payload: Vec<u8>) -> Content {
     match decode_payload(&payload) {
@@ -74,7 +74,7 @@ pub fn decode_entry(payload: Vec<u8>) -> Content {
     }
 }
 
-/// The entries of an answer to `XRANGE`.
+/// Decodes the reply to `XRANGE`.
 pub(super) fn entries(reply: Value) -> Option<Vec<Entry>> {
     Some(parse_range(reply)?.into_iter().map(RawEntry::decode).collect())
 }
@@ -90,7 +90,7 @@ fn parse_range(reply: Value) -> Option<Vec<RawEntry>> {
                 return None;
             };
             let id = std::str::from_utf8(&id).ok()?.parse().ok()?;
-            // An entry that somebody else wrote may have any fields. It is kept as unreadable.
+            // An entry that no gate wrote may have any fields. It is kept as unreadable.
             let payload = match fields.into_iter().nth(1) {
                 Some(Value::BulkString(payload)) => payload,
                 _ => Vec::new(),
@@ -114,16 +114,15 @@ fn decode_payload(payload: &[u8]) -> Result<Content, String> {
     let header = |reader: &mut Reader<'_>| Some((reader.u8()?, reader.u48()?, reader.uuid()?));
     let (format, at_ms, last_event) = header(&mut reader).ok_or("the entry ends within its header")?;
     if !matches!(format, FORMAT | FORMAT_WITHOUT_MODEL) {
-        return Err(format!("the entry has format {format}, this gate reads {FORMAT}"));
+        return Err(format!("the entry has format {format}; this gate reads {FORMAT}"));
     }
     let mut events = Vec::new();
     while !reader.is_empty() {
         let number = events.len();
-        events
-            .push(decode_event(&mut reader, format, at_ms).ok_or_else(|| format!("event {number} is no usage event"))?);
+        events.push(decode_event(&mut reader, format, at_ms).ok_or_else(|| format!("event {number} is malformed"))?);
     }
     if events.last().map(|event: &UsageEvent| event.id) != Some(last_event) {
-        return Err("the entry does not end in the event that its header names".into());
+        return Err("the last event of the entry is not the one in its header".into());
     }
     Ok(Content::Events(events))
 }

@@ -9,24 +9,24 @@ use crate::domain::{
     user_id::UserId,
 };
 
-/// Entries of one view: what gathers while Postgres is away for a minute. More than that is to be flushed first.
+/// Maximum number of entries in a view: what accumulates in a minute without Postgres. More must be flushed first.
 const ENTRIES_MAX: usize = 100_000;
 
-/// Some users' records, and what their partition has journalled beyond a watermark, at one moment.
+/// Records of some users and the journal of their partition after a watermark, at one moment.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// One for each user, in order; none for a user whom Redis does not know.
+    /// One for each user, in order; none for a user without a record in Redis.
     pub records: Vec<Option<Record>>,
     /// The entries after the watermark.
     pub tail: Vec<Entry>,
 }
 
 impl Redis {
-    /// Looks at some users of a partition. None when `generation` is not open, or the entry at the watermark is trimmed:
-    /// then the watermark is old, and Postgres has to be asked again.
+    /// Reads some users of a partition. None if `generation` is not open, or the entry at the watermark is trimmed:
+    /// then the watermark is outdated and must be read from Postgres again.
     ///
     /// # Errors
-    /// If Redis does not answer, what it has is no record, or the journal after the watermark is very long.
+    /// If Redis does not answer, a record is invalid, or the journal after the watermark is too long.
     pub async fn view(
         &self,
         partition: Partition,
@@ -62,7 +62,7 @@ impl Redis {
         }
         if entries.len() > ENTRIES_MAX {
             return Err(RedisError::NotExecuted(format!(
-                "more than {ENTRIES_MAX} entries wait for Postgres in partition {partition}: let a flusher catch up first"
+                "more than {ENTRIES_MAX} entries of partition {partition} are not in Postgres yet: let a flusher catch up first"
             )));
         }
         let records =

@@ -1,9 +1,9 @@
-//! A connection for calls of the script: one goes out, its answer comes back.
+//! A connection for script calls, one at a time.
 //!
-//! The `redis` crate's shared connection hands every command to a task of its own and every answer back: two changes of task that a
-//! lone caller would wait for (decision 0009). The batcher makes one call at a time, so its worker reads and writes the socket
-//! itself. What goes over it is RESP2, <https://redis.io/docs/latest/develop/reference/protocol-spec/>, of which a
-//! script's call needs arrays of strings out, and strings and errors in.
+//! The shared connection of the `redis` crate passes each command to a separate task, and each answer back: two task
+//! switches that delay a lone caller (decision 0009). A batcher worker makes one call at a time, so it reads and writes
+//! the socket itself. The protocol is RESP2, <https://redis.io/docs/latest/develop/reference/protocol-spec/>. A script
+//! call needs arrays of strings out, strings and errors in.
 
 use std::{future::poll_fn, io, pin::Pin, task::Poll, time::Duration};
 
@@ -16,10 +16,10 @@ use tokio::{
 
 use super::{error::RedisError, fence::ServerId, tls};
 
-/// A reply of the script is at most some 120 answers; this is what a first read asks for.
+/// Buffer space for a read. A reply of the script has at most some 120 answers.
 const RECEIVE_BYTES: usize = 16 * 1024;
 
-/// A connection on which one command follows another's answer.
+/// A connection with one command in flight at a time.
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
@@ -27,14 +27,14 @@ pub(super) struct Wire {
     answered_at: Instant,
 }
 
-/// What a command was answered.
+/// Reply to a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received<'a> {
     /// `+…` or `$…`.
     Text(&'a [u8]),
-    /// `-…`: Redis refused, in its own words.
+    /// `-…`: an error from Redis.
     Refusal(&'a str),
-    /// Anything else: nothing that a script of ours returns.
+    /// Any other reply. The gate's script returns none of these.
     Other,
 }
 
@@ -42,7 +42,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Wire {
-    /// Connects, logs in, chooses the database and asks which Redis this is. When this fails, nothing has happened.
+    /// Connects, authenticates, selects the database and reads which Redis this is. A failure has no effect.
     pub(super) async fn connect(
         server: &ConnectionInfo,
         connect_timeout: Duration,
@@ -58,7 +58,7 @@ impl Wire {
         };
         timeout(connect_timeout, connecting)
             .await
-            .unwrap_or_else(|_| Err(RedisError::Away(format!("no connection in {connect_timeout:?}"))))
+            .unwrap_or_else(|_| Err(RedisError::Away(format!("no connection within {connect_timeout:?}"))))
     }
 
     async fn log_in(&mut self, server: &ConnectionInfo) -> Result<(), RedisError> {
@@ -73,12 +73,12 @@ impl Wire {
         Ok(())
     }
 
-    /// Which Redis this is now.
+    /// Reads which Redis this is now.
     pub(super) async fn ask_server(&mut self) -> Result<ServerId, RedisError> {
         match self.ask(&["INFO", "server", "replication"]).await? {
             Received::Text(info) => ServerId::of_info(&String::from_utf8_lossy(info)),
             Received::Refusal(words) => Err(RedisError::Away(words.to_owned())),
-            Received::Other => Err(RedisError::away("odd answer to INFO")),
+            Received::Other => Err(RedisError::away("bad reply to INFO")),
         }
     }
 
@@ -86,7 +86,7 @@ impl Wire {
         match self.ask(command).await? {
             Received::Text(b"OK") => Ok(()),
             Received::Refusal(words) => Err(RedisError::Away(words.to_owned())),
-            Received::Text(_) | Received::Other => Err(RedisError::away(format!("odd answer to {}", command[0]))),
+            Received::Text(_) | Received::Other => Err(RedisError::away(format!("bad reply to {}", command[0]))),
         }
     }
 
@@ -99,24 +99,24 @@ impl Wire {
         self.send(&bytes).await.map_err(RedisError::away)
     }
 
-    /// Whether the other side has not closed the connection while nobody looked. Asks the socket, not Redis.
+    /// Whether the other side has kept the idle connection open. Checks the socket without sending a command.
     pub(super) async fn is_open(&mut self) -> bool {
         let mut byte = [0];
         poll_fn(|context| {
             let mut byte = ReadBuf::new(&mut byte);
-            // Nothing was asked, so anything that can be read is an end, an error, or an answer to nobody.
+            // No command is pending, so readable data is an end, an error or an unexpected answer.
             Poll::Ready(Pin::new(&mut self.stream).poll_read(context, &mut byte).is_pending())
         })
         .await
     }
 
-    /// Since the last answer.
+    /// Time since the last answer.
     pub(super) fn unused_for(&self) -> Duration {
         self.answered_at.elapsed()
     }
 
-    /// Sends a command and waits for its answer. After an error, whether Redis carried it out is open, and the connection is of
-    /// no use any more.
+    /// Sends a command and waits for its answer. After an error, it is unknown whether Redis executed the command, and
+    /// the connection must not be used again.
     pub(super) async fn send(&mut self, command: &[u8]) -> io::Result<Received<'_>> {
         self.received.clear();
         let exchange = async {
@@ -138,7 +138,7 @@ impl Wire {
                 Ok(self.received())
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("none in {:?}", self.response_timeout))),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no reply in {:?}", self.response_timeout))),
         }
     }
 
@@ -156,18 +156,18 @@ async fn reach(address: &ConnectionAddr) -> io::Result<Box<dyn Stream>> {
             stream.set_nodelay(true)?;
             Ok(Box::new(stream))
         }
-        // `insecure` would trust whoever answers.
+        // `insecure` would accept any certificate.
         ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(tls::shake_hands(stream, host).await?))
         }
         ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other} is not reachable by this gate"))),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("unsupported address {other}"))),
     }
 }
 
-/// The length of the reply that these bytes begin with, once all of it is there.
+/// The length of the reply at the start of these bytes, once it is complete.
 fn reply_length(bytes: &[u8]) -> Option<usize> {
     let line = line_length(bytes)?;
     let complete = match bytes[0] {
@@ -187,22 +187,22 @@ fn read_reply(bytes: &[u8]) -> Received<'_> {
     }
 }
 
-/// The first line, its end included.
+/// Length of the first line, including its end.
 fn line_length(bytes: &[u8]) -> Option<usize> {
     bytes.windows(2).position(|two| two == b"\r\n").map(|at| at + 2)
 }
 
-/// None for `-1`, which stands for no string.
+/// Parses a length; none for `-1`, which means no string.
 fn length_of(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// `*<length>`: so many strings follow.
+/// Appends `*<length>`: that many strings follow.
 pub(super) fn put_array(to: &mut Vec<u8>, length: usize) {
     put_length(to, b'*', length);
 }
 
-/// One string.
+/// Appends one string.
 pub(super) fn put_bulk(to: &mut Vec<u8>, bytes: &[u8]) {
     put_length(to, b'$', bytes.len());
     to.extend_from_slice(bytes);
@@ -215,7 +215,7 @@ fn put_length(to: &mut Vec<u8>, kind: u8, length: usize) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Without the machinery of `write!`: a call has hundreds of lengths.
+/// Appends a number without the overhead of `write!`: a call has hundreds of lengths.
 pub(super) fn put_decimal(to: &mut Vec<u8>, number: usize) {
     if number >= 10 {
         put_decimal(to, number / 10);
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_is_whole_only_with_its_last_byte() {
+    fn a_reply_is_complete_only_with_its_last_byte() {
         for reply in ["$5\r\na\r\nbc\r\n", "$0\r\n\r\n", "$-1\r\n", "+OK\r\n", "-NOSCRIPT No\r\n", ":12\r\n"] {
             let bytes = reply.as_bytes();
             for part in 0..bytes.len() {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_told_apart() {
+    fn replies_are_classified() {
         assert_eq!(read_reply(b"$5\r\na\r\nbc\r\n"), Received::Text(b"a\r\nbc"));
         assert_eq!(read_reply(b"+OK\r\n"), Received::Text(b"OK"));
         assert_eq!(read_reply(b"-OOM no memory\r\n"), Received::Refusal("OOM no memory"));

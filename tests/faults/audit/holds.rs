@@ -1,4 +1,4 @@
-//! I6: a hold settles once and one way, is charged what was held, and none is left when all is over.
+//! I6: a hold settles once and one way, covers what it held, and does not remain after the run.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     load::{TTL, user},
 };
 
-/// Until every hold is over, and Redis has been asked.
+/// Longest wait until every hold has expired and Redis reports it.
 const UNHELD_MAX: Duration = Duration::from_secs(15);
 
 impl Audit {
@@ -27,7 +27,7 @@ impl Audit {
         }
         for (hold, events) in holds {
             let (Some(first), Some(last)) = (events.first(), events.last()) else { continue };
-            // Redis may have forgotten a settlement that was not charged, or whose charge it lost.
+            // Redis may have lost a settlement without a charge, or one whose charge was lost too.
             if allowed.lost_between(first.sent, last.answered) {
                 continue;
             }
@@ -52,7 +52,10 @@ impl Audit {
                         settles && contrary && before.sent < event.answered
                     };
                     if !events.iter().any(|before| other(&before)) {
-                        self.violated("I6", format!("hold {hold} was said to be settled, and nobody had"));
+                        self.violated(
+                            "I6",
+                            format!("hold {hold} was reported as settled, but no request had settled it"),
+                        );
                     }
                 }
                 _ => {}
@@ -66,7 +69,7 @@ impl Audit {
         }
     }
 
-    /// A commit of no more than was held, in time, is charged in full, whatever else was used meanwhile.
+    /// Checks that a commit in time of at most the held AP is charged in full, whatever else was used meanwhile.
     fn is_covered(&mut self, hold: Uuid, events: &[&Event]) {
         let Some(reserved) = events.iter().find(|event| matches!(event.outcome, Outcome::Held { degraded: false, .. }))
         else {
@@ -81,7 +84,7 @@ impl Audit {
         }
     }
 
-    /// What nobody settles gives its AP back.
+    /// Checks that unsettled holds give their AP back.
     pub(super) async fn no_hold_is_left(
         &mut self,
         installation: &Installation,

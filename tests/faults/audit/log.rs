@@ -1,4 +1,4 @@
-//! I3 and I4: each acknowledged charge is in the log, once, as it was answered, and nothing is there that nobody asked for.
+//! I3 and I4: each acknowledged charge is in the log once, as answered, and every row in the log was requested.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,7 +29,7 @@ impl Audit {
         self.logged_was_asked_for(rows, history);
     }
 
-    /// What was answered is what was asked for.
+    /// Checks that the answered amounts match the request.
     fn amounts_add_up(&mut self, event: &Event) {
         let Outcome::Charged { ap, overage, .. } = event.outcome else { return };
         let right = match event.kind {
@@ -37,7 +37,7 @@ impl Audit {
             _ => ap == event.ap && overage == 0,
         };
         if !right {
-            let what = format!("{:?} of {} AP was answered {ap} AP, overage {overage}", event.kind, event.ap);
+            let what = format!("{:?} of {} AP got the answer {ap} AP, overage {overage}", event.kind, event.ap);
             self.violated("I3", what);
         }
     }
@@ -47,18 +47,18 @@ impl Audit {
         if let Kind::Again(first) = event.kind
             && first != id
         {
-            self.violated("I4", format!("a repeated request made {id}, the first one {first}"));
+            self.violated("I4", format!("a repeated request has event {id}, the first one {first}"));
         }
         match logged.get(&id) {
             Some(row) => {
-                // What was let through without Redis is charged as far as the quota goes.
+                // A message admitted without Redis is charged up to the quota, and the rest is overage.
                 let same = if degraded { row.ap + row.overage == ap } else { (row.ap, row.overage) == (ap, overage) };
                 if !same || row.user != user(event.user) {
                     let (ap_logged, overage_logged, whose) = (row.ap, row.overage, &row.user);
                     let who = user(event.user);
                     self.violated(
                         "I3",
-                        format!("{id} of {who}: {ap} AP, overage {overage} acknowledged; {whose}: {ap_logged}, {overage_logged} in the log"),
+                        format!("{id} of {who}: acknowledged {ap} AP, overage {overage}; in the log {whose}: {ap_logged} AP, overage {overage_logged}"),
                     );
                 }
             }
@@ -73,7 +73,7 @@ impl Audit {
         }
     }
 
-    /// A commit that was accepted while Redis was away is made, and what was released is not charged.
+    /// Checks that commits accepted while Redis was unavailable are applied, and released holds are not charged.
     fn accepted_is_made(&mut self, history: &History, logged: &HashMap<Uuid, &LogRow>, allowed: &Allowed) {
         let mut settled: HashMap<Uuid, Vec<&Event>> = HashMap::new();
         for event in &history.0 {
@@ -87,23 +87,26 @@ impl Audit {
             let accepted = of(true).find(|event| event.outcome == Outcome::Accepted);
             let row = logged.get(&hold);
             match (accepted, row) {
-                // A loss after it was made, and before it was flushed, takes it too.
+                // A loss after the commit was applied and before it was flushed includes it.
                 (Some(event), None) if !released && !allowed.lost_between(event.answered, Duration::MAX) => {
                     let who = user(event.user);
-                    self.violated("I3", format!("the commit of {hold} of {who} was accepted and never made"));
+                    self.violated("I3", format!("the commit of {hold} of {who} was accepted but never applied"));
                 }
                 (Some(event), Some(row)) if row.ap + row.overage != event.ap => {
-                    self.violated("I3", format!("{hold} was accepted with {} AP, made with {}", event.ap, row.ap));
+                    self.violated(
+                        "I3",
+                        format!("{hold} was accepted with {} AP, but applied with {}", event.ap, row.ap),
+                    );
                 }
                 _ => {}
             }
             if released && of(true).next().is_none() && row.is_some() {
-                self.violated("I6", format!("{hold} was released, and is in the log"));
+                self.violated("I6", format!("{hold} was released, but is in the log"));
             }
         }
     }
 
-    /// Every row comes from a request that was acknowledged, accepted, or whose outcome nobody knows.
+    /// Checks that every row comes from a request that was acknowledged, accepted, or has an unknown outcome.
     fn logged_was_asked_for(&mut self, rows: &[LogRow], history: &History) {
         let mut asked: HashMap<String, u64> = HashMap::new();
         let mut acknowledged: HashSet<Uuid> = HashSet::new();
@@ -128,7 +131,9 @@ impl Audit {
         for (who, ap) in surplus {
             let in_doubt = asked.get(who).copied().unwrap_or(0);
             if ap > in_doubt {
-                let what = format!("{who} is charged {ap} AP that nobody asked for, or only {in_doubt} are in doubt");
+                let what = format!(
+                    "{who} is charged {ap} AP without acknowledgement, but only {in_doubt} AP have an unknown outcome"
+                );
                 self.violated("I3", what);
             }
         }

@@ -1,13 +1,13 @@
-//! The auditor: holds what clients were answered, Postgres' rows and Redis' state against the invariants I1 to I10.
+//! The auditor: checks the answers to clients, Postgres' rows and Redis' state against the invariants I1 to I10.
 //!
-//! It believes answers, not the gate. Where an answer was lost it allows both outcomes.
+//! It trusts answers, not the gate. If an answer was lost, it allows both outcomes.
 //!
-//! | file | what it holds |
+//! | file | what it checks |
 //! | --- | --- |
-//! | `log` | each acknowledged charge is there, once, as it was answered, and nothing else (I3, I4) |
-//! | `quota` | nobody exceeds the quota (I1), nobody is denied what the quota covers (I9) |
-//! | `holds` | each settles once, one way, and none is left (I6) |
-//! | `stores` | log, totals, records and generations agree (I2, I3, I7), nobody does without a store any more (I10) |
+//! | `log` | the log has each acknowledged charge once, as answered, and nothing else (I3, I4) |
+//! | `quota` | no user exceeds the quota (I1) or is denied AP that it covers (I9) |
+//! | `holds` | each hold settles once and one way, and none remains (I6) |
+//! | `stores` | log, totals, records and generations agree (I2, I3, I7), and no gate still runs without a store (I10) |
 
 mod holds;
 mod log;
@@ -24,33 +24,33 @@ use crate::{
     installation::Installation,
 };
 
-/// Redis had it, and a client may hear of it so much later.
+/// Longest time from a decision in Redis to its answer at the client.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// What a fault may cost.
+/// Deviations that a fault may cause.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Allowed {
-    /// Charges that were acknowledged at such a time may be lost with a store. None: none may.
+    /// Times at which acknowledged charges may be lost with a store. If empty, no charge may be lost.
     pub(crate) losses: Vec<Loss>,
-    /// A user may be charged beyond the quota what gates that were left behind have admitted: two Redis servers took
-    /// messages at once.
+    /// Splits in which two Redis servers accepted messages. A user may exceed the quota by what the gate left behind
+    /// admitted.
     pub(crate) splits: Vec<Split>,
-    /// Records may be ahead of Postgres: it was restored from an older copy.
+    /// Postgres was restored from an older copy, so records may be ahead of it.
     pub(crate) postgres_restored: bool,
-    /// Users below this number have had another quota, at most this.
+    /// Users below this number had other quotas, at most this many AP.
     pub(crate) raised: Option<(usize, u32)>,
-    /// Events that nobody can read were planted.
+    /// Number of unreadable events that were planted.
     pub(crate) dead_letters: u64,
 }
 
-/// A store has lost what it took between these times, since the load began.
+/// A store has lost what it accepted between these times, measured since the load began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Loss {
     pub(crate) from: Duration,
     pub(crate) until: Duration,
 }
 
-/// One gate talked to an old primary, the others to its successor. Times since the load began.
+/// One gate used the old primary, the others the new one. Times are measured since the load began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Split {
     pub(crate) left_behind: usize,
@@ -58,15 +58,15 @@ pub(crate) struct Split {
     pub(crate) to: Duration,
 }
 
-/// What was found.
+/// Findings of the audit.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     pub(crate) violations: Vec<String>,
-    /// Acknowledged charges that are not in the log, where that is allowed.
+    /// Acknowledged charges that are not in the log, where a loss is allowed.
     pub(crate) lost: usize,
-    /// AP of them.
+    /// AP of the lost charges.
     pub(crate) lost_ap: u64,
-    /// AP that were charged beyond quotas.
+    /// AP charged beyond quotas.
     pub(crate) over_ap: u64,
     pub(crate) rows: usize,
 }
@@ -80,30 +80,30 @@ struct LogRow {
 }
 
 impl Allowed {
-    /// A store has lost what it took between these times.
+    /// Allows the loss of what a store accepted between these times.
     pub(crate) fn loss(from: Duration, until: Duration) -> Self {
         Self { losses: vec![Loss { from, until }], ..Self::default() }
     }
 
-    /// What was answered then may be lost.
+    /// Returns whether a charge answered at this time may be lost.
     fn lost_at(&self, answered: Duration) -> bool {
         self.losses.iter().any(|loss| loss.from <= answered && answered <= loss.until + ANSWER_MAX)
     }
 
-    /// Something was lost between these times, so that what Redis remembered before it may have forgotten after.
+    /// Returns whether Redis may have lost state between these times.
     fn lost_between(&self, from: Duration, to: Duration) -> bool {
         self.losses.iter().any(|loss| from <= loss.until + ANSWER_MAX && loss.from <= to)
     }
 }
 
 impl Audit {
-    /// Everything is quiet by now.
+    /// Audits a finished run, with no work in flight.
     pub(crate) async fn of(installation: &Installation, history: &History, allowed: &Allowed) -> anyhow::Result<Self> {
         let rows = rows(installation).await?;
         let mut audit = Self { rows: rows.len(), ..Self::default() };
         let reopened = installation.reopened().await? > 0;
         audit.log(&rows, history, allowed);
-        audit.nobody_exceeds_the_quota(&rows, history, allowed);
+        audit.no_user_exceeds_the_quota(&rows, history, allowed);
         audit.no_false_denial(history, allowed);
         audit.holds_settle_once(history, allowed, reopened);
         audit.no_hold_is_left(installation, history).await?;
@@ -121,11 +121,11 @@ impl Audit {
     fn nothing_unexpected(&mut self, history: &History) {
         for event in &history.0 {
             match (event.outcome, event.kind) {
-                // Whether 409 was justified is for the hold to say; what is extended too late holds nothing any more.
+                // `holds` checks whether a 409 is justified. 410: the hold was extended after it had expired.
                 (Outcome::Rejected(409), Kind::Commit(_) | Kind::Release(_) | Kind::Extend(_))
                 | (Outcome::Rejected(410), Kind::Extend(_)) => {}
                 (Outcome::Rejected(status), kind) => {
-                    self.violated("answers", format!("{kind:?} was answered {status} at {:?}", event.answered));
+                    self.violated("answers", format!("{kind:?} got status {status} at {:?}", event.answered));
                 }
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! I1 and I9: nobody exceeds the quota, and nobody is denied what it covers.
+//! I1 and I9: no user exceeds the quota, and no user is denied AP that it covers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,13 +14,13 @@ use crate::{
     load::{TTL, user},
 };
 
-/// By how much the end of a hold can come later than its time to live after the answer: clocks, and a request whose answer was lost
-/// and which was carried out late.
+/// How much longer than its time to live after the answer a hold can last, because clocks differ.
 const EXPIRY_SLACK: Duration = Duration::from_secs(2);
+/// The same for a request whose answer was lost, because it may have been executed late.
 const UNKNOWN_SLACK: Duration = Duration::from_secs(15);
 
 impl Audit {
-    pub(super) fn nobody_exceeds_the_quota(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed) {
+    pub(super) fn no_user_exceeds_the_quota(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed) {
         let mut used: HashMap<(&str, i32), u64> = HashMap::new();
         for row in rows {
             *used.entry((&row.user, row.period)).or_default() += u64::from(row.ap);
@@ -41,12 +41,12 @@ impl Audit {
                 .sum();
             self.over_ap += used.saturating_sub(quota);
             if used > quota + beside {
-                self.violated("I1", format!("{who} was charged {used} AP in {period} of {quota} (+{beside})"));
+                self.violated("I1", format!("{who} was charged {used} AP of {quota} (+{beside}) in {period}"));
             }
         }
     }
 
-    /// At a denial, what may have been used or held by then must exceed the quota together with what was denied.
+    /// Checks at each denial that the denied AP and what may have been used or held by then exceed the quota.
     pub(super) fn no_false_denial(&mut self, history: &History, allowed: &Allowed) {
         let raised = allowed.raised.map_or(0, |(below, _)| below);
         let mut by_user: HashMap<usize, Vec<&Event>> = HashMap::new();
@@ -59,7 +59,7 @@ impl Audit {
                 if remaining >= denied.ap {
                     self.violated("I9", format!("{} was denied {} AP with {remaining} left", user(number), denied.ap));
                 }
-                // Where levels change, the quota at that moment is not known.
+                // If levels change, the quota at that moment is unknown.
                 if number < raised {
                     continue;
                 }
@@ -76,10 +76,10 @@ impl Audit {
     }
 }
 
-/// The most that a user's requests can have used and held when this one was denied.
+/// Returns the most AP that a user's requests can have used and held when this request was denied.
 fn may_be_taken(events: &[&Event], denied: &Event) -> u64 {
     let begun = || events.iter().filter(|event| event.sent < denied.answered);
-    // Given back or charged before this was asked: it holds nothing any more.
+    // A hold released or charged before this request was sent holds nothing any more.
     let settled: HashSet<Uuid> = begun()
         .filter(|event| event.answered < denied.sent)
         .filter_map(|event| match (event.kind, event.outcome) {
@@ -87,7 +87,7 @@ fn may_be_taken(events: &[&Event], denied: &Event) -> u64 {
             _ => None,
         })
         .collect();
-    // However often it is tried and answered, a hold is charged once.
+    // A hold is charged once, however often its commit is repeated.
     let mut committed: HashMap<Uuid, u32> = HashMap::new();
     let mut taken = 0;
     for event in begun() {
@@ -111,7 +111,7 @@ fn may_be_taken(events: &[&Event], denied: &Event) -> u64 {
 }
 
 impl Event {
-    /// Whether this hold and all its extensions were over at that time.
+    /// Returns whether this hold and all its extensions had expired at that time.
     fn is_last_extended(&self, events: &[&Event], hold: Uuid, at: Duration, slack: Duration) -> bool {
         let extended = events.iter().filter(|event| event.kind == Kind::Extend(hold)).map(|event| event.answered);
         let last = extended.fold(self.answered, Duration::max);
@@ -119,7 +119,7 @@ impl Event {
     }
 }
 
-/// The most that a request can have charged or held.
+/// Returns the most AP that a request can have charged or held.
 fn may_charge(event: &Event) -> u32 {
     match (event.kind, event.outcome) {
         (Kind::Commit(_), Outcome::Charged { ap, .. }) => ap,

@@ -1,4 +1,4 @@
-//! I2, I3, I7 and I10: the stores agree with each other, one generation is open, and nobody does without a store any more.
+//! I2, I3, I7 and I10: the stores agree, one generation is open, and no gate still runs without a store.
 
 use super::{Allowed, Audit};
 use crate::installation::{Installation, PARTITIONS, ask};
@@ -22,7 +22,7 @@ impl Audit {
         }
         if verdict.dead_letters != allowed.dead_letters {
             let expected = allowed.dead_letters;
-            self.violated("I3", format!("{} events are dead letters, {expected} should be", verdict.dead_letters));
+            self.violated("I3", format!("{} events are dead letters, expected {expected}", verdict.dead_letters));
         }
         if verdict.inbox > 0 {
             self.violated("I3", format!("{} settlements still wait", verdict.inbox));
@@ -54,8 +54,8 @@ impl Audit {
         for (number, gate) in installation.gates.iter().enumerate() {
             match gate.metric("quota_gate_breaker_open").await {
                 Some(0.0) => {}
-                Some(_) => self.violated("I10", format!("gate {number} still does without a store")),
-                None => self.violated("I10", format!("gate {number} does not say whether it does without a store")),
+                Some(_) => self.violated("I10", format!("gate {number} still runs without a store: a breaker is open")),
+                None => self.violated("I10", format!("gate {number} does not report its breakers")),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What clients do: repeat, vanish, and buy another level.
+//! Actions of clients: repeated requests, lost connections, and changes of level.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) async fn repeats(seed: u64) -> anyhow::Result<Verdict> {
     ended.figure("answers to ten requests", answers);
     ended.figure("charges", charged);
     if charged != 10 || ids.len() != 10 {
-        ended.violated(format!("ten requests made {charged} charges and {} answers", ids.len()));
+        ended.violated(format!("ten requests made {charged} charges and {} different answers", ids.len()));
     }
     Ok(ended.verdict())
 }
@@ -75,13 +75,13 @@ pub(crate) async fn levels_change(seed: u64) -> anyhow::Result<Verdict> {
     let told =
         ended.installation.number("select count(*) from chat_quotas where synced_version < level_version").await?;
     if told > 0 {
-        ended.violated(format!("Redis has not heard of {told} changes"));
+        ended.violated(format!("{told} changes of level are not in Redis"));
     }
     Ok(ended.verdict())
 }
 
-/// Connections that end in the middle of a request, holds that nobody settles, and clients who send byte by byte.
-pub(crate) async fn vanish(seed: u64) -> anyhow::Result<Verdict> {
+/// Connections close or stay half open during a request, and holds are never settled.
+pub(crate) async fn disconnect(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     let mut random = fastrand::Rng::with_seed(seed);
     let body = json!({"userUuid": "vanisher", "sessionId": "s", "ap": 1}).to_string();
@@ -96,7 +96,7 @@ pub(crate) async fn vanish(seed: u64) -> anyhow::Result<Verdict> {
         let mut stream = TcpStream::connect(gate.url.trim_start_matches("http://")).await?;
         let sent = random.usize(..=request.len());
         let _ = stream.write_all(&request.as_bytes()[..sent]).await;
-        // Most connections end there; some stay, half open, and say nothing more.
+        // Most connections close here. Some stay half open and send nothing more.
         if number % 8 == 0 {
             idle.push(stream);
         }
@@ -118,7 +118,7 @@ pub(crate) async fn vanish(seed: u64) -> anyhow::Result<Verdict> {
         .bearer_auth(SERVICE_TOKEN)
         .header("X-User-Id", "vanisher");
     let mut held = Value::Null;
-    // The longest of these holds lives a minute.
+    // The longest of these holds lasts a minute.
     for _ in 0..90 {
         held = quota.try_clone().expect("no body").send().await?.json::<Value>().await?["held"].clone();
         if held == 0 {
@@ -127,7 +127,7 @@ pub(crate) async fn vanish(seed: u64) -> anyhow::Result<Verdict> {
         sleep(Duration::from_secs(1)).await;
     }
     if held != 0 {
-        ended.violated(format!("{held} AP are still held a minute after their clients vanished"));
+        ended.violated(format!("{held} AP are still held a minute after their clients disconnected"));
     }
     Ok(ended.verdict())
 }

@@ -1,4 +1,4 @@
-//! Clocks that jump, and the end of a month under load: Redis and the gates run on a clock that the row sets.
+//! Clock jumps, and the end of a month under load: Redis and the gates use a clock that the row sets.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ use crate::{
 
 const HOUR: i64 = 3_600;
 
-/// How far the clocks of processes are from the machine's: a file that they look at whenever they ask for the time.
+/// Offset of the processes' clocks from the machine's: a file that they read whenever they read the clock.
 struct Offset {
     dir: ScratchDir,
     file: PathBuf,
@@ -43,9 +43,9 @@ impl Offset {
             .arg(dir.path().join("clock.so"))
             .arg(source)
             .status()
-            .context("the clock needs a C compiler")?;
-        ensure!(built.success(), "the clock does not compile");
-        // The servers run as an account of their own.
+            .context("clock.c needs a C compiler")?;
+        ensure!(built.success(), "clock.c does not compile");
+        // The servers run under another account.
         for path in [dir.path(), &file, &dir.path().join("clock.so")] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
         }
@@ -53,7 +53,7 @@ impl Offset {
     }
 
     fn set(&self, seconds: i64) -> anyhow::Result<()> {
-        // In place: the processes have the file mapped.
+        // In place, because the processes have mapped the file.
         let mut file = fs::OpenOptions::new().write(true).open(&self.file)?;
         Ok(file.write_all(&seconds.to_ne_bytes())?)
     }
@@ -85,7 +85,7 @@ pub(crate) async fn jump(seed: u64) -> anyhow::Result<Verdict> {
     ended.proves("messages were refused while the clocks disagreed", refused > 50);
     let periods = ended.installation.number("select count(distinct period) from chat_usage_logs").await?;
     if periods != 1 {
-        ended.violated(format!("I5: a clock that jumped opened {} more months", periods - 1));
+        ended.violated(format!("I5: clock jumps opened {} more months", periods - 1));
     }
     Ok(ended.verdict())
 }
@@ -95,14 +95,14 @@ pub(crate) async fn month_ends(seed: u64) -> anyhow::Result<Verdict> {
     let mut options = Options::default().with("QUOTA_GATE__RESETTER__ENABLED", "false");
     options.redis.environment = clock.environment();
     options.settings.extend(clock.environment());
-    // So that the load's two seconds, and a while, are still November's; whatever month it is.
+    // The month ends 25 seconds from now, so the load begins in the old month.
     let machine = Clock::machine();
     let now = machine.now();
     let (year, month) = if now.month() == 12 { (now.year() + 1, 1) } else { (now.year(), now.month() + 1) };
     let end: DateTime<Utc> = Utc.with_ymd_and_hms(year, month, 1, 0, 0, 0).single().context("a month begins")?;
     clock.set((end - now).num_seconds() - 25)?;
     let run = Run::begin(options, seed).await?;
-    // Somebody uses up the old month, and has the whole new one, once.
+    // One user uses up the old month's quota, and then has the new month's whole quota, once.
     let client = Client::new();
     let admitted_of = async |messages: u32| -> anyhow::Result<u32> {
         let mut admitted = 0;
@@ -116,7 +116,7 @@ pub(crate) async fn month_ends(seed: u64) -> anyhow::Result<Verdict> {
         Ok(admitted)
     };
     let before = admitted_of(QUOTA + 5).await?;
-    // The flushers see nothing while the month ends: what was charged in the old one arrives late.
+    // The flushers cannot reach Postgres while the month ends, so charges of the old month arrive late.
     for gate in &run.installation.gates {
         gate.postgres.set(Mode::Silent);
     }

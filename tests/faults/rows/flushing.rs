@@ -1,4 +1,4 @@
-//! Faults on the way from Redis to Postgres.
+//! Faults between Redis and Postgres.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     run::{Run, Verdict},
 };
 
-/// The first line of lua/partition/trim.lua's work, by which its call is recognised: the script goes by its SHA-1.
+/// Returns the SHA-1 of lua/partition/trim.lua, by which a proxy recognizes its call.
 fn trim_sha() -> String {
     redis::Script::new(include_str!("../../../lua/partition/trim.lua")).get_hash().to_owned()
 }
@@ -31,54 +31,54 @@ pub(crate) async fn killed_before_trim(seed: u64) -> anyhow::Result<Verdict> {
         run.installation.gates[0].restart().await?;
     }
     let mut ended = run.end(Allowed::default()).await?;
-    ended.figure("killed with the commit made and the trim not", killed);
-    ended.proves("it was killed at that moment", killed > 0);
+    ended.figure("killed after the commit and before the trim", killed);
+    ended.proves("the gate was killed at that moment", killed > 0);
     Ok(ended.verdict())
 }
 
-pub(crate) async fn sleeps_in_transaction(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn paused_in_transaction(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     let caught = run.installation.gates[0].postgres.trap(b"copy chat_usage_logs", Trap::Hold);
     timeout(Duration::from_secs(10), caught).await.context("the flusher does not flush")??;
     run.installation.gates[0].signal(Signal::SIGSTOP);
-    // The watermark's row is locked by a transaction that nobody ends. The other gate's flusher gets past it all the same.
+    // The paused transaction locks the watermark's row. The other gate's flusher must continue anyway.
     let before = run.installation.number("select count(*) from chat_usage_logs").await?;
     sleep(Duration::from_secs(9)).await;
     let after = run.installation.number("select count(*) from chat_usage_logs").await?;
     let blocked =
         run.installation.number("select count(*) from pg_stat_activity where wait_event_type = 'Lock'").await?;
     run.installation.gates[0].signal(Signal::SIGCONT);
-    ensure!(blocked == 0, "{blocked} connections still wait for the sleeper's lock");
+    ensure!(blocked == 0, "{blocked} connections still wait for the paused gate's lock");
     let mut ended = run.end(Allowed::default()).await?;
     ended.figure("events flushed meanwhile", after - before);
-    ended.proves("the other flusher went on", after > before);
+    ended.proves("the other flusher continued", after > before);
     Ok(ended.verdict())
 }
 
-pub(crate) async fn poison(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn unreadable_events(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     for partition in 0..PARTITIONS {
         let gens: Vec<u32> = run.installation.redis(&["SMEMBERS", &format!("qg:{{{partition:02}}}:gens")]).await?;
         let stream = format!("qg:{{{partition:02}}}:ev:{}", gens.first().context("no stream")?);
-        // No event, an event cut short, and another format.
+        // Not an event, a truncated event, and an unknown format.
         for payload in ["garbage", "\u{1}\0\0", "\u{7f}whatever"] {
             run.installation.redis::<String>(&["XADD", &stream, "*", "e", payload]).await?;
         }
         run.installation.redis::<String>(&["XADD", &stream, "*", "other", "field"]).await?;
     }
     sleep(Duration::from_secs(1)).await;
-    // All of it is kept, and nothing else.
+    // Exactly these entries become dead letters.
     let planted = u64::from(PARTITIONS) * 4;
     let mut ended = run.end(Allowed { dead_letters: planted, ..Allowed::default() }).await?;
     ended.figure("dead letters", planted);
     Ok(ended.verdict())
 }
 
-/// Events that wait in each partition.
+/// Waiting events in each partition.
 const BACKLOG: usize = 25_000;
 const EVENTS_PER_ENTRY: usize = 250;
 
-/// One stream entry of charges of one AP, as lua/operation/journal.lua packs them.
+/// Packs a stream entry of charges of one AP, as lua/operation/journal.lua does.
 fn entry(partition: u16, number: usize) -> Vec<u8> {
     let mut events = Vec::new();
     let mut last = [0; 16];
@@ -133,8 +133,8 @@ pub(crate) async fn backlog(seed: u64) -> anyhow::Result<Verdict> {
     let drained =
         ended.installation.number("select count(*) from chat_usage_logs where session_id = 'backlog'").await?;
     ended.figure("events of the backlog in the log", drained);
-    ended.proves("the backlog arrived", usize::try_from(drained)? == BACKLOG * usize::from(PARTITIONS));
+    ended.proves("the whole backlog is in the log", usize::try_from(drained)? == BACKLOG * usize::from(PARTITIONS));
     let generations = ended.installation.reopened().await?;
-    ended.proves("partitions were opened anew", generations > 0);
+    ended.proves("partitions were reopened", generations > 0);
     Ok(ended.verdict())
 }

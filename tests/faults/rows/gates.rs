@@ -22,13 +22,13 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     let cut = ended.history.count(|event| {
         event.gate == 0 && event.sent >= fault && matches!(event.outcome, Outcome::Unknown | Outcome::Refused)
     });
-    ended.proves("clients met the dead gate", cut > 0);
+    ended.proves("clients sent requests to the killed gate", cut > 0);
     let served = ended.history.admitted(|event| event.gate == 1 && event.sent > fault && event.answered < healed);
-    ended.proves("the other gate went on", served > 30);
+    ended.proves("the other gate continued to serve", served > 30);
     Ok(ended.verdict())
 }
 
-pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn paused(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     run.installation.gates[0].signal(Signal::SIGSTOP);
     sleep(Duration::from_secs(15)).await;
@@ -36,15 +36,15 @@ pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
     let mut ended = run.end(Allowed::default()).await?;
     let fault = ended.fault;
     let waited = ended.history.count(|event| event.gate == 0 && event.took() > Duration::from_secs(5));
-    ended.proves("clients waited for it", waited > 0);
+    ended.proves("clients waited for the paused gate", waited > 0);
     let served = ended.history.admitted(|event| event.gate == 1 && event.sent > fault);
-    ended.proves("the other gate went on", served > 30);
+    ended.proves("the other gate continued to serve", served > 30);
     Ok(ended.verdict())
 }
 
-/// Behind a load balancer, a restart is none of the clients' business.
+/// Behind a load balancer, clients must not notice a restart.
 pub(crate) async fn restarted_in_turn(seed: u64) -> anyhow::Result<Verdict> {
-    // Long enough for the load balancer to notice, however busy the machine is.
+    // Long enough for the load balancer to notice, even on a busy machine.
     let options = Options { balanced: true, ..Options::default() }.with("QUOTA_GATE__SERVER__STOP_DELAY_MS", "2000");
     let mut run = Run::begin(options, seed).await?;
     for gate in [0, 1, 0, 1] {

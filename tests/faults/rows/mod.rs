@@ -1,4 +1,4 @@
-//! The faults, by what they happen to.
+//! The faults, grouped by the component that they affect.
 
 mod clients;
 mod clocks;
@@ -18,19 +18,19 @@ type Outcome = Pin<Box<dyn Future<Output = anyhow::Result<Verdict>>>>;
 pub(crate) struct Row {
     pub(crate) number: u32,
     pub(crate) name: &'static str,
-    /// When it is run.
+    /// When the row runs.
     pub(crate) class: Class,
     pub(crate) run: fn(u64) -> Outcome,
 }
 
-/// When a row is run.
+/// When a row runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Always, as part of `make test`.
     Short,
     /// With `--all`.
     Ordinary,
-    /// When it is asked for by its number: it takes many minutes.
+    /// Only when selected by number, because it takes many minutes.
     Long,
 }
 
@@ -48,35 +48,35 @@ macro_rules! rows {
 
 rows! {
     1 "a gate is killed" gates::killed, short;
-    2 "a gate stands still and goes on" gates::stands_still;
+    2 "a gate is paused and resumes" gates::paused;
     3 "Redis is killed, appendfsync everysec" redis::killed, short;
     4 "Redis is killed, appendfsync always" redis::killed_always;
-    5 "Redis stands still" redis::stands_still;
+    5 "Redis is paused" redis::paused;
     6 "FLUSHALL" redis::flushed, short;
-    7 "Redis comes back empty" redis::comes_back_empty;
-    8 "Redis comes back as an older copy" redis::comes_back_older;
-    9 "failover to a replica that is behind" redis::fails_over;
-    10 "the old primary still takes writes" redis::splits, short;
-    11 "Postgres is killed in the middle of a batch" postgres::killed, short;
-    12 "the connection ends at COMMIT" postgres::cut_at_commit, short;
-    13 "Postgres is slow, then stands still" postgres::slow;
-    14 "Postgres comes back as an older copy" postgres::comes_back_older;
+    7 "Redis restarts empty" redis::restarts_empty;
+    8 "Redis restarts from an older copy" redis::restarts_from_older_copy;
+    9 "failover to a lagging replica" redis::fails_over;
+    10 "the old primary still accepts writes" redis::splits, short;
+    11 "Postgres is killed during a batch" postgres::killed, short;
+    12 "the connection is cut at COMMIT" postgres::cut_at_commit, short;
+    13 "Postgres is slow, then paused" postgres::slow;
+    14 "Postgres is restored from an older copy" postgres::restored_from_older_copy;
     15 "a gate is killed between COMMIT and trim" flushing::killed_before_trim;
-    16 "a flusher sleeps in its transaction" flushing::sleeps_in_transaction;
-    17 "the same request a thousand times" clients::repeats;
-    18 "events that nobody can read or store" flushing::poison;
+    16 "a flusher is paused in its transaction" flushing::paused_in_transaction;
+    17 "ten requests are sent 100 times each" clients::repeats;
+    18 "events cannot be read or stored" flushing::unreadable_events;
     19 "Redis' disk is full" resources::redis_disk;
     20 "Postgres' disk is full" resources::postgres_disk;
     21 "Redis' memory is full" resources::redis_memory;
     22 "clocks jump" clocks::jump;
     23 "the month ends under load" clocks::month_ends;
     24 "levels change under load" clients::levels_change;
-    25 "clients vanish in the middle" clients::vanish;
-    26 "functions and permissions are taken away" redis::forgets_functions;
+    25 "clients disconnect during a request" clients::disconnect;
+    26 "functions and permissions are removed" redis::functions_removed;
     27 "gates are restarted one after the other" gates::restarted_in_turn, short;
-    28 "100,000 events wait when a partition is lost" flushing::backlog;
-    29 "Postgres is away for ten minutes" postgres::away_for_long, long;
-    30 "answers of Redis are lost" redis::answers_lost, short;
-    31 "a slot of a cluster moves away and back" redis::slot_moves;
-    32 "Redis is away, and messages are let through" redis::lets_messages_through;
+    28 "all partitions are lost while 100,000 events wait" flushing::backlog;
+    29 "Postgres is unavailable for ten minutes" postgres::unavailable_for_long, long;
+    30 "Redis' answers are lost" redis::answers_lost, short;
+    31 "a cluster slot moves to another node and back" redis::slot_moves;
+    32 "Redis is unavailable, and messages are allowed" redis::messages_allowed;
 }

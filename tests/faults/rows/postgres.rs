@@ -1,4 +1,4 @@
-//! Faults of Postgres: it dies, hangs, loses a connection at the wrong moment, comes back as it was before.
+//! Faults of Postgres: it is killed, slow or paused, loses a connection at COMMIT, or is restored from an older copy.
 
 use std::time::Duration;
 
@@ -33,9 +33,9 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
             && event.user < HOT_USERS
             && !matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
     });
-    ended.proves("users whom Redis knows were served", hot > 50);
-    ended.proves("it was killed in the middle of a batch", caught_at_copy > 0);
-    let failures: usize = ended.installation.gates.iter().map(|gate| gate.logged("a flush failed")).sum();
+    ended.proves("users known to Redis were served", hot > 50);
+    ended.proves("Postgres was killed during a batch", caught_at_copy > 0);
+    let failures: usize = ended.installation.gates.iter().map(|gate| gate.logged("the flusher failed")).sum();
     ended.figure("flushes that failed", failures);
     ended.proves("flushes failed", failures > 0);
     Ok(ended.verdict())
@@ -58,7 +58,7 @@ pub(crate) async fn cut_at_commit(seed: u64) -> anyhow::Result<Verdict> {
 
 pub(crate) async fn slow(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
-    // Each way of each round trip takes a fifth of a second, so that a flush takes two.
+    // Each round trip takes a fifth of a second, so a flush takes two seconds.
     for gate in &run.installation.gates {
         gate.postgres.set(Mode::Delay(Duration::from_millis(100)));
     }
@@ -73,7 +73,7 @@ pub(crate) async fn slow(seed: u64) -> anyhow::Result<Verdict> {
     Ok(served(run.end(Allowed::default()).await?, grown))
 }
 
-/// Users whom Redis knows have noticed nothing.
+/// Checks that users known to Redis noticed nothing.
 fn served(mut ended: Ended, grown: Option<f64>) -> Verdict {
     let (fault, healed) = (ended.fault, ended.healed);
     let during = |event: &crate::history::Event| event.sent > fault && event.answered < healed;
@@ -81,21 +81,21 @@ fn served(mut ended: Ended, grown: Option<f64>) -> Verdict {
     let disturbed = ended.history.count(|event| {
         during(event) && event.user < HOT_USERS && matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
     });
-    ended.figure("messages of users whom Redis knows", format!("{hot}, of them refused or unknown {disturbed}"));
-    ended.figure("entries in the stream at its longest", grown.unwrap_or_default());
-    ended.proves("users whom Redis knows were served", hot > 200);
+    ended.figure("messages of users known to Redis", format!("{hot}, of them refused or unknown {disturbed}"));
+    ended.figure("maximum stream entries", grown.unwrap_or_default());
+    ended.proves("users known to Redis were served", hot > 200);
     ended.proves("usage waited", grown.is_some_and(|entries| entries > 50.0));
     if disturbed > 0 {
-        ended.violated(format!("{disturbed} messages of users whom Redis knows were disturbed"));
+        ended.violated(format!("{disturbed} messages of users known to Redis were refused or have unknown outcomes"));
     }
     ended.verdict()
 }
 
 const ENOUGH: u32 = 1_000_000;
 
-/// Ten minutes are no more to users whom Redis knows than ten seconds.
-pub(crate) async fn away_for_long(seed: u64) -> anyhow::Result<Verdict> {
-    // So much that nobody reaches it, at whichever level new users begin.
+/// For users known to Redis, an outage of ten minutes is no different from one of ten seconds.
+pub(crate) async fn unavailable_for_long(seed: u64) -> anyhow::Result<Verdict> {
+    // A quota that no user reaches, whatever the level of new users.
     let options = ["FREE", "BASIC", "PLUS", "PRO"].into_iter().fold(Options::default(), |options, level| {
         options.with(&format!("QUOTA_GATE__LEVELS__{level}"), &ENOUGH.to_string())
     });
@@ -107,12 +107,12 @@ pub(crate) async fn away_for_long(seed: u64) -> anyhow::Result<Verdict> {
     let mut ended = run.end(Allowed { raised: Some((USERS, ENOUGH)), ..Allowed::default() }).await?;
     let denied = ended.history.denied();
     if denied > 0 {
-        ended.violated(format!("I9: {denied} messages were denied, and nobody had used up a quota"));
+        ended.violated(format!("I9: {denied} messages were denied, but no user had used up a quota"));
     }
     Ok(served(ended, grown))
 }
 
-pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn restored_from_older_copy(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
     let (data, copy) = (run.installation.postgres.data(), run.installation.scratch.path().join("older"));
     let copied = run.now().saturating_sub(UNFLUSHED);
@@ -120,7 +120,7 @@ pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     copy_dir(&data, &copy)?;
     run.installation.postgres.restart().await?;
     sleep(Duration::from_secs(1)).await;
-    // Half of the partitions are in a later generation by now than the copy knows.
+    // Moves half of the partitions to a later generation than in the copy.
     for partition in 0..PARTITIONS / 2 {
         run.installation.redis::<()>(&["DEL", &format!("qg:{{{partition:02}}}:gen")]).await?;
     }
@@ -132,19 +132,19 @@ pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
     std::fs::remove_dir_all(&data)?;
     copy_dir(&copy, &data)?;
     run.installation.postgres.restart().await?;
-    // What was flushed after the copy was made is gone from Postgres; Redis still counts it, so nothing is granted twice.
+    // Postgres has lost what was flushed after the copy. Redis still counts it, so nothing is granted twice.
     let mut ended = run.end(Allowed { postgres_restored: true, ..lost }).await?;
     let differences = ended.installation.verifier()?.verify().await?.differences.len();
     ended.figure("records ahead of Postgres", differences);
-    ended.proves("Redis knows of charges that Postgres has lost", differences > 0);
+    ended.proves("Redis has charges that Postgres has lost", differences > 0);
     let (printed, agrees) = ended.installation.gates[0].command(&["verify", "--repair"])?;
     let adjusted = "select count(*) from chat_usage_logs where kind = 'adjustment'";
     ended.figure("adjustments by verify --repair", ended.installation.number(adjusted).await?);
     if !agrees {
-        ended.violated(format!("verify --repair leaves the stores apart: {printed}"));
+        ended.violated(format!("the stores still differ after verify --repair: {printed}"));
     }
     let generations = ended.installation.reopened().await?;
-    ended.proves("the copy was of earlier generations", ahead >= i64::from(PARTITIONS / 2));
-    ended.proves("partitions were opened anew", generations > ahead);
+    ended.proves("the copy had earlier generations", ahead >= i64::from(PARTITIONS / 2));
+    ended.proves("partitions were reopened", generations > ahead);
     Ok(ended.verdict())
 }

@@ -1,4 +1,4 @@
-//! Faults of Redis: it dies, stands still, forgets, comes back as somebody else.
+//! Faults of Redis: it is killed or paused, loses data, or is replaced by another server.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ pub(crate) async fn killed(seed: u64) -> anyhow::Result<Verdict> {
     run.installation.redis.kill().await;
     sleep(Duration::from_secs(1)).await;
     run.installation.redis.restart().await?;
-    // Allowed by the setting, reported, and normally none: what was answered is with the operating system.
+    // This setting allows a loss, which is reported. Normally nothing is lost: the operating system has what was
+    // answered.
     reopened(run.end(lost).await?).await
 }
 
@@ -41,17 +42,17 @@ pub(crate) async fn killed_always(seed: u64) -> anyhow::Result<Verdict> {
     reopened(run.end(Allowed::default()).await?).await
 }
 
-/// The fault was one only if the partitions had to be opened anew and clients noticed.
+/// Proves the fault: partitions were reopened, and clients noticed.
 async fn reopened(mut ended: Ended) -> anyhow::Result<Verdict> {
     let generations = ended.installation.reopened().await?;
     ended.figure("generations opened", generations);
-    ended.proves("partitions were opened anew", generations > 0);
+    ended.proves("partitions were reopened", generations > 0);
     let disturbed = ended.history.refused() + ended.history.unknown();
     ended.proves("clients noticed", disturbed > 0);
     Ok(ended.verdict())
 }
 
-pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn paused(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
     run.installation.redis.pause();
     sleep(Duration::from_secs(10)).await;
@@ -73,13 +74,13 @@ pub(crate) async fn stands_still(seed: u64) -> anyhow::Result<Verdict> {
     if let Some(median) = refusals.get(refusals.len() / 2) {
         ended.figure("median refusal after the first second", format!("{:.1} ms", median.as_secs_f64() * 1e3));
         let slow = refusals.iter().filter(|took| **took > Duration::from_millis(400)).count();
-        // A breaker that does not open makes each of them wait for Redis.
-        ended.proves("hardly anybody waited for Redis", slow * 20 < refusals.len());
+        // If the breaker did not open, each refusal would wait for Redis.
+        ended.proves("few refusals waited for Redis", slow * 20 < refusals.len());
     }
     Ok(ended.verdict())
 }
 
-/// Redis has carried the call out, and nobody hears of it.
+/// Redis executes calls, but their answers are lost.
 pub(crate) async fn answers_lost(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     let mut lost = 0;
@@ -100,11 +101,11 @@ pub(crate) async fn flushed(seed: u64) -> anyhow::Result<Verdict> {
     run.installation.redis::<()>(&["FLUSHALL"]).await?;
     let mut ended = run.end(lost).await?;
     let generations = ended.installation.reopened().await?;
-    ended.proves("partitions were opened anew", generations > 0);
+    ended.proves("partitions were reopened", generations > 0);
     Ok(ended.verdict())
 }
 
-pub(crate) async fn comes_back_empty(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn restarts_empty(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
     let lost = run.lost_now();
     run.installation.redis.kill().await;
@@ -114,7 +115,7 @@ pub(crate) async fn comes_back_empty(seed: u64) -> anyhow::Result<Verdict> {
     reopened(run.end(lost).await?).await
 }
 
-pub(crate) async fn comes_back_older(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn restarts_from_older_copy(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
     let data = run.installation.redis.dir().join("appendonlydir");
     let copy = run.installation.redis.dir().join("copy");
@@ -152,14 +153,14 @@ pub(crate) async fn splits(seed: u64) -> anyhow::Result<Verdict> {
     let old = ended.history.admitted(|event| event.gate == 0 && event.sent > from && event.answered < split.to);
     let new = ended.history.admitted(|event| event.gate == 1 && event.sent > from && event.answered < split.to);
     ended.figure("admitted by the old primary after the split", old);
-    ended.proves("both primaries took messages", old > 0 && new > 0);
+    ended.proves("both primaries accepted messages", old > 0 && new > 0);
     let stopped =
         ended.history.count(|event| event.gate == 0 && event.sent > from && event.outcome == Outcome::Refused);
-    ended.proves("the old primary stopped", stopped > 0);
+    ended.proves("the old primary stopped accepting messages", stopped > 0);
     Ok(ended.verdict())
 }
 
-pub(crate) async fn forgets_functions(seed: u64) -> anyhow::Result<Verdict> {
+pub(crate) async fn functions_removed(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
     for _ in 0..5 {
         run.installation.redis::<()>(&["FUNCTION", "FLUSH"]).await?;
@@ -175,12 +176,12 @@ pub(crate) async fn forgets_functions(seed: u64) -> anyhow::Result<Verdict> {
     let quiet = ended.history.count(|event| {
         event.sent > fault && event.answered < before && matches!(event.outcome, Outcome::Refused | Outcome::Unknown)
     });
-    ended.figure("refused while functions were taken away", quiet);
+    ended.figure("refused while functions were removed", quiet);
     let refused = ended.history.count(|event| event.sent > before && event.outcome == Outcome::Refused);
     ended.proves("messages were refused without the permission", refused > 0);
     let unknown = ended.history.unknown();
     if unknown > 0 {
-        ended.violated(format!("{unknown} outcomes are unknown, though nothing was carried out"));
+        ended.violated(format!("{unknown} outcomes are unknown, though nothing was executed"));
     }
     Ok(ended.verdict())
 }
@@ -203,20 +204,20 @@ pub(crate) async fn slot_moves(seed: u64) -> anyhow::Result<Verdict> {
         ended.history.count(|event| event.sent > fault && event.sent < healed && event.outcome == Outcome::Refused);
     ended.proves("messages of the slot's users were refused", refused > 20);
     let served = ended.history.admitted(|event| event.sent > fault && event.answered < healed);
-    ended.proves("messages of other users went on", served > 20);
+    ended.proves("messages of other users were served", served > 20);
     let unknown = ended.history.unknown();
     if unknown > 0 {
-        ended.violated(format!("{unknown} outcomes are unknown, though nothing was carried out"));
+        ended.violated(format!("{unknown} outcomes are unknown, though nothing was executed"));
     }
     let reopened = ended.installation.reopened().await?;
     if reopened > 0 {
-        ended.violated(format!("{reopened} partitions were opened anew, though nothing was lost"));
+        ended.violated(format!("{reopened} partitions were reopened, though nothing was lost"));
     }
     Ok(ended.verdict())
 }
 
-/// The operator lets messages through while Redis is away: each is charged in the end.
-pub(crate) async fn lets_messages_through(seed: u64) -> anyhow::Result<Verdict> {
+/// Configured to allow messages while Redis is unavailable. Each is charged in the end.
+pub(crate) async fn messages_allowed(seed: u64) -> anyhow::Result<Verdict> {
     let options = Options::default().with("QUOTA_GATE__QUOTA__ON_REDIS_FAILURE", "allow");
     let mut run = Run::begin(options, seed).await?;
     run.installation.redis.pause();
@@ -224,7 +225,7 @@ pub(crate) async fn lets_messages_through(seed: u64) -> anyhow::Result<Verdict> 
     run.installation.redis.resume();
     let mut ended = run.end(Allowed::default()).await?;
     let degraded = ended.history.count(|event| matches!(event.outcome, Outcome::Charged { degraded: true, .. }));
-    ended.figure("messages that were let through", degraded);
-    ended.proves("messages were let through", degraded > 50);
+    ended.figure("messages allowed without Redis", degraded);
+    ended.proves("messages were allowed without Redis", degraded > 50);
     Ok(ended.verdict())
 }

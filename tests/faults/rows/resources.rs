@@ -1,6 +1,6 @@
-//! Disks and memory that are full.
+//! Full disks and full memory.
 //!
-//! The disks are small ones in memory, so these rows need root.
+//! The disks are small in-memory file systems, so their rows need root.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     run::{Ended, Run, Verdict},
 };
 
-/// A file system of its own, in memory. It ends with this.
+/// A small file system in memory, unmounted on drop.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -32,20 +32,20 @@ impl SmallDisk {
             .status()
             .is_ok_and(|status| status.success());
         let disk = Self(dir);
-        ensure!(mounted, "a small disk cannot be mounted: run this row as root");
+        ensure!(mounted, "cannot mount a small disk: run this row as root");
         Ok(disk)
     }
 
-    /// Takes all the room there is; gives it back when the file is removed.
+    /// Fills the disk with a file. Removing the file frees the space.
     fn fill(&self) -> anyhow::Result<PathBuf> {
         let file = self.0.join("ballast");
-        // It ends with an error, for the disk is full then.
+        // It fails when the disk is full.
         let _ = Command::new("dd")
             .args(["if=/dev/zero", "bs=64k", "status=none"])
             .stderr(std::process::Stdio::null())
             .arg(format!("of={}", file.display()))
             .status();
-        ensure!(fs::metadata(&file)?.len() > 0, "there was no room to take");
+        ensure!(fs::metadata(&file)?.len() > 0, "the disk had no free space");
         Ok(file)
     }
 
@@ -91,9 +91,9 @@ pub(crate) async fn postgres_disk(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(options, seed).await?;
     let ballast = disk.fill()?;
     sleep(Duration::from_secs(6)).await;
-    let failures: usize = run.installation.gates.iter().map(|gate| gate.logged("a flush failed")).sum();
+    let failures: usize = run.installation.gates.iter().map(|gate| gate.logged("the flusher failed")).sum();
     fs::remove_file(ballast)?;
-    // Where it could not even write its log ahead, Postgres has ended itself.
+    // Postgres has stopped if it could not write its write-ahead log.
     if !run.installation.postgres.is_running() || run.installation.number("select 1").await.is_err() {
         run.installation.postgres.kill().await;
         run.installation.postgres.restart().await?;

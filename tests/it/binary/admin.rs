@@ -1,4 +1,4 @@
-//! What administrators see and change: every number is what the messages were, every change has its author.
+//! The admin API: usage numbers match the messages, and every change is stored with its author.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::{World, eventually, execute};
 
 const ADMIN: &str = "the token of an administrator";
 
-/// A gate that knows an administrator.
+/// Starts a gate with an administrator's token.
 pub(super) async fn gate(world: &World, settings: &[(&str, &str)]) -> Serve {
     let hash = format!("[\"{}\"]", hash_of(ADMIN));
     let mut all = vec![
@@ -60,7 +60,7 @@ async fn usage_is_the_sum_of_the_messages_by_day_level_and_model() {
     let commit = format!("/api/chat/quota/reservations/{id}/commit");
     let (status, _) = gate.post(&commit, json!({"ap": 2, "tokens": 7, "model": "=large"})).await;
     assert_eq!(status.as_u16(), 200);
-    eventually("it is flushed", async || get(&gate, "usage").await["total"]["messages"] == 5).await;
+    eventually("the charges are flushed", async || get(&gate, "usage").await["total"]["messages"] == 5).await;
 
     let usage = get(&gate, "usage").await;
     assert_eq!(usage["total"], json!({"messages": 5, "ap": 12, "overage": 0, "tokens": 47}));
@@ -76,11 +76,11 @@ async fn usage_is_the_sum_of_the_messages_by_day_level_and_model() {
     assert_eq!(get(&gate, "usage?model=large").await["total"]["ap"], 5);
     assert_eq!(get(&gate, "usage?from=2020-01-01&to=2020-12-31").await["total"]["messages"], 0);
 
-    // By month, and of one user by conversation.
+    // Grouped by month, and one user's usage grouped by session.
     let month = get(&gate, "usage?groupBy=month").await;
     assert!(month["rows"][0]["day"].as_str().unwrap().ends_with("-01") && month["rows"][0]["ap"] == 12, "{month}");
     gate.post("/api/chat/quota/consume", json!({"userUuid": "ann", "sessionId": "other", "ap": 7})).await;
-    eventually("it is flushed", async || get(&gate, "usage?user=ann").await["total"]["messages"] == 4).await;
+    eventually("the charges are flushed", async || get(&gate, "usage?user=ann").await["total"]["messages"] == 4).await;
     let ann = get(&gate, "usage?user=ann&groupBy=session").await;
     assert_eq!(
         (column(&ann["rows"], "sessionId"), column(&ann["rows"], "ap")),
@@ -96,7 +96,7 @@ async fn usage_is_the_sum_of_the_messages_by_day_level_and_model() {
     execute(&world.database, "insert into chat_quota_months values ('bob', 202512, 'basic', 300, 250, 0), ('ann', 202512, 'pro', 3000, 900, 0)").await;
     let closed = get(&gate, "top-users?period=2025-12&limit=1").await;
     assert_eq!((&closed["users"][0]["userUuid"], &closed["users"][0]["monthlyUsed"]), (&json!("ann"), &json!(900)));
-    // Whoever has used 99 of 100 on any day but the last will run out.
+    // With 99999 of 100000 AP used, the quota runs out before the reset, except on a month's last day.
     execute(&world.database, "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, monthly_used, total_used, quota_reset_at, created_at, updated_at) \
          select 'zoe', 'free', period, 100000, 99999, 99999, quota_reset_at, now(), now() from chat_quotas where user_uuid = 'ann'").await;
     let forecast = get(&gate, "forecast").await;
@@ -113,7 +113,7 @@ async fn usage_is_the_sum_of_the_messages_by_day_level_and_model() {
     let csv = csv.bearer_auth(ADMIN).send().await.unwrap().text().await.unwrap();
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(lines[0], "day,sessionId,membershipLevel,model,messages,ap,overage,tokens");
-    assert_eq!(lines[2], ",,,'=large,1,2,0,7", "no spreadsheet takes a name for a formula");
+    assert_eq!(lines[2], ",,,'=large,1,2,0,7", "a spreadsheet must not read a name as a formula");
     assert_eq!(lines.len(), 5);
     for wrong in ["top-users?period=2025-13", "top-users?period=x", "forecast?limit=0"] {
         assert_eq!(admin(&gate, Method::GET, wrong, None).await.0.as_u16(), 400, "{wrong}");
@@ -133,7 +133,7 @@ async fn usage_is_the_sum_of_the_messages_by_day_level_and_model() {
 }
 
 #[tokio::test]
-async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
+async fn users_are_paged_and_a_user_shows_months_messages_and_both_stores() {
     let world = World::new().await;
     let gate = gate(&world, &[]).await;
     execute(
@@ -147,7 +147,7 @@ async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
     let (mut after, mut seen) = (String::new(), Vec::new());
     loop {
         let page = get(&gate, &format!("users?prefix=user-&limit=200&after={after}")).await;
-        assert!(page["users"][0]["monthlyUsed"] == 0, "that month is over: {page}");
+        assert!(page["users"][0]["monthlyUsed"] == 0, "the row's month is over: {page}");
         seen.extend(column(&page["users"], "userUuid").into_iter().cloned());
         match page["next"].as_str() {
             Some(next) => after = next.to_owned(),
@@ -155,7 +155,7 @@ async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
         }
     }
     let expected: Vec<Value> = (1..=450).map(|n| json!(format!("user-{n:04}"))).collect();
-    assert_eq!(seen, expected, "each once, in order");
+    assert_eq!(seen, expected, "each user once, in order");
     assert_eq!(get(&gate, "users?prefix=user-00&level=pro").await["users"].as_array().unwrap().len(), 9);
     assert_eq!(get(&gate, "users?prefix=nobody").await, json!({"users": [], "next": null}));
 
@@ -169,15 +169,15 @@ async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
     assert_eq!(column(&user["months"], "period"), ["2025-12"]);
     assert_eq!((&user["months"][0]["used"], &user["months"][0]["overage"]), (&json!(301), &json!(2)));
     assert_eq!(user["comparison"]["redis"]["monthlyUsed"], 15);
-    assert_eq!(user["comparison"]["drift"], Value::Null, "what is on its way is no drift");
-    eventually("it is flushed", async || {
+    assert_eq!(user["comparison"]["drift"], Value::Null, "unflushed charges are not drift");
+    eventually("the charges are flushed", async || {
         get(&gate, "users/user-0007").await["comparison"]["postgres"]["monthlyUsed"] == 15
     })
     .await;
     let user = get(&gate, "users/user-0007").await;
     assert_eq!(column(&user["months"], "period"), ["2026-01", "2025-12"], "the flush has closed January");
 
-    // Messages of one millisecond stand in any order.
+    // Messages of the same millisecond are listed in any order.
     let first = get(&gate, "users/user-0007/messages?limit=2").await;
     let next = first["next"].as_str().unwrap();
     let rest = get(&gate, &format!("users/user-0007/messages?limit=3&after={next}")).await;
@@ -186,11 +186,11 @@ async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
     assert_eq!((sent, &rest["next"]), ([1, 2, 3, 4, 5].map(|ap| json!(ap)).iter().collect(), &Value::Null));
     assert_eq!(rest["messages"][0]["model"], "large");
 
-    // A record that somebody changed is seen by everyone who looks.
+    // A row changed by hand is reported as drift, for the user and in the list.
     execute(&world.database, "update chat_quotas set monthly_used = 10, total_used = 17 where user_uuid = 'user-0007'")
         .await;
     let user = get(&gate, "users/user-0007").await;
-    assert!(user["comparison"]["drift"].as_str().unwrap().contains("Postgres misses charges"), "{user}");
+    assert!(user["comparison"]["drift"].as_str().unwrap().contains("charges are missing in Postgres"), "{user}");
     let (mut after, mut users, mut differences) = (String::new(), 0, Vec::new());
     loop {
         let after_this = if after.is_empty() { String::new() } else { format!("&after={after}") };
@@ -220,7 +220,7 @@ async fn a_user_is_found_page_by_page_with_months_messages_and_both_stores() {
 }
 
 #[tokio::test]
-async fn a_change_shows_what_it_does_first_and_is_kept_with_who_and_why() {
+async fn a_change_can_be_previewed_and_is_stored_with_author_and_reason() {
     let world = World::new().await;
     let gate = gate(&world, &[]).await;
     consume(&gate, "ann", 60, None).await;
@@ -235,9 +235,17 @@ async fn a_change_shows_what_it_does_first_and_is_kept_with_who_and_why() {
     let seen = preview["levelVersion"].clone();
     let change = json!({"membershipLevel": "basic", "reason": "bought at the counter", "ifLevelVersion": seen});
     let (status, made) = level(change.clone()).await;
-    assert_eq!((status.as_u16(), &made["after"]), (200, &preview["after"]), "it does what it said: {made}");
+    assert_eq!(
+        (status.as_u16(), &made["after"]),
+        (200, &preview["after"]),
+        "the change does what the preview showed: {made}"
+    );
     let (status, refused) = level(change).await;
-    assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("CONFLICT")), "somebody was faster");
+    assert_eq!(
+        (status.as_u16(), &refused["code"]),
+        (409, &json!("CONFLICT")),
+        "the level has changed since the preview"
+    );
     let (_, down) = level(json!({"membershipLevel": "free", "reason": "ended", })).await;
     assert_eq!((&down["after"]["membershipLevel"], &down["after"]["pendingLevel"]), (&json!("basic"), &json!("free")));
     assert!(down["effectiveAt"].is_string());
@@ -255,7 +263,7 @@ async fn a_change_shows_what_it_does_first_and_is_kept_with_who_and_why() {
     let (status, released) = admin(&gate, Method::POST, &release, Some(json!({"reason": "the worker is gone"}))).await;
     assert_eq!((status.as_u16(), &released["quota"]["held"]), (200, &json!(0)));
     let (status, _) = gate.post(&format!("/api/chat/quota/reservations/{id}/commit"), json!({})).await;
-    assert_eq!(status.as_u16(), 409, "its holder comes too late");
+    assert_eq!(status.as_u16(), 409, "the hold was released before the commit");
     assert_eq!(admin(&gate, Method::POST, &release, Some(json!({"reason": "again"}))).await.0.as_u16(), 404);
     admin(&gate, Method::PATCH, "rollout", Some(json!({"percentage": 50, "reason": "half of them"}))).await;
 
@@ -269,7 +277,6 @@ async fn a_change_shows_what_it_does_first_and_is_kept_with_who_and_why() {
         (&json!("free"), &json!("basic"))
     );
     assert!(changes["changes"][1]["effectivePeriod"].is_string());
-    // All changes, one at a time.
     let (mut after, mut kinds) = (String::new(), Vec::new());
     loop {
         let page = get(&gate, &format!("changes?limit=1{after}")).await;
@@ -283,7 +290,7 @@ async fn a_change_shows_what_it_does_first_and_is_kept_with_who_and_why() {
 }
 
 #[tokio::test]
-async fn the_status_shows_partitions_runs_and_what_was_refused() {
+async fn the_status_shows_partitions_reset_runs_and_dead_letters() {
     let mut world = World::new().await;
     let gate = gate(&world, &[]).await;
     consume(&gate, "ann", 1, None).await;
@@ -310,7 +317,7 @@ async fn the_status_shows_partitions_runs_and_what_was_refused() {
         let (status, _) = answer(gate.service(Method::GET, &format!("/api/admin/{path}"))).await;
         assert_eq!(status.as_u16(), 403, "a chat service may not see {path}");
     }
-    // Also while Redis is away, with what Postgres knows.
+    // Without Redis, the status shows what Postgres has.
     world.redis.kill().await;
     let status = get(&gate, "status").await;
     assert_eq!((&status["redisAnswers"], &status["deadLetters"]), (&json!(false), &json!(1)));

@@ -1,4 +1,4 @@
-//! The alerts of `deploy/prometheus`: checked and tested by promtool, and each one caused, before a real Prometheus.
+//! The alerts of `deploy/prometheus`: promtool tests them, and each one fires in a real Prometheus.
 
 use std::{fs, net::TcpListener, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::support::{World, eventually, execute, scratch};
 
-/// Between two questions whether an alert fires; a minute in all.
+/// Pause between two checks whether an alert fires; all checks take a minute.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 fn deployed(file: &str) -> String {
@@ -24,7 +24,6 @@ fn deployed(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names of all alerts.
 fn alerts() -> Vec<String> {
     let text = deployed("prometheus/alerts.yml");
     text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect()
@@ -40,7 +39,7 @@ fn promtool_accepts_the_rules_and_their_tests_pass() {
 }
 
 #[test]
-fn every_alert_has_a_test_and_a_section_of_the_runbook() {
+fn every_alert_has_a_test_and_a_runbook_section() {
     let (tests, operations) = (deployed("prometheus/alerts_test.yml"), deployed("../docs/operations.md"));
     for alert in alerts() {
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has no test");
@@ -48,12 +47,13 @@ fn every_alert_has_a_test_and_a_section_of_the_runbook() {
     }
 }
 
-/// Every metric that an alert or the dashboard asks for is one that the gate has, or could have.
+/// Every metric in an alert or the dashboard is in the gate's source.
 #[tokio::test]
-async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
-    let sources =
-        ["src", "deploy"].map(|dir| text_below(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(dir)));
-    let [code, deploy] = sources;
+async fn alerts_and_dashboard_query_metrics_that_exist() {
+    let sources = ["src", "crates", "deploy"]
+        .map(|dir| text_below(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(dir)));
+    let [library, crates, deploy] = sources;
+    let code = library + &crates;
     let mut names: Vec<&str> = deploy.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
     names.retain(|word| word.starts_with("quota_gate_"));
     names.sort_unstable();
@@ -61,7 +61,7 @@ async fn alerts_and_dashboard_ask_for_metrics_that_exist() {
     assert!(names.len() > 20, "{names:?}");
     for name in names {
         let metric = name.strip_suffix("_bucket").or_else(|| name.strip_suffix("_count")).unwrap_or(name);
-        assert!(code.contains(&format!("\"{metric}\"")), "{name} is no metric of the gate");
+        assert!(code.contains(&format!("\"{metric}\"")), "the gate has no metric {name}");
     }
 }
 
@@ -83,7 +83,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// With the rules as they are, but for how long it takes until they fire.
+    /// Uses the deployed rules, but they fire sooner.
     fn watching(gates: &[&Serve]) -> Self {
         let dir = scratch("prometheus");
         fs::create_dir_all(&dir).unwrap();
@@ -121,7 +121,7 @@ impl Prometheus {
     }
 
     async fn fires(&self, alert: &str) {
-        // The gate looks every five seconds, and Prometheus has to look twice.
+        // The gate runs its checks every five seconds, and Prometheus must scrape twice.
         for _ in 0..300 {
             if self.firing().await.iter().any(|firing| firing == alert) {
                 return;
@@ -132,7 +132,7 @@ impl Prometheus {
     }
 }
 
-/// Calls `once` again and again while `until` waits.
+/// Calls `once` repeatedly until `until` completes.
 async fn meanwhile(until: impl Future<Output = ()>, once: impl AsyncFn()) {
     let forever = async {
         loop {
@@ -146,7 +146,7 @@ async fn meanwhile(until: impl Future<Output = ()>, once: impl AsyncFn()) {
     }
 }
 
-/// A model that answers when it is told to.
+/// URL of a new model server that answers when notified.
 async fn model(may_answer: &Arc<Notify>) -> String {
     let may_answer = Arc::clone(may_answer);
     let answer = async move || {
@@ -162,7 +162,7 @@ async fn model(may_answer: &Arc<Notify>) -> String {
     url
 }
 
-/// An answer whose hold an administrator releases while it is generated: it cannot be charged any more.
+/// Releases a hold while its answer is generated, so the answer can no longer be charged.
 async fn generate_and_release(gate: &Serve, may_answer: &Notify) {
     let body = json!({"model": "slow", "messages": []});
     let asked = gate.service(Method::POST, "/v1/chat/completions").header("X-User-Id", "dan").json(&body).send();
@@ -182,14 +182,14 @@ async fn generate_and_release(gate: &Serve, may_answer: &Notify) {
 }
 
 #[tokio::test]
-async fn what_an_alert_is_for_fires_it() {
+async fn each_alert_fires_for_its_cause() {
     let mut world = World::new().await;
     let may_answer = Arc::new(Notify::new());
     let upstream = model(&may_answer).await;
     let settings = [
         ("QUOTA_GATE__UPSTREAM__URL", upstream.as_str()),
         ("QUOTA_GATE__UPSTREAM__KEY", "key"),
-        // What waits stays waiting, and nothing mends itself.
+        // Nothing is processed, so each problem persists.
         ("QUOTA_GATE__FLUSHER__ENABLED", "false"),
         ("QUOTA_GATE__RESETTER__ENABLED", "false"),
         ("QUOTA_GATE__SERVER__REQUESTS_IN_FLIGHT_MAX", "2"),
@@ -210,7 +210,7 @@ async fn what_an_alert_is_for_fires_it() {
     ] {
         execute(&world.database, statement).await;
     }
-    // Looks for over-admission when it starts.
+    // A gate checks for over-admission when it starts.
     let mut second = gate(&world, &settings).await;
     let prometheus = Prometheus::watching(&[&first, &second]);
 

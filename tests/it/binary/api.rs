@@ -1,4 +1,4 @@
-//! A conversation with the API.
+//! The HTTP API: charges, holds, idempotency keys, quotas, tokens and the reset.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::process::{Dev, answer};
 use crate::support::eventually;
 
 #[tokio::test]
-async fn a_message_is_charged_in_one_step_and_denied_when_the_quota_is_gone() {
+async fn a_message_is_charged_in_one_step_and_denied_when_it_exceeds_the_quota() {
     let dev = Dev::start().await;
     let (status, body) = dev
         .post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 98, "tokens": 5}))
@@ -43,7 +43,7 @@ async fn a_message_is_charged_in_one_step_and_denied_when_the_quota_is_gone() {
 }
 
 #[tokio::test]
-async fn a_message_is_held_extended_committed_and_another_one_released() {
+async fn one_hold_is_extended_and_committed_and_another_is_released() {
     let dev = Dev::start().await;
     let reserve = json!({"userUuid": "alice", "sessionId": "s", "ap": 10, "ttlSeconds": 60});
     let (status, held) = dev.post("/api/chat/quota/reservations", reserve.clone()).await;
@@ -79,7 +79,7 @@ async fn an_idempotency_key_makes_a_request_repeatable() {
         answer(dev.service(Method::POST, "/api/chat/quota/consume").header("Idempotency-Key", key).json(&body)).await
     };
     let (_, first) = send("k-1", 3).await;
-    // The draft's form, a quoted string, is the same key.
+    // The quoted string, the form of the draft, is the same key.
     let (_, again) = send("\"k-1\"", 3).await;
     assert_eq!((&again["replayed"], &again["usageId"]), (&json!(true), &first["usageId"]));
     let (status, body) = send("k-1", 4).await;
@@ -88,7 +88,7 @@ async fn an_idempotency_key_makes_a_request_repeatable() {
 }
 
 #[tokio::test]
-async fn the_quota_is_shown_to_its_user_and_to_a_service_in_the_users_name() {
+async fn a_quota_is_shown_to_its_user_and_to_a_service_for_that_user() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "basic-user", "sessionId": "s", "ap": 255})).await;
     let jwt = dev.jwt("basic-user");
@@ -113,7 +113,7 @@ async fn the_quota_is_shown_to_its_user_and_to_a_service_in_the_users_name() {
     }
     let (_, theirs) = answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "basic-user")).await;
     assert_eq!(theirs["version"], mine["version"]);
-    // A user's JWT does not reach further than its own user, whatever a header says.
+    // A JWT gives access to its own user only, whatever the header names.
     let (status, body) =
         answer(dev.request(Method::GET, "/api/chat/quota").bearer_auth(&jwt).header("X-User-Id", "pro-user")).await;
     assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("FORBIDDEN")));
@@ -122,7 +122,7 @@ async fn the_quota_is_shown_to_its_user_and_to_a_service_in_the_users_name() {
 }
 
 #[tokio::test]
-async fn each_route_wants_its_own_kind_of_token() {
+async fn each_route_requires_its_own_kind_of_token() {
     let dev = Dev::start().await;
     let tokens = [
         dev.text("serviceToken").to_owned(),
@@ -150,7 +150,7 @@ async fn each_route_wants_its_own_kind_of_token() {
 }
 
 #[tokio::test]
-async fn the_reset_runs_by_its_token_and_reports_its_health() {
+async fn the_reset_runs_with_the_cron_token_and_reports_its_health() {
     let dev = Dev::start().await;
     let (status, body) =
         answer(dev.request(Method::POST, "/api/chat/quota/reset").bearer_auth(dev.text("cronToken"))).await;
@@ -164,7 +164,7 @@ async fn the_reset_runs_by_its_token_and_reports_its_health() {
 }
 
 #[tokio::test]
-async fn what_is_open_needs_no_token() {
+async fn health_metrics_and_openapi_need_no_token() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"})).await;
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {

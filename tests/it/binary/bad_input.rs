@@ -11,13 +11,13 @@ async fn post_text(dev: &Dev, path: &str, body: impl Into<String>) -> (StatusCod
     answer(dev.service(Method::POST, path).header(header::CONTENT_TYPE, "application/json").body(body.into())).await
 }
 
-/// Everything that a charge would change.
+/// The version of alice's quota: every charge changes it.
 async fn state(dev: &Dev) -> Value {
     answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice")).await.1["version"].clone()
 }
 
 #[tokio::test]
-async fn bodies_that_cannot_be_meant_are_refused_and_change_nothing() {
+async fn invalid_bodies_are_refused_and_change_nothing() {
     let dev = Dev::start().await;
     let before = state(&dev).await;
     let with = |member: &str, value: Value| {
@@ -59,7 +59,7 @@ async fn bodies_that_cannot_be_meant_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn too_large_wrongly_typed_and_misdirected_requests_have_their_own_codes() {
+async fn oversized_bodies_wrong_content_types_methods_and_paths_have_their_own_codes() {
     let dev = Dev::start().await;
     let large = json!({"userUuid": "alice", "sessionId": "s".repeat(1 << 20)}).to_string();
     let (status, problem) = post_text(&dev, CONSUME, large).await;
@@ -86,13 +86,13 @@ async fn too_large_wrongly_typed_and_misdirected_requests_have_their_own_codes()
         assert_eq!(post_text(&dev, "/api/chat/quota/reservations", body).await.0, StatusCode::BAD_REQUEST);
     }
     let (status, _) = answer(dev.service(Method::GET, "/api/chat/quota")).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "a service has to name a user");
+    assert_eq!(status, StatusCode::BAD_REQUEST, "a service must name a user");
     let lookalike = dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice").header("X_User_Id", "bob");
     assert_eq!(answer(lookalike).await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
-async fn floods_of_headers_and_broken_http_do_not_reach_the_gate() {
+async fn too_many_and_too_long_headers_are_refused() {
     let dev = Dev::start().await;
     let mut many = dev.request(Method::GET, "/healthz");
     for n in 0..100 {
@@ -100,7 +100,7 @@ async fn floods_of_headers_and_broken_http_do_not_reach_the_gate() {
     }
     assert_eq!(many.send().await.unwrap().status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     let long = dev.request(Method::GET, "/healthz").header("x-long", "y".repeat(100_000));
-    // The server answers and closes before it has read everything, so a client may see either.
+    // The server closes before it has read everything, so the client gets the answer or an error.
     assert!(
         long.send().await.map_or(true, |response| response.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
     );

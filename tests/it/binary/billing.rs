@@ -1,4 +1,4 @@
-//! Levels follow subscriptions, however often and in whatever order billing tells of them.
+//! Levels follow subscriptions, even if billing events are repeated or arrive out of order.
 
 use std::fmt::Write;
 
@@ -26,7 +26,7 @@ fn signature(secret: &str, at: i64, body: &str) -> String {
     for byte in mac.finalize().into_bytes() {
         write!(hex, "{byte:02x}").unwrap();
     }
-    // As while the secret is being changed: one signature by each.
+    // As during a change of the secret: one signature per secret.
     format!("t={at},v1={},v1={hex},v0=x", "0".repeat(64))
 }
 
@@ -52,7 +52,7 @@ fn event(id: &str, kind: &str, created: i64, subscription: &str, price: &str) ->
     })
 }
 
-/// Whether it changed something.
+/// Sends the event; returns whether it changed something.
 async fn tells(gate: &Serve, event: Value) -> bool {
     let body = event.to_string();
     let (status, answer) = send(gate, &signature(SECRET, now(), &body), &body).await;
@@ -60,7 +60,7 @@ async fn tells(gate: &Serve, event: Value) -> bool {
     answer["changed"].as_bool().unwrap()
 }
 
-/// The level, and the one that takes over.
+/// The user's level and pending level.
 async fn level(gate: &Serve) -> (String, Option<String>) {
     let user = admin(gate, Method::GET, "users/ann", None).await.1;
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -74,19 +74,19 @@ async fn the_level_follows_the_newest_event_of_each_subscription() {
     let plus = event("evt_2", "updated", 200, "sub_1", "price_plus");
     assert!(tells(&gate, plus.clone()).await);
     assert_eq!(level(&gate).await, ("plus".into(), None));
-    // Again, and what was before it.
+    // A repeated event and an older event change nothing.
     assert!(!tells(&gate, plus.clone()).await);
     assert!(!tells(&gate, event("evt_1", "created", 100, "sub_1", "price_basic")).await);
     assert_eq!(level(&gate).await, ("plus".into(), None));
-    // A second subscription: the higher one counts, until it ends.
+    // Of two subscriptions, the one with the higher level counts until it ends.
     assert!(tells(&gate, event("evt_3", "created", 300, "sub_2", "pro")).await);
     assert_eq!(level(&gate).await.0, "pro");
     assert!(tells(&gate, event("evt_5", "deleted", 400, "sub_2", "pro")).await);
-    assert_eq!(level(&gate).await, ("pro".into(), Some("plus".into())), "down at the next period");
-    // Of the same second, the end counts, whichever comes first.
+    assert_eq!(level(&gate).await, ("pro".into(), Some("plus".into())), "the downgrade applies in the next period");
+    // Of two events of the same second, the end counts, whichever arrives first.
     assert!(!tells(&gate, event("evt_4", "updated", 400, "sub_2", "pro")).await);
     assert_eq!(level(&gate).await.1, Some("plus".into()));
-    // An administrator's word stands when an old event comes again.
+    // A level set by an administrator stays when an old event is repeated.
     admin(
         &gate,
         Method::PUT,
@@ -104,12 +104,12 @@ async fn the_level_follows_the_newest_event_of_each_subscription() {
 }
 
 #[tokio::test]
-async fn an_event_whose_application_failed_is_applied_when_it_comes_again() {
+async fn an_event_that_failed_to_apply_is_applied_when_repeated() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
     let plus = event("evt_1", "created", 100, "sub_1", "price_plus");
     assert!(tells(&gate, plus.clone()).await);
-    // As if the gate had been killed between the two.
+    // As if the gate was killed after it stored the event and before it changed the level.
     execute(&world.database, "update subscriptions set applied = false").await;
     execute(&world.database, "update chat_quotas set membership_level = 'free', monthly_quota = 100").await;
     assert!(tells(&gate, plus).await);
@@ -117,7 +117,7 @@ async fn an_event_whose_application_failed_is_applied_when_it_comes_again() {
 }
 
 #[tokio::test]
-async fn what_billing_has_not_signed_or_nobody_understands_is_refused() {
+async fn events_with_an_invalid_signature_or_content_are_refused() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
     let body = event("evt_1", "created", 100, "sub_1", "price_plus").to_string();
@@ -141,7 +141,7 @@ async fn what_billing_has_not_signed_or_nobody_understands_is_refused() {
         without("/data/object/metadata"),
         without("/data/object/items"),
         without("/id"),
-        event("evt_1", "created", 100, "sub_1", "price_nobody_knows"),
+        event("evt_1", "created", 100, "sub_1", "price_unknown"),
         json!("x"),
     ] {
         let body = wrong.to_string();

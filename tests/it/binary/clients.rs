@@ -1,4 +1,4 @@
-//! Official clients chat through the gate: they are content with its answers, raise its denials once, and pay what they got.
+//! Official clients accept the gate's answers, raise denials once, and pay for what they received.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::{gateway::jwt, proxy::Chat};
 use crate::support::scratch;
 
-/// What each scenario's user pays, at one AP a message.
+/// AP charged to each scenario's user, at one AP per message.
 const PAID: [(&str, u64); 9] = [
     ("chat", 1),
     ("stream", 1),
@@ -28,7 +28,7 @@ const PAID: [(&str, u64); 9] = [
     ("exceeded", 0),
 ];
 
-/// Where `scripts/prepare-clients` has put them.
+/// Installs the clients with `scripts/prepare-clients`; returns their folder.
 pub(super) async fn prepared() -> PathBuf {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let output = Command::new(root.join("scripts/prepare-clients")).output().await.unwrap();
@@ -59,7 +59,7 @@ async fn chats(mut command: Command, scenarios: &[&str]) {
     for (user, paid) in PAID.iter().filter(|(user, _)| scenarios.contains(user)) {
         assert_eq!(chat.settled(user).await, *paid, "{user}");
     }
-    // The denial was raised at once: no client asked again.
+    // The client raised the denial immediately and did not retry.
     let metrics = chat.gate.service(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let denials: Vec<&str> = metrics
         .lines()
@@ -68,7 +68,7 @@ async fn chats(mut command: Command, scenarios: &[&str]) {
     assert!(denials.len() == 1 && denials[0].ends_with(" 1"), "{denials:?}");
 }
 
-/// Node finds packages beside the script that asks for them.
+/// Node looks for packages beside the script that imports them.
 fn node(clients: &Path, script: &str) -> Command {
     let dir = scratch("node");
     fs::create_dir_all(&dir).unwrap();
@@ -81,7 +81,7 @@ fn node(clients: &Path, script: &str) -> Command {
 }
 
 #[tokio::test]
-async fn the_official_python_client_chats_and_is_charged_for_what_it_got() {
+async fn the_official_python_client_chats_and_is_charged_for_what_it_received() {
     let clients = prepared().await;
     let mut command = Command::new(clients.join("python/bin/python"));
     command.arg(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/clients/chat.py"));
@@ -89,18 +89,18 @@ async fn the_official_python_client_chats_and_is_charged_for_what_it_got() {
 }
 
 #[tokio::test]
-async fn the_official_node_client_chats_and_is_charged_for_what_it_got() {
+async fn the_official_node_client_chats_and_is_charged_for_what_it_received() {
     chats(node(&prepared().await, "chat.mjs"), &PAID.map(|(user, _)| user)).await;
 }
 
 #[tokio::test]
-async fn the_server_side_of_the_ai_sdk_chats_and_is_charged_for_what_it_got() {
+async fn the_server_side_of_the_ai_sdk_chats_and_is_charged_for_what_it_received() {
     chats(node(&prepared().await, "ai-sdk.mjs"), &["chat", "stream", "responses", "abort", "exceeded"]).await;
 }
 
-/// The snippet of the README, as a newcomer runs it.
+/// Runs the README's snippet as a newcomer would.
 #[tokio::test]
-async fn the_readme_s_snippet_chats() {
+async fn the_readme_snippet_works() {
     let readme =
         fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("README.md")).unwrap();
     let snippet = readme.split("```python\n").nth(1).expect("README has a snippet").split("```").next().unwrap();
@@ -111,7 +111,7 @@ async fn the_readme_s_snippet_chats() {
     let output = command.arg("-c").arg(snippet).env("QUOTA_GATE_JWT", dev.jwt("free-user")).output().await.unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("local model"), "{}", text(&output));
-    crate::support::eventually("the quota has gone down", async || {
+    crate::support::eventually("the message is charged", async || {
         let request = dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "free-user");
         let quota: Value = request.send().await.unwrap().json().await.unwrap();
         quota["monthlyUsed"] == 1 && quota["held"] == 0

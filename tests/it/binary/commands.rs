@@ -1,4 +1,4 @@
-//! The sub-commands beside a running gate.
+//! The sub-commands, run on the stores of a running gate.
 
 use std::{fs, process::Output};
 
@@ -16,9 +16,9 @@ fn stderr(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn import_takes_the_good_lines_reports_the_bad_ones_and_may_be_repeated() {
+async fn import_takes_valid_lines_reports_invalid_ones_and_may_be_repeated() {
     let dev = Dev::start().await;
-    // One user is hot already: the new level has to reach Redis.
+    // One user is already in Redis, so the new level must reach Redis.
     dev.post("/api/chat/quota/consume", json!({"userUuid": "hot", "sessionId": "s"})).await;
     let csv = dev.dir.join("users.csv");
     let good: Vec<String> = (0..7_000).map(|n| format!("user-{n},basic,{}", n % 50)).collect();
@@ -60,7 +60,7 @@ async fn import_reads_ndjson() {
 }
 
 #[tokio::test]
-async fn import_follows_a_query_and_applies_only_changes() {
+async fn import_reads_a_query_and_applies_only_changes() {
     let dev = Dev::start().await;
     let product = crate::support::World::new().await;
     crate::support::execute(&product.database, "create table people (id int, plan text)").await;
@@ -82,17 +82,17 @@ async fn import_follows_a_query_and_applies_only_changes() {
 }
 
 #[tokio::test]
-async fn import_refuses_a_file_without_its_header_line() {
+async fn import_refuses_a_file_without_a_header_line() {
     let dev = Dev::start().await;
     let file = dev.dir.join("users.csv");
     fs::write(&file, "alice,pro,5\nbob,pro,5\n").unwrap();
     let output = dev.command(&["import", file.to_str().unwrap()]);
     assert!(!output.status.success());
-    assert!(stderr(&output).contains("the first line has to be `user,level,used`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the first line must be `user,level,used`"), "{}", stderr(&output));
 }
 
 #[tokio::test]
-async fn of_forty_thousand_mangled_lines_only_those_are_imported_that_are_right() {
+async fn import_takes_only_the_valid_lines_of_forty_thousand() {
     let dev = Dev::start().await;
     let mut random = fastrand::Rng::with_seed(20_261_123);
     let (mut lines, mut good) = (vec!["user,level,used".to_owned()], 0);
@@ -113,7 +113,7 @@ async fn of_forty_thousand_mangled_lines_only_those_are_imported_that_are_right(
 }
 
 #[tokio::test]
-async fn commands_refuse_an_installation_that_was_set_up_otherwise() {
+async fn commands_refuse_another_number_of_partitions() {
     let dev = Dev::start().await;
     for command in [&["verify"][..], &["inspect", "alice"]] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_quota-gate"))
@@ -128,7 +128,7 @@ async fn commands_refuse_an_installation_that_was_set_up_otherwise() {
 }
 
 #[tokio::test]
-async fn verify_names_who_drifts_and_fails() {
+async fn verify_names_users_with_drift_and_fails() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;
     crate::support::eventually("the charge is flushed", async || {
@@ -147,7 +147,7 @@ async fn verify_names_who_drifts_and_fails() {
 }
 
 #[tokio::test]
-async fn inspect_and_reset_print_what_people_need() {
+async fn inspect_shows_a_users_state_and_reset_reports_its_counts() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/reservations", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;
     let shown = stdout(&dev.command(&["inspect", "alice"]));
@@ -181,10 +181,10 @@ async fn every_error_says_what_to_do() {
     let with = |name, value| [stores[0], stores[1], ("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0"), (name, value)];
     assert!(
         run(&["serve"], &with("X", ""))
-            .contains("auth.reservation_secret is not set: `openssl rand -hex 32` makes one")
+            .contains("auth.reservation_secret is not set: create one with `openssl rand -hex 32`")
     );
     assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__PARTITIONS", "9")).contains("set quota.partitions = 4"));
-    assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is no time zone"));
+    assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is not a time zone"));
     assert!(run(&["serve"], &with("QUOTA_GATE__SERVER__PORT", "1")).contains("port"));
     assert!(run(&["token", "a b"], &[("QUOTA_GATE__AUTH__JWT_SECRET", "x")]).contains("1 to 128 characters"));
     let unmigrated = format!("{}/template1", dev.text("databaseUrl").strip_suffix("/postgres").unwrap());
@@ -192,7 +192,7 @@ async fn every_error_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_changed_quota_holds_now_where_that_is_asked_for() {
+async fn levels_apply_changes_quotas_immediately() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 99})).await;
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_quota-gate"))
@@ -209,7 +209,7 @@ async fn a_changed_quota_holds_now_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_redis_that_may_evict_is_refused() {
+async fn a_redis_that_may_evict_keys_is_refused() {
     let redis = crate::support::redis().await;
     let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let mut set = redis::cmd("CONFIG");
@@ -219,7 +219,7 @@ async fn a_redis_that_may_evict_is_refused() {
 }
 
 #[tokio::test]
-async fn retention_says_what_it_would_drop_and_drops_that() {
+async fn retention_drops_what_its_dry_run_lists() {
     let world = crate::support::World::new().await;
     crate::support::execute(&world.database, "select ensure_usage_log_partition('2024-05-01')").await;
     let retention = |arguments: &[&str]| {
@@ -230,7 +230,7 @@ async fn retention_says_what_it_would_drop_and_drops_that() {
     let dry = retention(&["--dry-run"]);
     assert!(stdout(&dry).contains("would drop chat_usage_logs_202405"), "{}{}", stdout(&dry), stderr(&dry));
     assert_eq!(world.number(count).await, 1);
-    assert!(!retention(&["--keep-months", "1"]).status.success(), "what is still asked for is kept");
+    assert!(!retention(&["--keep-months", "1"]).status.success(), "months that are still queried are kept");
     let done = retention(&["--keep-months", "2"]);
     assert!(stdout(&done).contains("dropped chat_usage_logs_202405"), "{}{}", stdout(&done), stderr(&done));
     assert_eq!(world.number(count).await, 0);

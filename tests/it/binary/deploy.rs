@@ -1,4 +1,4 @@
-//! The files of `deploy/`: linted, and what compose would start is started from the same files, without containers.
+//! The files of `deploy/`: linters check them, and a test runs the compose setup without containers.
 
 use std::{
     fs,
@@ -28,14 +28,13 @@ fn succeeds(command: &mut Command) -> String {
 }
 
 #[tokio::test]
-async fn linters_find_nothing_in_image_manifests_and_unit() {
+async fn linters_accept_image_manifests_and_unit() {
     let bin = prepared().await.join("python/bin");
     succeeds(Command::new(bin.join("hadolint")).arg(deploy("container/Dockerfile")));
     let manifests: Vec<PathBuf> =
         fs::read_dir(deploy("kubernetes")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(manifests.len() >= 5, "{manifests:?}");
     succeeds(Command::new(bin.join("kubernetes-validate")).arg("--strict").args(manifests));
-    // Only where there is a systemd.
     if Path::new("/usr/bin/systemd-analyze").exists() {
         let unit = fs::read_to_string(deploy("systemd/quota-gate.service")).unwrap();
         let here = unit.replace("/usr/local/bin/quota-gate", BINARY).replace("Documentation=man:quota-gate(1)\n", "");
@@ -51,7 +50,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The files of `deploy/compose` with their secrets, in a folder of their own, as `secrets.sh` makes them.
+/// Copies `deploy/compose` to a new folder and creates its secrets with `secrets.sh`.
 fn compose() -> PathBuf {
     let dir = scratch("compose");
     for (from, to) in [
@@ -67,7 +66,7 @@ fn compose() -> PathBuf {
     succeeds(Command::new("sh").arg(&script));
     let before = fs::read(dir.join("compose/secrets/gate.env")).unwrap();
     succeeds(Command::new("sh").arg(&script));
-    assert_eq!(fs::read(dir.join("compose/secrets/gate.env")).unwrap(), before, "secrets are made once");
+    assert_eq!(fs::read(dir.join("compose/secrets/gate.env")).unwrap(), before, "secrets are created once");
     dir.join("compose")
 }
 
@@ -80,13 +79,13 @@ fn replaced(file: &Path, replacements: &[(&str, &str)]) -> String {
     text
 }
 
-/// `NAME=value`, a line each.
+/// Parses lines of `NAME=value`.
 fn environment(text: &str) -> Vec<(&str, &str)> {
     text.lines().filter_map(|line| line.split_once('=')).collect()
 }
 
 #[tokio::test]
-async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
+async fn the_compose_files_run_two_gates_behind_nginx() {
     let dir = compose();
     let data = dir.join("data");
     fs::create_dir_all(&data).unwrap();
@@ -101,7 +100,7 @@ async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
     fs::write(dir.join("redis.conf"), conf).unwrap();
     let _redis = Gateway::start(Command::new("redis-server").arg(dir.join("redis.conf")));
 
-    // The owner's tables, then the gate's role.
+    // The owner creates the tables, then the gate's role.
     let server = postgres().await;
     let owner = server.url("postgres");
     succeeds(Command::new(BINARY).arg("migrate").env("DATABASE_URL", &owner));
@@ -122,14 +121,14 @@ async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
         command.envs(environment(&settings)).env("QUOTA_GATE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
         command
     };
-    // Tests' servers keep nothing on disk, which is all that is wrong.
+    // The test's Postgres runs with fsync off: the only problem.
     let only_fsync_is_wrong = async || {
         let said = gate(ports[0]).arg("doctor").output().unwrap().stdout;
         let said = String::from_utf8_lossy(&said).into_owned();
         let wrong: Vec<&str> = said.lines().filter(|line| line.starts_with("WRONG")).collect();
         matches!(wrong[..], [one] if one.contains("fsync off"))
     };
-    eventually("doctor finds nothing else wrong", only_fsync_is_wrong).await;
+    eventually("doctor finds no other problem", only_fsync_is_wrong).await;
     let gates = ports.map(|port| Gateway::start(gate(port).arg("serve")));
     for port in ports {
         let is_ready = async || gate(port).arg("health").output().unwrap().status.success();
@@ -157,7 +156,7 @@ async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
         }
     };
     eventually("a message is charged through nginx", async || consume().await == 200).await;
-    // One of the two goes away; the other one serves.
+    // One gate stops; the other one serves.
     let [first, second] = gates;
     drop(first);
     for _ in 0..6 {
@@ -170,7 +169,7 @@ async fn the_compose_files_make_a_pair_of_gates_behind_nginx() {
 }
 
 #[tokio::test]
-async fn what_a_function_wrote_survives_a_restart_under_the_shipped_users() {
+async fn writes_of_a_function_survive_a_restart_with_the_shipped_users() {
     const TWO_WRITES: &str = "#!lua name=two_writes\n\
         redis.register_function('two_writes', function(keys) \
         redis.call('SET', keys[1], 'a') redis.call('SET', keys[2], 'b') end)";
@@ -200,11 +199,11 @@ async fn what_a_function_wrote_survives_a_restart_under_the_shipped_users() {
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         redis::cmd("MGET").arg(&keys).query_async(&mut connection).await.ok()
     };
-    eventually("Redis has read its file", async || values().await.is_some()).await;
+    eventually("Redis has loaded its file", async || values().await.is_some()).await;
     assert_eq!(values().await.unwrap(), [Some("a".to_owned()), Some("b".to_owned())]);
     // The default user still cannot log in.
     let anonymous = redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
     let refused = anonymous.get_multiplexed_async_connection().await;
-    let mut refused = refused.expect("a connection without a user is made, and may do nothing");
+    let mut refused = refused.expect("a connection without a user opens, but has no permissions");
     assert_eq!(redis::cmd("PING").exec_async(&mut refused).await.unwrap_err().code(), Some("NOAUTH"));
 }

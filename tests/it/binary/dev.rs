@@ -1,4 +1,4 @@
-//! `quota-gate dev` as a newcomer meets it.
+//! `quota-gate dev` as a newcomer uses it.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::process::{Dev, answer, processes_of};
 use crate::support::eventually;
 
 #[tokio::test]
-async fn a_newcomer_starts_it_talks_to_it_and_stops_it_without_a_trace() {
+async fn dev_starts_serves_its_sample_users_and_stops_all_its_processes() {
     let mut dev = Dev::start().await;
     let (status, body) =
         dev.post("/api/chat/quota/consume", json!({"userUuid": "free-user", "sessionId": "s", "ap": 5})).await;
@@ -26,10 +26,10 @@ async fn a_newcomer_starts_it_talks_to_it_and_stops_it_without_a_trace() {
 }
 
 #[tokio::test]
-async fn the_lines_of_the_welcome_work_when_they_are_pasted() {
+async fn the_commands_of_the_welcome_text_work_when_pasted() {
     let dev = Dev::start().await;
     let welcome = dev.output();
-    // The commands stand indented; a backslash carries one on to the next line.
+    // The commands are indented; a backslash continues a command on the next line.
     let joined = welcome.replace("\\\n", " ");
     let commands: Vec<&str> = joined.lines().map(str::trim).filter(|line| line.starts_with("curl")).collect();
     assert_eq!(commands.len(), 4, "{welcome}");
@@ -49,7 +49,7 @@ async fn the_lines_of_the_welcome_work_when_they_are_pasted() {
 }
 
 #[tokio::test]
-async fn data_survives_a_restart_and_fresh_starts_over() {
+async fn data_survives_a_restart_and_fresh_deletes_it() {
     let mut dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 9})).await;
     let token = dev.text("serviceToken").to_owned();
@@ -67,7 +67,7 @@ async fn data_survives_a_restart_and_fresh_starts_over() {
 }
 
 #[tokio::test]
-async fn a_gate_that_is_killed_takes_its_servers_with_it_and_comes_back() {
+async fn a_killed_dev_ends_its_servers_and_restarts_with_its_data() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 9})).await;
     let dir = dev.dir.clone();
@@ -80,7 +80,7 @@ async fn a_gate_that_is_killed_takes_its_servers_with_it_and_comes_back() {
 }
 
 #[tokio::test]
-async fn two_of_them_run_side_by_side_but_not_on_one_folder() {
+async fn two_dev_processes_run_concurrently_but_not_in_one_folder() {
     let (one, two) = tokio::join!(Dev::start(), Dev::start());
     assert_ne!(one.text("url"), two.text("url"));
     let output = Command::new(env!("CARGO_BIN_EXE_quota-gate"))

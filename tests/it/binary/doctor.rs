@@ -1,4 +1,4 @@
-//! `quota-gate doctor` finds what is planted, and says what to do.
+//! `quota-gate doctor` finds each planted problem and says what to do.
 
 use std::process::{Command, Output};
 
@@ -36,18 +36,18 @@ impl Patient<'_> {
 }
 
 #[tokio::test]
-async fn a_well_kept_installation_has_nothing_wrong() {
+async fn doctor_finds_no_problem_in_a_dev_installation() {
     let dev = Dev::start().await;
     let (is_well, said) =
         Patient { database: dev.text("databaseUrl"), redis: dev.text("redisUrl"), settings: vec![] }.examined();
-    assert!(is_well && said.contains(" 0 to change"), "{said}");
-    assert!(said.contains("ok     the role quota_gate may do what the gate needs and no more"), "{said}");
+    assert!(is_well && said.contains(" 0 wrong"), "{said}");
+    assert!(said.contains("ok     the Postgres role quota_gate has no more rights than the gate needs"), "{said}");
 }
 
 #[tokio::test]
 async fn each_planted_misconfiguration_is_found() {
     let world = World::new().await;
-    // Makes partitions and settings.
+    // Creates the partitions and the stored settings.
     drop(super::process::Serve::on(&world.database, &world.redis.url(), &[]).await);
     let url = world.redis.url();
     let with = |settings: &[(&'static str, &'static str)]| Patient {
@@ -57,11 +57,11 @@ async fn each_planted_misconfiguration_is_found() {
     };
     with(&[("QUOTA_GATE__SERVER__LISTEN", "nowhere")]).has("the configuration cannot be read");
     with(&[("QUOTA_GATE__AUTH__RESERVATION_SECRET", "short")]).has("auth.reservation_secret");
-    with(&[("QUOTA_GATE__AUTH__JWT_SECRET", "")]).has("no user can be known");
+    with(&[("QUOTA_GATE__AUTH__JWT_SECRET", "")]).has("users' JWTs cannot be verified");
     with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "1000")]).has("[levels] or [quota] is invalid");
-    with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "5")]).has("this is another installation");
-    with(&[]).has("the gate's user may change Redis' own settings");
-    with(&[]).has("the role postgres may rewrite the usage log");
+    with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "5")]).has("partitions or time zone do not match the installation");
+    with(&[]).has("the gate's Redis user may change Redis' settings");
+    with(&[]).has("the Postgres role postgres may rewrite the usage log");
     Patient { redis: "redis://127.0.0.1:1", ..with(&[]) }.has("Redis does not answer");
     Patient { database: "postgres://nobody@127.0.0.1:1/nowhere", ..with(&[]) }.has("Postgres is not ready");
     let fresh = postgres().await;
@@ -69,7 +69,7 @@ async fn each_planted_misconfiguration_is_found() {
 
     let mut redis = world.redis_connection().await;
     for (setting, value, usual, wrong) in [
-        ("maxmemory-policy", "allkeys-lru", "noeviction", "Redis is not fit to keep charges"),
+        ("maxmemory-policy", "allkeys-lru", "noeviction", "Redis is not suitable for the gate"),
         ("appendonly", "no", "yes", "Redis runs without appendonly"),
         ("maxmemory", "1mb", "0", "Redis uses "),
     ] {
@@ -80,11 +80,11 @@ async fn each_planted_misconfiguration_is_found() {
     let month = "select to_char(now() at time zone 'UTC' + interval '1 month', 'YYYYMM')::bigint";
     let next = world.number(month).await;
     execute(&world.database, &format!("drop table chat_usage_logs_{next}")).await;
-    with(&[]).has("the log lacks a partition");
+    with(&[]).has("the usage log lacks a partition");
 }
 
 #[test]
-fn completions_manual_and_version_come_from_the_program() {
+fn the_program_prints_its_completions_manual_and_version() {
     let output = |arguments: &[&str]| {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

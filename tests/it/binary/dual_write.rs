@@ -1,4 +1,4 @@
-//! While the old credits system is still in use: it gets every charge, and no message waits for it.
+//! Dual write: the old credits system gets every charge, and no message waits for it.
 
 use std::{
     collections::HashMap,
@@ -21,20 +21,20 @@ use tokio::net::TcpListener;
 use super::process::{BINARY, Serve};
 use crate::support::{World, eventually, scratch};
 
-/// An old credits system that misbehaves.
+/// An old credits system that fails on demand.
 #[derive(Clone, Default)]
 struct Old(Arc<Mutex<Debits>>);
 
 #[derive(Default)]
 struct Debits {
-    /// By event, so that what comes twice counts once.
+    /// By event id, so that a repeated charge counts once.
     taken: HashMap<String, Value>,
     asked: usize,
     is_broken: bool,
 }
 
 impl Old {
-    /// Runs it; returns where.
+    /// Returns the URL.
     async fn start(&self) -> String {
         let router = Router::new().route("/debits", post(take).get(balance)).with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -62,7 +62,7 @@ async fn take(State(old): State<Old>, headers: HeaderMap, Json(charge): Json<Val
         (if debits.is_broken { debits.asked % 3 } else { 9 }, id)
     };
     match fate {
-        // It answers an error; it takes it and the answer is lost; it does not answer.
+        // In turn: error; charge taken but answer lost; no answer.
         0 => return Response::builder().status(500).body("no".into()).unwrap(),
         1 => {
             old.0.lock().unwrap().taken.insert(id, charge);
@@ -94,7 +94,7 @@ fn compare(world: &World, url: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_charge_reaches_the_old_system_once_whatever_becomes_of_it_and_of_the_gate() {
+async fn every_charge_reaches_the_old_system_once_despite_its_failures_and_a_killed_gate() {
     let (world, old) = (World::new().await, Old::default());
     let url = old.start().await;
     let settings = [
@@ -109,28 +109,32 @@ async fn every_charge_reaches_the_old_system_once_whatever_becomes_of_it_and_of_
         gate.post("/api/chat/quota/consume", body).await.0.as_u16()
     };
     for number in 0..20 {
-        assert_eq!(charge(&first, &format!("user-{}", number % 4), number % 5 + 1).await, 200, "no message is hurt");
+        assert_eq!(
+            charge(&first, &format!("user-{}", number % 4), number % 5 + 1).await,
+            200,
+            "no message is affected"
+        );
     }
     assert_eq!(charge(&first, "user-0", 1000).await, 429);
-    eventually("the old system was asked", async || old.0.lock().unwrap().asked > 5).await;
+    eventually("the old system has received requests", async || old.0.lock().unwrap().asked > 5).await;
     first.signal(Signal::SIGKILL);
     drop(first);
     old.set_broken(false);
     let second = Serve::on(&world.database, &world.redis.url(), &settings).await;
     assert_eq!(charge(&second, "user-0", 9).await, 200);
-    eventually("everything is handed over", async || {
+    eventually("every charge is delivered", async || {
         world.number("select count(*) from chat_usage_logs").await == 21
             && world.number("select count(*) from dual_writes").await == 0
     })
     .await;
     assert_eq!(old.sum(), 60 + 9);
-    assert_eq!(old.0.lock().unwrap().taken.len(), 21, "each once, by its id");
+    assert_eq!(old.0.lock().unwrap().taken.len(), 21, "each charge once, by its id");
 
     let (agree, text) = compare(&world, &url, &[]);
     assert!(agree && text.contains("4 users, 0 differ"), "{text}");
     old.0.lock().unwrap().taken.retain(|_, charge| charge["ap"] != 9);
     let (agree, text) = compare(&world, &url, &[]);
-    assert!(!agree && text.contains("user-0: the gate says 24, the old system 15"), "{text}");
+    assert!(!agree && text.contains("user-0: AP used: gate 24, old system 15"), "{text}");
 
     let file = scratch("old.csv");
     fs::write(&file, "user,used\nuser-0,24\nuser-1,10\nuser-1,5\nuser-2,15\nuser-3,15\n").unwrap();

@@ -1,4 +1,4 @@
-//! Envoy before a chat, configured as docs/gateways.md says; and its protocol, spoken by a client of our own.
+//! Envoy in front of a chat, configured as in docs/gateways.md; and its protocol, with our own client.
 
 use std::process::Command;
 
@@ -15,10 +15,9 @@ use super::{
 
 const LISTEN: (&str, &str) = ("QUOTA_GATE__ENVOY__LISTEN", "127.0.0.1:0");
 
-/// Where the gate listens for Envoy.
 fn port_for_envoy(behind: &Behind) -> u16 {
     let log = behind.gate.log();
-    let line = log.lines().find(|line| line.contains("listen_for_envoy")).expect("the log says where");
+    let line = log.lines().find(|line| line.contains("listen_for_envoy")).expect("the log has the address");
     let line: Value = serde_json::from_str(line).unwrap();
     line["listen_for_envoy"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
@@ -61,7 +60,7 @@ async fn the_documented_envoy_asks_the_gate() {
     assert_eq!(behind.ask(Some(&jwt("bob"))).await.status().as_u16(), 503);
 }
 
-/// The messages of the protocol, written down a second time from its proto files.
+/// The messages of the protocol, written a second time from its proto files.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Ask {
     #[prost(string, tag = "1")]
@@ -125,7 +124,7 @@ const OVER_LIMIT: i32 = 2;
 const MONTH: i32 = 5;
 
 #[tokio::test]
-async fn the_protocol_charges_and_denies_and_refuses_what_cannot_be_meant() {
+async fn the_protocol_charges_denies_and_refuses_invalid_requests() {
     let behind = Behind::new(&[LISTEN, ("QUOTA_GATE__MODELS", "{default=1, dear=30}")]).await;
     let address = format!("http://127.0.0.1:{}", port_for_envoy(&behind));
     let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
@@ -153,7 +152,7 @@ async fn the_protocol_charges_and_denies_and_refuses_what_cannot_be_meant() {
         (OVER_LIMIT, OVER_LIMIT, 40)
     );
     assert_eq!(behind.quota("bob").await, (60, 0));
-    // Not the gate's to limit.
+    // The gate does not limit requests without a user.
     assert_eq!(ask(&[&[("path", "/")]], 1, SERVICE_TOKEN).await.unwrap().overall_code, OK);
     for (descriptors, token, code) in [
         (vec![dear, dear], SERVICE_TOKEN, Code::InvalidArgument),
@@ -163,6 +162,6 @@ async fn the_protocol_charges_and_denies_and_refuses_what_cannot_be_meant() {
         assert_eq!(ask(&descriptors, 1, token).await.unwrap_err().code(), code, "{descriptors:?}");
     }
     let jwt = jwt("bob");
-    assert_eq!(ask(&[dear], 1, &jwt).await.unwrap_err().code(), Code::PermissionDenied, "a user may not");
+    assert_eq!(ask(&[dear], 1, &jwt).await.unwrap_err().code(), Code::PermissionDenied, "a user's JWT is not allowed");
     assert_eq!(behind.quota("bob").await, (60, 0));
 }

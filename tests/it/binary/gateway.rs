@@ -1,4 +1,4 @@
-//! What tests of gateways share: a chat service behind one, the configuration of the documentation, and programs that run it.
+//! Shared by gateway tests: a chat service behind a gateway, documented configurations, and gateway processes.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use super::process::{JWT_SECRET, SERVICE_TOKEN, Serve};
 use crate::support::{World, eventually, scratch};
 
-/// A gate, a chat service, and the port that a gateway is to listen on.
+/// A gate, a chat service, and the port for a gateway.
 pub(super) struct Behind {
     pub(super) world: World,
     pub(super) gate: Serve,
@@ -24,18 +24,18 @@ pub(super) struct Behind {
     chat: AbortHandle,
 }
 
-/// A gateway that does not outlive its test.
+/// A gateway process that ends with its test.
 pub(super) struct Gateway(Child);
 
 impl Behind {
-    /// The chat service answers with the user whom the gateway names, and settles the reservation that it names.
+    /// The chat service answers with the user and commits the reservation that the gateway names.
     pub(super) async fn new(settings: &[(&str, &str)]) -> Self {
         let world = World::new().await;
         let gate = Serve::on(&world.database, &world.redis.url(), settings).await;
         let url = gate.url.clone();
         let answer = async |State(url): State<String>, headers: HeaderMap| {
             let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-            assert!(header("authorization").is_none(), "no credential gets as far as this");
+            assert!(header("authorization").is_none(), "the gateway removes credentials");
             if let Some(id) = header("x-quota-reservation").filter(|id| !id.is_empty()) {
                 let commit = format!("{url}/api/chat/quota/reservations/{id}/commit");
                 let request = reqwest::Client::new().post(commit).bearer_auth(SERVICE_TOKEN).json(&json!({}));
@@ -51,16 +51,15 @@ impl Behind {
         Self { world, gate, chat_port, port, chat }
     }
 
-    /// Asks the gateway, as a client would.
+    /// Sends a message to the gateway as a client would.
     pub(super) async fn ask(&self, jwt: Option<&str>) -> reqwest::Response {
         let request = reqwest::Client::new().post(format!("http://127.0.0.1:{}/chat", self.port)).body("a message");
-        // No client speaks for the gateway.
+        // A client must not be able to set the gateway's headers.
         let spoofed = request.header("X-Quota-User", "mallory").header("X-Quota-Reservation", "made-up");
         let request = jwt.into_iter().fold(spoofed, reqwest::RequestBuilder::bearer_auth);
         request.send().await.unwrap()
     }
 
-    /// Waits until the gateway listens.
     pub(super) async fn open(&self) {
         eventually("the gateway listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
@@ -68,7 +67,7 @@ impl Behind {
         .await;
     }
 
-    /// Used and held.
+    /// Used and held AP.
     pub(super) async fn quota(&self, who: &str) -> (u64, u64) {
         let request = self.gate.service(Method::GET, "/api/chat/quota").header("X-User-Id", who);
         let quota: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
@@ -90,23 +89,22 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // nginx' workers end when their master asks them to, not when it is killed.
+        // The nginx master stops its workers on SIGTERM, but not when it is killed.
         let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
 
-/// The block of the documentation in this language that has this in it.
+/// The code block of docs/gateways.md in `language` that contains `marker`.
 pub(super) fn documented(language: &str, marker: &str) -> String {
     let text =
         fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("docs/gateways.md")).unwrap();
     let fence = format!("```{language}\n");
     let blocks = text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks.into_iter().find(|block| block.contains(marker)).expect("the documentation has it").to_owned()
+    blocks.into_iter().find(|block| block.contains(marker)).expect("the documentation has this block").to_owned()
 }
 
-/// A folder with a file in it.
 pub(super) fn folder(name: &str, file: &str, text: &str) -> PathBuf {
     let dir = scratch(name);
     fs::create_dir_all(&dir).unwrap();

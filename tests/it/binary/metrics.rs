@@ -1,4 +1,4 @@
-//! Each metric moves when its cause happens, and none has a user in it.
+//! Each metric changes when its cause happens, and no metric contains a user.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::support::{World, eventually};
 
-/// The sum of a metric's series that have these labels; none before there is one.
+/// The sum of a metric's series with these labels, if there are any yet.
 async fn value(gate: &Serve, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let text = gate.service(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let mut found = None;
@@ -23,10 +23,10 @@ async fn value(gate: &Serve, name: &str, labels: &[(&str, &str)]) -> Option<f64>
     found
 }
 
-/// A metric's name and labels, and by how much it moves.
+/// A metric's name, its labels, and the expected change.
 type Moved<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
 
-/// Does something; each of these metrics moves by this much.
+/// Runs `cause` and checks by how much each metric changes.
 async fn moves(gate: &Serve, metrics: &[Moved<'_>], cause: impl AsyncFnOnce()) {
     let mut before = Vec::new();
     for (name, labels, _) in metrics {
@@ -37,7 +37,7 @@ async fn moves(gate: &Serve, metrics: &[Moved<'_>], cause: impl AsyncFnOnce()) {
         let now = value(gate, name, labels).await.unwrap_or(0.0);
         assert!(
             (now - before - by).abs() < 1e-9,
-            "{name} {labels:?} was {before}, is {now}, should have moved by {by}"
+            "{name} {labels:?} was {before}, is {now}, should have changed by {by}"
         );
     }
 }
@@ -60,7 +60,7 @@ const ALLOWED: &[(&str, &str)] =
     &[("operation", "consume"), ("outcome", "allowed"), ("level", "free"), ("mode", "enforce")];
 
 #[tokio::test]
-async fn each_metric_moves_when_its_cause_happens() {
+async fn each_metric_changes_when_its_cause_happens() {
     let world = World::new().await;
     let gate = gate(&world, &[]).await;
 
@@ -71,7 +71,7 @@ async fn each_metric_moves_when_its_cause_happens() {
         ("quota_gate_cold_loads_total", &[("user", "new")], 1.0),
     ];
     moves(&gate, one_message, async || assert_eq!(consume(&gate, "ann", 3).await, 200)).await;
-    // The record is there now: one call, one operation, nothing loaded.
+    // The record is in Redis now: one call, one operation, no load.
     let hot: &[Moved<'_>] = &[
         ("quota_gate_batch_operations_count", &[], 1.0),
         ("quota_gate_batch_operations_sum", &[], 1.0),
@@ -101,7 +101,7 @@ async fn each_metric_moves_when_its_cause_happens() {
         let committed = reserve(&gate, 10, 60).await;
         let (status, _) = post(&gate, &format!("reservations/{committed}/commit"), json!({"ap": 100})).await;
         assert_eq!(status, 200);
-        // Once more is no settlement.
+        // A repeated commit does not count as a settlement.
         post(&gate, &format!("reservations/{committed}/commit"), json!({"ap": 100})).await;
     };
     moves(&gate, settled, both).await;
@@ -128,14 +128,15 @@ async fn each_metric_moves_when_its_cause_happens() {
     moves(&gate, shadow, async || assert_eq!(consume(&gate, "ann", 1_000).await, 200)).await;
     admin(&gate, Method::PATCH, "rollout", Some(json!({"mode": "enforce", "reason": "r"}))).await;
 
-    eventually("it is flushed", async || value(&gate, "quota_gate_flushed_events_total", &[]).await >= Some(4.0)).await;
+    eventually("events are flushed", async || value(&gate, "quota_gate_flushed_events_total", &[]).await >= Some(4.0))
+        .await;
     let mut redis = world.redis_connection().await;
     let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await.unwrap();
-    eventually("somebody is served again", async || consume(&gate, "ann", 1).await == 200).await;
+    eventually("users are served again", async || consume(&gate, "ann", 1).await == 200).await;
     assert!(value(&gate, "quota_gate_generations_opened_total", &[]).await >= Some(1.0));
     assert_eq!(value(&gate, "quota_gate_cold_loads_total", &[("user", "known")]).await, Some(1.0));
 
-    // What is looked up every few seconds.
+    // Metrics that the gate updates every few seconds.
     for (name, at_least) in [
         ("quota_gate_build_info", 1.0),
         ("quota_gate_redis_memory_used_bytes", 100_000.0),
@@ -157,5 +158,5 @@ async fn each_metric_moves_when_its_cause_happens() {
         eventually(name, async || value(&gate, name, &[]).await >= Some(at_least)).await;
     }
     let text = gate.service(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-    assert!(!text.contains("ann"), "a metric has a user in it");
+    assert!(!text.contains("ann"), "a metric contains a user");
 }

@@ -1,4 +1,4 @@
-//! The built binary, as people use it: `dev` and what talks to it, over HTTP and on the command line.
+//! The built binary as people use it, over HTTP and on the command line.
 
 mod admin;
 mod alerts;
@@ -11,6 +11,7 @@ mod deploy;
 mod dev;
 mod doctor;
 mod dual_write;
+mod embedding;
 mod envoy;
 mod gateway;
 mod metrics;

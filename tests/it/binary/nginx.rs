@@ -1,4 +1,4 @@
-//! nginx before a chat, configured as docs/gateways.md says; and the route that it asks.
+//! nginx in front of a chat, configured as in docs/gateways.md; and the route that it calls.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::gateway::{Behind, Gateway, documented, folder, jwt};
 use crate::support::eventually;
 
 #[tokio::test]
-async fn the_documented_nginx_asks_the_gate_and_the_service_settles() {
+async fn the_documented_nginx_asks_the_gate_and_the_service_commits() {
     let behind = Behind::new(&[]).await;
     let server = documented("nginx", "auth_request")
         .replace("127.0.0.1:8080", behind.gate.url.trim_start_matches("http://"))
@@ -32,7 +32,7 @@ async fn the_documented_nginx_asks_the_gate_and_the_service_settles() {
         let answer = behind.ask(Some(&alice)).await;
         assert_eq!(answer.status().as_u16(), 200);
         assert_eq!(answer.text().await.unwrap(), "hello alice");
-        assert_eq!(behind.quota("alice").await, (used, 0), "the service has settled it");
+        assert_eq!(behind.quota("alice").await, (used, 0), "the service has committed the reservation");
     }
     let denied = behind.ask(Some(&alice)).await;
     assert_eq!(
@@ -52,7 +52,7 @@ async fn the_documented_nginx_asks_the_gate_and_the_service_settles() {
 }
 
 #[tokio::test]
-async fn a_message_is_charged_by_callback_at_expiry_or_at_once() {
+async fn a_message_is_charged_by_callback_at_expiry_or_immediately() {
     let behind = Behind::new(&[("QUOTA_GATE__MODELS", "{default=2, dear=7}")]).await;
     let ask = async |who: &str, query: &str| {
         let path = format!("/api/chat/quota/authorize?{query}");
@@ -67,16 +67,16 @@ async fn a_message_is_charged_by_callback_at_expiry_or_at_once() {
     let now = ask("b", "model=dear&settle=now").await;
     assert!(!now.headers().contains_key("x-quota-reservation"));
     assert_eq!(behind.quota("b").await, (7, 0));
-    // At expiry: charged, unless the service has released it.
+    // At expiry: charged, unless the service has released the hold.
     assert_eq!(ask("c", "ap=5&settle=expiry&ttlSeconds=1").await.status().as_u16(), 200);
     let released = ask("d", "ap=5&settle=expiry&ttlSeconds=1").await;
     let id = released.headers()["x-quota-reservation"].to_str().unwrap().to_owned();
     behind.gate.post(&format!("/api/chat/quota/reservations/{id}/release"), json!({})).await;
     assert_eq!(ask("e", "ap=5&settle=callback&ttlSeconds=1").await.status().as_u16(), 200);
-    eventually("it is charged", async || behind.quota("c").await == (5, 0)).await;
-    eventually("it expires", async || behind.quota("e").await == (0, 0)).await;
+    eventually("the expired hold is charged", async || behind.quota("c").await == (5, 0)).await;
+    eventually("the hold expires", async || behind.quota("e").await == (0, 0)).await;
     assert_eq!(behind.quota("d").await, (0, 0));
-    // A gate that stops does not wait for it.
+    // A stopping gate charges it before its expiry.
     assert_eq!(ask("f", "ap=5&settle=expiry&ttlSeconds=900").await.status().as_u16(), 200);
 
     for (query, status) in [("ap=101", 429), ("ap=101&denied=403", 403)] {

@@ -1,4 +1,4 @@
-//! A store is away: nothing is silently degraded, and all is well again when it comes back.
+//! A store is unavailable: nothing is silently degraded, and the gate recovers afterwards.
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -13,14 +13,14 @@ use crate::support::eventually;
 /// Sends a signal to one of `dev`'s servers and all its children.
 fn signal(dev: &Dev, server: &str, signal: Signal) {
     let pids = pids_of(dev.dir.to_str().unwrap(), server);
-    assert!(!pids.is_empty(), "{server} runs");
+    assert!(!pids.is_empty(), "{server} is running");
     for pid in pids {
         let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
 #[tokio::test]
-async fn while_redis_is_away_new_work_is_refused_as_unavailable_and_the_quota_comes_from_postgres() {
+async fn while_redis_is_unavailable_messages_get_503_and_the_quota_comes_from_postgres() {
     let dev = Dev::start().await;
     dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 5})).await;
     eventually("the charge is flushed", async || {
@@ -32,7 +32,7 @@ async fn while_redis_is_away_new_work_is_refused_as_unavailable_and_the_quota_co
     let request =
         dev.service(Method::POST, "/api/chat/quota/consume").json(&json!({"userUuid": "alice", "sessionId": "s"}));
     let response = request.send().await.unwrap();
-    assert_eq!(response.status().as_u16(), 503, "never 429 when the system is at fault");
+    assert_eq!(response.status().as_u16(), 503, "an outage is never a 429");
     assert!(response.headers().contains_key(header::RETRY_AFTER));
     assert_eq!(response.json::<serde_json::Value>().await.unwrap()["code"], "QUOTA_UNAVAILABLE");
     let quota = || dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice");
@@ -41,11 +41,11 @@ async fn while_redis_is_away_new_work_is_refused_as_unavailable_and_the_quota_co
     assert_eq!(answer(dev.request(Method::GET, "/readyz")).await.0.as_u16(), 503);
     signal(&dev, "redis-server", Signal::SIGCONT);
     eventually("the gate is back to normal", async || answer(quota()).await.1["source"] == "redis").await;
-    eventually("both agree", async || dev.command(&["verify"]).status.success()).await;
+    eventually("both stores agree", async || dev.command(&["verify"]).status.success()).await;
 }
 
 #[tokio::test]
-async fn while_postgres_is_away_users_whom_redis_knows_go_on_and_others_are_told_to_come_back() {
+async fn while_postgres_is_unavailable_users_in_redis_are_served_and_others_get_503() {
     let dev = Dev::start().await;
     let consume =
         async |user: &str| dev.post("/api/chat/quota/consume", json!({"userUuid": user, "sessionId": "s"})).await;
@@ -55,12 +55,12 @@ async fn while_postgres_is_away_users_whom_redis_knows_go_on_and_others_are_told
         assert_eq!(consume("alice").await.0.as_u16(), 200);
     }
     let (status, body) = answer(dev.request(Method::GET, "/readyz")).await;
-    assert_eq!((status.as_u16(), &body["postgres"]), (200, &json!(false)), "it serves those whom Redis knows");
+    assert_eq!((status.as_u16(), &body["postgres"]), (200, &json!(false)), "the gate serves users in Redis");
     let (status, body) = consume("cold").await;
     assert_eq!((status.as_u16(), &body["code"]), (503, &json!("QUOTA_UNAVAILABLE")));
     signal(&dev, "postgres", Signal::SIGCONT);
     eventually("cold users are served again", async || consume("cold").await.0.as_u16() == 200).await;
-    eventually("everything is flushed and agrees", async || {
+    eventually("all events are flushed and the stores agree", async || {
         let output = dev.command(&["verify"]);
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains(" 0 events not flushed")
     })
@@ -68,14 +68,14 @@ async fn while_postgres_is_away_users_whom_redis_knows_go_on_and_others_are_told
 }
 
 #[tokio::test]
-async fn too_much_at_once_is_refused_at_once_and_settlements_still_get_through() {
+async fn requests_over_the_limit_are_refused_immediately_and_settlements_are_served() {
     let dev = Dev::start().await;
     let narrow = Serve::start_with(&dev, &[("QUOTA_GATE__SERVER__REQUESTS_IN_FLIGHT_MAX", "1")]).await;
     let reserve = json!({"userUuid": "alice", "sessionId": "s", "ap": 5});
     let (_, held) = narrow.post("/api/chat/quota/reservations", reserve).await;
     let commit = format!("/api/chat/quota/reservations/{}/commit", held["reservationId"].as_str().unwrap());
 
-    // Postgres stands still, so a user whom Redis does not know keeps a request waiting.
+    // Postgres is paused, so a request for a cold user waits.
     signal(&dev, "postgres", Signal::SIGSTOP);
     let waiting = async {
         loop {
@@ -101,7 +101,7 @@ async fn too_much_at_once_is_refused_at_once_and_settlements_still_get_through()
 }
 
 #[tokio::test]
-async fn a_level_that_changes_while_redis_is_away_arrives_when_it_is_back() {
+async fn a_level_change_during_a_redis_outage_arrives_afterwards() {
     let dev = Dev::start().await;
     let quota = async || {
         let request = dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "alice");
@@ -121,15 +121,15 @@ async fn a_level_that_changes_while_redis_is_away_arrives_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_gate_whose_postgres_stands_still_ends_when_it_is_told_to() {
+async fn a_gate_stops_on_sigterm_while_postgres_is_paused() {
     let dev = Dev::start().await;
     let mut gate = Serve::start_with(&dev, &[("QUOTA_GATE__SERVER__DRAIN_TIMEOUT_MS", "200")]).await;
     let consume = async || gate.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"})).await;
     assert_eq!(consume().await.0.as_u16(), 200);
     signal(&dev, "postgres", Signal::SIGSTOP);
-    // Its flush asks Postgres, and is never answered.
+    // Its flush queries Postgres and gets no answer.
     assert_eq!(consume().await.0.as_u16(), 200);
     gate.signal(Signal::SIGTERM);
-    eventually("it ends", async || gate.ended().is_some_and(|status| status.success())).await;
+    eventually("the gate ends", async || gate.ended().is_some_and(|status| status.success())).await;
     signal(&dev, "postgres", Signal::SIGCONT);
 }

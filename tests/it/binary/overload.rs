@@ -1,4 +1,4 @@
-//! Clients that would wear the gate out: slow ones, silent ones, floods of headers, wild ones.
+//! Clients that could exhaust the gate: slow or silent ones, floods of headers or requests.
 
 use std::time::Duration;
 
@@ -17,35 +17,35 @@ async fn connect(gate: &Serve) -> TcpStream {
     TcpStream::connect(gate.url.trim_start_matches("http://")).await.unwrap()
 }
 
-/// What comes until the gate ends the connection.
+/// Reads until the gate closes the connection.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
-    timeout(Duration::from_secs(20), stream.read_to_end(&mut text)).await.expect("the gate ends the connection").ok();
+    timeout(Duration::from_secs(20), stream.read_to_end(&mut text)).await.expect("the gate closes the connection").ok();
     String::from_utf8_lossy(&text).into_owned()
 }
 
 #[tokio::test]
-async fn clients_that_send_slowly_or_nothing_or_too_much_are_cut_off_and_take_nothing_from_others() {
+async fn slow_silent_and_oversized_clients_are_cut_off_while_others_are_served() {
     let dev = Dev::start().await;
     let gate = Serve::start_with(
         &dev,
         &[("QUOTA_GATE__SERVER__HEADER_READ_TIMEOUT_MS", "300"), ("QUOTA_GATE__SERVER__REQUEST_TIMEOUT_MS", "800")],
     )
     .await;
-    // Nothing at all, and a head that never ends.
+    // A client that sends nothing, and a head that never ends.
     let mut silent = connect(&gate).await;
     let mut slow = connect(&gate).await;
     slow.write_all(b"GET /healthz HTTP/1.1\r\nhost: ga").await.unwrap();
-    // A kept connection on which no further request comes.
+    // A keep-alive connection without a further request.
     let mut kept = connect(&gate).await;
     kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: gate\r\n\r\n").await.unwrap();
-    // A head that is too large, and one of too many headers.
+    // A head that is too large, and a head with too many headers.
     let mut large = connect(&gate).await;
     let _ = large.write_all(format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(100_000)).as_bytes()).await;
     let mut many = connect(&gate).await;
     let headers: String = (0..200).fold(String::new(), |head, n| head + &format!("x-{n}: y\r\n"));
     let _ = many.write_all(format!("GET / HTTP/1.1\r\nhost: gate\r\n{headers}\r\n").as_bytes()).await;
-    // A body that never comes.
+    // A body that is never completed.
     let mut bodiless = connect(&gate).await;
     let token = dev.text("serviceToken");
     let head = format!(
@@ -69,7 +69,7 @@ async fn clients_that_send_slowly_or_nothing_or_too_much_are_cut_off_and_take_no
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_off_and_its_place_is_another_s() {
+async fn a_client_that_never_reads_is_cut_off_and_frees_its_connection() {
     let dev = Dev::start().await;
     let gate = Serve::start_with(
         &dev,
@@ -77,7 +77,7 @@ async fn a_client_that_never_reads_is_cut_off_and_its_place_is_another_s() {
     )
     .await;
     let mut deaf = connect(&gate).await;
-    // Many times what the machine keeps of a connection that nobody reads.
+    // The answers far exceed the buffers of an unread connection.
     let asked = b"GET /openapi.json HTTP/1.1\r\nhost: gate\r\n\r\n".repeat(300);
     deaf.write_all(&asked).await.unwrap();
     let consume = gate.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"}));
@@ -86,7 +86,7 @@ async fn a_client_that_never_reads_is_cut_off_and_its_place_is_another_s() {
 }
 
 #[tokio::test]
-async fn a_gate_whose_connections_are_all_taken_ends_when_it_is_told_to() {
+async fn a_gate_at_its_connection_limit_stops_on_sigterm() {
     let dev = Dev::start().await;
     let mut gate = Serve::start_with(
         &dev,
@@ -103,11 +103,11 @@ async fn a_gate_whose_connections_are_all_taken_ends_when_it_is_told_to() {
         kept.push(connection);
     }
     gate.signal(Signal::SIGTERM);
-    eventually("it ends", async || gate.ended().is_some_and(|status| status.success())).await;
+    eventually("the gate ends", async || gate.ended().is_some_and(|status| status.success())).await;
 }
 
 #[tokio::test]
-async fn a_client_that_runs_wild_is_told_to_slow_down_and_others_are_not() {
+async fn a_client_over_its_rate_limit_gets_429_and_others_do_not() {
     let dev = Dev::start().await;
     let gate = Serve::start_with(
         &dev,
@@ -120,11 +120,11 @@ async fn a_client_that_runs_wild_is_told_to_slow_down_and_others_are_not() {
         status.as_u16() == 429 && body["code"] == "RATE_LIMITED"
     })
     .await;
-    eventually("whoever tries credentials is limited", async || {
+    eventually("a client that guesses tokens is limited", async || {
         let guess = gate.service(reqwest::Method::GET, "/api/chat/quota").bearer_auth("a guess");
         guess.send().await.unwrap().status().as_u16() == 429
     })
     .await;
-    eventually("the token is good again", async || consume().await.0.as_u16() == 200).await;
+    eventually("the token is accepted again", async || consume().await.0.as_u16() == 200).await;
     assert_eq!(gate.service(reqwest::Method::GET, "/healthz").send().await.unwrap().status().as_u16(), 200);
 }

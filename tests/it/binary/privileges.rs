@@ -1,11 +1,11 @@
-//! The gate's own accounts at Redis and Postgres: what they may do besides their work is nothing.
+//! The gate's Redis user and Postgres role have no permissions beyond their work.
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::process::Dev;
 
 #[tokio::test]
-async fn the_gates_user_of_redis_can_neither_destroy_nor_look_elsewhere() {
+async fn the_gates_redis_user_cannot_destroy_data_or_access_other_keys() {
     let dev = Dev::start().await;
     let client = redis::Client::open(dev.text("redisUrl")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -36,7 +36,7 @@ async fn the_gates_user_of_redis_can_neither_destroy_nor_look_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_gates_role_of_postgres_cannot_change_the_log_or_the_tables() {
+async fn the_gates_postgres_role_cannot_change_the_log_or_the_tables() {
     let dev = Dev::start().await;
     let mut connection = PgConnection::connect(dev.text("databaseUrl")).await.unwrap();
     for statement in [

@@ -1,4 +1,4 @@
-//! A running `quota-gate dev`, and clients of it.
+//! Runs `quota-gate dev` and `quota-gate serve`, with clients.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{eventually, scratch};
 
-/// Of a gate that is no `dev`'s.
+/// Service token of gates that `dev` did not start.
 pub(super) const SERVICE_TOKEN: &str = "the token of a chat service";
-/// Signs the JWTs of its users.
+/// Secret for their JWTs.
 pub(super) const JWT_SECRET: &str = "a secret of at least thirty-two bytes";
 pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_quota-gate");
 
-/// A process that does not outlive its test, also when the test fails before it is ready.
+/// A process that ends with its test, even if the test fails early.
 struct Running(Child);
 
 impl Running {
@@ -30,7 +30,7 @@ impl Running {
         Self(command.stdin(Stdio::null()).spawn().unwrap())
     }
 
-    /// How it ended, if it did.
+    /// The exit status, if the process has ended.
     fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
     }
@@ -64,7 +64,7 @@ impl Dev {
 
     pub(super) async fn start_in(dir: PathBuf, arguments: &[&str]) -> Self {
         let log = fs::File::create(dir.join("output.log")).unwrap();
-        // One that was killed leaves its file.
+        // A killed process leaves its `dev.json`.
         let _ = fs::remove_file(dir.join("dev.json"));
         let mut process = Running::start(
             Command::new(BINARY)
@@ -104,19 +104,19 @@ impl Dev {
         self.request(method, path).bearer_auth(self.text("serviceToken"))
     }
 
-    /// A JSON body posted by a chat service.
+    /// Posts a JSON body as a chat service.
     pub(super) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         answer(self.service(Method::POST, path).json(&body)).await
     }
 
-    /// The user's JWT, by `quota-gate token`.
+    /// The user's JWT, made by `quota-gate token`.
     pub(super) fn jwt(&self, user: &str) -> String {
         let output = self.command(&["token", user, "--data-dir", self.dir.to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Another command on the same stores.
+    /// Runs another command on the same stores.
     pub(super) fn command(&self, arguments: &[&str]) -> Output {
         Command::new(BINARY)
             .args(arguments)
@@ -127,7 +127,7 @@ impl Dev {
             .unwrap()
     }
 
-    /// Stops it as Ctrl-C does, and waits for its end.
+    /// Stops `dev` as Ctrl-C does, and waits for its end.
     pub(super) async fn stop(&mut self) {
         self.signal(Signal::SIGINT);
         let mut status = None;
@@ -144,12 +144,12 @@ impl Dev {
     }
 }
 
-/// A token as the configuration has it.
+/// The token's SHA-256 hash, as in the configuration.
 pub(super) fn hash_of(token: &str) -> String {
     Sha256::digest(token).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// Status and JSON body.
+/// Sends the request; returns status and JSON body.
 pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let response = request.send().await.unwrap();
     let status = response.status();
@@ -157,7 +157,7 @@ pub(super) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// Another gate process on the stores of a `dev`. Killed when dropped.
+/// Another gate process, for example on the stores of a `dev`. Killed when dropped.
 pub(super) struct Serve {
     process: Running,
     pub(super) url: String,
@@ -171,7 +171,6 @@ impl Serve {
         Self::start_with(dev, &[]).await
     }
 
-    /// With settings of its own.
     pub(super) async fn start_with(dev: &Dev, settings: &[(&str, &str)]) -> Self {
         let secrets: Value = serde_json::from_str(&fs::read_to_string(dev.dir.join("secrets.json")).unwrap()).unwrap();
         let mut all = vec![
@@ -183,12 +182,11 @@ impl Serve {
         Self::of(command, dev.text("serviceToken")).await
     }
 
-    /// On any stores.
     pub(super) async fn on(database_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> Self {
         Self::of(Self::command(database_url, redis_url, SERVICE_TOKEN, settings), SERVICE_TOKEN).await
     }
 
-    /// What a gate says that does not start.
+    /// The error output of a gate that does not start.
     pub(super) fn refused(database_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> String {
         let output = Self::command(database_url, redis_url, SERVICE_TOKEN, settings).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
@@ -218,7 +216,7 @@ impl Serve {
         command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
         let mut process = Running::start(&mut command);
         let mut address = None;
-        eventually("the gate is open", async || {
+        eventually("the gate listens", async || {
             let text = fs::read_to_string(&log).unwrap();
             assert!(process.ended().is_none(), "serve ended: {text}");
             address = text.lines().find_map(|line| {
@@ -237,7 +235,7 @@ impl Serve {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.service_token)
     }
 
-    /// A JSON body posted by a chat service.
+    /// Posts a JSON body as a chat service.
     pub(super) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         answer(self.service(Method::POST, path).json(&body)).await
     }
@@ -246,7 +244,6 @@ impl Serve {
         self.process.signal(signal);
     }
 
-    /// All that it has logged.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -260,12 +257,12 @@ impl Serve {
     }
 }
 
-/// Processes that name this folder on their command line, or work in it.
+/// Command lines of the processes that name this folder or run in it.
 pub(super) fn processes_of(dir: &str) -> Vec<String> {
     processes().filter(|process| process.belongs_to(dir)).map(|process| process.command).collect()
 }
 
-/// Ids of those whose command line has this word in it.
+/// Ids of those processes whose program is `word`.
 pub(super) fn pids_of(dir: &str, word: &str) -> Vec<i32> {
     let wanted = |process: &Process| process.belongs_to(dir) && process.program_is(word);
     processes().filter(wanted).map(|process| process.pid).collect()
@@ -282,7 +279,7 @@ impl Process {
         self.cwd.starts_with(dir) || self.command.contains(dir)
     }
 
-    /// Not a shell that only names the program.
+    /// False for a shell that only names the program.
     fn program_is(&self, word: &str) -> bool {
         self.command.split([' ', ':']).next().is_some_and(|program| program.ends_with(word))
     }

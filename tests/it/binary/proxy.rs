@@ -1,4 +1,4 @@
-//! The proxy: a chat through the gate, and what becomes of it decides what it costs.
+//! The proxy: the outcome of a chat decides its cost.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{World, eventually};
 
 const KEY: &str = "the operator's key";
 
-/// A gate before a model server, with stores of their own.
+/// A gate in front of a model server, with its own stores.
 pub(super) struct Chat {
     pub(super) world: World,
     pub(super) upstream: ModelServer,
@@ -40,7 +40,7 @@ impl Chat {
         self.gate.service(Method::POST, "/v1/chat/completions").header("X-User-Id", who).json(body)
     }
 
-    /// Asks the model for an answer.
+    /// Requests a chat completion.
     async fn ask(&self, who: &str, model: &str, stream: bool) -> Response {
         self.request(who, &message(model, stream)).send().await.unwrap()
     }
@@ -51,16 +51,16 @@ impl Chat {
         request.send().await.unwrap()
     }
 
-    /// Used and held.
+    /// Used and held AP.
     async fn quota(&self, who: &str) -> (u64, u64) {
         let request = self.gate.service(Method::GET, "/api/chat/quota").header("X-User-Id", who);
         let quota: Value = request.send().await.unwrap().json().await.unwrap();
         (quota["monthlyUsed"].as_u64().unwrap(), quota["held"].as_u64().unwrap())
     }
 
-    /// Waits until nothing is held, and says what was charged.
+    /// Waits until nothing is held; returns the charged AP.
     pub(super) async fn settled(&self, who: &str) -> u64 {
-        eventually("all is settled", async || self.quota(who).await.1 == 0).await;
+        eventually("all holds are settled", async || self.quota(who).await.1 == 0).await;
         self.quota(who).await.0
     }
 
@@ -88,7 +88,7 @@ fn events(text: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_chat_costs_what_its_model_costs_and_its_tokens_are_counted() {
+async fn a_chat_costs_the_price_of_its_model_and_its_tokens_are_counted() {
     let chat = Chat::new(&[]).await;
     let answer = chat.ask("alice", "local:words=4", false).await;
     assert_eq!(answer.status().as_u16(), 200);
@@ -103,7 +103,7 @@ async fn a_chat_costs_what_its_model_costs_and_its_tokens_are_counted() {
     assert_eq!(chat.tokens("bob").await, 27);
     let events = events(&text);
     assert_eq!(events.last(), Some(&"[DONE]"));
-    // A client that did not ask for usage gets no event that is only about it.
+    // A client that did not request usage gets no event with usage only.
     assert!(
         events
             .iter()
@@ -129,7 +129,7 @@ async fn a_chat_costs_what_its_model_costs_and_its_tokens_are_counted() {
 }
 
 #[tokio::test]
-async fn what_becomes_of_an_answer_decides_what_it_costs() {
+async fn the_outcome_of_an_answer_decides_its_cost() {
     let chat = Chat::new(&[
         ("QUOTA_GATE__UPSTREAM__IDLE_TIMEOUT_MS", "300"),
         ("QUOTA_GATE__UPSTREAM__HEAD_TIMEOUT_MS", "300"),
@@ -147,11 +147,11 @@ async fn what_becomes_of_an_answer_decides_what_it_costs() {
         ("stall=0", 200, 0),
         ("error=0", 200, 0),
         ("garbage", 200, 0),
-        // After content.
+        // The same after content.
         ("cut=2", 200, 5),
         ("stall=2", 200, 5),
         ("error=2", 200, 5),
-        // Complete, if odd.
+        // Complete, but unusual.
         ("no-usage", 200, 5),
         ("odd-usage", 200, 5),
         ("no-done", 200, 5),
@@ -167,7 +167,7 @@ async fn what_becomes_of_an_answer_decides_what_it_costs() {
             drop(answer.text().await);
             assert_eq!(chat.settled(&who).await, *charged, "{who} {behaviour}");
         }
-        // In one piece, half an answer is none.
+        // Without streaming, a partial answer counts as no answer.
         let who = format!("whole-{number}");
         let answer = chat.ask(&who, &format!("local:{behaviour}"), false).await;
         let is_whole =
@@ -180,11 +180,11 @@ async fn what_becomes_of_an_answer_decides_what_it_costs() {
         drop(answer.text().await);
         assert_eq!(chat.settled(&who).await, if is_whole { 5 } else { 0 }, "{who} {behaviour}");
     }
-    assert_eq!(chat.upstream.under_way(), 0, "nothing goes on at the upstream for nobody");
+    assert_eq!(chat.upstream.under_way(), 0, "no abandoned request runs at the upstream");
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_wants_any_more_ends_at_the_upstream_and_costs_what_the_operator_says() {
+async fn a_client_that_disconnects_ends_the_upstream_request_and_pays_as_configured() {
     for (client_gone, charged) in [("charge", 5), ("release", 0)] {
         let chat = Chat::new(&[("QUOTA_GATE__UPSTREAM__CLIENT_GONE", client_gone)]).await;
         let mut answer = chat.ask("alice", "local:stall=3", true).await;
@@ -192,15 +192,15 @@ async fn an_answer_that_nobody_wants_any_more_ends_at_the_upstream_and_costs_wha
         while !text.contains(r#"" is""#) {
             text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
         }
-        assert_eq!(chat.quota("alice").await, (0, 5), "held while it lasts");
+        assert_eq!(chat.quota("alice").await, (0, 5), "held while the answer is streamed");
         drop(answer);
         assert_eq!(chat.settled("alice").await, charged, "{client_gone}");
-        // Before any content it is free in any case, although the role was told.
+        // Before any content the answer is free, although the role was sent.
         let mut answer = chat.ask("bob", "local:stall=0", true).await;
         assert!(answer.chunk().await.unwrap().is_some());
         drop(answer);
         assert_eq!(chat.settled("bob").await, 0, "{client_gone}");
-        eventually("the upstream is left alone", async || chat.upstream.under_way() == 0).await;
+        eventually("no request runs at the upstream", async || chat.upstream.under_way() == 0).await;
     }
 }
 
@@ -215,11 +215,11 @@ async fn a_stream_that_the_shutdown_cuts_off_costs_what_was_delivered() {
     chat.gate.signal(Signal::SIGTERM);
     eventually("the gate ends", async || chat.gate.ended().is_some_and(|status| status.success())).await;
     assert_eq!(chat.world.number("select coalesce(sum(ap_used), 0)::bigint from chat_usage_logs").await, 5);
-    assert!(answer.text().await.is_err(), "the client sees that there should have been more");
+    assert!(answer.text().await.is_err(), "the client sees that the stream is incomplete");
 }
 
 #[tokio::test]
-async fn a_message_beyond_the_quota_never_reaches_the_upstream_and_is_refused_as_official_clients_expect() {
+async fn a_message_over_the_quota_is_not_sent_upstream_and_is_refused_as_official_clients_expect() {
     let chat = Chat::new(&[]).await;
     for _ in 0..2 {
         chat.ask("alice", "dear", false).await.text().await.unwrap();
@@ -237,7 +237,7 @@ async fn a_message_beyond_the_quota_never_reaches_the_upstream_and_is_refused_as
 }
 
 #[tokio::test]
-async fn the_upstream_learns_its_key_and_nothing_of_the_client() {
+async fn the_upstream_gets_the_operators_key_and_only_listed_client_headers() {
     let chat = Chat::new(&[]).await;
     let request = chat
         .request("alice", &message("local", false))
@@ -273,7 +273,7 @@ async fn the_upstream_learns_its_key_and_nothing_of_the_client() {
 }
 
 #[tokio::test]
-async fn a_model_is_looked_up_under_its_name_and_no_name_leads_elsewhere_at_the_upstream() {
+async fn a_model_is_looked_up_by_name_and_no_name_reaches_another_upstream_path() {
     let chat = Chat::new(&[]).await;
     let look_up = async |name: &str| {
         let request = chat.gate.service(Method::GET, &format!("/v1/models/{name}")).header("X-User-Id", "alice");
@@ -290,14 +290,14 @@ async fn a_model_is_looked_up_under_its_name_and_no_name_leads_elsewhere_at_the_
 }
 
 #[tokio::test]
-async fn two_hundred_streams_cut_at_any_byte_hold_nothing_and_cost_what_was_delivered() {
+async fn two_hundred_streams_cut_at_any_byte_leave_no_hold_and_cost_what_was_delivered() {
     let chat = Chat::new(&[("QUOTA_GATE__UPSTREAM__IDLE_TIMEOUT_MS", "1000")]).await;
     let behaviours = ["words=20", "cut=3", "error=2", "stall=4", "status=503", "garbage", "cut=0", "words=1"];
     let one = async |number: usize| {
         let who = format!("user-{number}");
         let model = format!("local:pace-ms=1,{}", behaviours[number % behaviours.len()]);
         let answer = chat.ask(&who, &model, true).await;
-        // A third of the clients stays to the end; the others go at some byte.
+        // A third of the clients reads to the end; the others disconnect at a random byte.
         let stays = number.is_multiple_of(3);
         let patience = if stays { usize::MAX } else { fastrand::usize(0..4000) };
         let mut text = Vec::new();
@@ -317,15 +317,15 @@ async fn two_hundred_streams_cut_at_any_byte_hold_nothing_and_cost_what_was_deli
     let mut charged = 0;
     for (who, stays, saw_content) in join_all((0..200).map(one)).await {
         let cost = chat.settled(&who).await;
-        // Of a client that went before it saw any, content may have been on its way.
+        // A client that disconnected before it saw content may have had content in flight.
         assert!(
             cost == if saw_content { 5 } else { 0 } || (cost == 5 && !stays),
             "{who}: {cost}, {stays} {saw_content}"
         );
         charged += cost;
     }
-    eventually("the upstream is left alone", async || chat.upstream.under_way() == 0).await;
-    eventually("everything is in the log", async || {
+    eventually("no request runs at the upstream", async || chat.upstream.under_way() == 0).await;
+    eventually("all charges are in the log", async || {
         let sum = chat.world.number("select coalesce(sum(ap_used), 0)::bigint from chat_usage_logs").await;
         u64::try_from(sum).unwrap() == charged
     })

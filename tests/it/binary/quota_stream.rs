@@ -1,4 +1,4 @@
-//! The stream of a user's quota: each change arrives, whichever gate made it.
+//! The stream of a user's quota delivers every change, whichever gate made it.
 
 use futures_util::{Stream, StreamExt};
 use nix::sys::signal::Signal;
@@ -8,7 +8,7 @@ use tokio::time::{Duration, timeout};
 
 use super::process::{Dev, Serve};
 
-/// The quotas of a stream, with the ids of their events.
+/// Opens a user's stream; yields each quota with the id of its event.
 async fn quotas(gate: &Serve, who: &str) -> impl Stream<Item = (u64, Value)> + Unpin {
     let request = gate.service(Method::GET, "/api/chat/quota/stream").header("X-User-Id", who);
     let response = request.send().await.unwrap();
@@ -29,7 +29,7 @@ async fn quotas(gate: &Serve, who: &str) -> impl Stream<Item = (u64, Value)> + U
     Box::pin(pieces)
 }
 
-/// Reads on until the quota is so; versions may only rise.
+/// Reads until a quota meets the condition. Versions must not fall.
 async fn until(
     what: &str,
     stream: &mut (impl Stream<Item = (u64, Value)> + Unpin),
@@ -38,7 +38,7 @@ async fn until(
 ) -> Value {
     loop {
         let next = timeout(Duration::from_secs(20), stream.next()).await;
-        let (id, quota) = next.unwrap_or_else(|_| panic!("does not come: {what}")).expect("the stream goes on");
+        let (id, quota) = next.unwrap_or_else(|_| panic!("not received: {what}")).expect("the stream continues");
         assert!(id >= *version && quota["version"] == id, "{id} after {version}");
         *version = id;
         if is_so(&quota) {
@@ -52,9 +52,9 @@ async fn every_change_arrives_whichever_gate_made_it() {
     let dev = Dev::start().await;
     let gate = Serve::start(&dev).await;
     let (mut stream, mut version) = (quotas(&gate, "alice").await, 0);
-    let first = until("the present", &mut stream, &mut version, |_| true).await;
+    let first = until("the current quota", &mut stream, &mut version, |_| true).await;
     assert_eq!((&first["remaining"], &first["held"]), (&json!(100), &json!(0)));
-    // All of this happens at the other gate.
+    // The other gate makes all these changes.
     let message = |ap: u32| json!({"userUuid": "alice", "sessionId": "s", "ap": ap});
     dev.post("/api/chat/quota/consume", message(7)).await;
     until("a charge", &mut stream, &mut version, |quota| quota["monthlyUsed"] == 7).await;
@@ -67,19 +67,19 @@ async fn every_change_arrives_whichever_gate_made_it() {
     let upgrade = dev.request(Method::PUT, "/api/chat/quota/level").bearer_auth(dev.text("adminToken"));
     upgrade.json(&change).send().await.unwrap();
     until("another level", &mut stream, &mut version, |quota| quota["membershipLevel"] == "plus").await;
-    // Nobody writes anything when a hold expires.
+    // The expiry of a hold writes nothing.
     let short = json!({"userUuid": "alice", "sessionId": "s", "ap": 4, "ttlSeconds": 1});
     dev.post("/api/chat/quota/reservations", short).await;
     until("a hold", &mut stream, &mut version, |quota| quota["held"] == 4).await;
     until("its expiry", &mut stream, &mut version, |quota| quota["held"] == 0).await;
-    // A gate that stops ends its streams; clients come again, to another one.
+    // A gate that stops ends its streams; clients reconnect to another gate.
     gate.signal(Signal::SIGTERM);
     let rest = timeout(Duration::from_secs(20), stream.collect::<Vec<_>>()).await;
     assert!(rest.is_ok(), "the stream ends with its gate");
 }
 
 #[tokio::test]
-async fn only_the_user_and_those_who_may_read_get_a_stream() {
+async fn only_the_user_or_a_token_with_read_scope_gets_a_stream() {
     let dev = Dev::start().await;
     let anonymous = dev.request(Method::GET, "/api/chat/quota/stream").send().await.unwrap();
     assert_eq!(anonymous.status().as_u16(), 401);

@@ -1,4 +1,4 @@
-//! Switching over, and back, while gates run.
+//! Changes of the rollout while gates are running.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ async fn consume(gate: &Serve, ap: u32) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn one_setting_turns_the_gate_off_and_every_gate_hears_of_it() {
+async fn one_change_of_the_rollout_reaches_every_gate() {
     let world = World::new().await;
     let (one, two) = (gate(&world, &[]).await, gate(&world, &[]).await);
     assert_eq!(consume(&two, 101).await.0, 429);
@@ -34,22 +34,22 @@ async fn one_setting_turns_the_gate_off_and_every_gate_hears_of_it() {
         (&body["changes"][0]["by"], &body["changes"][0]["reason"]),
         (&json!("alice_the_admin"), &json!("too many complaints"))
     );
-    // Here at once, elsewhere soon.
+    // Immediately here, soon in the other gate.
     let (status, body) = consume(&one, 101).await;
     assert_eq!(
         (status, &body["passed"], &body["charged"], &body["quota"]),
         (200, &json!("out"), &json!(0), &Value::Null)
     );
-    eventually("the other gate hears of it", async || consume(&two, 101).await.0 == 200).await;
+    eventually("the other gate applies the change", async || consume(&two, 101).await.0 == 200).await;
     let (status, body) =
         two.post("/api/chat/quota/reservations", json!({"userUuid": "bob", "sessionId": "s", "ap": 101})).await;
     assert_eq!((status.as_u16(), &body["reservationId"], &body["passed"]), (200, &Value::Null, &json!("out")));
-    assert!(two.log().contains("too many complaints"), "it is logged, with who and why");
+    assert!(two.log().contains("too many complaints"), "the change is logged with author and reason");
     let (_, body) = admin(&two, Method::GET, None).await;
-    assert!(body["decision_metrics"]["out"].as_u64().unwrap() >= 2, "{body}");
+    assert!(body["tally"]["out"].as_u64().unwrap() >= 2, "{body}");
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);
 
-    // Back by a tenth, in shadow.
+    // Back in shadow mode, for one user.
     let change =
         json!({"mode": "shadow", "percentage": 0, "alwaysIn": ["bob"], "alwaysOut": ["carol"], "reason": "again"});
     let (_, body) = admin(&two, Method::PATCH, Some(change)).await;
@@ -59,7 +59,7 @@ async fn one_setting_turns_the_gate_off_and_every_gate_hears_of_it() {
     );
     let (status, body) = consume(&two, 101).await;
     assert_eq!((status, &body["passed"], &body["quota"]["remaining"]), (200, &json!("wouldBeDenied"), &json!(100)));
-    assert_eq!(admin(&two, Method::GET, None).await.1["decision_metrics"]["shadowDenied"], 1);
+    assert_eq!(admin(&two, Method::GET, None).await.1["tally"]["shadowDenied"], 1);
 
     for wrong in [
         json!({"mode": "off"}),
@@ -73,14 +73,14 @@ async fn one_setting_turns_the_gate_off_and_every_gate_hears_of_it() {
     }
     let (status, _) =
         answer(one.service(Method::PATCH, "/api/admin/rollout").json(&json!({"mode": "off", "reason": "r"}))).await;
-    assert_eq!(status.as_u16(), 403, "a chat service may not");
-    // Whoever starts now does as all do.
+    assert_eq!(status.as_u16(), 403, "a chat service may not change the rollout");
+    // A gate that starts now uses the same rollout.
     let three = gate(&world, &[]).await;
     assert_eq!(admin(&three, Method::GET, None).await.1["mode"], "shadow");
 }
 
 #[tokio::test]
-async fn a_changed_file_holds_without_a_restart_and_the_last_word_counts() {
+async fn a_changed_file_applies_without_a_restart_and_the_most_recent_change_wins() {
     let world = World::new().await;
     let file = scratch("rollout.toml");
     fs::write(&file, "[rollout]\nmode = \"shadow\"\n").unwrap();
@@ -89,19 +89,19 @@ async fn a_changed_file_holds_without_a_restart_and_the_last_word_counts() {
     assert_eq!(consume(&first, 101).await.1["passed"], "wouldBeDenied");
     fs::write(&file, "[rollout]\nmode = \"off\"\n").unwrap();
     eventually("the file is read again", async || consume(&first, 101).await.1["passed"] == "out").await;
-    // What cannot be read changes nothing, and is said.
+    // A file that cannot be read changes nothing and is logged.
     fs::write(&file, "[rollout]\nmode = \"on\"\n").unwrap();
-    eventually("it is said", async || first.log().contains("the configuration cannot be read")).await;
+    eventually("the error is logged", async || first.log().contains("the configuration cannot be read")).await;
     assert_eq!(consume(&first, 101).await.1["passed"], "out");
     fs::write(&file, "[rollout]\nmode = \"off\"\n").unwrap();
-    // An administrator has the last word, also over a restart with the same file.
+    // An administrator's change wins, also after a restart with the same file.
     admin(&first, Method::PATCH, Some(json!({"mode": "enforce", "reason": "it is time"}))).await;
     assert_eq!(consume(&first, 101).await.0, 429);
     drop(first);
     let second = gate(&world, &settings).await;
     assert_eq!(consume(&second, 101).await.0, 429);
     drop(second);
-    // What a file says that was changed while no gate ran is newer.
+    // A file that was changed while no gate was running is newer.
     fs::write(&file, "[rollout]\nmode = \"shadow\"\n").unwrap();
     let third = gate(&world, &settings).await;
     assert_eq!(consume(&third, 101).await.1["passed"], "wouldBeDenied");

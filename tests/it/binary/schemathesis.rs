@@ -1,5 +1,4 @@
-//! Schemathesis tries a running gate by its contract, with what it allows and with what it does not: no server error, and no answer
-//! that the contract does not have.
+//! Schemathesis sends valid and invalid requests: no server error, and no answer outside the contract.
 
 use std::process::Stdio;
 
@@ -12,11 +11,11 @@ use super::{
 use crate::support::{World, scratch};
 
 const TOKEN: &str = "a token for everything";
-/// Per operation; the coverage phase comes besides.
+/// Examples per operation, in addition to the coverage phase.
 const EXAMPLES: &str = "40";
 
 #[tokio::test]
-async fn every_answer_is_in_the_contract() {
+async fn every_answer_conforms_to_the_contract() {
     let clients = prepared().await;
     let world = World::new().await;
     let hash = format!("[\"{}\"]", hash_of(TOKEN));
@@ -34,7 +33,7 @@ async fn every_answer_is_in_the_contract() {
     let output = Command::new(clients.join("python/bin/schemathesis"))
         .args(["run", &format!("{}/openapi.json", gate.url)])
         .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
-        // It goes on for a quarter of an hour.
+        // The stream stays open for a quarter of an hour.
         .args(["--exclude-path", "/api/chat/quota/stream"])
         .args([
             "--checks",

@@ -1,4 +1,4 @@
-//! No secret is ever written anywhere: not into logs at their most talkative, not into metrics, not into answers.
+//! No secret appears in logs (even at the most detailed level), metrics or answers.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ async fn logs_metrics_and_answers_show_no_secret() {
     let dev = Dev::start().await;
     let gate = Serve::start_with(&dev, &[("QUOTA_GATE__TELEMETRY__LOG_FILTER", "trace")]).await;
     let jwt = dev.jwt("alice");
-    let wrong = "a-guess-that-somebody-makes";
+    let wrong = "a-guessed-token";
     let mut answers = String::new();
     for token in [dev.text("serviceToken"), dev.text("adminToken"), &jwt, wrong] {
         for (method, path) in [
@@ -40,14 +40,14 @@ async fn logs_metrics_and_answers_show_no_secret() {
     let password = |url: &str| url.split(':').nth(2).unwrap().split('@').next().unwrap().to_owned();
     secrets.extend([jwt, wrong.into(), password(dev.text("redisUrl")), password(dev.text("databaseUrl"))]);
     let (log, dev_log) = (gate.log(), dev.output());
-    assert!(log.contains("alice") || log.contains("answered"), "the log is talkative");
+    assert!(log.contains("alice") || log.contains("answered"), "the log is detailed");
     for (place, text) in [("the log", &log), ("dev's log", &dev_log), ("metrics", &metrics), ("answers", &answers)] {
         for secret in &secrets {
-            // `dev` prints tokens for people to copy, and says so.
+            // `dev` prints tokens for people to copy, as its output states.
             let shown =
                 place == "dev's log" && [dev.text("serviceToken"), dev.text("adminToken")].contains(&secret.as_str());
             assert!(shown || !text.contains(secret.as_str()), "{place} shows the secret {secret}");
         }
     }
-    assert!(!metrics.contains("alice") && !metrics.contains("a-private-session"), "metrics name no user");
+    assert!(!metrics.contains("alice") && !metrics.contains("a-private-session"), "metrics contain no user or session");
 }

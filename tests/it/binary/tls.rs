@@ -1,4 +1,4 @@
-//! TLS to both stores: certificates are checked, and whoever has another one is nobody.
+//! TLS to both stores: the gate checks their certificates and refuses untrusted ones.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::process::Serve;
 use crate::support::scratch;
 
-/// A certificate authority of its own, and a certificate for localhost by it, in `dir`.
+/// Creates a certificate authority and its certificate for localhost in `dir`.
 fn certificates(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     let mut authority = CertificateParams::default();
@@ -24,7 +24,7 @@ fn certificates(dir: &Path) {
 }
 
 #[tokio::test]
-async fn the_gate_speaks_tls_to_redis_and_postgres_and_checks_who_answers() {
+async fn the_gate_uses_tls_to_redis_and_postgres_and_checks_their_certificates() {
     let (redis_dir, postgres_dir, other) = (scratch("tls-redis"), scratch("tls-postgres"), scratch("tls-other"));
     for dir in [&redis_dir, &postgres_dir, &other] {
         certificates(dir);

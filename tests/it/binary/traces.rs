@@ -1,4 +1,4 @@
-//! Traces, as a collector receives them: a caller's trace goes through the request, and the batch knows whose requests it had.
+//! Traces as a collector receives them: a request continues its caller's trace, and a batch links to its requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,6 @@ use crate::support::{World, eventually};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// What has arrived.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Span>>>);
 
@@ -44,7 +43,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_callers_trace_goes_through_request_and_batch_and_flushes_are_traced() {
+async fn requests_continue_their_callers_trace_and_batches_and_flushes_are_traced() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
     let world = World::new().await;
@@ -58,25 +57,27 @@ async fn a_callers_trace_goes_through_request_and_batch_and_flushes_are_traced()
     let answer = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01")).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 200);
 
-    eventually("the request arrives", async || {
+    eventually("the request's span arrives", async || {
         collector.find(|span| span.name == "request" && hex(&span.trace_id) == TRACE).is_some()
     })
     .await;
     let request = collector.find(|span| span.name == "request" && hex(&span.trace_id) == TRACE).unwrap();
     assert_eq!(hex(&request.parent_span_id), CALLER);
     let of_request = |span: &Span| span.links.iter().any(|link| link.span_id == request.span_id);
-    eventually("its batch arrives", async || collector.find(|span| span.name == "batch" && of_request(span)).is_some())
-        .await;
-    eventually("a flush arrives", async || collector.find(|span| span.name == "flush").is_some()).await;
+    eventually("its batch's span arrives", async || {
+        collector.find(|span| span.name == "batch" && of_request(span)).is_some()
+    })
+    .await;
+    eventually("a flush's span arrives", async || collector.find(|span| span.name == "flush").is_some()).await;
     let text = format!("{:?}", collector.0.lock().unwrap());
     assert!(
         !text.contains("\"ann\"") && !text.contains(super::process::SERVICE_TOKEN),
-        "a trace names a user or a token"
+        "a trace contains a user or a token"
     );
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_hurts_nobody_and_a_wrong_setting_is_told() {
+async fn an_unavailable_collector_affects_no_message_and_an_invalid_setting_is_reported() {
     let world = World::new().await;
     let away = [("QUOTA_GATE__TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:1/v1/traces")];
     let gate = Serve::on(&world.database, &world.redis.url(), &away).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::process::{Dev, Serve, answer};
 use crate::support::eventually;
 
-/// `SELECT …` of one number.
+/// The result of a `SELECT …` of one number.
 async fn number(dev: &Dev, query: &str) -> i64 {
     use sqlx::Connection;
     let mut connection = sqlx::PgConnection::connect(dev.text("databaseUrl")).await.unwrap();
@@ -17,7 +17,7 @@ async fn number(dev: &Dev, query: &str) -> i64 {
 }
 
 async fn flushed_and_verified(dev: &Dev) {
-    eventually("everything is flushed and agrees", async || {
+    eventually("all events are flushed and the stores agree", async || {
         let output = dev.command(&["verify"]);
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains(" 0 events not flushed")
     })
@@ -48,7 +48,7 @@ async fn a_gate_that_is_killed_under_load_loses_no_acknowledged_charge() {
         let body = json!({"userUuid": user, "sessionId": "s"});
         let request =
             if through_dev { dev.service(Method::POST, CONSUME) } else { killed.service(Method::POST, CONSUME) };
-        // Acknowledged, or unknown: the connection broke.
+        // Acknowledged, or unknown because the connection broke.
         request.json(&body).send().await.map(|response| response.status().as_u16())
     };
     let (mut acknowledged, mut unknown) = (0, 0);
@@ -76,7 +76,7 @@ async fn a_gate_that_is_killed_under_load_loses_no_acknowledged_charge() {
 }
 
 #[tokio::test]
-async fn a_gate_that_is_told_to_stop_answers_what_is_under_way_and_flushes_it() {
+async fn a_gate_stopped_by_sigterm_answers_its_requests_and_flushes_them() {
     let dev = Dev::start().await;
     let mut stopping = Serve::start(&dev).await;
     let charging = join_all((0..50).map(|n| {
@@ -92,7 +92,7 @@ async fn a_gate_that_is_told_to_stop_answers_what_is_under_way_and_flushes_it() 
 }
 
 #[tokio::test]
-async fn a_change_of_level_in_one_process_is_seen_in_the_other() {
+async fn a_level_change_in_one_process_is_visible_in_the_other() {
     let dev = Dev::start().await;
     let other = Serve::start(&dev).await;
     let quota = async || -> Value {

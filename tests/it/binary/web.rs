@@ -1,4 +1,4 @@
-//! The packages of `web/`, against a running gate.
+//! The packages of `web/`, tested against a running gate.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ async fn tests_of(package: &str, environment: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn the_typescript_client_and_the_gate_agree() {
+async fn the_typescript_client_works_with_the_gate() {
     let dev = Dev::start().await;
     let environment = [
         ("QUOTA_GATE_URL", dev.text("url")),
@@ -38,7 +38,7 @@ async fn the_typescript_client_and_the_gate_agree() {
 
 /// The pages at `/` and `/admin`, as people use them.
 #[tokio::test]
-async fn people_chat_meet_the_limit_upgrade_and_go_on_and_administrators_see_it() {
+async fn people_chat_reach_the_limit_upgrade_and_continue_and_administrators_see_it() {
     built().await;
     let dev = Dev::start().await;
     let redis: Vec<String> =
@@ -55,22 +55,22 @@ async fn people_chat_meet_the_limit_upgrade_and_go_on_and_administrators_see_it(
     assert_eq!(page.headers()["content-encoding"], "gzip");
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    // Another site whose name leads here gets neither the page nor a JWT.
+    // Another site whose name resolves to this address gets neither the page nor a JWT.
     for (method, path) in [(Method::GET, "/"), (Method::POST, "/api/demo/session")] {
         let rebound = dev.request(method, path).header("Host", "evil.example").json(&json!({"user": "free-user"}));
         assert_eq!(rebound.send().await.unwrap().status().as_u16(), 421, "{path}");
     }
     let stranger = dev.request(Method::POST, "/api/demo/session").json(&json!({"user": "alice"}));
-    assert_eq!(stranger.send().await.unwrap().status().as_u16(), 404, "only sample users are signed in");
+    assert_eq!(stranger.send().await.unwrap().status().as_u16(), 404, "only sample users can sign in");
 }
 
-/// In a real Chromium, with React 18 and 19; axe looks at every story.
+/// In a real Chromium, with React 18 and 19; axe checks every story.
 #[tokio::test]
-async fn the_react_components_show_what_is_left() {
+async fn the_react_components_show_the_remaining_quota() {
     tests_of("react", &[]).await;
 }
 
-/// As they would be published, in apps that know nothing of this repository.
+/// As they would be published, in apps outside this repository.
 #[tokio::test]
 async fn the_packages_work_in_a_fresh_vite_app_and_in_a_fresh_next_app() {
     let root = built().await;

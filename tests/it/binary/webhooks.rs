@@ -1,4 +1,4 @@
-//! The product's own systems are told of thresholds, resets and levels: each once by its id, however they misbehave.
+//! Webhooks report thresholds, resets and levels: each once by its id, even if the receiver fails.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +28,14 @@ use crate::support::{World, eventually, execute};
 
 const SECRET: &str = "a secret of at least thirty-two bytes, for webhooks";
 
-/// A receiver that misbehaves at first.
+/// A receiver that fails at first.
 #[derive(Clone, Default)]
 struct Receiver(Arc<Mutex<Received>>);
 
 #[derive(Default)]
 struct Received {
     asked: usize,
-    /// How many of the next requests meet a fault.
+    /// Number of further requests that fail.
     faults: usize,
     by_id: BTreeMap<String, Value>,
 }
@@ -49,7 +49,7 @@ impl Receiver {
         url
     }
 
-    /// Kinds in the order of their ids' first arrival, of one user; sorted.
+    /// The kinds of one user's notifications, sorted.
     fn kinds_of(&self, user: &str) -> Vec<String> {
         let state = self.0.lock().unwrap();
         let of_user = state.by_id.values().filter(|told| told["userUuid"] == user);
@@ -80,7 +80,7 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Str
         fault
     };
     match fault {
-        // It refuses; it takes it and the answer is lost; it says nothing.
+        // In turn: refusal; notification taken but answer lost; no answer.
         Some(0) => return Response::builder().status(500).body("no".into()).unwrap(),
         Some(1) => {
             receiver.0.lock().unwrap().by_id.insert(id, told);
@@ -99,7 +99,7 @@ async fn consume(gate: &Serve, user: &str, ap: u32) -> u16 {
 }
 
 #[tokio::test]
-async fn each_threshold_reset_and_level_is_told_once_whatever_becomes_of_receiver_and_gate() {
+async fn each_threshold_reset_and_level_is_delivered_once_despite_failures_and_a_killed_gate() {
     let receiver = Receiver::default();
     receiver.0.lock().unwrap().faults = 5;
     let url = receiver.start().await;
@@ -112,29 +112,31 @@ async fn each_threshold_reset_and_level_is_told_once_whatever_becomes_of_receive
     let mut first = gate(&world, &settings).await;
     assert_eq!(consume(&first, "ann", 80).await, 200);
     assert_eq!(consume(&first, "ann", 1).await, 200);
-    eventually("80 % are crossed in Postgres", async || world.number("select count(*) from notifications").await == 1)
-        .await;
+    eventually("the 80 % threshold is crossed in Postgres", async || {
+        world.number("select count(*) from notifications").await == 1
+    })
+    .await;
     for ap in [1, 14, 3, 1] {
         assert_eq!(consume(&first, "ann", ap).await, 200);
     }
-    // All at once, and nothing where nothing is crossed.
+    // Bob crosses all thresholds in one charge; cat crosses none.
     assert_eq!(consume(&first, "bob", 100).await, 200);
     assert_eq!(consume(&first, "cat", 80).await, 200);
     let all = "select count(*) from notifications";
-    eventually("everything is flushed", async || world.number(all).await == 6).await;
-    // The gate is killed while the receiver is at its worst; another one goes on.
+    eventually("all charges are flushed", async || world.number(all).await == 6).await;
+    // The gate is killed while the receiver fails; another gate continues.
     first.signal(Signal::SIGKILL);
     first.wait();
     let second = gate(&world, &settings).await;
     let thresholds = ["quota.critical", "quota.exhausted", "quota.warning"];
-    eventually("ann's system was told", async || receiver.kinds_of("ann") == thresholds).await;
-    eventually("bob's system was told", async || receiver.kinds_of("bob") == thresholds).await;
+    eventually("ann's notifications are delivered", async || receiver.kinds_of("ann") == thresholds).await;
+    eventually("bob's notifications are delivered", async || receiver.kinds_of("bob") == thresholds).await;
 
     // More quota, used up again: each threshold once per period.
     let level = json!({"membershipLevel": "basic", "reason": "r"});
     admin(&second, Method::PUT, "users/ann/level", Some(level)).await;
     assert_eq!(consume(&second, "ann", 200).await, 200);
-    eventually("the level is told", async || {
+    eventually("the level change is delivered", async || {
         receiver.kinds_of("ann").first().is_some_and(|kind| kind == "level.changed")
     })
     .await;
@@ -143,30 +145,30 @@ async fn each_threshold_reset_and_level_is_told_once_whatever_becomes_of_receive
         (&told["previousLevel"], &told["membershipLevel"], &told["monthlyQuota"]),
         (&json!("free"), &json!("basic"), &json!(300))
     );
-    // The end of a month is news for those who had been warned.
+    // A reset is reported only for users who had been warned.
     execute(&world.database, "update chat_quotas set period = 202601, monthly_used = 90, quota_reset_at = now() where user_uuid in ('bob', 'cat')").await;
     execute(&world.database, "update chat_quotas set monthly_used = 10 where user_uuid = 'cat'").await;
     execute(&world.database, "select roll_chat_quotas(array['bob', 'cat'], 202612, now(), now())").await;
-    eventually("the reset is told", async || receiver.kinds_of("bob").contains(&"quota.reset".to_owned())).await;
+    eventually("the reset is delivered", async || receiver.kinds_of("bob").contains(&"quota.reset".to_owned())).await;
     assert_eq!(
         world.number("select count(*) from notifications where user_uuid = 'ann' and kind <> 'level.changed'").await,
         3
     );
     assert_eq!(world.number("select count(*) from notifications where kind = 'quota.reset'").await, 1);
-    eventually("nothing is left to tell", async || {
+    eventually("all notifications are sent", async || {
         world.number("select count(*) from notifications where sent_at is null").await == 0
     })
     .await;
     let state = receiver.0.lock().unwrap();
-    assert!(state.asked > state.by_id.len(), "some came more than once");
+    assert!(state.asked > state.by_id.len(), "some were sent more than once");
 }
 
 #[tokio::test]
-async fn without_a_webhook_nothing_is_kept_and_a_short_secret_is_refused() {
+async fn without_a_webhook_no_notification_is_stored_and_a_short_secret_is_refused() {
     let world = World::new().await;
     let gate = gate(&world, &[]).await;
     assert_eq!(consume(&gate, "ann", 100).await, 200);
-    eventually("it is flushed", async || world.number("select count(*) from chat_usage_logs").await == 1).await;
+    eventually("the charge is flushed", async || world.number("select count(*) from chat_usage_logs").await == 1).await;
     assert_eq!(world.number("select count(*) from notifications").await, 0);
     let settings = [("QUOTA_GATE__WEBHOOKS__URL", "http://127.0.0.1:1/"), ("QUOTA_GATE__WEBHOOKS__SECRET", "short")];
     let said = Serve::refused(&world.database, &world.redis.url(), &settings);

@@ -1,11 +1,11 @@
-//! Many callers, one user: exactly what the quota covers is admitted.
+//! Many callers, one user: exactly the quota is admitted.
 
 use futures_util::future::join_all;
 use quota_gate::domain::{decision::Decision, quota::Source};
 
 use crate::support::{World, user};
 
-/// `callers` over three gates charge `ap` each; returns how many went through.
+/// `callers` over three gates charge `ap` each; returns how many were admitted.
 async fn admitted(callers: usize, ap: i64) -> usize {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await, world.gate().await];
@@ -28,7 +28,7 @@ async fn concurrent_callers_over_three_gates_are_admitted_exactly_to_the_quota_a
 }
 
 #[tokio::test]
-async fn a_denied_call_changes_nothing_not_even_the_stream() {
+async fn a_denied_call_changes_no_key_not_even_the_stream() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 98).await);
@@ -52,7 +52,7 @@ async fn a_denied_call_changes_nothing_not_even_the_stream() {
 #[tokio::test]
 async fn two_operations_on_one_user_in_one_call_see_each_other() {
     let world = World::new().await;
-    // One call at a time: what waits meanwhile travels together.
+    // One call at a time: operations that wait meanwhile share the next call.
     let gate = world.gate_with(|tuning| tuning.batcher.calls_in_flight_max = 1).await;
     let admitted = join_all((0..60).map(|_| gate.charges("alice", 2))).await;
     assert_eq!(admitted.into_iter().filter(|charged| *charged).count(), 50);
@@ -60,7 +60,7 @@ async fn two_operations_on_one_user_in_one_call_see_each_other() {
 }
 
 #[tokio::test]
-async fn a_user_seen_for_the_first_time_has_the_lowest_level() {
+async fn a_new_user_has_the_lowest_level() {
     let world = World::new().await;
     let gate = world.gate().await;
     let quota = gate.gate.quota(&user("new")).await.unwrap();
@@ -69,10 +69,10 @@ async fn a_user_seen_for_the_first_time_has_the_lowest_level() {
 }
 
 #[tokio::test]
-async fn cold_users_of_one_moment_are_loaded_together_each_once() {
+async fn concurrent_cold_users_are_loaded_together_and_once_each() {
     let world = World::new().await;
     let gate = world.gate().await;
-    // 300 callers, 100 users, three callers for each user.
+    // Three callers for each of 100 users.
     let names: Vec<String> = (0..300).map(|n| format!("user-{}", n % 100)).collect();
     let charged = join_all(names.iter().map(|name| gate.charges(name, 1))).await;
     assert!(charged.into_iter().all(|charged| charged));
@@ -82,7 +82,7 @@ async fn cold_users_of_one_moment_are_loaded_together_each_once() {
 }
 
 #[tokio::test]
-async fn a_full_journal_sheds_new_work_and_still_settles_what_was_begun() {
+async fn a_full_journal_refuses_new_messages_and_still_settles_holds() {
     let world = World::new().await;
     let gate = world.gate_with(|tuning| tuning.batcher.stream_entries_max = 3).await;
     let held = match gate.gate.reserve(crate::support::reserve("alice", 5, 60)).await.unwrap() {

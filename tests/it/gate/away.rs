@@ -1,4 +1,4 @@
-//! While Redis is away: settlements are accepted and made once, later; messages are refused, or let through and charged later.
+//! Redis is unavailable: settlements are accepted and applied once later; messages are refused, or charged later.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn hold(gate: &GateUnderTest, who: &str, ap: i64) -> Reservation {
     }
 }
 
-/// Postgres accepts a commit of 3 AP, as while Redis is away.
+/// Stores a commit of 3 AP in the inbox, as while Redis is unavailable.
 async fn accept(gate: &GateUnderTest, reservation: &Reservation) {
     let item = InboxItem {
         id: reservation.hold,
@@ -39,10 +39,10 @@ async fn accept(gate: &GateUnderTest, reservation: &Reservation) {
     gate.postgres.accept(&item).await.unwrap();
 }
 
-/// Until nothing waits any more.
+/// Runs the inbox worker until the inbox is empty.
 async fn settle(world: &World, gate: &GateUnderTest) {
     eventually("the inbox is empty", async || {
-        // A inbox_worker that failed keeps its claim for a moment.
+        // An inbox worker that failed keeps its claim for a moment.
         let _ = gate.inbox_worker.apply_some().await;
         world.number("select count(*) from inbox where settled_at is null").await == 0
     })
@@ -50,7 +50,7 @@ async fn settle(world: &World, gate: &GateUnderTest) {
 }
 
 async fn away(gate: &GateUnderTest) {
-    eventually("Redis counts as away", async || {
+    eventually("Redis counts as unavailable", async || {
         matches!(gate.gate.quota_and_holds(&user("nobody")).await, Err(GateError::RedisAway { .. }))
     })
     .await;
@@ -59,7 +59,7 @@ async fn away(gate: &GateUnderTest) {
 const COST_3: Commit = Commit { ap: Some(Ap::new(3)), tokens: Tokens::ZERO, model: None };
 
 #[tokio::test]
-async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_back() {
+async fn settlements_accepted_during_a_redis_outage_are_applied_once_afterwards() {
     let mut world = World::new().await;
     let (one, two) = (
         world.impatient_gate(Duration::from_millis(200)).await,
@@ -68,7 +68,7 @@ async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_b
     let (charged, given_back) = (hold(&one, "alice", 5).await, hold(&one, "alice", 7).await);
     let (charged, given_back) = (one.gate.reservation_id(&charged), one.gate.reservation_id(&given_back));
     world.redis.pause();
-    // The first attempts may have reached Redis all the same: their answers were lost, which is no matter.
+    // The first attempts may have reached Redis although their answers were lost.
     for gate in [&one, &two, &one] {
         assert_eq!(gate.gate.commit(&charged, COST_3).await.unwrap(), Settled::Later);
         assert_eq!(gate.gate.release(&given_back).await.unwrap(), Settled::Later);
@@ -83,7 +83,7 @@ async fn settlements_are_accepted_while_redis_is_away_and_made_once_when_it_is_b
     assert!(one.postgres.inbox_waiting().await.unwrap().1.is_none());
     let quota = one.gate.quota(&user("alice")).await.unwrap();
     assert_eq!((quota.used.get(), quota.held.get()), (3, 0));
-    eventually("the other gate knows that Redis is back", async || {
+    eventually("the other gate uses Redis again", async || {
         two.gate.commit(&charged, COST_3).await.unwrap().now().is_some_and(|again| again.replayed)
     })
     .await;
@@ -105,7 +105,7 @@ async fn a_commit_that_was_accepted_in_time_is_charged_however_late_redis_return
     eventually("Redis answers", async || world.try_set_time("2026-11-10T13:00:00Z").await).await;
     settle(&world, &gate).await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);
-    // Applied again, as by a inbox_worker that died before it could say so: nothing changes.
+    // Applied again, as after an inbox worker died before it marked the item: nothing changes.
     sqlx::query("update inbox set settled_at = null, claimed_until = null").execute(&world.pool).await.unwrap();
     settle(&world, &gate).await;
     gate.flush_and_verify().await;
@@ -113,7 +113,7 @@ async fn a_commit_that_was_accepted_in_time_is_charged_however_late_redis_return
 }
 
 #[tokio::test]
-async fn what_was_accepted_survives_the_loss_of_redis() {
+async fn accepted_settlements_survive_the_loss_of_redis() {
     let mut world = World::new().await;
     let gate = world.impatient_gate(Duration::from_millis(200)).await;
     let held = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
@@ -131,7 +131,7 @@ async fn what_was_accepted_survives_the_loss_of_redis() {
 }
 
 #[tokio::test]
-async fn where_the_operator_says_so_messages_are_let_through_and_charged_later() {
+async fn on_redis_failure_allow_admits_messages_and_charges_them_later() {
     let mut world = World::new().await;
     let gate = world
         .gate_with(|tuning| {
@@ -155,13 +155,13 @@ async fn where_the_operator_says_so_messages_are_let_through_and_charged_later()
     let id = gate.gate.reservation_id(&reserved.reservation);
     assert_eq!(gate.gate.commit(&id, COST_3).await.unwrap(), Settled::Later);
     let Decision::Allowed(new) = gate.consume("new", 1).await.unwrap() else { panic!("denied") };
-    assert!(new.degraded, "a user whom nobody knew");
-    // 60 + 10 + 3 are known: 28 more are too many, 27 are not.
+    assert!(new.degraded, "a new user");
+    // Postgres has 60 + 10 + 3 AP: 28 more exceed the quota, 27 do not.
     assert!(matches!(gate.consume("alice", 28).await.unwrap(), Decision::Denied(_)));
     assert!(gate.charges("alice", 27).await);
     world.redis.resume();
     eventually("Redis is back", async || gate.gate.quota_and_holds(&user("alice")).await.is_ok()).await;
-    // The client repeats its request before the inbox is applied: still the same message.
+    // A request that is repeated before the inbox is applied is still the same message.
     let Decision::Allowed(again) = gate.gate.consume(with_key).await.unwrap() else { panic!("denied") };
     assert!(!again.degraded);
     settle(&world, &gate).await;
@@ -171,7 +171,7 @@ async fn where_the_operator_says_so_messages_are_let_through_and_charged_later()
 }
 
 #[tokio::test]
-async fn what_exceeds_the_quota_after_all_is_overage() {
+async fn what_was_admitted_beyond_the_quota_is_overage() {
     let mut world = World::new().await;
     let gates = join_all((0..2).map(|_| {
         world.gate_with(|tuning| {
@@ -180,7 +180,7 @@ async fn what_exceeds_the_quota_after_all_is_overage() {
         })
     }))
     .await;
-    // Postgres has not heard of the 95 yet, so it lets through more than there is.
+    // The 95 AP are not in Postgres yet, so it admits more than the quota.
     assert!(gates[0].charges("alice", 95).await);
     world.redis.pause();
     for gate in &gates {
@@ -192,11 +192,11 @@ async fn what_exceeds_the_quota_after_all_is_overage() {
     gates[0].flush_and_verify().await;
     let quota = gates[0].gate.quota(&user("alice")).await.unwrap();
     assert_eq!(quota.used.get(), 100, "never more than the quota");
-    assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 3, "and the rest is on record");
+    assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 3, "and the rest is recorded");
 }
 
 #[tokio::test]
-async fn what_was_accepted_is_made_though_the_secret_is_another_one_by_then() {
+async fn an_accepted_settlement_is_applied_after_the_secret_has_changed() {
     let mut world = World::new().await;
     let old = world.impatient_gate(Duration::from_millis(200)).await;
     let held = old.gate.reservation_id(&hold(&old, "alice", 5).await);
@@ -210,21 +210,21 @@ async fn what_was_accepted_is_made_though_the_secret_is_another_one_by_then() {
 }
 
 #[tokio::test]
-async fn an_item_that_nobody_can_settle_keeps_no_other_waiting_and_is_not_dropped() {
+async fn an_item_that_cannot_be_settled_does_not_block_others_and_is_not_dropped() {
     let mut world = World::new().await;
     let gate = world.impatient_gate(Duration::from_millis(200)).await;
     let held = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
     world.redis.pause();
     assert_eq!(gate.gate.commit(&held, COST_3).await.unwrap(), Settled::Later);
     world.redis.resume();
-    // More than one step takes, and all of them older.
+    // More items than one step takes, all of them older.
     crate::support::execute(
         &world.database,
         "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, accepted_at)
          select gen_random_uuid(), 'bob', 'commit', 'spoilt', 1, 0, '2026-01-01' from generate_series(1, 1200)",
     )
     .await;
-    eventually("the commit is made", async || {
+    eventually("the commit is applied", async || {
         let _ = gate.inbox_worker.apply_some().await;
         world.number("select count(*) from inbox where settled_at is not null").await == 1
     })
@@ -235,7 +235,7 @@ async fn an_item_that_nobody_can_settle_keeps_no_other_waiting_and_is_not_droppe
 }
 
 #[tokio::test]
-async fn a_settler_whose_clock_was_turned_keeps_nobody_from_its_items() {
+async fn an_inbox_worker_whose_clock_is_ahead_does_not_block_its_items() {
     let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     let reservation = hold(&gate, "alice", 5).await;
@@ -253,15 +253,15 @@ async fn a_commit_whose_answer_was_lost_is_charged_once_however_late_it_is_settl
     let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     let reservation = hold(&gate, "alice", 5).await;
-    // It is carried out, and nobody hears of it: so Postgres accepts it, and Redis is out of reach for half an hour.
+    // The answer is lost, so Postgres accepts the commit. Redis is unavailable for half an hour.
     gate.gate.commit(&gate.gate.reservation_id(&reservation), COST_3).await.unwrap();
     accept(&gate, &reservation).await;
     world.set_time("2026-11-10T12:30:00Z").await;
     let mut redis = world.redis_connection().await;
     let settlements: Vec<Vec<u8>> = redis::cmd("KEYS").arg("qg:*:s:*").query_async(&mut redis).await.unwrap();
     let forgotten: usize = redis::cmd("DEL").arg(settlements).query_async(&mut redis).await.unwrap();
-    assert_eq!(forgotten, 1, "its time to live is over by then");
-    assert!(gate.inbox_worker.apply_some().await.is_err(), "the charge is still in the journal: the log cannot tell");
+    assert_eq!(forgotten, 1, "the settlement has expired by then");
+    assert!(gate.inbox_worker.apply_some().await.is_err(), "the charge is still in the journal and not yet in the log");
     gate.flusher.flush_all().await.unwrap();
     settle(&world, &gate).await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 3);

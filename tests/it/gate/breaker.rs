@@ -1,4 +1,4 @@
-//! Redis or Postgres stands still: after a moment nobody waits any more, and one probe finds out when it is back.
+//! Redis does not answer: soon no caller waits for it, and one probe detects when it is back.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::support::{World, eventually};
 
 #[tokio::test]
-async fn once_redis_is_known_to_be_away_nobody_waits_for_it() {
+async fn no_caller_waits_once_redis_is_known_to_be_unavailable() {
     let mut world = World::new().await;
     let gate = world.impatient_gate(Duration::from_millis(100)).await;
     assert!(gate.charges("alice", 1).await);
@@ -23,12 +23,12 @@ async fn once_redis_is_known_to_be_away_nobody_waits_for_it() {
         other => panic!("{other:?}"),
     })
     .await;
-    // Whoever waited has lost the answer; from now on the refusal needs no Redis, so a thousand of them come at once.
+    // Callers that waited lost their answers. Refusals now need no Redis, so a thousand of them are immediate.
     let (started, refused) = (Instant::now(), 1_000);
     for _ in 0..refused {
         assert!(matches!(gate.consume("alice", 1).await, Err(GateError::RedisAway { .. })));
     }
-    assert!(started.elapsed() < Duration::from_millis(100) * refused, "they did not wait for an answer each");
+    assert!(started.elapsed() < Duration::from_millis(100) * refused, "refused calls do not wait for an answer");
     world.redis.resume();
     eventually("the gate answers again", async || gate.consume("alice", 1).await.is_ok()).await;
     gate.flush_and_verify().await;
@@ -37,7 +37,7 @@ async fn once_redis_is_known_to_be_away_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_gone_and_returns_is_used_again_without_a_word() {
+async fn a_redis_that_was_killed_is_used_again_after_its_restart() {
     let mut world = World::new().await;
     let gate = world.impatient_gate(Duration::from_millis(500)).await;
     assert!(gate.charges("alice", 1).await);

@@ -1,4 +1,4 @@
-//! From the journal to the rows: each charge exactly once, whatever dies in between.
+//! From the journal to the rows: each charge exactly once, whatever is killed in between.
 
 use futures_util::future::join_all;
 use quota_gate::{
@@ -14,7 +14,7 @@ use quota_gate::audit::replay::Replayed;
 
 use crate::support::{GateUnderTest, World, eventually, execute, migrated_copy, postgres, repeat, user};
 
-/// Flushes that wait for a row.
+/// Counts the flushes that wait for a row.
 const WAITING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
         and wait_event_type = 'Lock' and query like 'update chat_quotas%'";
 
@@ -23,7 +23,7 @@ async fn charge_many(gate: &GateUnderTest, users: usize, each: usize) {
     assert!(join_all(names.iter().map(|name| gate.charges(name, 1))).await.into_iter().all(|charged| charged));
 }
 
-/// What a flusher would flush next for alice's partition.
+/// The batch that a flusher would flush next for alice's partition.
 async fn next_batch(gate: &GateUnderTest) -> (u16, u32, Position, Vec<Entry>) {
     let partition = gate.gate.partitions().of(&user("alice"));
     let watermark = gate.postgres.watermark(partition.number()).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_flusher_killed_between_commit_and_trim_counts_nothing_twice() {
     assert!(gate.charges("alice", 5).await);
     let batch = next_batch(&gate).await;
     assert!(matches!(flush_without_trim(&gate, &batch).await, FlushOutcome::Committed(report) if report.rows == 1));
-    // The same batch again, as a flusher would that never heard of its commit.
+    // The same batch again, as by a flusher that did not receive the answer to its commit.
     assert_eq!(flush_without_trim(&gate, &batch).await, FlushOutcome::Superseded);
     assert!(gate.charges("alice", 2).await);
     gate.flush_and_verify().await;
@@ -78,7 +78,7 @@ async fn a_flusher_killed_between_copy_and_commit_leaves_nothing_behind() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 5).await);
-    // Somebody holds the user's row: the flush waits after its COPY, before its commit, and is killed there.
+    // The user's row is locked: the flush waits after its COPY and before its commit, and is killed there.
     let mut holder = world.pool.begin().await.unwrap();
     sqlx::query("select from chat_quotas where user_uuid = 'alice' for update").execute(&mut *holder).await.unwrap();
     let batch = next_batch(&gate).await;
@@ -114,7 +114,7 @@ async fn a_row_that_rolls_while_a_flush_waits_for_it_misses_no_charge() {
     assert!(gate.charges("alice", 5).await);
     world.set_time("2026-12-01T00:00:00Z").await;
     assert!(gate.charges("alice", 3).await);
-    // The flush has a charge of each month, and the reset is faster: the row that the flush found in November is in December.
+    // The flush has a charge of each month. It finds the row in November, but the reset is faster.
     let mut resetter = world.pool.begin().await.unwrap();
     sqlx::query("select roll_chat_quotas(array['alice'], 202612, '2027-01-01T00:00:00Z', '2026-12-01T00:00:00Z')")
         .execute(&mut *resetter)
@@ -134,7 +134,7 @@ async fn a_row_that_rolls_while_a_flush_waits_for_it_misses_no_charge() {
 }
 
 #[tokio::test]
-async fn flushers_that_fight_over_the_same_entries_count_each_once() {
+async fn concurrent_flushers_count_each_entry_once() {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await, world.gate().await];
     let charging = charge_many(&gates[0], 20, 40);
@@ -146,19 +146,19 @@ async fn flushers_that_fight_over_the_same_entries_count_each_once() {
     tokio::join!(charging, fighting);
     gates[0].flush_and_verify().await;
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 800);
-    // None of them took a fight for a loss.
+    // No flusher took the conflict for a loss.
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 1);
 }
 
 #[tokio::test]
-async fn postgres_killed_and_restarted_in_the_middle_loses_nothing() {
+async fn no_charge_is_lost_when_postgres_is_killed_and_restarted() {
     let mut server = postgres().await;
     let world = World::on(migrated_copy(&server).await, Clock::machine(), false, "UTC").await;
     let gate = world.gate().await;
     charge_many(&gate, 20, 5).await;
     let cancelled = tokio_util::sync::CancellationToken::new();
     let flushing = tokio::spawn(repeat(gate.flusher.clone(), &cancelled));
-    // Users whom Redis knows are served as ever while Postgres is away.
+    // Users in Redis are served as usual while Postgres is unavailable.
     let bouncing = async {
         server.kill().await;
         server.restart().await.unwrap();
@@ -190,14 +190,14 @@ async fn refused_rows_become_dead_letters_and_all_others_are_counted() {
     assert!(verdict.drift.is_empty(), "{:?}", verdict.drift);
     assert_eq!((verdict.dead_letters, verdict.differences.len()), (3, 1), "Redis still has mallory's charges");
     assert!(verdict.differences[0].reason().contains("6 AP are in dead letters"), "{:?}", verdict.differences);
-    // Refused again, for nothing is mended.
+    // Refused again, because the cause is not fixed.
     let refused = gate.replayer.replay(&[]).await.unwrap();
     assert!(refused.iter().all(|(_, outcome)| matches!(outcome, Replayed::Refused(_))), "{refused:?}");
     execute(&world.database, "alter table chat_usage_logs drop constraint no_mallory").await;
     let newest = gate.postgres.dead_letters(1).await.unwrap()[0].id;
     assert_eq!(gate.replayer.replay(&[newest]).await.unwrap().len(), 1);
     assert_eq!(world.number("select count(*) from dead_letters").await, 2);
-    // Two operators at once count each letter once.
+    // Two concurrent replays count each letter once.
     let (one, two) = tokio::join!(gate.replayer.replay(&[]), gate.replayer.replay(&[]));
     assert!(one.unwrap().iter().chain(&two.unwrap()).all(|(_, outcome)| *outcome == Replayed::Done));
     gate.flush_and_verify().await;
@@ -205,7 +205,7 @@ async fn refused_rows_become_dead_letters_and_all_others_are_counted() {
 }
 
 #[tokio::test]
-async fn an_entry_that_nobody_can_read_is_kept_whole_and_does_not_stop_the_flow() {
+async fn an_unreadable_entry_is_kept_whole_and_does_not_stop_the_flusher() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 1).await);
@@ -225,7 +225,7 @@ async fn an_entry_that_nobody_can_read_is_kept_whole_and_does_not_stop_the_flow(
 }
 
 #[tokio::test]
-async fn the_stream_is_trimmed_to_the_anchor_and_what_follows_the_watermark_before() {
+async fn the_stream_is_trimmed_up_to_the_previous_watermark() {
     let world = World::new().await;
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
@@ -240,7 +240,7 @@ async fn the_stream_is_trimmed_to_the_anchor_and_what_follows_the_watermark_befo
 }
 
 #[tokio::test]
-async fn rows_of_a_month_without_a_partition_move_over_when_it_is_made() {
+async fn rows_of_a_month_without_a_partition_move_to_it_when_it_is_created() {
     let world = World::at("2026-11-20T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 3).await);
@@ -263,7 +263,7 @@ async fn a_stream_without_the_anchor_is_not_trimmed() {
     let partition = gate.gate.partitions().of(&user("alice"));
     let (_, generation, _, entries) = next_batch(&gate).await;
     let last = entries.last().unwrap().position();
-    // An older copy of Redis may hold another event at the same id, or none.
+    // An older copy of Redis may have another event at the same id, or none.
     let other_event = Position { event: uuid::Uuid::from_u128(7), ..last };
     let other_id = Position { id: StreamId { ms: last.id.ms + 1, seq: 0 }, ..last };
     for anchor in [other_event, other_id] {

@@ -1,4 +1,4 @@
-//! Every row of the table of holds, over two gates, with a clock that the test moves.
+//! Every row of the table of holds in ARCHITECTURE.md, over two gates, with a test clock.
 
 use quota_gate::{
     domain::{
@@ -21,7 +21,7 @@ async fn hold(gate: &GateUnderTest, ap: i64, ttl_seconds: i64) -> String {
 
 async fn commit(gate: &GateUnderTest, id: &str, ap: u32) -> Result<Committed, GateError> {
     let commit = Commit { ap: Some(Ap::new(ap)), tokens: Tokens::new(7).unwrap(), model: None };
-    gate.gate.commit(id, commit).await.map(|settled| settled.now().expect("Redis is there"))
+    gate.gate.commit(id, commit).await.map(|settled| settled.now().expect("Redis is available"))
 }
 
 async fn numbers(gate: &GateUnderTest) -> (u32, u32, u32) {
@@ -40,7 +40,7 @@ async fn world() -> (World, GateUnderTest, GateUnderTest) {
 }
 
 #[tokio::test]
-async fn a_commit_within_the_hold_is_charged_and_the_rest_goes_back() {
+async fn a_commit_within_the_hold_is_charged_and_the_rest_is_returned() {
     let (world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
     assert_eq!(numbers(&two).await, (0, 10, 90));
@@ -54,7 +54,7 @@ async fn a_commit_within_the_hold_is_charged_and_the_rest_goes_back() {
 }
 
 #[tokio::test]
-async fn a_commit_beyond_the_hold_takes_what_is_free_and_records_the_rest() {
+async fn a_commit_beyond_the_hold_charges_what_is_free_and_records_the_rest_as_overage() {
     let (world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
     assert!(two.charges("alice", 85).await);
@@ -66,7 +66,7 @@ async fn a_commit_beyond_the_hold_takes_what_is_free_and_records_the_rest() {
 }
 
 #[tokio::test]
-async fn a_commit_again_has_the_same_answer_and_another_cost_is_a_mismatch() {
+async fn a_repeated_commit_has_the_same_answer_and_another_cost_is_a_mismatch() {
     let (_world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
     commit(&one, &id, 7).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_commit_again_has_the_same_answer_and_another_cost_is_a_mismatch() {
 }
 
 #[tokio::test]
-async fn a_settled_hold_is_not_settled_the_other_way() {
+async fn a_committed_hold_cannot_be_released_nor_a_released_hold_committed() {
     let (_world, one, two) = world().await;
     let (charged, given_back) = (hold(&one, 10, 60).await, hold(&one, 10, 60).await);
     commit(&one, &charged, 10).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_settled_hold_is_not_settled_the_other_way() {
 }
 
 #[tokio::test]
-async fn a_commit_after_expiry_takes_only_what_is_free() {
+async fn a_commit_after_expiry_charges_only_what_is_free() {
     let (world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
     world.set_time("2026-11-20T12:01:00Z").await;
@@ -112,12 +112,12 @@ async fn a_commit_after_the_settle_window_charges_nothing() {
 }
 
 #[tokio::test]
-async fn a_commit_in_a_later_period_is_charged_to_the_holds_own() {
+async fn a_commit_in_a_later_period_is_charged_to_the_holds_period() {
     let (world, one, two) = world().await;
     world.set_time("2026-11-30T23:59:30Z").await;
     let id = hold(&one, 10, 60).await;
     world.set_time("2026-12-01T00:00:10Z").await;
-    assert!(two.charges("alice", 100).await, "the new period is whole");
+    assert!(two.charges("alice", 100).await, "the new period has its full quota");
     assert_eq!(settled(&commit(&two, &id, 12).await.unwrap()), (10, 2, false, false));
     assert_eq!(numbers(&one).await, (100, 0, 0));
     one.flush_and_verify().await;
@@ -127,7 +127,7 @@ async fn a_commit_in_a_later_period_is_charged_to_the_holds_own() {
 }
 
 #[tokio::test]
-async fn a_late_commit_in_a_later_period_charges_only_a_hold_that_outlived_its_own() {
+async fn a_late_commit_in_a_later_period_charges_only_a_hold_that_outlived_its_period() {
     let (world, one, two) = world().await;
     world.set_time("2026-11-30T23:58:30Z").await;
     let (ended_before, outlived) = (hold(&one, 10, 60).await, hold(&one, 20, 120).await);
@@ -139,7 +139,7 @@ async fn a_late_commit_in_a_later_period_charges_only_a_hold_that_outlived_its_o
 }
 
 #[tokio::test]
-async fn a_release_gives_everything_back_and_may_be_repeated() {
+async fn a_release_returns_the_whole_hold_and_may_be_repeated() {
     let (world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
     assert!(!one.gate.release(&id).await.unwrap().now().unwrap().replayed);
@@ -152,7 +152,7 @@ async fn a_release_gives_everything_back_and_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_hold_whose_holder_died_goes_back_by_itself() {
+async fn a_hold_whose_holder_died_expires() {
     let (world, one, two) = world().await;
     hold(&one, 100, 60).await;
     drop(one);
@@ -163,7 +163,7 @@ async fn a_hold_whose_holder_died_goes_back_by_itself() {
 }
 
 #[tokio::test]
-async fn an_extended_hold_lives_on_and_one_that_is_over_cannot_be_extended() {
+async fn an_extended_hold_lasts_longer_and_an_expired_hold_cannot_be_extended() {
     let (world, one, two) = world().await;
     let id = hold(&one, 10, 60).await;
     world.set_time("2026-11-20T12:00:50Z").await;
@@ -180,7 +180,7 @@ async fn an_extended_hold_lives_on_and_one_that_is_over_cannot_be_extended() {
 }
 
 #[tokio::test]
-async fn no_more_holds_than_a_record_takes() {
+async fn a_record_takes_at_most_64_holds() {
     let (_world, one, _two) = world().await;
     for _ in 0..64 {
         hold(&one, 1, 60).await;

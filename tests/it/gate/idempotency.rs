@@ -1,4 +1,4 @@
-//! Requests that come again.
+//! Repeated requests.
 
 use futures_util::future::join_all;
 use quota_gate::{
@@ -9,7 +9,7 @@ use quota_gate::{
 use crate::support::{World, consume, key, reserve, user};
 
 #[tokio::test]
-async fn the_same_key_and_request_has_the_first_answer_and_one_charge() {
+async fn a_repeated_request_has_the_first_answer_and_one_charge() {
     let world = World::new().await;
     let (one, two) = (world.gate().await, world.gate().await);
     let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
@@ -26,7 +26,7 @@ async fn the_same_key_and_request_has_the_first_answer_and_one_charge() {
 }
 
 #[tokio::test]
-async fn a_thousand_repeats_at_once_charge_once() {
+async fn a_thousand_concurrent_repeats_charge_once() {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await];
     let calls = (0..1000)
@@ -51,13 +51,13 @@ async fn the_same_key_with_another_request_is_a_mismatch() {
     assert!(matches!(gate.gate.consume(other_cost).await, Err(GateError::Mismatch(_))));
     let other_route = Reserve { idempotency_key: Some(key("k1")), ..reserve("alice", 5, 60) };
     assert!(matches!(gate.gate.reserve(other_route).await, Err(GateError::Mismatch(_))));
-    // Another user's key is another key.
+    // The same key of another user is a different key.
     let other_user = Consume { idempotency_key: Some(key("k1")), ..consume("bob", 6) };
     assert!(matches!(gate.gate.consume(other_user).await, Ok(Decision::Allowed(_))));
 }
 
 #[tokio::test]
-async fn a_reservation_comes_again_with_the_same_id() {
+async fn a_repeated_reservation_has_the_same_id() {
     let world = World::new().await;
     let gate = world.gate().await;
     let request = Reserve { idempotency_key: Some(key("r1")), ..reserve("alice", 5, 60) };
@@ -69,7 +69,7 @@ async fn a_reservation_comes_again_with_the_same_id() {
 }
 
 #[tokio::test]
-async fn a_denial_is_not_kept_so_the_key_works_after_an_upgrade() {
+async fn a_denial_is_not_stored_so_the_key_works_after_an_upgrade() {
     let world = World::new().await;
     let gate = world.gate().await;
     let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 150) };
@@ -80,24 +80,24 @@ async fn a_denial_is_not_kept_so_the_key_works_after_an_upgrade() {
 }
 
 #[tokio::test]
-async fn a_key_whose_charge_was_flushed_is_still_known_after_redis_lost_everything() {
+async fn a_key_with_a_flushed_charge_is_recognized_after_redis_lost_everything() {
     let world = World::new().await;
     let (gate, unaware) = (world.gate().await, world.gate().await);
     let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
     let Decision::Allowed(first) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
     gate.flush_and_verify().await;
     let _: () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
-    // Somebody else finds out first, so alice's record is there again when her request is repeated.
+    // Another request detects the loss first, so alice's record is back before the repeat.
     assert!(gate.charges("alice", 1).await);
     let Decision::Allowed(again) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
     assert!(again.replayed);
     assert_eq!((again.event, again.ap), (first.event, first.ap));
-    // A gate that has not heard of the loss does not charge it either.
+    // A gate that has not detected the loss does not charge it either.
     let Decision::Allowed(again) = unaware.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
     assert!(again.replayed);
     let other = Consume { ap: Ap::new(6), ..request };
     assert!(matches!(gate.gate.consume(other).await, Err(GateError::Mismatch(_))));
-    // A key that was never used is used now, once.
+    // A new key is charged once.
     let fresh = Consume { idempotency_key: Some(key("k2")), ..consume("alice", 2) };
     let firsts = join_all((0..10).map(|_| gate.gate.consume(fresh.clone())))
         .await
@@ -116,8 +116,8 @@ async fn long_after_a_loss_a_message_with_a_key_needs_no_postgres() {
     let partition = gate.gate.partitions().of(&user("alice"));
     assert!(gate.charges("alice", 5).await);
     gate.gate.leave_generation(partition, 1).await.unwrap();
-    assert!(gate.charges("alice", 5).await, "and her record is of this generation");
-    // As long as keys are remembered, and a little longer.
+    assert!(gate.charges("alice", 5).await, "and her record belongs to this generation");
+    // A little longer than keys are stored.
     world.set_time("2026-11-11T12:00:02Z").await;
     gate.postgres.close().await;
     let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
@@ -133,7 +133,7 @@ async fn no_two_pairs_of_user_and_key_share_an_answer() {
         let Decision::Allowed(charged) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };
         charged.replayed
     };
-    // Joined by a colon they would read alike, and share an answer where they share a partition.
+    // Joined by a colon, both pairs would be the same text and share an answer if they share a partition.
     for number in 0..16 {
         assert!(!ask(&format!("team-{number}"), "alice:1").await);
         assert!(!ask(&format!("team-{number}:alice"), "1").await);

@@ -1,4 +1,4 @@
-//! Levels: up at once, down at the next period, and no stale word wins.
+//! Levels: upgrades apply immediately, downgrades in the next period, and a stale change never wins.
 
 use futures_util::future::join;
 use quota_gate::{
@@ -31,7 +31,7 @@ async fn change(gate: &GateUnderTest, who: &str, level: &str, effective: Effecti
 }
 
 #[tokio::test]
-async fn an_upgrade_holds_at_once_and_keeps_what_is_used() {
+async fn an_upgrade_applies_immediately_and_keeps_what_is_used() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 90).await && !gate.charges("alice", 20).await);
@@ -42,7 +42,7 @@ async fn an_upgrade_holds_at_once_and_keeps_what_is_used() {
 }
 
 #[tokio::test]
-async fn a_downgrade_holds_from_the_next_period_in_both_stores() {
+async fn a_downgrade_applies_from_the_next_period_in_both_stores() {
     let world = World::at("2026-11-29T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     give(&gate, "alice", "basic").await;
@@ -64,7 +64,7 @@ async fn a_downgrade_holds_from_the_next_period_in_both_stores() {
 }
 
 #[tokio::test]
-async fn a_downgrade_may_be_forced_and_takes_nothing_back() {
+async fn a_downgrade_may_be_forced_and_keeps_what_is_used() {
     let world = World::new().await;
     let gate = world.gate().await;
     give(&gate, "alice", "basic").await;
@@ -76,7 +76,7 @@ async fn a_downgrade_may_be_forced_and_takes_nothing_back() {
 }
 
 #[tokio::test]
-async fn going_back_up_takes_a_pending_downgrade_away() {
+async fn a_return_to_the_current_level_cancels_a_pending_downgrade() {
     let world = World::new().await;
     let gate = world.gate().await;
     give(&gate, "alice", "plus").await;
@@ -85,7 +85,7 @@ async fn going_back_up_takes_a_pending_downgrade_away() {
 }
 
 #[tokio::test]
-async fn a_level_that_is_not_configured_is_refused_with_those_that_are() {
+async fn an_unknown_level_is_refused_with_a_list_of_the_configured_ones() {
     let world = World::new().await;
     let gate = world.gate().await;
     let error = change(&gate, "alice", "gold", Effective::Fair).await.unwrap_err().to_string();
@@ -99,7 +99,7 @@ async fn a_stale_lower_level_version_never_wins() {
     give(&gate, "alice", "basic").await;
     let changed = give(&gate, "alice", "pro").await;
     assert_eq!(changed.level_version, 2);
-    // A gate that slept since the first change tells Redis of it only now.
+    // A gate that was suspended since the first change sends it to Redis only now.
     let quota = gate.gate.quota(&user("alice")).await.unwrap();
     let basic = gate.gate.levels().named("basic").unwrap().clone();
     let stale =
@@ -144,7 +144,7 @@ async fn a_level_change_racing_with_consumption_admits_exactly_the_new_quota() {
 }
 
 #[tokio::test]
-async fn a_change_while_the_user_is_being_loaded_is_not_overtaken_by_the_older_row() {
+async fn a_change_while_the_user_is_being_loaded_is_not_overwritten_by_the_older_row() {
     let world = World::new().await;
     let (one, two) = (world.gate().await, world.gate().await);
     for n in 0..30 {
@@ -156,11 +156,11 @@ async fn a_change_while_the_user_is_being_loaded_is_not_overtaken_by_the_older_r
 }
 
 #[tokio::test]
-async fn a_change_that_its_gate_could_not_tell_redis_is_announced_by_another() {
+async fn a_change_that_did_not_reach_redis_is_synced_by_another_gate() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 1).await);
-    // As if the gate had died between Postgres and Redis.
+    // As if the gate had died between its writes to Postgres and Redis.
     let set =
         "update chat_quotas set membership_level = 'plus', monthly_quota = 1000, level_version = level_version + 1";
     crate::support::execute(&world.database, set).await;
@@ -171,12 +171,12 @@ async fn a_change_that_its_gate_could_not_tell_redis_is_announced_by_another() {
 }
 
 #[tokio::test]
-async fn whoever_redis_cannot_be_told_of_keeps_it_from_nobody_else() {
+async fn a_level_that_cannot_be_synced_does_not_block_others() {
     let world = World::at("2026-11-30T23:59:59Z", "UTC").await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 1).await && gate.charges("bob", 1).await);
     gate.flush_and_verify().await;
-    // Alice's row is in a month that has not begun in Redis, and Bob's is one that flushes touch all the time.
+    // Alice's row is in a month that has not begun in Redis. Bob's row is one that flushes update constantly.
     for set in [
         "update chat_quotas set monthly_quota = 1000, level_version = level_version + 1",
         "update chat_quotas set period = 202612 where user_uuid = 'alice'",
@@ -192,17 +192,17 @@ async fn whoever_redis_cannot_be_told_of_keeps_it_from_nobody_else() {
             format!("select count(*) from chat_quotas where synced_version = level_version and user_uuid = '{who}'");
         world.number(&told).await == 1
     };
-    eventually("Redis has heard of Bob", async || told("bob").await).await;
+    eventually("Bob's level is synced", async || told("bob").await).await;
     assert!(!told("alice").await);
     assert_eq!(gate.gate.quota(&user("bob")).await.unwrap().quota.get(), 1000);
     world.set_time("2026-12-01T00:00:00Z").await;
-    eventually("Redis has heard of Alice", async || told("alice").await).await;
+    eventually("Alice's level is synced", async || told("alice").await).await;
     cancelled.cancel();
     announcing.await.unwrap();
 }
 
 #[tokio::test]
-async fn what_was_told_is_not_announced_again() {
+async fn a_synced_level_is_not_synced_again() {
     let world = World::new().await;
     let gate = world.gate().await;
     give(&gate, "alice", "plus").await;
@@ -210,7 +210,7 @@ async fn what_was_told_is_not_announced_again() {
 }
 
 #[tokio::test]
-async fn a_quota_is_applied_to_everybody_in_batches_and_waits_for_nobody_with_others_in_hand() {
+async fn a_quota_is_applied_in_batches_and_a_locked_row_does_not_delay_others() {
     let world = World::new().await;
     let gate = world.gate().await;
     crate::support::execute(
@@ -227,7 +227,7 @@ async fn a_quota_is_applied_to_everybody_in_batches_and_waits_for_nobody_with_ot
         async move { postgres.apply_level("free", Ap::new(150), now).await.unwrap() }
     });
     let applied = "select count(*) from chat_quotas where monthly_quota = 150 and level_version = 1";
-    eventually("all others have it", async || world.number(applied).await == 10_799).await;
+    eventually("all other users have the quota", async || world.number(applied).await == 10_799).await;
     holder.rollback().await.unwrap();
     assert_eq!(applying.await.unwrap(), 10_800);
     assert_eq!(world.number(applied).await, 10_800);

@@ -1,4 +1,4 @@
-//! Redis loses data: users keep what Postgres knows, and only what was not flushed is gone.
+//! Redis loses data: flushed charges are kept, and only unflushed ones are lost.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ async fn flushall(world: &World) {
 }
 
 #[tokio::test]
-async fn after_flushall_users_keep_what_postgres_knows_and_the_unflushed_tail_is_the_only_loss() {
+async fn after_flushall_flushed_charges_are_kept_and_only_the_unflushed_tail_is_lost() {
     let world = World::new().await;
     let (one, two) = (world.gate().await, world.gate().await);
     assert!(one.charges("alice", 60).await);
     one.flush_and_verify().await;
     assert!(one.charges("alice", 7).await);
     flushall(&world).await;
-    // Two gates meet the loss at once; one of them opens the partition.
+    // Two gates detect the loss concurrently; one of them opens the partition.
     let quotas = tokio::join!(used(&one, "alice"), used(&two, "alice"));
     assert_eq!(quotas, (60, 60));
     assert!(two.charges("alice", 40).await && !one.charges("alice", 1).await);
@@ -36,7 +36,7 @@ async fn after_flushall_users_keep_what_postgres_knows_and_the_unflushed_tail_is
 }
 
 #[tokio::test]
-async fn an_empty_restart_is_the_same() {
+async fn after_an_empty_restart_flushed_charges_are_kept() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 60).await);
@@ -44,7 +44,7 @@ async fn an_empty_restart_is_the_same() {
     world.redis.kill().await;
     std::fs::remove_dir_all(world.redis.dir().join("appendonlydir")).unwrap();
     world.redis.restart().await.unwrap();
-    // A connection that broke is no proof that nothing happened, so the first answers may be errors.
+    // A broken connection does not prove that nothing happened, so the first answers may be errors.
     crate::support::eventually("the gate answers again", async || {
         gate.gate.quota_and_holds(&user("alice")).await.is_ok()
     })
@@ -55,7 +55,7 @@ async fn an_empty_restart_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_killed_redis_that_comes_back_with_its_file_has_lost_nothing() {
+async fn a_killed_redis_that_restarts_with_its_file_loses_nothing() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     for _ in 0..50 {
@@ -73,19 +73,19 @@ async fn a_killed_redis_that_comes_back_with_its_file_has_lost_nothing() {
 }
 
 #[tokio::test]
-async fn a_restart_between_two_messages_leaves_nothing_in_doubt() {
+async fn a_restart_between_two_messages_leaves_no_indeterminate_charge() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 5).await);
     world.redis.stop().await;
     world.redis.restart().await.unwrap();
-    // The gate's connections were closed while they were idle, which it sees before it sends anything.
+    // The gate's connections were closed while idle. The gate detects this before it sends anything.
     assert!(gate.charges("alice", 5).await);
     assert_eq!(used(&gate, "alice").await, 10);
 }
 
 #[tokio::test]
-async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
+async fn an_older_copy_of_redis_is_detected_by_its_missing_anchor() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
@@ -97,9 +97,9 @@ async fn an_older_copy_of_redis_is_found_out_by_its_missing_anchor() {
     assert!(gate.charges("alice", 50).await);
     gate.flush_and_verify().await;
 
-    // The older copy comes back: same generation, a counter that is too low, a stream without the anchor.
+    // The older copy is restored: same generation, a counter that is too low, a stream without the anchor.
     bring_copy_back(&mut world).await;
-    crate::support::eventually("the flusher finds out", async || gate.flusher.flush_all().await.is_ok()).await;
+    crate::support::eventually("the flusher detects the copy", async || gate.flusher.flush_all().await.is_ok()).await;
     assert_eq!(used(&gate, "alice").await, 60);
     gate.flush_and_verify().await;
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 3);
@@ -115,14 +115,14 @@ async fn an_older_copy_of_redis_decides_nothing_because_it_is_another_process() 
     gate.flush_and_verify().await;
 
     bring_copy_back(&mut world).await;
-    // By its own record she has used 10 of 100, and its fence and stream look right.
-    assert!(!gate.charges("alice", 41).await, "no message is admitted by an older copy");
+    // In the older record alice has used 10 of 100, and its fence and stream look right.
+    assert!(!gate.charges("alice", 41).await, "an older copy admits no message");
     assert!(gate.charges("alice", 40).await);
     gate.flush_and_verify().await;
 }
 
 #[tokio::test]
-async fn a_redis_that_was_a_replica_for_a_while_is_another_one_for_whoever_connects() {
+async fn a_former_replica_counts_as_another_redis_for_new_connections() {
     let world = World::new().await;
     let one = world.gate().await;
     assert!(one.charges("alice", 5).await);
@@ -133,7 +133,7 @@ async fn a_redis_that_was_a_replica_for_a_while_is_another_one_for_whoever_conne
     };
     replicaof("127.0.0.1", "1").await;
     replicaof("NO", "ONE").await;
-    // A gate that connects now opens a generation; one whose connections are older meets STALE and asks again.
+    // A gate that connects now opens a generation; one with older connections gets STALE and asks again.
     let two = world.gate().await;
     assert!(two.charges("alice", 5).await);
     assert!(one.charges("alice", 5).await);
@@ -143,7 +143,7 @@ async fn a_redis_that_was_a_replica_for_a_while_is_another_one_for_whoever_conne
 }
 
 #[tokio::test]
-async fn a_redis_that_took_over_a_replicas_older_data_is_another_one_for_whoever_was_connected_all_along() {
+async fn a_redis_with_a_replicas_older_data_counts_as_another_one_for_open_connections() {
     let world = World::new().await;
     let replica = crate::support::redis().await;
     follow(&replica, &world.redis).await;
@@ -153,10 +153,10 @@ async fn a_redis_that_took_over_a_replicas_older_data_is_another_one_for_whoever
     command(&replica, &["REPLICAOF", "NO", "ONE"]).await;
     assert!(gate.charges("alice", 50).await);
     gate.flush_and_verify().await;
-    // The primary follows its former replica, and is promoted again; the gate's connections were open and idle all the time.
+    // The primary follows its former replica and is promoted again. The gate's connections stay open and idle.
     follow(&world.redis, &replica).await;
     command(&world.redis, &["REPLICAOF", "NO", "ONE"]).await;
-    assert!(!gate.charges("alice", 41).await, "60 of 100 are used, whatever this Redis says");
+    assert!(!gate.charges("alice", 41).await, "60 of 100 are used, whatever this Redis has");
     assert!(gate.charges("alice", 40).await);
     gate.flush_and_verify().await;
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
@@ -179,14 +179,14 @@ async fn follow(replica: &RedisServer, primary: &RedisServer) {
     .await;
 }
 
-/// Keeps a copy of what Redis has now.
+/// Copies the current data of Redis.
 async fn keep_copy(world: &mut World) {
     world.redis.stop().await;
     copy_dir(&world.redis.dir().join("appendonlydir"), &world.redis.dir().join("copy"));
     world.redis.restart().await.unwrap();
 }
 
-/// Redis is as it was when the copy was kept.
+/// Restarts Redis with the copied data.
 async fn bring_copy_back(world: &mut World) {
     world.redis.stop().await;
     let data = world.redis.dir().join("appendonlydir");
@@ -201,7 +201,7 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn what_was_not_flushed_but_survived_is_drained_before_a_new_generation_opens() {
+async fn unflushed_charges_that_survived_are_drained_before_a_new_generation_opens() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
@@ -264,7 +264,7 @@ async fn a_postgres_that_is_behind_grants_nothing_twice() {
     let gate = world.gate().await;
     assert!(gate.charges("alice", 70).await);
     gate.flush_and_verify().await;
-    // As after a restore from a backup that did not know of alice's charge.
+    // As after a restore from a backup without alice's charge.
     crate::support::execute(&world.database, "update chat_quotas set monthly_used = 0, total_used = 0").await;
     crate::support::execute(&world.database, "update flush_watermarks set generation = 1, last_id = '0-1', last_event = '00000000-0000-0000-0000-000000000000'").await;
     gate.flusher.flush_all().await.ok();
@@ -278,29 +278,29 @@ async fn a_postgres_that_is_behind_grants_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_postgres_that_names_an_older_generation_is_led_to_a_later_one() {
+async fn a_postgres_that_has_an_older_generation_moves_to_a_later_one() {
     let world = World::new().await;
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
     gate.gate.leave_generation(partition, 1).await.unwrap();
     assert!(gate.charges("alice", 5).await);
-    // As after a restore from a backup that was made before the partition was opened anew.
+    // As after a restore from a backup that was made before the partition was reopened.
     crate::support::execute(&world.database, "update flush_watermarks set generation = 1").await;
-    assert!(gate.charges("alice", 7).await, "Redis goes on in generation 2");
+    assert!(gate.charges("alice", 7).await, "Redis continues in generation 2");
     let flushing = tokio::time::timeout(Duration::from_mins(1), gate.flush_and_verify());
-    flushing.await.expect("the flusher does not go round for ever");
+    flushing.await.expect("the flusher does not loop forever");
     assert_eq!(world.number("select total_used from chat_quotas").await, 12);
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 3);
 }
 
 #[tokio::test]
-async fn a_sleeping_gate_charges_nothing_in_a_generation_that_is_over() {
+async fn a_suspended_gate_charges_nothing_in_an_older_generation() {
     let world = World::new().await;
     let (awake, asleep) = (world.gate().await, world.gate().await);
     assert!(asleep.charges("alice", 1).await);
     let partition = awake.gate.partitions().of(&user("alice"));
     awake.gate.leave_generation(partition, 1).await.unwrap();
-    // Its next call names generation 1, is refused, learns of generation 2 and goes on there.
+    // Its next call names generation 1 and is refused. The gate then continues in generation 2.
     assert!(asleep.charges("alice", 2).await);
     assert_eq!(used(&awake, "alice").await, 3);
     awake.flush_and_verify().await;

@@ -1,4 +1,4 @@
-//! The gate as a library: exactness, holds, idempotency, membership, resets, flushing and loss.
+//! The gate as a library: exactness, holds, idempotency, levels, resets, flushing and loss.
 
 mod admission;
 mod away;

@@ -1,4 +1,4 @@
-//! Opening a partition: each step may be repeated, interleaved with another opener's, or taken late.
+//! Opening a partition: each step may be repeated, delayed, or interleaved with another opener's steps.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
@@ -51,24 +51,24 @@ fn now() -> DateTime<Utc> {
 }
 
 #[tokio::test]
-async fn an_opener_that_slept_changes_nothing_once_another_has_opened() {
+async fn a_suspended_opener_changes_nothing_once_another_has_opened() {
     let world = World::new().await;
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
-    // The sleeper takes the first three steps and falls asleep.
+    // The first opener takes the first three steps and is suspended.
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     let fence = gate.redis.fence(place).await.unwrap();
     assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
     let (asleep, entries) = drain(&gate).await;
-    // The gate meets STALE, takes over, opens generation 2, and goes on.
+    // The gate gets STALE, takes over, opens generation 2 and continues.
     assert!(gate.charges("alice", 7).await);
     gate.flush_and_verify().await;
     assert!(gate.charges("alice", 11).await);
-    // The sleeper wakes: none of its steps does anything any more.
-    assert!(!gate.redis.close(place, fence.as_ref()).await.unwrap(), "the fence is another one");
-    assert_eq!(drain_to_postgres(&gate, 1, &entries).await, None, "the generation is another one");
-    assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence is there");
+    // The first opener resumes: none of its steps has an effect.
+    assert!(!gate.redis.close(place, fence.as_ref()).await.unwrap(), "the fence has changed");
+    assert_eq!(drain_to_postgres(&gate, 1, &entries).await, None, "the generation has changed");
+    assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence exists");
     assert!(!gate.postgres.finish_opening(place.number(), 1, 2, now()).await.unwrap());
     assert!(!gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     gate.flush_and_verify().await;
@@ -76,7 +76,7 @@ async fn an_opener_that_slept_changes_nothing_once_another_has_opened() {
 }
 
 #[tokio::test]
-async fn a_request_that_two_primaries_have_carried_out_is_counted_once() {
+async fn a_request_that_two_primaries_executed_is_counted_once() {
     let world = World::new().await;
     let gate = world.gate().await;
     let place = partition(&gate);
@@ -87,7 +87,7 @@ async fn a_request_that_two_primaries_have_carried_out_is_counted_once() {
     let twice = [Entry { content: Content::Events(vec![later(1), later(2)]), ..entries[1].clone() }];
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     assert_eq!(drain_to_postgres(&gate, 1, &twice).await, Some(1));
-    // The other primary's journal comes later, and has it at another time.
+    // The other primary's journal is drained later and has the charge at another time.
     assert_eq!(drain_to_postgres(&gate, 1, &entries).await, Some(0));
     gate.gate.leave_generation(place, 1).await.unwrap();
     gate.flush_and_verify().await;
@@ -96,14 +96,14 @@ async fn a_request_that_two_primaries_have_carried_out_is_counted_once() {
 }
 
 #[tokio::test]
-async fn a_charge_that_comes_after_the_drain_keeps_the_partition_from_opening() {
+async fn a_charge_after_the_drain_prevents_the_opening() {
     let world = World::new().await;
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     let (drained, entries) = drain(&gate).await;
-    // The fence was not closed yet, and a charge slips in; then the fence goes.
+    // The fence is not deleted yet, so a charge is accepted; then the fence is deleted.
     assert!(gate.charges("alice", 7).await);
     let fence = gate.redis.fence(place).await.unwrap();
     assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
@@ -120,7 +120,7 @@ async fn no_flush_commits_while_a_partition_is_being_opened() {
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
-    // A flusher has read; before it commits, somebody begins to open.
+    // A flusher has read entries; before it commits, an opening begins.
     let from = gate.postgres.watermark(place.number()).await.unwrap().position.unwrap();
     let entries = gate.redis.read_stream(place, 1, from.id, 10).await.unwrap();
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
@@ -142,13 +142,13 @@ async fn no_flush_commits_while_a_partition_is_being_opened() {
 }
 
 #[tokio::test]
-async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_closed_anything() {
+async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_deleted_the_fence() {
     let world = World::new().await;
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
-    // The fence is there, so no message meets STALE, and none would ever be flushed.
+    // The fence exists, so no message gets STALE, and none would ever be flushed.
     assert!(gate.charges("alice", 7).await);
     let check = HealthCheck::new(
         &gate.gate,
@@ -166,23 +166,25 @@ async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_closed_anyt
 }
 
 #[tokio::test]
-async fn an_opener_that_sleeps_is_taken_over_however_short_the_waits_of_others_are() {
+async fn a_suspended_opener_is_replaced_however_briefly_others_wait() {
     let world = World::new().await;
     let gate = world.gate_with(|tuning| tuning.deadline = Duration::from_millis(100)).await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
-    let asleep = gate.postgres.try_lock_partition(place.number()).await.unwrap().expect("nobody opens");
+    let asleep = gate.postgres.try_lock_partition(place.number()).await.unwrap().expect("no other opener has the lock");
     let waiting = gate.gate.leave_generation(place, 1).await;
-    assert!(matches!(waiting, Err(GateError::Unavailable { .. })), "somebody is at it");
-    crate::support::eventually("another one takes over", async || gate.gate.leave_generation(place, 1).await.is_ok())
-        .await;
+    assert!(matches!(waiting, Err(GateError::Unavailable { .. })), "another opener is working on it");
+    crate::support::eventually("another opener takes over", async || {
+        gate.gate.leave_generation(place, 1).await.is_ok()
+    })
+    .await;
     drop(asleep);
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 5);
 }
 
 #[tokio::test]
-async fn an_opening_goes_on_when_whoever_began_it_has_lost_patience() {
+async fn an_opening_continues_after_the_caller_that_began_it_timed_out() {
     let world = World::new().await;
     let gate = world.gate_with(|tuning| tuning.deadline = Duration::from_millis(50)).await;
     assert!(gate.charges("alice", 5).await);
@@ -191,7 +193,7 @@ async fn an_opening_goes_on_when_whoever_began_it_has_lost_patience() {
     assert!(gate.gate.leave_generation(partition(&gate), 1).await.is_err(), "the row cannot be marked yet");
     holder.rollback().await.unwrap();
     let opened = "select max(generation)::bigint from flush_watermarks";
-    crate::support::eventually("it is open", async || world.number(opened).await == 2).await;
+    crate::support::eventually("the partition is open", async || world.number(opened).await == 2).await;
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 5);
 }
@@ -210,14 +212,14 @@ async fn a_gate_whose_redis_accepts_no_writes_leaves_the_partition_to_others() {
     replicas_asked_for("1").await;
     assert!(gate.gate.leave_generation(place, 1).await.is_err());
     let watermark = gate.postgres.watermark(place.number()).await.unwrap();
-    assert!(watermark.position.is_some(), "nothing was begun that cannot be finished");
+    assert!(watermark.position.is_some(), "no opening was begun that cannot finish");
     replicas_asked_for("0").await;
     gate.gate.leave_generation(place, 1).await.unwrap();
     gate.flush_and_verify().await;
 }
 
 #[tokio::test]
-async fn gates_that_open_all_at_once_under_load_lose_and_double_nothing() {
+async fn gates_that_open_concurrently_under_load_lose_and_duplicate_nothing() {
     let world = World::new().await;
     let gates = [world.gate().await, world.gate().await, world.gate().await];
     let (charged, stop) = (AtomicU32::new(0), AtomicBool::new(false));
@@ -241,7 +243,7 @@ async fn gates_that_open_all_at_once_under_load_lose_and_double_nothing() {
             tokio::task::yield_now().await;
         }
     }));
-    // Both partitions are opened anew again and again, by all gates at once, or because the fence is gone.
+    // Both partitions are reopened repeatedly, by all gates concurrently or because the fence is missing.
     let disturbing = async {
         let mut connection = world.redis_connection().await;
         for round in 0..12 {

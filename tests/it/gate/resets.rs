@@ -1,4 +1,4 @@
-//! The end of a period: one allowance per user and period, whoever resets, how often and from where.
+//! The end of a period: one allowance per user and period, however often and wherever it is reset.
 
 use futures_util::future::join_all;
 use quota_gate::jobs::resetter::Trigger;
@@ -29,7 +29,7 @@ async fn a_period_ends_at_midnight_of_its_time_zone() {
 }
 
 #[tokio::test]
-async fn due_rows_roll_once_however_often_and_from_wherever_they_are_reset() {
+async fn due_rows_roll_once_however_often_and_by_whichever_gate_they_are_reset() {
     let world = World::at("2026-11-30T12:00:00Z", "UTC").await;
     let (one, two) = (world.gate().await, world.gate().await);
     let names: Vec<String> = (0..50).map(|n| format!("user-{n}")).collect();
@@ -51,7 +51,7 @@ async fn due_rows_roll_once_however_often_and_from_wherever_they_are_reset() {
 }
 
 #[tokio::test]
-async fn a_hundred_resets_at_the_boundary_grant_nobody_two_allowances() {
+async fn a_hundred_resets_at_the_boundary_grant_only_one_allowance() {
     let world = World::at("2026-11-30T23:59:59Z", "UTC").await;
     let (one, two) = (world.gate().await, world.gate().await);
     assert!(one.charges("alice", 100).await);
@@ -80,7 +80,7 @@ async fn a_hundred_resets_at_the_boundary_grant_nobody_two_allowances() {
 }
 
 #[tokio::test]
-async fn late_events_land_in_their_own_month_whether_flush_or_reset_comes_first() {
+async fn late_events_count_in_their_own_month_whether_flush_or_reset_runs_first() {
     for reset_first in [true, false] {
         let world = World::at("2026-11-30T23:59:00Z", "UTC").await;
         let gate = world.gate().await;
@@ -102,7 +102,7 @@ async fn late_events_land_in_their_own_month_whether_flush_or_reset_comes_first(
 }
 
 #[tokio::test]
-async fn idle_users_reset_too_and_come_back_to_a_whole_quota() {
+async fn idle_users_are_reset_too_and_return_to_a_full_quota() {
     let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 100).await);
@@ -115,25 +115,25 @@ async fn idle_users_reset_too_and_come_back_to_a_whole_quota() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_opens_no_new_month() {
+async fn a_clock_that_jumps_starts_no_new_month() {
     let world = World::at("2026-11-30T23:58:00Z", "UTC").await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 100).await);
-    // Redis alone believes that it is December.
+    // Only the clock of Redis is in December.
     world.set_redis_time("2026-12-01T01:00:00Z".parse().unwrap()).await;
     let refused = gate.consume("alice", 1).await.unwrap_err().to_string();
     assert!(refused.contains("clock of Redis"), "{refused}");
-    // And back: what was decided stays decided.
+    // The clock jumps back: earlier decisions stay valid.
     world.set_time("2026-12-01T00:00:01Z").await;
     assert!(gate.charges("alice", 40).await);
     world.set_time("2026-11-30T23:59:30Z").await;
-    assert!(!gate.charges("alice", 61).await, "a record never goes back to a month that is over");
+    assert!(!gate.charges("alice", 61).await, "a record never returns to a month that is over");
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().period.to_string(), "2026-12");
     gate.flush_and_verify().await;
 }
 
 #[tokio::test]
-async fn today_starts_over_at_midnight_and_survives_a_reload() {
+async fn used_today_starts_over_at_midnight_and_survives_a_reload() {
     let world = World::at("2026-11-20T23:59:00Z", "UTC").await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);

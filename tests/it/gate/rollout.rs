@@ -1,4 +1,4 @@
-//! The switch between the gate and its callers.
+//! The rollout: which messages the gate decides, and which ones pass.
 
 use std::sync::{
     Arc, Mutex,
@@ -27,7 +27,7 @@ async fn used(gate: &GateUnderTest, who: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn off_asks_nothing_and_charges_nothing() {
+async fn off_calls_no_store_and_charges_nothing() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     gate.gate.set_rollout(mode(Mode::Off));
@@ -38,7 +38,7 @@ async fn off_asks_nothing_and_charges_nothing() {
 }
 
 #[tokio::test]
-async fn shadow_charges_and_lets_pass_what_it_would_deny_or_cannot_decide() {
+async fn shadow_charges_and_passes_what_it_would_deny_or_cannot_decide() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     gate.gate.set_rollout(mode(Mode::Shadow));
@@ -46,7 +46,7 @@ async fn shadow_charges_and_lets_pass_what_it_would_deny_or_cannot_decide() {
     let Ok(Decision::Passed(Passed::WouldBeDenied(denied))) = gate.consume("alice", 60).await else { panic!() };
     assert_eq!((denied.required.get(), denied.quota.remaining().get()), (60, 40));
     assert_eq!(used(&gate, "alice").await, 60);
-    // A caller's mistake is one in any mode.
+    // An invalid request is refused in every mode.
     let with_key =
         |ap| quota_gate::gate::Consume { idempotency_key: Some(key("k")), ..crate::support::consume("bob", ap) };
     gate.gate.consume(with_key(1)).await.unwrap();
@@ -58,7 +58,7 @@ async fn shadow_charges_and_lets_pass_what_it_would_deny_or_cannot_decide() {
 }
 
 #[tokio::test]
-async fn only_who_is_in_is_decided_for() {
+async fn only_messages_of_users_in_the_rollout_are_decided() {
     let world = World::new().await;
     let gate = world.gate().await;
     let none = Percentage::try_from(0.0).unwrap();
@@ -73,7 +73,7 @@ async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
     let gate = world.gate().await;
     let charged = AtomicU64::new(0);
     let modes = [Mode::Off, Mode::Enforce, Mode::Shadow];
-    // Each message is sent right after a switch, while the messages and holds of fifteen others are on their way.
+    // Each message is sent right after a switch, while the messages and holds of fifteen others are in flight.
     let caller = async |number: usize| {
         let who = format!("user-{}", number % 5);
         for turn in 0..60 {
@@ -83,7 +83,7 @@ async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
                     charged.fetch_add(1, Ordering::SeqCst);
                 }
             } else if let Ok(Decision::Allowed(held)) = gate.gate.reserve(reserve(&who, 2, 60)).await {
-                // Whatever the switch says by now.
+                // The commit succeeds in whatever mode is set by now.
                 let id = gate.gate.reservation_id(&held.reservation);
                 let committed = gate.gate.commit(&id, Commit::default()).await.unwrap().now().unwrap();
                 charged.fetch_add(committed.charged.get().into(), Ordering::SeqCst);
@@ -104,12 +104,12 @@ async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
     let decision_metrics = gate.gate.rollout_tally();
     assert!(
         decision_metrics.out > 0 && decision_metrics.shadow_allowed > 0,
-        "every mode had its turn: {decision_metrics:?}"
+        "every mode was used: {decision_metrics:?}"
     );
 }
 
 #[tokio::test]
-async fn a_changed_file_turns_the_gate_off_while_postgres_is_away() {
+async fn a_changed_file_turns_the_gate_off_while_postgres_is_unavailable() {
     let server = postgres().await;
     let database = migrated_copy(&server).await;
     let world = World::on(database, Clock::machine(), false, "UTC").await;
@@ -121,6 +121,6 @@ async fn a_changed_file_turns_the_gate_off_while_postgres_is_away() {
     rollout_sync.sync().await.unwrap();
     drop(server);
     *file.lock().unwrap() = mode(Mode::Off);
-    assert!(rollout_sync.sync().await.is_err(), "it cannot be written down");
+    assert!(rollout_sync.sync().await.is_err(), "the change cannot be stored");
     assert_eq!(gate.gate.rollout().mode, Mode::Off);
 }

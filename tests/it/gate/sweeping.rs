@@ -1,4 +1,4 @@
-//! The sweep: users who do not come leave Redis once they are flushed, and expired holds are given back.
+//! The sweep: deletes flushed records of inactive users from Redis, and releases expired holds.
 
 use chrono::TimeDelta;
 use quota_gate::domain::decision::Decision;
@@ -6,14 +6,14 @@ use quota_gate::domain::decision::Decision;
 use crate::support::{World, eventually, reserve, user};
 
 #[tokio::test]
-async fn a_record_that_nobody_touched_for_two_periods_goes_once_it_is_flushed() {
+async fn a_flushed_record_is_deleted_after_two_periods_without_use() {
     let world = World::at("2026-09-15T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
     assert!(gate.charges("alice", 7).await);
     gate.flush_and_verify().await;
     let record = async || gate.redis.record(partition, &user("alice")).await.unwrap();
-    // The next period is over, but not the one after it.
+    // October, the next period, is over only at the second time.
     for (now, deleted) in [("2026-10-31T23:00:00Z", 0), ("2026-11-01T01:00:00Z", 1)] {
         world.clock.set(now.parse().unwrap());
         assert_eq!(gate.sweeper.sweep().await.unwrap().deleted, deleted, "{now}");
@@ -24,7 +24,7 @@ async fn a_record_that_nobody_touched_for_two_periods_goes_once_it_is_flushed() 
 }
 
 #[tokio::test]
-async fn a_record_whose_charges_are_not_flushed_stays() {
+async fn a_record_with_unflushed_charges_stays() {
     let world = World::new().await;
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
@@ -38,13 +38,13 @@ async fn a_record_whose_charges_are_not_flushed_stays() {
     };
     assert_eq!(sweep().await.deleted, 0);
     gate.flush_and_verify().await;
-    // Redis compares milliseconds: what was changed in this one may still be on its way.
-    eventually("the flushed record goes", async || sweep().await.deleted == 1).await;
+    // Redis compares milliseconds: changes of the current one may not be flushed yet.
+    eventually("the flushed record is deleted", async || sweep().await.deleted == 1).await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 7);
 }
 
 #[tokio::test]
-async fn a_sweep_of_a_generation_that_is_over_does_nothing() {
+async fn a_sweep_of_an_older_generation_does_nothing() {
     let world = World::new().await;
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
@@ -59,7 +59,7 @@ async fn a_sweep_of_a_generation_that_is_over_does_nothing() {
 }
 
 #[tokio::test]
-async fn an_expired_hold_of_a_user_who_does_not_come_is_given_back() {
+async fn an_expired_hold_of_an_inactive_user_is_released() {
     let world = World::new().await;
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));

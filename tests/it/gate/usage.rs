@@ -1,4 +1,4 @@
-//! What was used: the sums are the log's, over a month, over a loss, and when old months of the log are gone.
+//! Usage sums equal the log's: over a month, after a repair, and after old months are dropped.
 
 use chrono::{Days, NaiveDate};
 use quota_gate::{
@@ -16,7 +16,7 @@ fn all(from: &str, to: &str) -> UsageQuery<'static> {
     UsageQuery { from: day(from), to: day(to), by: None, by_level: false, by_model: false, level: None, model: None }
 }
 
-/// A day's messages, of four users with three models, charged in one step and in two.
+/// Sends a day's messages of four users with three models, charged in one step and in two.
 async fn a_day(gate: &GateUnderTest, day: u64) {
     for n in 0..12 {
         let who = format!("user-{}", n % 4);
@@ -65,7 +65,7 @@ async fn a_month_of_messages_adds_up_in_the_time_zone_of_the_installation() {
     let levels = UsageQuery { by_level: true, by_model: true, ..all("2026-01-01", "2026-12-31") };
     let rows = postgres.usage(&levels).await.unwrap();
     assert_eq!(rows.len(), 6, "two levels, three models: {rows:?}");
-    // Of one user, from the log: the same sums.
+    // Per user, from the log: the same sum.
     let query = UsageQuery { by: Some(TimeUnit::Day), ..all("2026-01-01", "2026-12-31") };
     let mut of_users = 0;
     for n in 0..4 {
@@ -76,7 +76,7 @@ async fn a_month_of_messages_adds_up_in_the_time_zone_of_the_installation() {
 }
 
 #[tokio::test]
-async fn sums_that_are_not_the_logs_are_found_and_mended() {
+async fn sums_that_differ_from_the_log_are_found_and_repaired() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("ann", 3).await);
@@ -89,10 +89,10 @@ async fn sums_that_are_not_the_logs_are_found_and_mended() {
 }
 
 #[tokio::test]
-async fn old_months_of_the_log_are_dropped_and_all_still_adds_up() {
+async fn sums_still_match_after_old_months_of_the_log_are_dropped() {
     let world = World::at("2026-01-15T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
-    // Comes once, and nobody rolls the row: it stays in a month that is dropped.
+    // Sends one message and is never rolled: the row stays in a month that is dropped.
     assert!(gate.charges("idle", 7).await);
     for month in 1..=4 {
         world.set_time(&format!("2026-{month:02}-15T12:00:00Z")).await;
@@ -108,8 +108,8 @@ async fn old_months_of_the_log_are_dropped_and_all_still_adds_up() {
         gate.postgres.drop_log_partition(partition).await.unwrap();
     }
     assert_eq!(world.number("select min(period)::bigint from chat_usage_logs").await, 202_603);
-    assert_eq!(world.number("select count(distinct day) from usage_days").await, 4, "what was used is still known");
-    // Charged, flushed and compared as before, and what is wrong is still found.
+    assert_eq!(world.number("select count(distinct day) from usage_days").await, 4, "the usage sums are kept");
+    // Charges, flushes and comparisons work as before; differences are still found.
     assert!(gate.charges("user-0", 1).await);
     gate.flush_and_verify().await;
     for (change, back) in [

@@ -1,4 +1,4 @@
-//! Verify and repair: what differs is found, said, and mended with a trace.
+//! Verify and repair: differences are found, reported, repaired and recorded.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use quota_gate::{
 use crate::support::{World, eventually, execute, repeat, user};
 
 #[tokio::test]
-async fn live_traffic_is_no_drift() {
+async fn live_traffic_is_not_drift() {
     let world = World::new().await;
     let gate = world.gate().await;
     let cancelled = tokio_util::sync::CancellationToken::new();
@@ -46,12 +46,12 @@ async fn live_traffic_is_no_drift() {
 }
 
 #[tokio::test]
-async fn charges_that_postgres_misses_become_adjustments() {
+async fn charges_missing_in_postgres_become_adjustments() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await && gate.charges("bob", 5).await);
     gate.flush_and_verify().await;
-    // As after a restore of Postgres from a copy that was made before: the row and the log are behind.
+    // As after a restore of Postgres from an older copy: the row and the log are behind.
     execute(&world.database, "delete from chat_usage_logs where user_uuid = 'alice'").await;
     let back = "update chat_quotas set monthly_used = 0, total_used = 0 where user_uuid = 'alice'";
     execute(&world.database, back).await;
@@ -66,7 +66,7 @@ async fn charges_that_postgres_misses_become_adjustments() {
     assert_eq!(world.number(adjusted).await, 30);
 }
 
-/// What a restore brings back: the watermarks with the rows.
+/// Tables that a restore replaces: rows and watermarks.
 const RESTORED: [&str; 5] = ["chat_quotas", "chat_quota_months", "chat_usage_logs", "usage_days", "flush_watermarks"];
 
 async fn back_up(world: &World) {
@@ -82,11 +82,11 @@ async fn restore(world: &World) {
     }
 }
 
-/// A UUID, whose record's key has bytes.
+/// A user id that is a UUID: its record key contains raw bytes.
 const NEW: &str = "018f7c1e-5c7e-7f54-9a3e-0123456789ab";
 
 #[tokio::test]
-async fn charges_that_a_restored_postgres_lost_are_found_in_records_that_nobody_has_touched_since() {
+async fn charges_that_a_restored_postgres_lost_are_found_in_records_unused_since() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await && gate.charges("bob", 5).await);
@@ -94,7 +94,7 @@ async fn charges_that_a_restored_postgres_lost_are_found_in_records_that_nobody_
     back_up(&world).await;
     assert!(gate.charges("alice", 60).await && gate.charges(NEW, 20).await);
     gate.flush_and_verify().await;
-    // The stream keeps what the last two flushes carried, and no more.
+    // The stream keeps only the entries of the last two flushes.
     for _ in 0..2 {
         assert!(gate.charges("alice", 1).await && gate.charges(NEW, 1).await);
         gate.flush_and_verify().await;
@@ -109,7 +109,7 @@ async fn charges_that_a_restored_postgres_lost_are_found_in_records_that_nobody_
     found.sort_by_key(|difference| difference.user.as_str().to_owned());
     let [new, alice] = found.as_slice() else { panic!("{verdict:#?}") };
     assert_eq!((alice.used, alice.total_used), ((72, 12), (72, 12)));
-    // Whoever came after the backup has not even a row.
+    // A user who is newer than the backup has no row.
     assert_eq!((new.user.as_str(), new.used.0, new.total_used.0), (NEW, 22, 22));
     assert!(verdict.drift.is_empty() && found.iter().all(|difference| difference.reason().contains("older copy")));
     let repaired = gate.repairer.repair().await.unwrap();
@@ -121,11 +121,11 @@ async fn charges_that_a_restored_postgres_lost_are_found_in_records_that_nobody_
 }
 
 #[tokio::test]
-async fn what_an_unreadable_entry_may_hold_is_replayed_and_never_adjusted() {
+async fn charges_of_an_unreadable_entry_are_replayed_and_never_adjusted() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await);
-    // The entry is of a format that only a newer program reads.
+    // The entry has a format that only a newer program can read.
     let stream = format!("qg:{{{}}}:ev:1", gate.gate.partitions().of(&user("alice")));
     let mut connection = world.redis_connection().await;
     let newest: Vec<(String, Vec<Vec<u8>>)> = redis::cmd("XREVRANGE")
@@ -143,7 +143,7 @@ async fn what_an_unreadable_entry_may_hold_is_replayed_and_never_adjusted() {
     let _: u64 = redis::cmd("XDEL").arg(&stream).arg(id).query_async(&mut connection).await.unwrap();
     let _: String =
         redis::cmd("XADD").arg(&stream).arg("*").arg("e").arg(payload).query_async(&mut connection).await.unwrap();
-    // Whether it is in the stream still or a dead letter already.
+    // The entry is first in the stream, then a dead letter.
     for _ in 0..2 {
         let verdict = gate.verifier.verify().await.unwrap();
         assert!(verdict.differences[0].reason().contains("replay the dead letters first"), "{verdict:#?}");
@@ -158,14 +158,14 @@ async fn what_an_unreadable_entry_may_hold_is_replayed_and_never_adjusted() {
 }
 
 #[tokio::test]
-async fn a_record_of_an_older_generation_that_is_behind_its_row_is_no_difference() {
+async fn an_older_generations_record_behind_its_row_is_not_a_difference() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 10).await);
     gate.flush_and_verify().await;
     let partition = gate.gate.partitions().of(&user("alice"));
     gate.gate.leave_generation(partition, 1).await.unwrap();
-    // As after an older copy of Redis has come back: of what Postgres knows the record has only a part.
+    // As after a restore of an older copy of Redis: the record has only some of Postgres' charges.
     execute(&world.database, "update chat_quotas set monthly_used = 30, total_used = 30").await;
     execute(&world.database, "update chat_usage_logs set ap_used = 30").await;
     execute(&world.database, "update usage_days set ap = 30").await;
@@ -173,7 +173,7 @@ async fn a_record_of_an_older_generation_that_is_behind_its_row_is_no_difference
 }
 
 #[tokio::test]
-async fn a_record_that_misses_charges_is_loaded_again_and_nobody_gets_them_back() {
+async fn a_record_that_misses_charges_is_reloaded_and_the_charges_stay() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await);
@@ -193,7 +193,7 @@ async fn a_record_that_misses_charges_is_loaded_again_and_nobody_gets_them_back(
 }
 
 #[tokio::test]
-async fn totals_and_log_are_made_to_agree_in_either_direction() {
+async fn repair_makes_totals_and_log_agree_in_either_direction() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await && gate.charges("bob", 5).await);
@@ -202,7 +202,7 @@ async fn totals_and_log_are_made_to_agree_in_either_direction() {
         .await;
     execute(&world.database, "delete from chat_usage_logs where user_uuid = 'bob'").await;
     let verdict = gate.verifier.verify().await.unwrap();
-    assert_eq!(verdict.drift.len(), 4, "of the month and in all, for each: {verdict:#?}");
+    assert_eq!(verdict.drift.len(), 4, "month and total of each user: {verdict:#?}");
     let repaired = gate.repairer.repair().await.unwrap();
     assert_eq!((repaired.totals, repaired.adjustments), (1, 1));
     gate.flush_and_verify().await;
@@ -211,7 +211,7 @@ async fn totals_and_log_are_made_to_agree_in_either_direction() {
 }
 
 #[tokio::test]
-async fn a_period_without_its_row_is_made_the_logs_and_a_total_that_was_right_stays() {
+async fn repair_restores_a_missing_period_from_the_log_and_keeps_a_correct_total() {
     let world = World::at("2026-11-20T12:00:00Z", "UTC").await;
     let gate = world.gate().await;
     for (who, ap) in [("alice", 30), ("bob", 20), ("carol", 10)] {
@@ -222,7 +222,7 @@ async fn a_period_without_its_row_is_made_the_logs_and_a_total_that_was_right_st
         assert!(gate.charges(who, ap).await);
     }
     gate.flush_and_verify().await;
-    // Alice's November is gone, bob's row never left it, and of carol only the total is behind.
+    // Alice's November is missing, bob's row is still in November, and only the total of carol is too low.
     execute(&world.database, "delete from chat_quota_months where user_uuid in ('alice', 'bob')").await;
     let back = "update chat_quotas set period = 202611, monthly_used = 20 where user_uuid = 'bob'";
     execute(&world.database, back).await;
@@ -236,23 +236,23 @@ async fn a_period_without_its_row_is_made_the_logs_and_a_total_that_was_right_st
 }
 
 #[tokio::test]
-async fn one_repair_runs_at_a_time() {
+async fn only_one_repair_runs_at_a_time() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await);
     gate.flush_and_verify().await;
     execute(&world.database, "update chat_quotas set monthly_used = 20, total_used = 20").await;
-    let other = gate.postgres.try_lock_repairs().await.unwrap().expect("nobody repairs");
+    let other = gate.postgres.try_lock_repairs().await.unwrap().expect("no other repair runs");
     assert!(matches!(gate.repairer.repair().await, Err(AuditError::Repairing)));
     drop(other);
     eventually("the other repair has ended", async || gate.repairer.repair().await.is_ok()).await;
     gate.flush_and_verify().await;
-    // The lock ends with each repair.
-    eventually("another may run", async || gate.repairer.repair().await.is_ok()).await;
+    // Each repair releases the lock when it ends.
+    eventually("another repair may run", async || gate.repairer.repair().await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn an_audit_of_whole_tables_may_take_longer_than_a_statement_may() {
+async fn an_audit_of_whole_tables_may_exceed_the_statement_timeout() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await);
@@ -264,7 +264,7 @@ async fn an_audit_of_whole_tables_may_take_longer_than_a_statement_may() {
         statement_timeout: Duration::from_millis(200),
     })
     .unwrap();
-    // A lock makes reading the log take as long as the test likes.
+    // A lock makes reading the log take as long as the test needs.
     let mut holder = world.pool.begin().await.unwrap();
     sqlx::query("lock table chat_usage_logs in access exclusive mode").execute(&mut *holder).await.unwrap();
     let audits = tokio::spawn(async move {
@@ -274,7 +274,7 @@ async fn an_audit_of_whole_tables_may_take_longer_than_a_statement_may() {
     });
     let late = "select count(*) from pg_stat_activity where datname = current_database() \
                 and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '400 ms'";
-    eventually("all three take longer", async || world.number(late).await == 3).await;
+    eventually("all three exceed the statement timeout", async || world.number(late).await == 3).await;
     holder.rollback().await.unwrap();
     assert_eq!(audits.await.unwrap(), (vec![], vec![], 0));
 }

@@ -1,6 +1,6 @@
-//! The same consume through Limitador on Redis, in process: `limitador-peer REDIS_URL CALLERS USERS`.
+//! The same consume with Limitador on Redis, in process: `limitador-peer REDIS_URL CALLERS USERS`.
 //!
-//! For each line on standard input, a number of milliseconds, it runs that long and prints how many times a second.
+//! Each line on standard input is a time in milliseconds. The program runs that long and prints the rate per second.
 
 use std::{
     collections::HashMap,

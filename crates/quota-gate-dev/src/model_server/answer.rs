@@ -1,4 +1,4 @@
-//! An answer as steps, and its way to the client.
+//! An answer as a list of steps, and its delivery to the client.
 
 use std::{
     io,
@@ -16,27 +16,27 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{Seen, behaviour::Behaviour};
 
-/// The local model knows one text, and how often to say it.
+/// The local model's only text, repeated as often as needed.
 const TEXT: &str =
-    "This is the local model of quota gate. It knows only these words, but says them as a large one would: one by one.";
+    "This is the local model of quota gate. It has only this text, but streams it like a large model: word by word.";
 
 /// One step of an answer.
 pub(super) enum AnswerPart {
     Send(String),
     Pause(Duration),
-    /// The connection breaks.
+    /// Breaks the connection.
     Cut,
-    /// Nothing more comes, and the connection stays.
+    /// Sends nothing more and keeps the connection open.
     Stall,
 }
 
-/// So many words, each with the space before it.
+/// Returns `count` words of the text, each with the space before it.
 pub(super) fn words(count: usize) -> impl Iterator<Item = String> {
     let of_text = TEXT.split_whitespace().cycle().take(count).enumerate();
     of_text.map(|(at, word)| if at == 0 { word.to_owned() } else { format!(" {word}") })
 }
 
-/// About as many tokens as a real model would count: its words.
+/// Returns the number of words, which is close to a real model's number of tokens.
 pub(super) fn tokens_of(input: &Value) -> usize {
     match input {
         Value::String(text) => text.split_whitespace().count(),
@@ -48,7 +48,8 @@ pub(super) fn tokens_of(input: &Value) -> usize {
     }
 }
 
-/// The words of a stream as steps, with the misbehaviour that was asked for; `piece` makes a word an event.
+/// Returns the words of a stream as steps, with the requested misbehaviour, and whether they are complete. `piece`
+/// turns a word into an event.
 pub(super) fn streamed(
     behaviour: &Behaviour,
     error: &Value,
@@ -77,7 +78,7 @@ pub(super) fn streamed(
     (steps, true)
 }
 
-/// A whole body as steps: `cut` and `stall` are in the middle of it, wherever the words are.
+/// Returns a whole body as steps. `cut` and `stall` take effect in its middle, or before it if they are 0.
 pub(super) fn whole(behaviour: &Behaviour, text: &str) -> Vec<AnswerPart> {
     let (first, rest) = text.split_at(text.len() / 2);
     let first = AnswerPart::Send(first.to_owned());
@@ -90,12 +91,12 @@ pub(super) fn whole(behaviour: &Behaviour, text: &str) -> Vec<AnswerPart> {
     }
 }
 
-/// `data: …`, as server-sent events have it.
+/// Formats a server-sent event: `data: …`.
 pub(super) fn event(data: &Value) -> String {
     format!("data: {data}\n\n")
 }
 
-/// Takes the steps, one after the other, for as long as the client is there.
+/// Starts to run the steps, in order, until the client disconnects. Returns the response.
 pub(super) fn give(seen: &Arc<Seen>, content_type: &'static str, steps: Vec<AnswerPart>) -> Response {
     let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(1);
     let seen = Arc::clone(seen);
@@ -113,7 +114,7 @@ pub(super) fn give(seen: &Arc<Seen>, content_type: &'static str, steps: Vec<Answ
     response.body(body).unwrap_or_default()
 }
 
-/// True when all of it was taken by the client.
+/// Runs the steps. Returns whether the client received all of them.
 async fn take(steps: Vec<AnswerPart>, sender: &mpsc::Sender<io::Result<Bytes>>) -> bool {
     for step in steps {
         match step {
@@ -124,7 +125,7 @@ async fn take(steps: Vec<AnswerPart>, sender: &mpsc::Sender<io::Result<Bytes>>) 
             }
             AnswerPart::Pause(pause) => sleep(pause).await,
             AnswerPart::Cut => {
-                let _ = sender.send(Err(io::Error::other("cut, as it was asked for"))).await;
+                let _ = sender.send(Err(io::Error::other("cut, as requested"))).await;
                 return false;
             }
             AnswerPart::Stall => std::future::pending().await,

@@ -1,11 +1,11 @@
-//! What a model's name asks for: `local`, then `:` and options with `,` between them.
+//! The behaviour that a model's name requests: `local`, then `:` and options separated by `,`.
 
 use std::time::Duration;
 
-/// How an answer is given.
+/// How the model server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Behaviour {
-    /// `words=N`: how long it is.
+    /// `words=N`: length of the answer.
     pub(super) words: usize,
     /// `pace-ms=N`: pause before each word of a stream.
     pub(super) pace: Duration,
@@ -15,30 +15,30 @@ pub(super) struct Behaviour {
     pub(super) status: Option<u16>,
     /// `cut=N`: the connection breaks after N words.
     pub(super) cut: Option<usize>,
-    /// `stall=N`: nothing more comes after N words.
+    /// `stall=N`: nothing is sent after N words.
     pub(super) stall: Option<usize>,
-    /// `error=N`: an error event after N words, and then the end.
+    /// `error=N`: an error event after N words, then the end.
     pub(super) error: Option<usize>,
     /// `garbage`: neither JSON nor events, with status 200.
     pub(super) garbage: bool,
     /// How tokens are reported.
     pub(super) usage: Usage,
-    /// `no-done`: a stream that does not say that it is done.
+    /// `no-done`: a stream without its final `[DONE]`.
     pub(super) no_done: bool,
 }
 
-/// What an answer says of its tokens.
+/// How an answer reports its tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Usage {
     Plain,
-    /// `odd-usage`: by both APIs' names at once, and by one of them wrongly.
+    /// `odd-usage`: under the names of both APIs, one of them with an invalid number.
     Odd,
-    /// `no-usage`: nothing, whatever is asked for.
+    /// `no-usage`: not at all, even if requested.
     Missing,
 }
 
 impl Behaviour {
-    /// What the name asks for; the error is for whoever made the name up.
+    /// Parses a model's name. The error is a message for the client.
     pub(super) fn of(model: &str) -> Result<Self, String> {
         let mut behaviour = Self {
             words: 24,
@@ -64,7 +64,7 @@ impl Behaviour {
                 "head-ms" => behaviour.head_delay = ms()?,
                 "status" => {
                     let status = number()?.try_into().ok().filter(|status| (400..600).contains(status));
-                    behaviour.status = Some(status.ok_or("status is 400 to 599")?);
+                    behaviour.status = Some(status.ok_or("status must be 400 to 599")?);
                 }
                 "cut" => behaviour.cut = Some(words()?),
                 "stall" => behaviour.stall = Some(words()?),
@@ -73,7 +73,7 @@ impl Behaviour {
                 "no-usage" => behaviour.usage = Usage::Missing,
                 "odd-usage" => behaviour.usage = Usage::Odd,
                 "no-done" => behaviour.no_done = true,
-                other => return Err(format!("the local model knows no {other:?}")),
+                other => return Err(format!("the local model has no option {other:?}")),
             }
         }
         Ok(behaviour)
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_says_what_is_wanted() {
+    fn options_are_read_from_the_name() {
         let plain = Behaviour::of("gpt-4o").unwrap();
         assert_eq!(plain, Behaviour::of("local").unwrap());
         let asked = Behaviour::of("local:words=3,pace-ms=0,cut=2,no-usage").unwrap();

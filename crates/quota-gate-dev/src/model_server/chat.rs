@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`, as <https://platform.openai.com/docs/api-reference/chat> has it.
+//! `POST /v1/chat/completions`, as described at <https://platform.openai.com/docs/api-reference/chat>.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ fn stream(model: &str, behaviour: &Behaviour, tool: Option<&str>, usage: Option<
     steps
 }
 
-/// The first tool, unless its result is there already.
+/// Returns the name of the first tool, unless the request has its result already.
 fn wanted_tool(request: &Value) -> Option<String> {
     let answered = request["messages"].as_array()?.last().is_some_and(|message| message["role"] == "tool");
     let name = request["tools"][0]["function"]["name"].as_str()?;

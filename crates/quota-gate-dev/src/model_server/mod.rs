@@ -1,12 +1,12 @@
-//! A local model server: speaks the protocol of OpenAI's API, streams at a configurable pace, reports usage, and misbehaves
-//! when the name of the model says so.
+//! A local model server with OpenAI's API. It streams at a configurable pace, reports usage, and misbehaves if the name
+//! of the model requests it.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `behaviour` | what a model's name asks for: `local`, `local:words=200,pace-ms=5`, `local:cut=3` |
+//! | `behaviour` | what a model's name requests: `local`, `local:words=200,pace-ms=5`, `local:cut=3` |
 //! | `chat` | `POST /v1/chat/completions` |
 //! | `responses` | `POST /v1/responses` |
-//! | `answer` | an answer as steps, and its way to the client |
+//! | `answer` | an answer as a list of steps, and its delivery to the client |
 
 mod answer;
 mod behaviour;
@@ -39,12 +39,12 @@ use self::{
     behaviour::Behaviour,
 };
 
-/// What it calls itself.
+/// Name of its model.
 pub const LOCAL_MODEL: &str = "local";
-/// As much as a conversation with pictures.
+/// Enough for a conversation with images.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// A running model server on 127.0.0.1. It ends when this is dropped.
+/// A running model server on 127.0.0.1. Dropping it stops it.
 #[derive(Debug)]
 pub struct ModelServer {
     address: SocketAddr,
@@ -52,7 +52,7 @@ pub struct ModelServer {
     serving: AbortHandle,
 }
 
-/// What a model server saw.
+/// State of a model server: its key, and what it received and sent.
 #[derive(Debug, Default)]
 struct Seen {
     key: String,
@@ -63,14 +63,14 @@ struct Seen {
 }
 
 impl ModelServer {
-    /// Starts one that answers only requests with this key.
+    /// Starts a server that accepts only requests with this key.
     ///
     /// # Errors
     /// If it cannot listen.
     pub async fn start(key: &str) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        // A word is one small write.
+        // Each word is a small write, which must not wait for more data.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let seen = Arc::new(Seen { key: key.to_owned(), ..Seen::default() });
         let router = router(&seen);
@@ -78,31 +78,31 @@ impl ModelServer {
         Ok(Self { address, seen, serving })
     }
 
-    /// What OpenAI's clients call the base URL.
+    /// Returns the base URL for OpenAI's clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// How many answers were asked for.
+    /// Returns the number of requested answers.
     #[must_use]
     pub fn asked(&self) -> u64 {
         self.seen.asked.load(Ordering::SeqCst)
     }
 
-    /// How many were given to their end.
+    /// Returns the number of answers that were delivered completely.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.seen.answered.load(Ordering::SeqCst)
     }
 
-    /// How many are being given.
+    /// Returns the number of answers in progress.
     #[must_use]
     pub fn under_way(&self) -> u64 {
         self.seen.under_way.load(Ordering::SeqCst)
     }
 
-    /// The headers of the last request.
+    /// Returns the headers of the last request.
     #[must_use]
     pub fn last_headers(&self) -> HeaderMap {
         self.seen.headers.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -137,12 +137,12 @@ async fn models() -> Json<serde_json::Value> {
     Json(json!({"object": "list", "data": [model(LOCAL_MODEL)]}))
 }
 
-/// Every name is one of the same model.
+/// Describes the model. All names refer to the same one.
 fn model(id: &str) -> Value {
     json!({"id": id, "object": "model", "created": 0, "owned_by": "quota-gate"})
 }
 
-/// An error as OpenAI's API shows it.
+/// Returns an error in the format of OpenAI's API.
 fn failure(status: u16, message: &str, code: &str) -> Response {
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
     let body = json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
@@ -151,17 +151,17 @@ fn failure(status: u16, message: &str, code: &str) -> Response {
     response
 }
 
-/// What every answer begins with: how it is to be given; or what is given instead of it.
+/// Starts every answer: returns how to answer, or a response to send instead.
 async fn begin(seen: &Arc<Seen>, request: &Value) -> Result<Behaviour, Response> {
     seen.asked.fetch_add(1, Ordering::SeqCst);
     let behaviour = Behaviour::of(request["model"].as_str().unwrap_or_default());
     let behaviour = behaviour.map_err(|problem| failure(400, &problem, "unknown_model"))?;
-    // Even no time at all would be a tick of the timer.
+    // A sleep of zero would still take a tick of the timer.
     if !behaviour.head_delay.is_zero() {
         tokio::time::sleep(behaviour.head_delay).await;
     }
     if let Some(status) = behaviour.status {
-        return Err(failure(status, "the model misbehaves as it was asked to", "misbehaviour"));
+        return Err(failure(status, "the model misbehaves as requested", "misbehaviour"));
     }
     if behaviour.garbage {
         return Err(give(seen, "text/html", vec![AnswerPart::Send("<html>It works!</html>".into())]));

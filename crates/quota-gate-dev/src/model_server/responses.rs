@@ -1,4 +1,4 @@
-//! `POST /v1/responses`, as <https://platform.openai.com/docs/api-reference/responses> has it.
+//! `POST /v1/responses`, as described at <https://platform.openai.com/docs/api-reference/responses>.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `quota-gate compare`
+//! `quota-gate compare`: compares the old credits system with the gate.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,13 @@ use crate::{
 };
 use quota_gate::domain::{calendar::Calendar, clock::Clock, user_id::UserId};
 
-/// Most users that are named; the others are counted.
+/// Maximum users to list; the others are only counted.
 const NAMED_MAX: usize = 50;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What the old system exported, as CSV with the header user,used. Without it, `dual_write.url` is asked.
+    /// Export of the old system: CSV with the header user,used. Without it, the gate requests the numbers from
+    /// `dual_write.url`.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -37,17 +38,19 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         Old::Listed(listed(file).with_context(|| format!("{} cannot be read", file.display()))?)
     } else {
         let old = app::old_credits(&config)?;
-        Old::Asked(Box::new(old.context("dual_write.url is not set; give the old system's export by --file")?))
+        Old::Asked(Box::new(
+            old.context("dual_write.url is not set: set it, or pass an export of the old system with --file")?,
+        ))
     };
     let period = Calendar::new(config.time_zone()?).period_at(Clock::machine().now());
     let postgres = app::settled_postgres(&config).await?;
     let comparison = Comparer { postgres, old }.compare(period).await?;
     for BalanceDifference { user, gate, old } in comparison.differences.iter().take(NAMED_MAX) {
-        let old = old.as_ref().map_or_else(|error| format!("nothing: {error}"), i64::to_string);
-        println!("{user}: the gate says {gate}, the old system {old}");
+        let old = old.as_ref().map_or_else(|error| format!("unknown ({error})"), i64::to_string);
+        println!("{user}: AP used: gate {gate}, old system {old}");
     }
     println!(
-        "{period}: {} users, {} differ; {} AP are on their way to the old system",
+        "{period}: {} users, {} differ; {} AP still wait for delivery to the old system",
         comparison.users,
         comparison.differences.len(),
         comparison.waiting
@@ -55,7 +58,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     Ok(if comparison.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What each user has used, by an export; lines of one user are added up.
+/// Reads each user's usage from an export. Adds up several lines of one user.
 fn listed(file: &Path) -> anyhow::Result<HashMap<UserId, i64>> {
     let mut listed = HashMap::new();
     for line in csv::Reader::from_path(file)?.deserialize() {

@@ -1,4 +1,4 @@
-//! `quota-gate completions` and `quota-gate man`: what a package installs beside the program.
+//! `quota-gate completions` and `quota-gate man`: files that a package installs besides the program.
 
 use std::{fs, io, path::PathBuf, process::ExitCode};
 
@@ -9,13 +9,13 @@ use crate::cli::Cli;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Completions {
-    /// For which shell.
+    /// Shell to print completions for.
     shell: clap_complete::Shell,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Man {
-    /// Where to write them, for example /usr/local/share/man/man1.
+    /// Directory to write to, for example /usr/local/share/man/man1.
     dir: PathBuf,
 }
 
@@ -24,7 +24,7 @@ pub(super) fn completions(arguments: &Completions) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A page for the program, and one for each of its commands.
+/// Writes a page for the program, and one for each command.
 pub(super) fn man(Man { dir }: &Man) -> anyhow::Result<ExitCode> {
     let cannot = || format!("cannot write manual pages into {}", dir.display());
     fs::create_dir_all(dir).with_context(cannot)?;

@@ -1,4 +1,4 @@
-//! `quota-gate dead-letters`: look at what Postgres refused, and try it again.
+//! `quota-gate dead-letters`: lists usage events that Postgres refused, and replays them.
 
 use std::process::ExitCode;
 
@@ -9,16 +9,16 @@ use quota_gate::{
     store::postgres::DeadLetter,
 };
 
-/// Letters that are listed.
+/// Maximum letters to list.
 const LISTED_MAX: u32 = 100;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// Show the newest.
+    /// List the newest dead letters.
     List,
-    /// Count them after all, once the cause is mended; exits with 1 where one is refused again.
+    /// Count dead letters after their cause is fixed; exits with 1 if one is refused again.
     Replay {
-        /// Ids, as `list` shows them; all where none is given.
+        /// Ids, as `list` shows them; by default all.
         ids: Vec<i64>,
     },
 }

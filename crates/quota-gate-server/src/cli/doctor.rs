@@ -1,4 +1,4 @@
-//! `quota-gate doctor`: looks at the configuration and both stores, and says what to change.
+//! `quota-gate doctor`: checks the configuration and both stores, and prints what to change.
 
 use std::process::ExitCode;
 
@@ -17,12 +17,12 @@ use quota_gate::{
     },
 };
 
-/// Further apart than this, nobody decides.
+/// If clocks differ by more than this, gates refuse to decide.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(60);
-/// People should look before it is full.
+/// Used share of `maxmemory`, in percent, above which it is reported, before it is full.
 const MEMORY_SHARE_MAX: u64 = 80;
 
-/// What was found: what is good is told too, so that people see what was looked at.
+/// Counts of the findings. Passed checks are printed too, so people see what was checked.
 #[derive(Default)]
 struct Findings {
     good: usize,
@@ -36,13 +36,13 @@ impl Findings {
         println!("ok     {what}");
     }
 
-    /// A gate would not start, lose charges, or let people in.
+    /// Reports an error: a gate would not start, would lose charges, or would be insecure.
     fn wrong(&mut self, what: &str, todo: &str) {
         self.wrong += 1;
         println!("WRONG  {what}: {todo}");
     }
 
-    /// It works, and could be better.
+    /// Reports something that works but could be better.
     fn advice(&mut self, what: &str, todo: &str) {
         self.advice += 1;
         println!("advice {what}: {todo}");
@@ -72,7 +72,7 @@ pub(super) async fn run(config: Result<Config, ConfigError>) -> anyhow::Result<E
         Err(error) => findings.wrong("the configuration cannot be read", &error.to_string()),
     }
     let Findings { good, advice, wrong } = findings;
-    println!("{good} good, {advice} to think about, {wrong} to change");
+    println!("{good} ok, {advice} advice, {wrong} wrong");
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -83,19 +83,19 @@ fn configuration(config: &Config, findings: &mut Findings) {
         ReservationSigner::new(secret.as_bytes()).is_ok(),
         "auth.reservation_secret is long enough",
         "auth.reservation_secret is missing or shorter than 32 bytes",
-        "`openssl rand -hex 32` makes one; all gates share it",
+        "create one with `openssl rand -hex 32`, the same for all gates",
     );
     findings.check(
         auth.jwt_secret.expose().len() >= 32 || !auth.jwks.is_empty(),
-        "users' JWTs can be checked",
-        "no user can be known: auth.jwt_secret is missing or shorter than 32 bytes, and auth.jwks is empty",
+        "users' JWTs can be verified",
+        "users' JWTs cannot be verified: auth.jwt_secret is missing or shorter than 32 bytes, and auth.jwks is empty",
         "set one of them, and auth.jwt_issuer",
     );
     findings.check(
         !auth.tokens.is_empty(),
-        "there are tokens for services",
-        "no service may ask: there is no [auth.tokens.ID]",
-        "give each service a token with its scopes",
+        "services have tokens",
+        "no service can use the gate: there is no [auth.tokens.ID]",
+        "add a token with its scopes for each service",
     );
     match (config.levels(), config.partitions(), config.time_zone()) {
         (Ok(_), Ok(_), Ok(_)) => findings.good("levels, partitions and time zone are valid"),
@@ -110,10 +110,10 @@ fn configuration(config: &Config, findings: &mut Findings) {
         }
     }
     if !config.flusher.enabled {
-        findings.advice("flusher.enabled is off here", "some gate has to carry usage to Postgres");
+        findings.advice("flusher.enabled is false here", "at least one gate must flush usage to Postgres");
     }
     if !config.resetter.enabled {
-        findings.advice("resetter.enabled is off here", "a cron job has to post to /api/chat/quota/reset");
+        findings.advice("resetter.enabled is false here", "a cron job must post to /api/chat/quota/reset");
     }
 }
 
@@ -124,36 +124,36 @@ async fn redis(config: &Config, findings: &mut Findings) -> Option<RedisServerIn
         Err(error) => {
             findings.wrong(
                 "Redis does not answer",
-                &format!("{error:#}: is REDIS_URL right, and may its user do what deploy/redis/users.acl says?"),
+                &format!("{error:#}: check REDIS_URL, and that its user has the rights of deploy/redis/users.acl"),
             );
             return None;
         }
     };
     match server_info.unfit() {
-        Some(wrong) => findings.wrong("Redis is not fit to keep charges", &wrong),
-        None => findings.good(&format!("Redis {} is a primary that evicts nothing", server_info.version)),
+        Some(wrong) => findings.wrong("Redis is not suitable for the gate", &wrong),
+        None => findings.good(&format!("Redis {} is a primary with maxmemory-policy noeviction", server_info.version)),
     }
     findings.check(
         server_info.appendonly,
-        "Redis writes down what it is told",
+        "Redis runs with appendonly",
         "Redis runs without appendonly",
-        "set appendonly yes and appendfsync everysec, or a restart loses every charge that is not flushed yet",
+        "set appendonly yes and appendfsync everysec; otherwise a restart loses every charge that is not flushed yet",
     );
     if server_info.maxmemory == 0 {
         findings.advice(
             "Redis has no maxmemory",
-            "set one below the machine's memory, so that it refuses before the system kills it",
+            "set it below the machine's memory, so that Redis refuses writes before the system kills it",
         );
     } else if server_info.used_memory * 100 > server_info.maxmemory * MEMORY_SHARE_MAX {
         findings.wrong(
-            &format!("Redis uses {} of {} bytes", server_info.used_memory, server_info.maxmemory),
-            "raise maxmemory, or find out why the streams are long",
+            &format!("Redis uses {} of {} bytes of maxmemory", server_info.used_memory, server_info.maxmemory),
+            "raise maxmemory, or find out why the usage streams are long",
         );
     }
     findings.check(
         !server_info.may_administer,
-        "its user may do what the gate needs and no more",
-        "the gate's user may change Redis' own settings",
+        "the gate's Redis user has no more rights than the gate needs",
+        "the gate's Redis user may change Redis' settings",
         "use the user of deploy/redis/users.acl",
     );
     Some(server_info)
@@ -163,7 +163,7 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
     let postgres = match app::postgres(config) {
         Ok(postgres) => postgres,
         Err(error) => {
-            findings.wrong("Postgres cannot be asked", &format!("{error:#}"));
+            findings.wrong("the configuration of Postgres is invalid", &format!("{error:#}"));
             return None;
         }
     };
@@ -174,7 +174,7 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
     let server_info = match postgres.server_info(Clock::machine().now()).await {
         Ok(server_info) => server_info,
         Err(error) => {
-            findings.wrong("Postgres cannot be looked at", &error.to_string());
+            findings.wrong("the settings of Postgres cannot be read", &error.to_string());
             return None;
         }
     };
@@ -187,34 +187,34 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
     );
     findings.check(
         server_info.fsync,
-        "its commits are on disk",
+        "Postgres runs with fsync on",
         "Postgres runs with fsync off",
-        "set fsync on: a crash would lose what Redis has forgotten",
+        "set fsync on; otherwise a crash loses data that Redis no longer has",
     );
     let PostgresServerInfo { role, .. } = &server_info;
     findings.check(
         !(server_info.is_superuser || server_info.may_rewrite_log || server_info.may_create),
-        &format!("the role {role} may do what the gate needs and no more"),
-        &format!("the role {role} may rewrite the usage log, or make tables"),
+        &format!("the Postgres role {role} has no more rights than the gate needs"),
+        &format!("the Postgres role {role} may rewrite the usage log or create tables"),
         "use the role of deploy/postgres/roles.sql",
     );
     findings.check(
         server_info.has_log_partitions,
-        "the log has partitions of this month and the next",
-        "the log lacks a partition of this month or the next",
-        "run `quota-gate reset`, or let a gate's resetter run",
+        "the usage log has partitions for this month and the next",
+        "the usage log lacks a partition for this month or the next",
+        "run `quota-gate reset`, or a gate with resetter.enabled",
     );
     if server_info.rows_in_default_partition {
         findings.advice(
-            "rows are in the log's default partition",
-            "ensure_usage_log_partition moves them; `quota-gate reset` calls it",
+            "the usage log's default partition has rows",
+            "run `quota-gate reset`, which moves them by ensure_usage_log_partition",
         );
     }
     let wanted = config.partitions().ok().zip(config.time_zone().ok());
     if let Some((partitions, time_zone)) = wanted {
         match postgres.compare_settings(&Settings { partitions, time_zone }).await {
-            Ok(()) => findings.good("partitions and time zone are those of the installation"),
-            Err(error) => findings.wrong("this is another installation", &error.to_string()),
+            Ok(()) => findings.good("partitions and time zone match the installation"),
+            Err(error) => findings.wrong("partitions or time zone do not match the installation", &error.to_string()),
         }
     }
     Some(server_info)
@@ -226,9 +226,9 @@ fn clocks(redis: &RedisServerInfo, postgres: &PostgresServerInfo, findings: &mut
         let apart = (time - now).abs();
         findings.check(
             apart <= SKEW_MAX,
-            &format!("the clock of {store} is this machine's"),
-            &format!("the clock of {store} is {} seconds from this machine's", apart.num_seconds()),
-            "mend NTP",
+            &format!("the clock of {store} agrees with this machine's"),
+            &format!("the clock of {store} differs from this machine's by {} seconds", apart.num_seconds()),
+            "synchronize both by NTP",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `quota-gate health`: is the gate on this machine ready? For containers, whose images have no curl.
+//! `quota-gate health`: checks whether the gate on this machine is ready. For containers, whose images have no curl.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -16,7 +16,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     }
     let url = format!("http://{address}/readyz");
     let asked = outbound::client(ANSWER_MAX)?.get(url.parse()?);
-    let answer = timeout(ANSWER_MAX, asked).await.with_context(|| format!("{url} has not answered"))?;
+    let answer = timeout(ANSWER_MAX, asked).await.with_context(|| format!("{url} did not answer"))?;
     let status = answer.map_err(|error| anyhow::anyhow!("{url}: {}", outbound::describe(&error)))?.status();
     println!("{url}: {}", status.as_u16());
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

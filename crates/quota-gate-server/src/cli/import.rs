@@ -1,6 +1,6 @@
-//! `quota-gate import`: users from CSV, NDJSON, or a query of the product's own Postgres.
+//! `quota-gate import`: imports users from CSV, NDJSON, or a query of the product's own Postgres.
 //!
-//! Good lines are imported and bad ones reported by number. Importing again changes nothing.
+//! Valid lines are imported, bad ones are reported by number. Importing again changes nothing.
 
 use std::{
     collections::HashMap,
@@ -29,21 +29,21 @@ use quota_gate::{
 
 /// Users per transaction.
 const BATCH_ROWS: usize = 5_000;
-/// Most bad lines that are shown; the others are counted.
+/// Maximum bad lines to print; the others are only counted.
 const SHOWN_MAX: u64 = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The file; standard input for `-`.
+    /// File to import; `-` for standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// csv (with the header user,level,used) or ndjson; told by the file's name when not given.
+    /// csv (with the header user,level,used) or ndjson; by default, the file's name decides.
     #[arg(long)]
     format: Option<FileFormat>,
-    /// Follow another Postgres instead: its URL. Needs `--query`.
+    /// Import from another Postgres instead of a file: its URL. Needs `--query`.
     #[arg(long, value_name = "URL", requires = "query", conflicts_with_all = ["file", "format"], env = "QUOTA_GATE_IMPORT_URL", hide_env_values = true)]
     from_postgres: Option<String>,
-    /// A query of that database with the columns user, level and, if there is one, used. It runs read only.
+    /// Query of that database, with the columns user, level and optionally used. It runs read-only.
     #[arg(long, value_name = "SQL", requires = "from_postgres")]
     query: Option<String>,
 }
@@ -115,7 +115,7 @@ impl Importer {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(input);
         let headers = reader.byte_headers().context("the input cannot be read")?.clone();
         if headers != vec!["user", "level", "used"] && headers != vec!["user", "level"] {
-            anyhow::bail!("the first line has to be `user,level,used` or `user,level`");
+            anyhow::bail!("the first line must be `user,level,used` or `user,level`");
         }
         let mut number = 1;
         for record in reader.byte_records() {
@@ -138,7 +138,7 @@ impl Importer {
         Ok(())
     }
 
-    /// Only what has changed is written: known users keep what they used, and a level that is the same stays.
+    /// Imports the rows of a query. Writes only changes: known users keep their usage, and equal levels stay.
     async fn postgres(&mut self, url: &str, query: &str) -> anyhow::Result<()> {
         let (sender, mut rows) = mpsc::channel(BATCH_ROWS);
         let (url, query) = (url.to_owned(), query.to_owned());
@@ -148,7 +148,7 @@ impl Importer {
             number += 1;
             let line = match (user, level) {
                 (Some(user), Some(level)) => Ok(Line { user, level, used }),
-                _ => Err("the query has to have the columns user and level, and neither may be null".to_owned()),
+                _ => Err("the query must return the columns user and level, and neither may be null".to_owned()),
             };
             self.take(number, line).await?;
         }
@@ -158,7 +158,7 @@ impl Importer {
     async fn take(&mut self, number: u64, line: Result<Line, String>) -> anyhow::Result<()> {
         match line.and_then(|line| self.parse(&line)) {
             Ok(row) => {
-                // The last line of a user counts.
+                // If a user has several lines, the last one counts.
                 if self.batch.insert(row.user.clone(), row).is_none() {
                     self.good += 1;
                 }
@@ -184,7 +184,7 @@ impl Importer {
         }
         let user = UserId::parse(&line.user).map_err(|error| error.to_string())?;
         let amount = i32::try_from(line.used).ok().and_then(|amount| u32::try_from(amount).ok());
-        let wrong = || format!("used: must be a whole number from 0 to {}, not {}", i32::MAX, line.used);
+        let wrong = || format!("used must be a whole number from 0 to {}, not {}", i32::MAX, line.used);
         Ok(ImportRow { user, level, used: Ap::new(amount.ok_or_else(wrong)?) })
     }
 

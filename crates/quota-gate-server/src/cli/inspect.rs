@@ -1,4 +1,4 @@
-//! `quota-gate inspect USER`: a packed record, readable.
+//! `quota-gate inspect USER`: prints a user's record in Redis and row in Postgres.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use quota_gate::domain::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Whose record.
+    /// Id of the user.
     user: String,
 }
 

@@ -1,4 +1,4 @@
-//! `quota-gate levels apply`: changed quotas hold now, instead of from each user's next period.
+//! `quota-gate levels apply`: applies changed quotas now, instead of from each user's next period.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use quota_gate::{domain::clock::Clock, jobs::level_sync::LevelSync};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// Give every user the quota that the configuration has for their level, now.
+    /// Give every user the quota that is configured for their level, now.
     Apply,
 }
 
@@ -18,7 +18,7 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
         let changed = app.gate.postgres().apply_level(level.name.as_str(), level.quota, Clock::machine().now()).await?;
         println!("{}: {} AP, {changed} users changed", level.name, level.quota);
     }
-    // The announcers of running gates help; what is left is told from here.
+    // The level sync of running gates helps; this loop sends the remaining changes to Redis.
     let level_sync = LevelSync::new(&app.gate);
     let (mut after, mut unsynced) = (None, 0);
     loop {
@@ -30,7 +30,7 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
         }
     }
     if unsynced > 0 {
-        println!("Redis has not heard of {unsynced} users yet: running gates go on telling it");
+        println!("the new quota of {unsynced} users is not in Redis yet: running gates retry");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `quota-gate migrate`
+//! `quota-gate migrate`: brings the database up to date.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The command line: one file per sub-command, each of which prints, and returns an exit code.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what a command line does")]
+//! The command line: one file per sub-command, each of which prints its result and returns an exit code.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints its results")]
 
 mod compare;
 mod completions;
@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 
-/// With the commit that it was built from, where that is known.
+/// Version, with the commit of the build if it is known.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("QUOTA_GATE_COMMIT"), ")");
 
 /// Decides, for every message of a chat product, whether its user may still send it.
@@ -32,42 +32,42 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("QUOTA_GATE_
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// A file of settings; see config/default.toml.
+    /// Configuration file; config/default.toml lists all settings.
     #[arg(long, global = true, value_name = "FILE", env = "QUOTA_GATE_CONFIG")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. Takes `DATABASE_URL`, `REDIS_URL` and `QUOTA_GATE__SECTION__KEY`.
+    /// Run the gate. Settings from the environment: `DATABASE_URL`, `REDIS_URL`, `QUOTA_GATE__SECTION__KEY`.
     Serve,
-    /// Serve with a Redis and a Postgres of its own, and sample users.
+    /// Run the gate with a private Redis and Postgres, and sample users.
     Dev(dev::Arguments),
     /// Bring the database up to date.
     Migrate,
     /// Import users from CSV (user,level,used), NDJSON, or a query of another Postgres.
     Import(import::Arguments),
-    /// Bring every row that is due into the current period.
+    /// Move every user whose period is over to the current period.
     Reset,
-    /// Drop old months of the usage log, as the tables' owner. Totals, closed months and usage by day stay.
+    /// Drop old months of the usage log; must run as the tables' owner. Totals, closed months and usage by day stay.
     Retention(retention::Arguments),
-    /// Show what Redis and Postgres know of a user.
+    /// Show a user's data in Redis and Postgres.
     Inspect(inspect::Arguments),
-    /// Membership levels.
+    /// Manage membership levels.
     #[command(subcommand)]
     Levels(levels::Action),
-    /// Prove that log, totals and Redis agree; exits with 1 where they do not. Traffic may go on.
+    /// Prove that log, totals and Redis agree, also during traffic; exits with 1 if they do not.
     Verify(verify::Arguments),
-    /// Set the old credits system beside the gate; exits with 1 where they differ.
+    /// Compare the old credits system with the gate; exits with 1 if they differ.
     Compare(compare::Arguments),
-    /// Usage events that Postgres refused.
+    /// List or replay usage events that Postgres refused.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
-    /// Print a user's JWT.
+    /// Print a JWT for a user.
     Token(token::Arguments),
-    /// Look at the configuration and both stores, and say what to change; exits with 1 where something is wrong.
+    /// Check the configuration and both stores, and print what to change; exits with 1 if something is wrong.
     Doctor,
-    /// Is the gate on this machine ready? For containers.
+    /// Check whether the gate on this machine is ready; for containers.
     Health,
     /// Print completions for a shell.
     Completions(completions::Completions),
@@ -75,14 +75,14 @@ enum Command {
     Man(completions::Man),
 }
 
-/// Parses the arguments and runs.
+/// Parses the arguments and runs the command.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime does not start: {error}");
+            eprintln!("error: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -1,4 +1,4 @@
-//! `quota-gate reset`
+//! `quota-gate reset`: runs the resetter once.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `quota-gate retention`: drops old months of the usage log. Run by the owner of the tables: the gate's own role may not.
+//! `quota-gate retention`: drops old months of the usage log. Only the tables' owner may run it, not the gate's role.
 
 use std::process::ExitCode;
 
@@ -8,15 +8,16 @@ use chrono::{Datelike, Months, NaiveDate};
 use crate::{app, config::Config};
 use quota_gate::domain::clock::Clock;
 
-/// Fewer would be asked for: a settlement is looked up for days, `usedToday` and a commit of last month in the log.
+/// The gate still reads these months of the log: to look up settlements for days, for `usedToday`, and for commits of
+/// the last month.
 const KEEP_MONTHS_MIN: u32 = 2;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Whole months to keep besides the current one; at least 2.
+    /// Whole months to keep in addition to the current one; at least 2.
     #[arg(long, default_value_t = 13)]
     keep_months: u32,
-    /// Only say what would be dropped.
+    /// Only print what would be dropped.
     #[arg(long)]
     dry_run: bool,
 }
@@ -35,8 +36,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
             postgres.drop_log_partition(partition).await?;
         }
         let done = if dry_run { "would drop" } else { "dropped" };
-        println!("{done} {}: some {} rows, {} bytes", partition.name, partition.rows, partition.bytes);
+        println!("{done} {}: about {} rows, {} bytes", partition.name, partition.rows, partition.bytes);
     }
-    println!("{} months of the log from before {first_kept}", old.len());
+    println!("{} months of the usage log before {first_kept}", old.len());
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `quota-gate serve`
+//! `quota-gate serve`: runs the gate.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,11 @@ use crate::{app::App, config::Config, shutdown, telemetry};
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let traces = config.traces()?;
     telemetry::log(config.telemetry.log_format, &config.telemetry.log_filter, traces.as_ref());
-    let metrics = telemetry::metrics().context("metrics cannot be collected")?;
+    let metrics = telemetry::metrics().context("cannot collect metrics")?;
     let cancelled = shutdown::on_signal()?;
     let listen = config.server.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (server.listen)"))?;
     App::build(config).await?.run(listener, Some(metrics), Router::new(), cancelled).await?;
     if let Some(traces) = traces {
         tokio::task::spawn_blocking(move || traces.shut_down()).await?;

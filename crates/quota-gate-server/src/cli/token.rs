@@ -1,4 +1,4 @@
-//! `quota-gate token USER`: a user's JWT, for trying things out.
+//! `quota-gate token USER`: prints a JWT for a user, to try the gate.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,12 +12,12 @@ use quota_gate::domain::{clock::Clock, user_id::UserId};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Whose token.
+    /// Id of the user.
     user: String,
-    /// The folder of a running `dev`; without it, the secret is that of the configuration.
+    /// Data directory of a running `dev`. Without it: the configured secret, or else that of a `dev` in .quota-gate.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How long it is good, in seconds.
+    /// Lifetime in seconds.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     ttl: u32,
 }
@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         None if config.auth.jwt_secret.expose().is_empty() => {
             let here = PathBuf::from(super::dev::DATA_DIR);
             let file = DevFile::read(&here).context(
-                "auth.jwt_secret is not set, and no `quota-gate dev` runs here: name its folder by --data-dir",
+                "auth.jwt_secret is not set, and no `quota-gate dev` runs here: set the secret, or use --data-dir",
             )?;
             (file.jwt_secret, super::dev::JWT_ISSUER.to_owned())
         }

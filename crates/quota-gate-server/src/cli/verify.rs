@@ -1,4 +1,4 @@
-//! `quota-gate verify`
+//! `quota-gate verify`: compares usage log, totals and Redis.
 
 use std::process::ExitCode;
 
@@ -11,13 +11,13 @@ use quota_gate::audit::{
     verify::{Verdict, Verifier},
 };
 
-/// Most users that are named; the others are counted.
+/// Maximum differences of a kind to list; the others are only counted.
 const NAMED_MAX: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Make them agree: missing charges become rows of kind `adjustment`, totals follow the log, partitions whose records miss
-    /// charges are opened anew. No charge is taken back.
+    /// Make them agree: missing charges become rows of kind `adjustment`, totals follow the log, partitions whose
+    /// records miss charges are reopened. No charge is taken back.
     #[arg(long)]
     repair: bool,
 }
@@ -33,7 +33,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     if arguments.repair && !verdict.agrees() {
         let repaired = Repairer::new(&App::build(config).await?.gate).repair().await?;
         println!(
-            "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions opened anew, {} left to you",
+            "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions reopened, {} left for you to fix",
             repaired.adjustments, repaired.totals, repaired.usage, repaired.reopened, repaired.left
         );
         verdict = verifier.verify().await?;
@@ -54,23 +54,23 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
 
 fn print(verdict: &Verdict) {
     println!(
-        "{} users, {} of them in Redis, {} events not flushed yet, {} settlements accepted and not made yet, {} dead letters",
+        "{} users, {} of them in Redis, {} events not flushed yet, {} settlements waiting in the inbox, {} dead letters",
         verdict.users, verdict.records, verdict.unflushed, verdict.inbox, verdict.dead_letters
     );
     for drift in verdict.drift.iter().take(NAMED_MAX) {
-        let of = drift.period.map_or("in all".to_owned(), |period| format!("in {period}"));
-        println!("drift: {} {of}: the log adds up to {}, the totals say {}", drift.user, drift.logged, drift.total);
+        let of = drift.period.map_or("in total".to_owned(), |period| format!("in {period}"));
+        println!("drift: {} {of}: {} AP in the log, {} AP in the totals", drift.user, drift.logged, drift.total);
     }
     for drift in verdict.usage_drift.iter().take(NAMED_MAX) {
         let (messages, ap) = drift.missing;
         println!(
-            "drift: {} {} {:?}: the log has {messages} messages and {ap} AP more",
+            "drift: {} {} {:?}: the log has {messages} messages and {ap} AP more than the sum by day",
             drift.day, drift.level, drift.model
         );
     }
     for found in verdict.differences.iter().take(NAMED_MAX) {
         println!(
-            "drift: {} in {}: Redis says {} used and {} in all, Postgres and the stream {} and {}; {}",
+            "drift: {} in {}: Redis has {} AP used and {} AP in total, Postgres and the stream {} and {}; {}",
             found.user,
             found.period,
             found.used.0,

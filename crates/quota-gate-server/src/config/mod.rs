@@ -1,6 +1,6 @@
-//! Settings: `config/default.toml`, a file of the operator's, and the environment, each stronger than the one before.
+//! Settings from `config/default.toml`, the operator's file and the environment; each overrides the ones before it.
 //!
-//! Only `app` and `cli` read this. Everything below them takes plain values.
+//! Only `app` and `cli` read them. All other code takes plain values.
 
 mod options;
 mod secret;
@@ -31,13 +31,13 @@ use quota_gate::domain::{
     user_id::UserId,
 };
 
-/// Every setting with its default and a comment.
+/// All settings, with their defaults and a comment each.
 pub const DEFAULTS: &str = include_str!("../../../../config/default.toml");
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml says what each setting means")]
+#[expect(missing_docs, reason = "config/default.toml describes each setting")]
 pub struct Config {
     pub server: Server,
     pub redis: Redis,
@@ -56,23 +56,23 @@ pub struct Config {
     pub rate_limits: RateLimits,
     pub rollout: RolloutSection,
     pub telemetry: Telemetry,
-    /// The operator's file, to be read again.
+    /// The operator's file, which is read again while the gate runs.
     #[serde(skip)]
     pub file: Option<PathBuf>,
 }
 
-/// Why the settings cannot be meant. The message names the setting and says what to do.
+/// Why the settings are invalid. The message names the setting and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A setting is unknown, missing or of the wrong kind.
+    /// A setting is unknown, missing or of the wrong type.
     #[error("configuration: {0}")]
     Unreadable(#[from] Box<figment::Error>),
-    /// A setting cannot be meant.
+    /// A setting has an invalid value.
     #[error("configuration: {setting} {problem}")]
     Invalid {
         /// The setting, as `section.key`.
         setting: &'static str,
-        /// What is wrong with it, and what to do.
+        /// What is wrong, and what to do.
         problem: String,
     },
 }
@@ -81,22 +81,22 @@ impl Config {
     /// Reads the settings.
     ///
     /// # Errors
-    /// If a setting is unknown, of the wrong kind, or the file cannot be read.
+    /// If a setting is unknown or of the wrong type, or the file cannot be read.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let chosen = chosen(file);
         let mut config: Self = everything(&chosen).extract().map_err(unreadable)?;
         if chosen.contains("levels") {
-            // Whoever lists levels lists them all: the built-in ones do not come along.
+            // A file with levels must list them all: the default levels are not added.
             config.levels = environment(chosen).extract_inner("levels").map_err(unreadable)?;
         }
         config.file = file.map(Path::to_owned);
         Ok(config)
     }
 
-    /// For whom the gate decides, as the file says now. Nothing else of it is read: no secret has to be there any more.
+    /// Reads the section `[rollout]` again. Reads no other one, so files of secrets need not exist any more.
     ///
     /// # Errors
-    /// If the file cannot be read, or the mode, the percentage or a user id is none.
+    /// If the file cannot be read, or the mode, the percentage or a user id is invalid.
     pub fn rollout_of(file: Option<&Path>) -> Result<Rollout, ConfigError> {
         let section: RolloutSection = everything(&chosen(file)).extract_inner("rollout").map_err(unreadable)?;
         let users = |ids: &[String]| ids.iter().map(|id| UserId::parse(id)).collect::<Result<_, _>>();
@@ -108,7 +108,7 @@ impl Config {
         })
     }
 
-    /// The number of partitions.
+    /// Returns the number of partitions.
     ///
     /// # Errors
     /// Unless it is 1 to 100.
@@ -116,21 +116,24 @@ impl Config {
         Partitions::new(self.quota.partitions).map_err(invalid("quota.partitions"))
     }
 
-    /// The time zone.
+    /// Returns the time zone.
     ///
     /// # Errors
     /// Unless it is a name of the IANA time zone database.
     pub fn time_zone(&self) -> Result<Tz, ConfigError> {
         self.quota.time_zone.parse().map_err(|_| ConfigError::Invalid {
             setting: "quota.time_zone",
-            problem: format!("{:?} is no time zone: use a name such as UTC or Europe/Berlin", self.quota.time_zone),
+            problem: format!(
+                "{:?} is not a time zone: use an IANA name such as UTC or Europe/Berlin",
+                self.quota.time_zone
+            ),
         })
     }
 
-    /// Names and quotas of the levels.
+    /// Returns the names and quotas of the levels.
     ///
     /// # Errors
-    /// If there is none, or a name is invalid.
+    /// If there are no levels, or a name is invalid.
     pub fn levels(&self) -> Result<Vec<(LevelName, Ap)>, ConfigError> {
         if self.levels.is_empty() {
             return Err(ConfigError::Invalid { setting: "levels", problem: "needs at least one level".into() });
@@ -141,15 +144,15 @@ impl Config {
             .map(|(name, quota)| Ok((LevelName::parse(name)?, Ap::new(*quota))))
             .collect::<Result<_, InvalidInput>>()
             .map_err(invalid("levels"))?;
-        // Codes are given out in this order, so the lowest level gets the lowest.
+        // Codes are assigned in this order, so the lowest level gets the lowest code.
         levels.sort_by_key(|(_, quota)| *quota);
         Ok(levels)
     }
 
-    /// Where traces go, if anywhere.
+    /// Returns the exporter of traces, if an endpoint is configured.
     ///
     /// # Errors
-    /// If the endpoint is no URL, or the share is not 0 to 1.
+    /// If the endpoint is not a URL, or the ratio is not 0 to 1.
     pub fn traces(&self) -> Result<Option<Traces>, ConfigError> {
         let Telemetry { otlp_endpoint, trace_sample_ratio, .. } = &self.telemetry;
         if otlp_endpoint.is_empty() {
@@ -163,21 +166,21 @@ impl Config {
         traces.map(Some).map_err(|error| wrong("telemetry.otlp_endpoint", error.to_string()))
     }
 
-    /// When the schedule runs the resetter.
+    /// Returns the daily time at which the resetter runs.
     ///
     /// # Errors
-    /// Unless it is a time as `HH:MM`.
+    /// Unless it is a time `HH:MM`.
     pub fn daily_at(&self) -> Result<DailyAt, ConfigError> {
         self.resetter.daily_at_utc.parse().map_err(invalid("resetter.daily_at_utc"))
     }
 }
 
-/// What the operator's file says.
+/// Returns the settings of the operator's file.
 fn chosen(file: Option<&Path>) -> Figment {
     file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)))
 }
 
-/// With the environment over it.
+/// Adds the environment, which overrides `figment`.
 fn environment(figment: Figment) -> Figment {
     figment
         .merge(Env::raw().only(&["DATABASE_URL"]).map(|_| "postgres.url".into()))
@@ -185,7 +188,7 @@ fn environment(figment: Figment) -> Figment {
         .merge(Env::prefixed("QUOTA_GATE__").split("__"))
 }
 
-/// And the defaults below it.
+/// Combines the defaults, the operator's file and the environment.
 fn everything(chosen: &Figment) -> Figment {
     environment(Figment::from(Toml::string(DEFAULTS)).merge(chosen.clone()))
 }
@@ -198,7 +201,7 @@ fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
     move |error| ConfigError::Invalid { setting, problem: error.rule }
 }
 
-/// A setting in milliseconds.
+/// Converts a setting in milliseconds.
 #[must_use]
 pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_lists_levels_lists_them_all() {
+    fn levels_of_a_file_replace_the_default_levels() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("levels.toml");
         std::fs::write(&file, "[levels]\nbronze = 5\ngold = 50\n").unwrap();
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_setting_is_refused_by_name() {
+    fn the_error_names_an_unknown_setting() {
         let error = from_toml("[server]\nlissten = \"0.0.0.0:1\"").unwrap_err().to_string();
         assert!(error.contains("lissten"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! From sections to the options that the other parts take.
+//! Converts sections to the options of other modules.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -26,13 +26,13 @@ use crate::{
 };
 
 impl Config {
-    /// The options of this process's runtime.
+    /// Returns the options of this process' runtime.
     ///
     /// # Errors
     /// If a setting is missing or invalid.
     pub fn runtime_options(&self) -> anyhow::Result<RuntimeOptions> {
         let secret = &self.auth.reservation_secret;
-        let secret = secret.required("auth.reservation_secret", "`openssl rand -hex 32` makes one")?;
+        let secret = secret.required("auth.reservation_secret", "create one with `openssl rand -hex 32`")?;
         Ok(RuntimeOptions {
             redis: app::redis(self)?,
             postgres: app::postgres(self)?,
@@ -48,7 +48,7 @@ impl Config {
         })
     }
 
-    /// The options of this process's jobs.
+    /// Returns the options of this process' jobs.
     ///
     /// # Errors
     /// If a setting is invalid.
@@ -168,7 +168,7 @@ impl<'a> From<&'a Auth> for JwtOptions<'a> {
 }
 
 impl Auth {
-    /// The tokens of services.
+    /// Returns the tokens of services.
     pub(crate) fn token_options(&self) -> Vec<TokenOptions> {
         let tokens = self.tokens.iter();
         tokens
@@ -187,7 +187,7 @@ impl<'a> TryFrom<&'a Upstream> for UpstreamOptions<'a> {
     fn try_from(section: &'a Upstream) -> Result<Self, ConfigError> {
         Ok(Self {
             url: &section.url,
-            key: section.key.required("upstream.key", "it is the API key of the upstream")?,
+            key: section.key.required("upstream.key", "set it to the API key of the upstream")?,
             connect_timeout: ms(section.connect_timeout_ms),
             head_timeout: ms(section.head_timeout_ms),
             idle_timeout: ms(section.idle_timeout_ms),
@@ -208,7 +208,7 @@ impl<'a> From<&'a DualWrite> for OldCreditsOptions<'a> {
 }
 
 impl Billing {
-    /// The levels that prices and products pay for.
+    /// Returns the level of each price or product.
     ///
     /// # Errors
     /// If a level's name is invalid.
@@ -231,7 +231,7 @@ mod tests {
         let configured = from_toml(&text).unwrap().runtime_options().unwrap();
         let default = RuntimeOptions::new(database, redis, secret.as_bytes()).unwrap();
         let shown = |options: &RuntimeOptions| {
-            // Stores show nothing of their options.
+            // The debug output of the stores does not show their options.
             let RuntimeOptions { levels, batcher, jobs, partitions, time_zone, .. } = options;
             let rest = (options.idempotency_ttl, options.on_redis_failure, options.decision_timeout);
             format!("{levels:?} {batcher:?} {jobs:?} {partitions:?} {time_zone:?} {rest:?}")

@@ -1,4 +1,4 @@
-//! Secrets: texts that no log and no error shows.
+//! Secrets: texts that logs and errors never show.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::config::ConfigError;
 
-/// A text that no log and no error shows.
-/// `file:/path` stands for the contents of that file, without a line end.
+/// A text that logs and errors never show.
+/// `file:/path` stands for the contents of that file, without line ends at its end.
 #[derive(Clone, Default, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Secret(String);
@@ -19,28 +19,28 @@ impl TryFrom<String> for Secret {
         let Some(path) = text.strip_prefix("file:") else { return Ok(Self(text)) };
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(error) => Err(format!("the file {path} of a secret cannot be read: {error}")),
+            Err(error) => Err(format!("the secret file {path} cannot be read: {error}")),
         }
     }
 }
 
 impl Secret {
-    /// A secret from elsewhere than the configuration.
+    /// Creates a secret that is not from the configuration.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself; only for what has to use it.
+    /// Returns the text. Only for code that needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The text, if there is one.
+    /// Returns the text, if it is set.
     ///
     /// # Errors
-    /// A message that says which setting is missing and how to make it.
+    /// A message that names the missing setting and says how to set it.
     pub fn required(&self, setting: &'static str, how: &str) -> Result<&str, ConfigError> {
         if self.0.is_empty() {
             return Err(ConfigError::Invalid { setting, problem: format!("is not set: {how}") });
@@ -60,7 +60,7 @@ mod tests {
     use super::{super::tests::from_toml, *};
 
     #[test]
-    fn a_secret_never_shows() {
+    fn a_secret_is_hidden_and_may_be_in_a_file() {
         let config = from_toml("[auth]\njwt_secret = \"swordfish\"").unwrap();
         assert!(!format!("{config:?}").contains("swordfish"));
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The sections of `config/default.toml`, which says what each setting means.
+//! The sections of `config/default.toml`, which describes each setting.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -11,10 +11,10 @@ use quota_gate::domain::{client_gone::ClientGone, decision::OnRedisFailure, roll
 macro_rules! sections {
     ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
         $(
-            /// One section of `config/default.toml`, which says what each setting means.
+            /// A section of `config/default.toml`, which describes each setting.
             #[derive(Debug, Clone, Deserialize)]
             #[serde(deny_unknown_fields)]
-            #[expect(missing_docs, reason = "config/default.toml says what each setting means")]
+            #[expect(missing_docs, reason = "config/default.toml describes each setting")]
             pub struct $name { $(pub $field: $type),* }
         )*
     };

@@ -1,8 +1,7 @@
-//! The answer's body on its way to the client. It is read in passing, for what it used and how it ended.
+//! The answer's body on its way to the client. It is read as it passes: what it used, and how it ended.
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,10 +23,10 @@ use crate::openai::{
 };
 use quota_gate_axum::AnswerCost;
 
-/// The longest answer in one piece that is read; longer ones pass, and count no tokens.
+/// Longest answer in one piece that is read. A longer one passes, and no tokens are counted.
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Why no more of an answer comes.
+/// Why an answer stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error("the upstream broke off: {0}")]
@@ -40,38 +39,38 @@ impl From<StreamError> for Problem {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::BrokeOff(_) => {
-                Self::new(Code::UpstreamFailed, "the model broke off before it said anything; nothing was charged")
+                Self::new(Code::UpstreamFailed, "the model broke off before its answer began; nothing was charged")
             }
-            StreamError::Stalled(_) => Self::new(Code::UpstreamTimeout, "the model says nothing; nothing was charged"),
+            StreamError::Stalled(_) => {
+                Self::new(Code::UpstreamTimeout, "the model does not answer; nothing was charged")
+            }
         }
     }
 }
 
-/// A body that says to [`AnswerCost`] what passes through it.
+/// A body that notes in [`AnswerCost`] what passes through it.
 pub(crate) struct MeteredStream {
     inner: Incoming,
     reading: Reading,
     plan: Plan,
-    answer_cost: AnswerCost,
-    ended: bool,
-    has_content: bool,
-    /// What came before the head went out.
+    progress: Progress,
+    /// The first piece, which is read before the head is sent.
     first: Option<Bytes>,
     broken: Option<StreamError>,
     idle_timeout: Duration,
     idle: Pin<Box<Sleep>>,
-    /// One of those for requests at work at the upstream.
-    _permit: Arc<OwnedSemaphorePermit>,
+    /// Counts this request as in flight at the upstream.
+    _permit: OwnedSemaphorePermit,
 }
 
 enum Reading {
     Events(Events),
     Whole(BytesMut),
-    /// It is compressed, or too long.
+    /// The body is compressed, or too long.
     Nothing,
 }
 
-/// How an answer comes.
+/// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Events,
@@ -85,11 +84,11 @@ impl MeteredStream {
         (form, plan): (Form, Plan),
         answer_cost: AnswerCost,
         idle_timeout: Duration,
-        permit: Arc<OwnedSemaphorePermit>,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let reading = match form {
             Form::Events => {
-                // The first events only say who speaks.
+                // The first events carry the role, no content.
                 answer_cost.preamble();
                 Reading::Events(Events::default())
             }
@@ -101,9 +100,7 @@ impl MeteredStream {
             inner,
             reading,
             plan,
-            answer_cost,
-            ended: false,
-            has_content: false,
+            progress: Progress { answer_cost, ended: false, has_content: false },
             first: None,
             broken: None,
             idle_timeout,
@@ -112,7 +109,7 @@ impl MeteredStream {
         }
     }
 
-    /// Waits for the first piece. If none comes, the client can still be told properly.
+    /// Waits for the first piece. If none comes, the client still gets an error with a proper status.
     pub(crate) async fn begun(mut self) -> Result<Self, StreamError> {
         if let Some(frame) = self.frame().await {
             self.first = frame?.into_data().ok();
@@ -120,14 +117,14 @@ impl MeteredStream {
         Ok(self)
     }
 
-    /// What goes on to the client of a piece that came.
+    /// Reads a piece, and returns the part of it that the client gets.
     fn pass(&mut self, piece: Bytes) -> Bytes {
-        let Self { reading, plan, answer_cost, ended, has_content, .. } = self;
+        let Self { reading, plan, progress, .. } = self;
         match reading {
             Reading::Events(events) => events.pass(&piece, |event| {
-                let said = of_event(plan.api, event);
-                hear(said, answer_cost, ended, has_content);
-                !(plan.hides_usage && said.only_usage)
+                let summary = of_event(plan.api, event);
+                progress.record(summary);
+                !(plan.hides_usage && summary.only_usage)
             }),
             Reading::Whole(whole) => {
                 whole.extend_from_slice(&piece);
@@ -140,25 +137,24 @@ impl MeteredStream {
         }
     }
 
-    /// The body has ended well; has the answer? What is left of it goes on to the client.
+    /// The body has ended well. Checks whether the answer has, and returns what is left for the client.
     fn end(&mut self) -> Bytes {
         match std::mem::replace(&mut self.reading, Reading::Nothing) {
             Reading::Events(mut events) => {
                 let rest = events.rest();
-                let said = of_event(self.plan.api, &rest);
-                hear(said, &self.answer_cost, &mut self.ended, &mut self.has_content);
-                if !self.ended {
-                    self.answer_cost.broke_off();
+                self.progress.record(of_event(self.plan.api, &rest));
+                if !self.progress.ended {
+                    self.progress.answer_cost.broke_off();
                 }
                 rest
             }
             Reading::Whole(whole) => {
-                let said = of_whole(&whole);
-                hear(said, &self.answer_cost, &mut self.ended, &mut self.has_content);
-                if said.end != Some(End::Complete) {
-                    // An error with a good status, or no JSON at all.
-                    self.answer_cost.preamble();
-                    self.answer_cost.broke_off();
+                let summary = of_whole(&whole);
+                self.progress.record(summary);
+                if summary.end != Some(End::Complete) {
+                    // An error with a good status, or not JSON.
+                    self.progress.answer_cost.preamble();
+                    self.progress.answer_cost.broke_off();
                 }
                 Bytes::new()
             }
@@ -166,11 +162,12 @@ impl MeteredStream {
         }
     }
 
-    /// The body broke. The server would close the connection at once, with what it has not sent yet; so it hears of it later.
+    /// The body broke. The error is returned by the next poll: on an error the server closes the connection, with pieces that it has not
+    /// sent yet.
     fn break_off<T>(&mut self, error: StreamError, context: &Context<'_>) -> Poll<T> {
         if matches!(self.reading, Reading::Whole(_)) {
-            // Half of a JSON document.
-            self.answer_cost.preamble();
+            // A part of a JSON document.
+            self.progress.answer_cost.preamble();
         }
         metrics::counter!("quota_gate_upstream_broken_answers_total").increment(1);
         tracing::warn!(%error, "an answer breaks off");
@@ -180,19 +177,28 @@ impl MeteredStream {
     }
 }
 
-fn hear(said: EventSummary, answer_cost: &AnswerCost, ended: &mut bool, has_content: &mut bool) {
-    // Whoever says nothing, and says that this was all, has answered.
-    if (said.content || said.end == Some(End::Complete)) && !*has_content {
-        *has_content = true;
-        answer_cost.content_begins();
+/// How far an answer has come.
+struct Progress {
+    answer_cost: AnswerCost,
+    ended: bool,
+    has_content: bool,
+}
+
+impl Progress {
+    fn record(&mut self, summary: EventSummary) {
+        // An empty, complete answer is still an answer.
+        if (summary.content || summary.end == Some(End::Complete)) && !self.has_content {
+            self.has_content = true;
+            self.answer_cost.content_begins();
+        }
+        if let Some(tokens) = summary.tokens {
+            self.answer_cost.set_tokens(tokens);
+        }
+        if summary.end == Some(End::Failed) {
+            self.answer_cost.broke_off();
+        }
+        self.ended |= summary.end.is_some();
     }
-    if let Some(tokens) = said.tokens {
-        answer_cost.set_tokens(tokens);
-    }
-    if said.end == Some(End::Failed) {
-        answer_cost.broke_off();
-    }
-    *ended |= said.end.is_some();
 }
 
 impl Body for MeteredStream {

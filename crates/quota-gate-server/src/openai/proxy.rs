@@ -1,6 +1,6 @@
 //! The handlers of the proxy, and what they share.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -12,7 +12,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use crate::http::{
     AppState,
@@ -32,25 +31,24 @@ use crate::openai::{
 use quota_gate::{
     domain::{
         model_costs::ModelCosts,
-        model_name::ModelName,
         user_id::{SessionId, UserId},
     },
     gate::Gate,
 };
-use quota_gate_axum::{Admitted, AnswerCost, Ask, ClientGone, QuotaLayer, Settlements};
+use quota_gate_axum::{Admission, Admitter, Ask, ClientGone, Settlements};
 
 /// The conversation that a message belongs to. Clients set it as an extra header.
 const X_SESSION_ID: &str = "x-session-id";
 
 /// An OpenAI-compatible API behind the gate.
 pub struct Proxy {
+    gate: Gate,
+    admitter: Admitter,
     upstream: Upstream,
     costs: ModelCosts,
     permits: Arc<Semaphore>,
     body_bytes_max: usize,
     body_timeout: Duration,
-    settlements: Settlements,
-    gated: BoxCloneSyncService<Request, Response, Infallible>,
 }
 
 /// How much at once.
@@ -64,15 +62,6 @@ pub struct ProxyLimits {
     pub body_timeout: Duration,
 }
 
-/// What the service behind the gate needs to know, on its way through the layer.
-#[derive(Clone)]
-struct Errand {
-    plan: Plan,
-    model: ModelName,
-    body: Bytes,
-    permit: Arc<OwnedSemaphorePermit>,
-}
-
 impl Proxy {
     /// Puts the gate before the upstream.
     #[must_use]
@@ -83,27 +72,21 @@ impl Proxy {
         client_gone: ClientGone,
         limits: ProxyLimits,
     ) -> Self {
-        let refusing = gate.clone();
-        let layer = QuotaLayer::new(gate.clone(), prepared, move |refusal| refuse(&refusing, refusal));
-        let layer = layer.client_gone(client_gone);
-        let settlements = layer.settlements();
-        let (asking, gate) = (upstream.clone(), gate.clone());
-        let service = service_fn(move |request| forward(gate.clone(), asking.clone(), request));
         Self {
+            gate: gate.clone(),
+            admitter: Admitter::new(gate.clone()).client_gone(client_gone),
             upstream,
             costs,
             permits: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             body_bytes_max: limits.body_bytes_max,
             body_timeout: limits.body_timeout,
-            settlements,
-            gated: BoxCloneSyncService::new(layer.layer(service)),
         }
     }
 
     /// What is being settled.
     #[must_use]
     pub fn settlements(&self) -> Settlements {
-        self.settlements.clone()
+        self.admitter.settlements()
     }
 
     pub(crate) const fn body_bytes_max(&self) -> usize {
@@ -111,7 +94,7 @@ impl Proxy {
     }
 
     async fn generate(&self, api: Api, user: UserId, request: Request) -> Result<Response, Problem> {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let session = session(&parts)?;
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Problem::shed())?;
         let body = timeout(self.body_timeout, to_bytes(body, self.body_bytes_max)).await;
@@ -120,10 +103,38 @@ impl Proxy {
             Problem::new(Code::PayloadTooLarge, format!("a body has at most {} bytes", self.body_bytes_max))
         })?;
         let Generation { ap, model, body, plan } = Generation::read(api, body, &self.costs)?;
-        parts.extensions.insert(Ask { user, session, ap });
-        parts.extensions.insert(Errand { plan, model, body, permit: Arc::new(permit) });
-        let answer = self.gated.clone().oneshot(Request::from_parts(parts, Body::empty())).await;
-        Ok(answer.unwrap_or_else(|never| match never {}))
+        let admission = match self.admitter.admit(Ask { user, session, ap }).await {
+            Ok(admission) => admission,
+            Err(refusal) => return Ok(refuse(&self.gate, refusal)),
+        };
+        admission.answer_cost().set_model(model);
+        let response = self.ask_upstream(&admission, plan, &parts, body, permit).await;
+        Ok(admission.settle_by(response.unwrap_or_else(OpenAiError::response)))
+    }
+
+    /// Asks the upstream and meters its answer.
+    async fn ask_upstream(
+        &self,
+        admission: &Admission,
+        plan: Plan,
+        parts: &Parts,
+        body: Bytes,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response, Problem> {
+        let path = upstream_path(parts.uri.path());
+        let response = self.upstream.ask((Method::POST, path), &parts.headers, body).await?;
+        if !response.status().is_success() {
+            return Ok(untouched(response));
+        }
+        let form = form(response.headers());
+        let (head, body) = response.into_parts();
+        let (cost, idle_timeout) = (admission.answer_cost(), self.upstream.idle_timeout);
+        let metered = MeteredStream::new(body, (form, plan), cost, idle_timeout, permit).begun().await?;
+        let mut response = Response::from_parts(head, Body::new(metered));
+        if let Some(quota) = admission.quota() {
+            response.headers_mut().extend(rate_limit(quota, self.gate.calendar()));
+        }
+        Ok(response)
     }
 
     async fn look_up(&self, path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
@@ -221,42 +232,6 @@ pub(crate) async fn model(
         state.proxy()?.look_up(&model_path(&name)?, &headers).await
     };
     answer.await.unwrap_or_else(OpenAiError::response)
-}
-
-/// What `generate` has put there.
-#[expect(clippy::result_large_err, reason = "the error is the answer, as the layer wants it")]
-fn prepared(parts: &Parts) -> Result<Ask, Response> {
-    parts.extensions.get::<Ask>().cloned().ok_or_else(|| OpenAiError::response(Problem::bare(Code::InternalError)))
-}
-
-/// The service behind the gate: asks the upstream, and taps its answer.
-async fn forward(gate: Gate, upstream: Upstream, request: Request) -> Result<Response, Infallible> {
-    let (parts, _) = request.into_parts();
-    let (Some(errand), Some(answer_cost)) = (parts.extensions.get::<Errand>(), parts.extensions.get::<AnswerCost>())
-    else {
-        return Ok(OpenAiError::response(Problem::bare(Code::InternalError)));
-    };
-    let Errand { plan, model, body, permit } = errand.clone();
-    answer_cost.set_model(model);
-    let path = upstream_path(parts.uri.path());
-    let response = match upstream.ask((Method::POST, path), &parts.headers, body).await {
-        Ok(response) => response,
-        Err(problem) => return Ok(OpenAiError::response(problem)),
-    };
-    if !response.status().is_success() {
-        return Ok(untouched(response));
-    }
-    let form = form(response.headers());
-    let (head, body) = response.into_parts();
-    let metered_stream = MeteredStream::new(body, (form, plan), answer_cost.clone(), upstream.idle_timeout, permit);
-    let mut response = match metered_stream.begun().await {
-        Ok(metered_stream) => Response::from_parts(head, Body::new(metered_stream)),
-        Err(error) => return Ok(OpenAiError::response(error.into())),
-    };
-    if let Some(Admitted(quota)) = parts.extensions.get::<Admitted>() {
-        response.headers_mut().extend(rate_limit(quota, gate.calendar()));
-    }
-    Ok(response)
 }
 
 fn form(headers: &HeaderMap) -> Form {

@@ -1,4 +1,4 @@
-//! Log lines, metrics and traces. Set up once, by the commands that serve.
+//! Log lines, metrics and traces. The commands `serve` and `dev` set them up once.
 
 mod traces;
 
@@ -17,23 +17,23 @@ use tracing_subscriber::{
 
 pub use self::traces::Traces;
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
-/// Latency buckets in seconds: a decision takes well under a millisecond, a cold user a few.
+/// Latency buckets in seconds. A decision takes well under a millisecond; for a cold user, a few.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// Requests of one call of the script.
+/// Buckets for the number of requests in one script call.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// Writes log lines to standard error, and sends traces where there is somebody to send them to. Calling it twice changes nothing.
+/// Writes log lines to standard error, and exports traces if `traces` is given. A second call has no effect.
 pub fn log(format: LogFormat, filter: &str, traces: Option<&Traces>) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let writer = std::io::stderr;
@@ -47,14 +47,14 @@ pub fn log(format: LogFormat, filter: &str, traces: Option<&Traces>) {
         let ours = Targets::new().with_target("quota_gate", LevelFilter::DEBUG);
         tracing_opentelemetry::layer().with_tracer(traces.tracer()).with_filter(ours)
     });
-    // A second subscriber is refused; the first one goes on.
+    // A second subscriber is refused; the first one stays.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
 }
 
-/// Collects metrics; the handle renders them for Prometheus.
+/// Starts to collect metrics. The handle renders them for Prometheus.
 ///
 /// # Errors
-/// If another collector is installed already.
+/// If another recorder is installed already.
 pub fn metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
@@ -65,7 +65,7 @@ pub fn metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     Ok(handle)
 }
 
-/// Adds up the samples of histograms, so that they do not pile up while nothing scrapes `/metrics`.
+/// Aggregates the samples of histograms, so they do not accumulate while no client scrapes `/metrics`.
 #[derive(Clone)]
 pub struct MetricsUpkeep(pub PrometheusHandle);
 

@@ -1,5 +1,5 @@
-//! Traces by OTLP (HTTP, protobuf), where an endpoint is configured: a request with its `traceparent`, the batches that it went to Redis in, the
-//! loads from Postgres, the flushes.
+//! Traces by OTLP (HTTP, protobuf), if an endpoint is configured: requests with their `traceparent`, the batches that
+//! carry them to Redis, loads from Postgres, flushes.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracer, SdkTracerProvider},
 };
 
-/// Longest time for one export.
+/// Time limit for one export.
 const EXPORT_MAX: Duration = Duration::from_secs(5);
 
-/// Where traces go, until it is shut down.
+/// Exports traces until it is shut down.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Sends to `endpoint`, for example `http://localhost:4318/v1/traces`, this share of the traces that begin here; what a caller has decided to
-    /// trace is traced.
+    /// Exports to `endpoint`, for example `http://localhost:4318/v1/traces`. `sample_ratio` is the share of the traces
+    /// that start here; traces that a caller has sampled are always exported.
     ///
     /// # Errors
-    /// If the endpoint is no URL.
+    /// If the endpoint is not a URL.
     pub fn new(endpoint: &str, sample_ratio: f64) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder()
             .with_http()
@@ -45,10 +45,10 @@ impl Traces {
         self.0.tracer("quota-gate")
     }
 
-    /// Sends what is left. It waits for the endpoint, so not on a thread that others need.
+    /// Exports the remaining traces. It blocks on the endpoint, so do not call it on a thread that others need.
     pub fn shut_down(&self) {
         if let Err(error) = self.0.shutdown() {
-            tracing::warn!(%error, "the last traces were not sent");
+            tracing::warn!(%error, "the last traces were not exported");
         }
     }
 }

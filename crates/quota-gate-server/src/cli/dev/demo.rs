@@ -1,7 +1,7 @@
-//! The page at `/`: a chat to try the gate with, and the two things that a product would do for it: sign users in, and sell upgrades.
+//! The page at `/`: a chat to try the gate, and the two tasks of a product: signing users in and selling upgrades.
 //!
-//! Only `dev` has these routes. They listen on 127.0.0.1, and answer only requests that were sent there by that name: no page of
-//! another site reads a JWT.
+//! Only `dev` has these routes. They listen on 127.0.0.1 and answer only requests to that host or `localhost`, so no
+//! page of another site can read a JWT.
 
 use std::sync::Arc;
 
@@ -22,15 +22,15 @@ use quota_gate::{
     gate::{ChangeLevel, Gate},
 };
 
-/// What a chat of the demo lasts.
+/// Lifetime of the page's JWTs.
 const JWT_TTL_SECONDS: u32 = 3600;
 
-/// What the page may do.
+/// State of the page's routes.
 #[derive(Clone)]
 pub(super) struct Demo {
     pub(super) gate: Gate,
     pub(super) jwt_secret: String,
-    /// Whom it may be.
+    /// Users that the page may sign in.
     pub(super) samples: Vec<String>,
 }
 
@@ -64,12 +64,12 @@ pub(super) fn routes(demo: Demo) -> Router {
         .layer(from_fn(only_here))
 }
 
-/// A name that leads here from elsewhere is another site's.
+/// Refuses requests under any other host name: it belongs to another site.
 async fn only_here(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     match host.rsplit_once(':').map_or(host, |(name, _)| name) {
         "127.0.0.1" | "localhost" => next.run(request).await,
-        _ => refused(421, "this page is at 127.0.0.1 only"),
+        _ => refused(421, "this page is available only at 127.0.0.1"),
     }
 }
 
@@ -78,7 +78,7 @@ async fn users(State(demo): State<Arc<Demo>>) -> Json<Vec<String>> {
 }
 
 async fn sign_in(State(demo): State<Arc<Demo>>, Json(SignIn { user }): Json<SignIn>) -> Response {
-    let Some(user) = demo.sample(&user) else { return refused(404, "there is no such sample user") };
+    let Some(user) = demo.sample(&user) else { return refused(404, "unknown sample user") };
     match jwt(&user, &demo.jwt_secret, super::JWT_ISSUER, "chat", JWT_TTL_SECONDS) {
         Ok(jwt) => Json(Session { user: user.to_string(), jwt }).into_response(),
         Err(error) => refused(500, &error.to_string()),
@@ -86,9 +86,9 @@ async fn sign_in(State(demo): State<Arc<Demo>>, Json(SignIn { user }): Json<Sign
 }
 
 async fn change_level(State(demo): State<Arc<Demo>>, Json(upgrade): Json<Upgrade>) -> Response {
-    let Some(user) = demo.sample(&upgrade.user) else { return refused(404, "there is no such sample user") };
-    let Ok(level) = LevelName::parse(&upgrade.membership_level) else { return refused(400, "there is no such level") };
-    let author = Author { by: "demo page".into(), reason: "the user took a plan".into() };
+    let Some(user) = demo.sample(&upgrade.user) else { return refused(404, "unknown sample user") };
+    let Ok(level) = LevelName::parse(&upgrade.membership_level) else { return refused(400, "unknown level") };
+    let author = Author { by: "demo page".into(), reason: "the user bought a plan".into() };
     let change = ChangeLevel { user, level, effective: Effective::Now, if_version: None, author };
     match demo.gate.change_level(change).await {
         Ok(_) => Json(true).into_response(),

@@ -1,4 +1,4 @@
-//! `quota-gate dev`: everything that it takes to try the gate, with a Redis and a Postgres of its own.
+//! `quota-gate dev`: runs a gate to try, with a private Redis and Postgres.
 
 mod demo;
 
@@ -29,32 +29,32 @@ use quota_gate::{
 };
 use quota_gate_dev::{DataDir, ModelServer, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
 
-/// Where `dev` keeps its data when nothing else is said.
+/// Default directory of the data.
 pub(in crate::cli) const DATA_DIR: &str = ".quota-gate";
-/// What the second of the local models costs, in AP.
+/// Cost of the second local model, in AP.
 const LARGE_MODEL_COST: u32 = 25;
-/// Who issues the JWTs of `quota-gate token`.
+/// Issuer of the JWTs of `quota-gate token`.
 pub(in crate::cli) const JWT_ISSUER: &str = "quota-gate-dev";
 
-/// The gate's user at Redis and its role at Postgres, in the files that operators use.
+/// The gate's Redis user and Postgres role in the operators' files.
 const STORE_USER: &str = "quota_gate";
 const REDIS_USERS: &str = include_str!("../../../../../deploy/redis/users.acl");
 const ROLES: &str = include_str!("../../../../../deploy/postgres/roles.sql");
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// Where to listen on 127.0.0.1; 0 for any free port.
+    /// Port to listen on at 127.0.0.1; 0 for any free port.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Where to keep the data.
+    /// Directory of the data.
     #[arg(long, default_value = DATA_DIR, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Forget what is there and start over.
+    /// Delete all data and start over.
     #[arg(long)]
     fresh: bool,
 }
 
-/// `DIR/dev.json`: how to reach a running `dev`.
+/// `DIR/dev.json`: URLs and secrets of a running `dev`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct DevFile {
@@ -67,7 +67,7 @@ pub(in crate::cli) struct DevFile {
     pub(in crate::cli) jwt_secret: String,
 }
 
-/// `DIR/secrets.json`: made at the first start, so that tokens stay good over a restart.
+/// `DIR/secrets.json`: created at the first start, so tokens stay valid after a restart.
 #[derive(Debug, Serialize, Deserialize)]
 struct Secrets {
     service_token: String,
@@ -75,25 +75,25 @@ struct Secrets {
     cron_token: String,
     jwt_secret: String,
     reservation_secret: String,
-    /// Of the gate's user at Redis and its role at Postgres.
+    /// Of the gate's Redis user and Postgres role.
     store_password: String,
 }
 
 pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
     telemetry::log(LogFormat::Text, "warn,quota_gate=info", None);
-    let metrics = telemetry::metrics().context("metrics cannot be collected")?;
+    let metrics = telemetry::metrics().context("cannot collect metrics")?;
     let cancelled = shutdown::on_signal()?;
     let dir = if arguments.fresh {
         DataDir::open_fresh(&arguments.data_dir).await?
     } else {
         DataDir::open(&arguments.data_dir)?
     };
-    // Of one that was killed: nobody is to believe it.
+    // A killed `dev` leaves this file behind. Its contents are outdated.
     let path = dir.file("dev.json");
     let _ = fs::remove_file(&path);
     let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: is another one running? `--port 0` takes any free port")
+        format!("cannot listen on {address}: stop the process that uses the port, or use `--port 0` for any free one")
     })?;
     let url = format!("http://{}", listener.local_addr()?);
 
@@ -106,23 +106,23 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
     secrets.configure(&mut config);
-    // For whoever wants to see a quota end.
+    // To use up a quota quickly.
     config.models.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
-    // Without a model of the operator's there is a local one.
+    // If no upstream is configured, start a local model.
     let _upstream = match config.upstream.url.as_str() {
         "" => Some(start_upstream(&mut config).await?),
         _ => None,
     };
     config.redis.url = Secret::new(redis.url_of(STORE_USER, &secrets.store_password));
     config.postgres.url = Secret::new(postgres.url("postgres"));
-    // Nobody balances load before it.
+    // No load balancer has to notice the stop.
     config.server.stop_delay_ms = 0;
 
     let database = app::postgres(&config)?;
     database.migrate().await?;
     database.ensure_log_partitions(Clock::machine().now(), 3).await?;
     database.close().await;
-    // From here on with no more rights than in production.
+    // From here on, the gate has only the rights that it has in production.
     postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
     config.postgres.url = Secret::new(postgres.url_of(STORE_USER, &secrets.store_password, "postgres"));
     let (redis_url, database_url) = (config.redis.url.expose().to_owned(), config.postgres.url.expose().to_owned());
@@ -144,7 +144,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     welcome(&file, &dir, &arguments.data_dir, &samples);
 
     let outcome = app.clone().run(listener, Some(metrics), demo, cancelled).await;
-    // Nobody reaches this gate any more.
+    // The gate has stopped, so its URLs are not valid any more.
     let _ = fs::remove_file(&path);
     tokio::join!(redis.stop(), postgres.stop());
     drop(dir);
@@ -159,13 +159,14 @@ async fn start_upstream(config: &mut Config) -> anyhow::Result<ModelServer> {
     Ok(upstream)
 }
 
-/// The gate's line of the ACL file, as a line of redis.conf. The default user stays: it is how `dev` controls its server.
+/// Returns the gate's line of the ACL file, as a line of redis.conf. The default user stays, because `dev` controls its
+/// server with it.
 fn redis_user(password: &str) -> anyhow::Result<String> {
     let line = REDIS_USERS.lines().find(|line| line.starts_with(&format!("user {STORE_USER} ")));
     Ok(line.context("deploy/redis/users.acl has no line for the gate")?.replace("PASSWORD", password))
 }
 
-/// A user of every level, named after it, unless they are there already.
+/// Creates a user for each level, named after it, unless the user exists. Returns the users.
 async fn seed_sample_users(app: &App) -> anyhow::Result<Vec<String>> {
     let mut samples = Vec::new();
     let levels = app.gate.levels();
@@ -186,54 +187,55 @@ fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
     let program = std::env::args().next().unwrap_or_else(|| "quota-gate".into());
     let DevFile { url, service_token, admin_token, .. } = file;
     let data = data_dir.display();
-    println!("\nQuota gate is open at {url}, with a chat to try it. Sample users: {}.\n", samples.join(", "));
+    println!("\nQuota gate runs at {url}; open it in a browser to chat. Sample users: {}.\n", samples.join(", "));
     println!("Charge a message (as a chat service does):");
     println!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
     println!(
         "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"sessionId\":\"chat-1\",\"ap\":5}}'\n"
     );
-    println!("Chat (as the user does, with any client of OpenAI's API: base URL {url}/v1, the JWT as the key):");
+    println!("Chat (as the user does, with any OpenAI client: base URL {url}/v1, the JWT as the API key):");
     println!(
         "  curl -sN {url}/v1/chat/completions -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\" \\"
     );
     println!(
         "    -H 'Content-Type: application/json' -d '{{\"model\":\"local\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
     );
-    println!("See what is left (as the user does):");
+    println!("Show the quota (as the user does):");
     println!(
         "  curl -s {url}/api/chat/quota -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\"\n"
     );
-    println!("Upgrade (as an administrator does):");
+    println!("Change the level (as an administrator does):");
     println!("  curl -s -X PUT {url}/api/chat/quota/level -H 'Authorization: Bearer {admin_token}' \\");
     println!(
         "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"membershipLevel\":\"plus\"}}'\n"
     );
-    println!("See every message, as an administrator does: {url}/admin, with the token {admin_token}\n");
-    println!("How to reach Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
+    println!("Show every message (as an administrator does): open {url}/admin with the token {admin_token}\n");
+    println!("URLs of Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
     if let Some(elsewhere) = dir.elsewhere() {
         println!(
-            "The servers' data is in {}: they run as another account, which cannot enter this folder.",
+            "The data of Redis and Postgres is in {}: they run as another account, which cannot enter this directory.",
             elsewhere.display()
         );
     }
-    println!("Ctrl-C stops everything; the data stays.\n");
+    println!("Ctrl-C stops everything and keeps the data.\n");
 }
 
 impl DevFile {
-    /// The file of a running `dev`.
+    /// Reads the file of a running `dev`.
     pub(in crate::cli) fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("dev.json");
         let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}: does `quota-gate dev` run?", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+            .with_context(|| format!("cannot read {}: is `quota-gate dev` running?", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged: restart `quota-gate dev`", path.display()))
     }
 }
 
 impl Secrets {
     fn of(path: &Path) -> anyhow::Result<Self> {
         if let Ok(text) = fs::read_to_string(path) {
-            return serde_json::from_str(&text)
-                .with_context(|| format!("{} is damaged, or of another version; --fresh starts over", path.display()));
+            return serde_json::from_str(&text).with_context(|| {
+                format!("{} is damaged or of another version: --fresh deletes all data and starts over", path.display())
+            });
         }
         let secrets = Self {
             service_token: random_hex()?,
@@ -261,7 +263,7 @@ impl Secrets {
     }
 }
 
-/// Whoever finds the file finds all of it, and nobody else may read it.
+/// Writes a file that only its owner can read, completely or not at all.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let unfinished = path.with_extension("unfinished");
     fs::write(&unfinished, text)
@@ -272,7 +274,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn random_hex() -> anyhow::Result<String> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).context("no random bytes")?;
+    getrandom::fill(&mut bytes).context("cannot get random bytes")?;
     Ok(hex(&bytes))
 }
 

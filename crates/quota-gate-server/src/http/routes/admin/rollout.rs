@@ -67,14 +67,14 @@ pub(crate) struct RolloutBody {
     always_in: Vec<String>,
     always_out: Vec<String>,
     /// Messages that this gate let through, or decided in shadow mode, since it started.
-    decision_metrics: TallyBody,
+    tally: RolloutCountsBody,
     /// The newest changes, newest first.
     changes: Vec<RolloutChangeBody>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct TallyBody {
+struct RolloutCountsBody {
     /// Of users for whom the gate does not decide.
     out: u64,
     /// Charged in shadow mode.
@@ -173,7 +173,7 @@ impl RolloutBody {
             percentage: now.percentage.get(),
             always_in: ids(&now.always_in),
             always_out: ids(&now.always_out),
-            decision_metrics: TallyBody { out, shadow_allowed, shadow_denied, shadow_undecided },
+            tally: RolloutCountsBody { out, shadow_allowed, shadow_denied, shadow_undecided },
             changes: changes.into_iter().map(RolloutChangeBody::from).collect(),
         }
     }
