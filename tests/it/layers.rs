@@ -9,13 +9,14 @@ use std::{
 };
 
 /// A top-level module of the library, and the ones that it may name.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("domain", &[]),
-    ("store", &["domain"]),
-    ("gate", &["domain", "store"]),
+    ("task", &[]),
+    ("store", &["domain", "task"]),
+    ("gate", &["domain", "store", "task"]),
     ("audit", &["domain", "store", "gate"]),
     ("jobs", &["domain", "store", "gate", "audit"]),
-    ("runtime", &["domain", "store", "gate", "audit", "jobs"]),
+    ("runtime", &["domain", "store", "gate", "audit", "jobs", "task"]),
     ("lib", &[]),
 ];
 
