@@ -1,15 +1,23 @@
 //! The runtime: a gate with every job that it needs, started in order, supervised, and shut down without losing a charge.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! ```
+//! # use quota_gate_dev::{PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir};
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = ScratchDir::new()?;
+//! # let redis = RedisServer::start(&dir.path().join("redis"), RedisServerOptions::default()).await?;
+//! # let postgres = PostgresServer::start(&dir.path().join("postgres"), PostgresServerOptions::default()).await?;
+//! # let (database_url, redis_url) = (postgres.url("postgres"), redis.url());
 //! use std::time::Duration;
 //!
 //! use quota_gate::runtime::{Runtime, RuntimeOptions};
 //!
-//! let options = RuntimeOptions::new("postgres://…", "redis://…", b"at least 32 random bytes, the same everywhere")?;
+//! let secret = b"at least 32 random bytes, the same for every gate";
+//! let options = RuntimeOptions::new(&database_url, &redis_url, secret)?;
+//! options.postgres.migrate().await?; // creates the tables, or updates them
 //! let runtime = Runtime::start(options).await?;
 //! let gate = runtime.gate(); // consume, reserve, commit, release, quota
-//! // … serve requests until `runtime.failed()` resolves or the process is asked to stop …
+//! // … serve requests until the process is asked to stop, or `runtime.failed()` resolves …
 //! runtime.shutdown(Duration::from_secs(20)).await;
 //! # Ok(())
 //! # }
