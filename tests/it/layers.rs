@@ -1,7 +1,7 @@
 //! The layers of the library: each uses only those before it in `domain → store → gate → audit → jobs → runtime`.
 //!
-//! Between crates, Cargo enforces the direction. Inside the library this test does: it reads every path that begins with `crate::` or
-//! leaves its layer by `super::`, in code and in `use` groups; comments and strings do not count.
+//! Between crates, Cargo enforces the direction. Inside the library this test does: it reads every path that begins
+//! with `crate::` or leaves its layer by `super::`, in code and in `use` groups; comments and strings do not count.
 
 use std::{
     fs,
