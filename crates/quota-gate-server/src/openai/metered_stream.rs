@@ -162,8 +162,8 @@ impl MeteredStream {
         }
     }
 
-    /// The body broke. The next poll returns the error: on an error the server closes the connection, and drops pieces
-    /// that it has not sent yet.
+    /// The body broke. The error is returned by the next poll: on an error the server closes the connection, with pieces that it has not
+    /// sent yet.
     fn break_off<T>(&mut self, error: StreamError, context: &Context<'_>) -> Poll<T> {
         if matches!(self.reading, Reading::Whole(_)) {
             // A part of a JSON document.

@@ -1,7 +1,8 @@
-//! The outbox: delivers items that a transaction has written for another system, each at least once, under its own id.
+//! The outbox: items that a transaction wrote down for another system are delivered until it accepts them, each at least once, under
+//! an id of its own.
 //!
-//! So a slow or broken receiver never delays a message, and no item is lost. Any gate retries an item that was not
-//! accepted, with growing pauses.
+//! So a slow or broken receiver never delays a message, and no item is lost. An item that is not accepted is tried again, with growing
+//! pauses; any gate may try it.
 
 pub mod compare;
 pub mod dual_writes;
@@ -117,7 +118,7 @@ impl<O: Outbox> Dispatcher<O> {
         Ok(tried)
     }
 
-    /// Time limit for one step of two consecutive requests. The items of a gate that died stay claimed for this long.
+    /// Longest time for one step, of two requests one after the other. A gate that died keeps others from its items for this long.
     fn claim_time(&self) -> Duration {
         self.timeout * 2 + CLAIM_SLACK
     }
