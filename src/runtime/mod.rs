@@ -1,4 +1,4 @@
-//! The runtime: a gate with every job that it needs, started in order, supervised, and shut down without losing a charge.
+//! The runtime: a gate with its jobs. Starts them in order, supervises them, and shuts down without losing a charge.
 //!
 //! ```
 //! # use quota_gate_dev::{PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir};
@@ -57,7 +57,7 @@ use crate::{
 /// Closing waits for statements that are under way, one of which Postgres may not answer.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// A running gate. Dropping it stops the jobs where they are; [`shutdown`](Self::shutdown) also flushes what was charged.
+/// A running gate. Dropping it aborts the jobs; [`shutdown`](Self::shutdown) also flushes what was charged.
 #[derive(Debug)]
 pub struct Runtime {
     gate: Gate,
@@ -144,7 +144,8 @@ impl Runtime {
         self.run_in(&self.supervisor, job, &self.stop);
     }
 
-    /// Runs a task of the application's until `stop` is cancelled, supervised as the jobs are: what `start` makes, and again when it ends.
+    /// Runs a task of the application until `stop` is cancelled, supervised like the jobs. `start` creates the task,
+    /// also again when it ends.
     pub fn keep<F>(&self, name: &'static str, stop: CancellationToken, start: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -152,7 +153,8 @@ impl Runtime {
         self.supervisor.keep(name, stop, start);
     }
 
-    /// Resolves when a job failed again after each restart. The process should end then: what the job does is not done any more.
+    /// Resolves when a job has failed again after every restart. The process should end then, because the job no longer
+    /// runs.
     pub async fn failed(&self) -> TaskFailed {
         tokio::select! {
             failed = self.supervisor.failed() => failed,

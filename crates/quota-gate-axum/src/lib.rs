@@ -1,19 +1,20 @@
 //! Middleware: puts the quota gate before any axum service that generates messages.
 //!
-//! For each request it reads who sends what ([`Ask`]), holds the cost, calls the inner service, and settles when the **body** of the
-//! response has ended, not when its head was sent:
+//! For each request it reads the sender and the cost ([`Ask`]), holds the cost, calls the inner service, and settles
+//! when the **body** of the response has ended, not when its head was sent:
 //!
 //! | what happened | settlement |
 //! | --- | --- |
 //! | 2xx, body complete | commit, of what [`AnswerCost`] notes |
-//! | error status, error, panic, request dropped before the head, body broken before any content | release: nothing is charged |
-//! | client disconnected, body broken, or [`AnswerCost::broke_off`], after content was delivered | by [`ClientGone`]: charge, release, or in proportion |
+//! | error status, error, panic, request dropped before the head | release: nothing is charged |
+//! | body broken before any content | release |
+//! | client disconnected, body broken, or [`AnswerCost::broke_off`], after content | [`ClientGone`] decides |
 //! | a long answer | the hold is extended while it lasts, up to [`QuotaLayer::lifetime_max`] |
 //! | the rollout does not cover this user | the message passes: nothing is held or charged |
 //! | process killed | the hold expires |
 //!
-//! Each settlement is a task of its own: a disconnect does not cancel it, and [`Settlements::finished`] waits for all of them at shutdown.
-//! While Redis is unavailable, Postgres accepts settlements.
+//! Each settlement is a separate task: a disconnect does not cancel it, and [`Settlements::finished`] waits for all of
+//! them at shutdown. While Redis is unavailable, Postgres accepts settlements.
 //!
 //! [`QuotaLayer`] is for services; [`Admitter::admit`] does the same for code that is not a service.
 //!
