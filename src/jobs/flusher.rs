@@ -63,29 +63,29 @@ pub struct Flusher {
 pub enum PartitionFlush {
     /// There was nothing to do.
     Idle,
-    /// These events are in Postgres now.
+    /// Events were written to Postgres.
     Flushed {
-        /// How many.
+        /// Number of events.
         events: u64,
-        /// The step had its fill: there are probably more.
+        /// Whether the batch was full, so that there are probably more events.
         more: bool,
     },
     /// Another flusher, or an opening, was faster.
     Superseded,
-    /// Redis had lost data, or somebody was opening the partition: it is open anew.
+    /// Redis had lost data, or the partition was being opened: it is open again.
     Reopened,
 }
 
-/// What a round came to.
+/// Result of a round over all partitions.
 #[derive(Debug, Clone, Copy, Default)]
 struct Round {
     /// Something was flushed or opened.
     busy: bool,
-    /// A step had its fill.
+    /// A batch was full.
     more: bool,
 }
 
-/// Why a step failed. Nothing is lost: the next one begins where the watermark is.
+/// Why a flush failed. Nothing is lost: the next flush starts at the watermark.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
     /// The stream could not be read.
@@ -158,7 +158,7 @@ impl Flusher {
         Self { gate, options, concurrency: 1 }
     }
 
-    /// Tells how long the streams are, also when Postgres is away: that is when they grow.
+    /// Publishes the length of each stream, also while Postgres is unavailable, because they grow then.
     async fn report_streams(&self) {
         for partition in self.gate.partitions().all() {
             let generation = self.gate.generation(partition);
@@ -183,7 +183,7 @@ impl Flusher {
     /// Flushes until nothing is left.
     ///
     /// # Errors
-    /// If Redis or Postgres is away; what was flushed by then stays flushed.
+    /// If Redis or Postgres is unavailable. Events that were flushed before stay flushed.
     pub async fn flush_all(&self) -> Result<(), FlushError> {
         while self.round(CONCURRENCY_MAX).await?.busy {}
         Ok(())
@@ -209,10 +209,10 @@ impl Flusher {
             .await
     }
 
-    /// One step for one partition.
+    /// Flushes one partition once.
     ///
     /// # Errors
-    /// If Redis or Postgres is away. The step may be repeated in any case.
+    /// If Redis or Postgres is unavailable. It may be repeated in any case.
     pub async fn flush_partition(&self, partition: Partition, levels: &Levels) -> Result<PartitionFlush, FlushError> {
         let watermark = self.gate.postgres().watermark(partition.number()).await?;
         self.flush_from(watermark, partition, levels).await
@@ -262,7 +262,7 @@ impl Flusher {
         Ok(PartitionFlush::Flushed { events, more })
     }
 
-    /// The entry at `from` and what follows it, until there are events enough; and whether there is more.
+    /// Reads the entry at `from` and the entries after it, until the batch is full. Also returns whether there may be more.
     async fn read(
         &self,
         partition: Partition,
@@ -275,7 +275,7 @@ impl Flusher {
         while read == READ_ENTRIES && events(&entries) < self.options.batch_events_max {
             let Some(last) = entries.last().map(Entry::position) else { break };
             let next = self.gate.redis().read_stream(partition, generation, last.id, READ_ENTRIES).await?;
-            // Another flusher has trimmed it meanwhile: what follows would leave a gap.
+            // Another flusher has trimmed the stream meanwhile: the entries would leave a gap.
             if next.first().map(Entry::position) != Some(last) {
                 break;
             }
