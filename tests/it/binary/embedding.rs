@@ -136,7 +136,11 @@ async fn a_program_outside_the_repository_embeds_the_packaged_crates() {
     fs::create_dir_all(dir.join("src")).unwrap();
     let cargo = async |arguments: &[&str], at: &Path| {
         let mut cargo = tokio::process::Command::new(env!("CARGO"));
-        cargo.args(arguments).current_dir(at).env_remove("SQLX_OFFLINE").env("CARGO_TARGET_DIR", root().join("target/embedder"));
+        cargo
+            .args(arguments)
+            .current_dir(at)
+            .env_remove("SQLX_OFFLINE")
+            .env("CARGO_TARGET_DIR", root().join("target/embedder"));
         // An embedding application has a database of its own.
         cargo.env("DATABASE_URL", "postgres://nowhere.invalid/application");
         let output = cargo.output().await.unwrap();
@@ -163,8 +167,19 @@ async fn a_program_outside_the_repository_embeds_the_packaged_crates() {
     let crates: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(crates.contains(&"sqlx"), "{tree}");
     for unwanted in [
-        "clap", "clap_mangen", "indicatif", "csv", "figment", "tonic", "utoipa", "rust-embed", "jsonwebtoken", "mimalloc",
-        "opentelemetry", "nix", "quota-gate-dev",
+        "clap",
+        "clap_mangen",
+        "indicatif",
+        "csv",
+        "figment",
+        "tonic",
+        "utoipa",
+        "rust-embed",
+        "jsonwebtoken",
+        "mimalloc",
+        "opentelemetry",
+        "nix",
+        "quota-gate-dev",
     ] {
         assert!(!crates.contains(&unwanted), "embedding the gate brings in {unwanted}");
     }

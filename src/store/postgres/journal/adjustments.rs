@@ -29,8 +29,7 @@ impl Postgres {
         now: DateTime<Utc>,
     ) -> Result<bool, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        let events = std::slice::from_ref(event);
-        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        let written = chat_usage_logs::write(&mut transaction, &[event], levels, Mode::IfAbsent).await?;
         totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
         let added = !written.new.is_empty();
         transaction.commit().await?;

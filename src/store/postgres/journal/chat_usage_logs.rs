@@ -91,7 +91,7 @@ impl Postgres {
 /// refused event is alone.
 pub(in crate::store::postgres) async fn write<'a>(
     transaction: &mut Pg,
-    events: &'a [UsageEvent],
+    events: &[&'a UsageEvent],
     levels: &Levels,
     mode: Mode,
 ) -> Result<Written<'a>, PostgresError> {
@@ -103,13 +103,13 @@ pub(in crate::store::postgres) async fn write<'a>(
         }
         let mut savepoint = transaction.begin().await?;
         let outcome = match mode {
-            Mode::New => copy(&mut savepoint, list, levels).await.map(|()| list.iter().collect()),
+            Mode::New => copy(&mut savepoint, list, levels).await.map(|()| list.to_vec()),
             Mode::IfAbsent => insert_absent(&mut savepoint, list, levels).await,
         };
         match outcome {
             Ok(new) => {
                 savepoint.commit().await?;
-                written.new.extend::<Vec<&UsageEvent>>(new);
+                written.new.extend(new);
             }
             Err(error) if is_about_data(&error) => {
                 savepoint.rollback().await?;
@@ -127,7 +127,7 @@ pub(in crate::store::postgres) async fn write<'a>(
     Ok(written)
 }
 
-async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
+async fn copy(connection: &mut PgConnection, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let mut copy = connection
         .copy_in_raw(
             "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
@@ -144,7 +144,7 @@ async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Lev
 /// of those days (decision 0015).
 async fn insert_absent<'a>(
     connection: &mut PgConnection,
-    events: &'a [UsageEvent],
+    events: &[&'a UsageEvent],
     levels: &Levels,
 ) -> Result<Vec<&'a UsageEvent>, sqlx::Error> {
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
@@ -189,7 +189,7 @@ async fn insert_absent<'a>(
     .await?;
     let mut inserted: std::collections::HashSet<Uuid> = inserted.into_iter().collect();
     // An id that occurs twice in the list counts once.
-    Ok(events.iter().filter(|event| inserted.remove(&event.id)).collect())
+    Ok(events.iter().copied().filter(|event| inserted.remove(&event.id)).collect())
 }
 
 /// Returns the level's name, or "unknown" if its code is not in the table. Codes are never deleted.
@@ -202,7 +202,7 @@ fn signed(number: u32) -> i32 {
 }
 
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
-fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
+fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
     const COLUMNS: i16 = 11;
     const TRAILER: i16 = -1;

@@ -260,7 +260,8 @@ impl Postgres {
         let mut transaction = self.pool.begin().await?;
         let deleted = sqlx::query_scalar!("delete from dead_letters where id = $1 returning partition", id);
         let Some(partition) = deleted.fetch_optional(&mut *transaction).await? else { return Ok(Replay::Done) };
-        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        let events: Vec<&UsageEvent> = events.iter().collect();
+        let written = chat_usage_logs::write(&mut transaction, &events, levels, Mode::IfAbsent).await?;
         if let Some((_, reason)) = written.refused.into_iter().next() {
             transaction.rollback().await?;
             return Ok(Replay::Refused(reason));

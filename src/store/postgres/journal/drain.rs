@@ -63,7 +63,7 @@ impl Postgres {
         if opening.is_none() {
             return Ok(None);
         }
-        let events: Vec<UsageEvent> = entries.iter().flat_map(Entry::events).cloned().collect();
+        let events: Vec<&UsageEvent> = entries.iter().flat_map(Entry::events).collect();
         let mut report = DrainReport { events: events.len() as u64, ..DrainReport::default() };
         let letters = dead_letters::Origin { partition, generation, now };
         report.dead_letters += letters.keep(&mut transaction, entries, &[]).await?;

@@ -91,7 +91,7 @@ impl Postgres {
             transaction.rollback().await?;
             return Ok(FlushOutcome::Superseded);
         }
-        let events: Vec<UsageEvent> = flush.entries.iter().flat_map(Entry::events).cloned().collect();
+        let events: Vec<&UsageEvent> = flush.entries.iter().flat_map(Entry::events).collect();
         let written = chat_usage_logs::write(&mut transaction, &events, flush.levels, Mode::New).await?;
         totals::add(&mut transaction, &written.new, flush.levels, flush.calendar, flush.now).await?;
         if self.hands_over {
