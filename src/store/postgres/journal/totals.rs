@@ -6,7 +6,7 @@
 //! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows,
 //! and a change of level locks one row, so there are no deadlocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -54,7 +54,7 @@ pub(in crate::store::postgres) async fn add(
     let added = add_to_current(connection, &Batch::of(&sums, |_| true), at).await?;
     // Keep what was not added. Reading the periods again would be wrong: a row may have rolled since, or while the
     // update waited for it.
-    sums.retain(|(user, period), _| !added.contains(&(user.as_str().to_owned(), id(*period))));
+    sums.retain(|(user, period), _| added.get(user.as_str()) != Some(&id(*period)));
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
     for period in periods {
         let batch = Batch::of(&sums, |of| of == period);
@@ -84,12 +84,12 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Adds to rows that are in the period of the charge. Returns the rows it found.
+/// Adds to rows that are in the period of the charge. Returns the users whose rows it found, and their periods.
 async fn add_to_current(
     connection: &mut PgConnection,
     batch: &Batch<'_>,
     at: DateTime<Utc>,
-) -> Result<HashSet<(String, i32)>, PostgresError> {
+) -> Result<HashMap<String, i32>, PostgresError> {
     let rows = sqlx::query!(
         "update chat_quotas as quotas
          set monthly_used = quotas.monthly_used + batch.ap,
