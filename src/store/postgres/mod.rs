@@ -21,6 +21,7 @@
 //! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
 mod error;
+mod integers;
 
 mod admin;
 mod installation;

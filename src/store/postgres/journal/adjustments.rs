@@ -10,6 +10,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::integer,
     journal::{
         chat_usage_logs::{self, Mode},
         totals,
@@ -57,7 +58,7 @@ impl Postgres {
             user,
             period,
             session,
-            i32::try_from(ap).unwrap_or(i32::MAX),
+            integer(ap),
             UsageKind::Adjustment.as_str(),
             now,
         )

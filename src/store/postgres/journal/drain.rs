@@ -7,11 +7,10 @@ use chrono::{DateTime, Utc};
 use crate::domain::{calendar::Calendar, journal::Entry, level::Levels, usage::UsageEvent};
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
-        dead_letters,
-        flush_watermarks::{number, signed},
-        totals, usage_days,
+        dead_letters, totals, usage_days,
     },
     outbox::dual_writes,
 };
@@ -55,8 +54,8 @@ impl Postgres {
                and generation = $2
                and last_id is null
              for update",
-            number(partition),
-            signed(generation),
+            smallint(partition),
+            integer(generation),
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -78,7 +77,7 @@ impl Postgres {
             new.extend(written.new);
             report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
         }
-        usage_days::add(&mut transaction, number(partition), &new, levels, calendar).await?;
+        usage_days::add(&mut transaction, smallint(partition), &new, levels, calendar).await?;
         transaction.commit().await?;
         Ok(Some(report))
     }

@@ -13,11 +13,10 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
-        dead_letters,
-        flush_watermarks::{number, signed},
-        totals, usage_days,
+        dead_letters, totals, usage_days,
     },
     outbox::dual_writes,
 };
@@ -77,8 +76,8 @@ impl Postgres {
                and generation = $2
                and last_id = $3
                and last_event = $4",
-            number(flush.partition),
-            signed(flush.generation),
+            smallint(flush.partition),
+            integer(flush.generation),
             flush.from.id.to_string(),
             flush.from.event,
             to.id.to_string(),
@@ -97,7 +96,8 @@ impl Postgres {
         if self.hands_over {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
-        usage_days::add(&mut transaction, number(flush.partition), &written.new, flush.levels, flush.calendar).await?;
+        usage_days::add(&mut transaction, smallint(flush.partition), &written.new, flush.levels, flush.calendar)
+            .await?;
         let letters = dead_letters::Origin { partition: flush.partition, generation: flush.generation, now: flush.now };
         let dead_letters = letters.keep(&mut transaction, flush.entries, &written.refused).await?;
         transaction.commit().await?;

@@ -7,7 +7,10 @@ use crate::domain::{
     journal::{Position, Watermark},
     partition::Partitions,
 };
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    integers::{integer, smallint},
+};
 
 impl Postgres {
     /// Creates a row for each partition without one: being opened, generation 0.
@@ -38,7 +41,7 @@ impl Postgres {
             "select generation, last_id, last_event, opened_at
              from flush_watermarks
              where partition = $1",
-            number(partition),
+            smallint(partition),
         )
         .fetch_optional(&self.pool)
         .await?
@@ -71,8 +74,8 @@ impl Postgres {
                  updated_at = $3
              where partition = $1
                and generation = $2",
-            number(partition),
-            signed(generation),
+            smallint(partition),
+            integer(generation),
             now,
         )
         .execute(&self.pool)
@@ -102,9 +105,9 @@ impl Postgres {
              where partition = $1
                and generation = $2
                and last_id is null",
-            number(partition),
-            signed(generation),
-            signed(opened),
+            smallint(partition),
+            integer(generation),
+            integer(opened),
             Position::GENESIS.id.to_string(),
             Position::GENESIS.event,
             now,
@@ -131,14 +134,6 @@ pub(in crate::store::postgres) async fn watermarks(
             watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
         })
         .collect()
-}
-
-pub(in crate::store::postgres) fn number(partition: u16) -> i16 {
-    i16::try_from(partition).unwrap_or(i16::MAX)
-}
-
-pub(in crate::store::postgres) fn signed(generation: u32) -> i32 {
-    i32::try_from(generation).unwrap_or(i32::MAX)
 }
 
 fn watermark_of(

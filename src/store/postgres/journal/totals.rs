@@ -54,7 +54,7 @@ pub(in crate::store::postgres) async fn add(
     let added = add_to_current(connection, &Batch::of(&sums, |_| true), at).await?;
     // Keep what was not added. Reading the periods again would be wrong: a row may have rolled since, or while the
     // update waited for it.
-    sums.retain(|(user, period), _| added.get(user.as_str()) != Some(&id(*period)));
+    sums.retain(|(user, period), _| added.get(user.as_str()) != Some(&i32::from(*period)));
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
     for period in periods {
         let batch = Batch::of(&sums, |of| of == period);
@@ -62,9 +62,15 @@ pub(in crate::store::postgres) async fn add(
         create_missing(connection, &sums, period, end, levels, at).await?;
         // From here on the rows do not change period: after the roll, each is in this period or a later one.
         lock(connection, &batch).await?;
-        sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &batch.users as &[&str], id(period), end, at)
-            .fetch_one(&mut *connection)
-            .await?;
+        sqlx::query_scalar!(
+            "select roll_chat_quotas($1, $2, $3, $4)",
+            &batch.users as &[&str],
+            i32::from(period),
+            end,
+            at
+        )
+        .fetch_one(&mut *connection)
+        .await?;
         add_to_current(connection, &batch, at).await?;
         add_to_closed(connection, &batch, at).await?;
     }
@@ -76,7 +82,7 @@ impl<'a> Batch<'a> {
         let mut batch = Self::default();
         for ((user, period), sum) in sums.iter().filter(|((_, period), _)| wanted(*period)) {
             batch.users.push(user.as_str());
-            batch.periods.push(id(*period));
+            batch.periods.push((*period).into());
             batch.aps.push(sum.ap);
             batch.overages.push(sum.overage);
         }
@@ -175,7 +181,7 @@ async fn create_missing(
          on conflict (user_uuid) do nothing",
         &users as &[&str],
         &names as &[&str],
-        id(period),
+        i32::from(period),
         reset_at,
         at,
     )
@@ -195,8 +201,4 @@ async fn lock(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), Po
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn id(period: Period) -> i32 {
-    i32::try_from(period.id()).unwrap_or(i32::MAX)
 }

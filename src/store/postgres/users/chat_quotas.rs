@@ -8,7 +8,10 @@ use crate::domain::{
     level::{Level, LevelCode},
     user_id::UserId,
 };
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    integers::{integer, smallint},
+};
 
 /// A user's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +150,7 @@ impl Postgres {
                and watermark.partition = $3"#,
             &ids as &[&str],
             today_start,
-            i16::try_from(partition).unwrap_or(i16::MAX),
+            smallint(partition),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -228,12 +231,12 @@ impl Postgres {
              where watermark.partition = $8"#,
             &ids as &[&str],
             first.level.name.as_str(),
-            i32::try_from(first.period.id()).unwrap_or(i32::MAX),
-            i32::try_from(first.level.quota.get()).unwrap_or(i32::MAX),
+            i32::from(first.period),
+            integer(first.level.quota.get()),
             first.reset_at,
             first.now,
             today_start,
-            i16::try_from(partition).unwrap_or(i16::MAX),
+            smallint(partition),
         )
         .fetch_all(&self.pool)
         .await?;
