@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::domain::{
     journal::{Position, Watermark},
@@ -11,6 +12,14 @@ use crate::store::postgres::{
     Postgres, PostgresError,
     integers::{integer, smallint},
 };
+
+struct Row {
+    partition: i16,
+    generation: i32,
+    last_id: Option<String>,
+    last_event: Uuid,
+    opened_at: DateTime<Utc>,
+}
 
 impl Postgres {
     /// Creates a row for each partition without one: being opened, generation 0.
@@ -37,8 +46,9 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable, or the partition does not exist.
     pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
-        let row = sqlx::query!(
-            "select generation, last_id, last_event, opened_at
+        let row = sqlx::query_as!(
+            Row,
+            "select partition, generation, last_id, last_event, opened_at
              from flush_watermarks
              where partition = $1",
             smallint(partition),
@@ -46,7 +56,7 @@ impl Postgres {
         .fetch_optional(&self.pool)
         .await?
         .ok_or_else(|| PostgresError::inconsistent("flush_watermarks", "partition", partition))?;
-        watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+        row.read()
     }
 
     /// Returns how far the events of every partition are in Postgres, in partition order.
@@ -121,32 +131,25 @@ impl Postgres {
 pub(in crate::store::postgres) async fn watermarks(
     connection: &mut PgConnection,
 ) -> Result<Vec<Watermark>, PostgresError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         "select partition, generation, last_id, last_event, opened_at
          from flush_watermarks
          order by partition"
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let partition = u16::try_from(row.partition).unwrap_or_default();
-            watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
-        })
-        .collect()
+    rows.into_iter().map(Row::read).collect()
 }
 
-fn watermark_of(
-    partition: u16,
-    generation: i32,
-    last_id: Option<&str>,
-    last_event: uuid::Uuid,
-    opened_at: DateTime<Utc>,
-) -> Result<Watermark, PostgresError> {
-    let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, partition);
-    let position = match last_id {
-        Some(id) => Some(Position { id: id.parse().map_err(|_| wrong("last_id"))?, event: last_event }),
-        None => None,
-    };
-    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position, opened_at })
+impl Row {
+    fn read(self) -> Result<Watermark, PostgresError> {
+        let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, self.partition);
+        let id = self.last_id.map(|id| id.parse()).transpose().map_err(|_| wrong("last_id"))?;
+        Ok(Watermark {
+            generation: u32::try_from(self.generation).map_err(|_| wrong("generation"))?,
+            position: id.map(|id| Position { id, event: self.last_event }),
+            opened_at: self.opened_at,
+        })
+    }
 }
