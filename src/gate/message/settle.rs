@@ -19,7 +19,7 @@ use crate::{
     },
     store::{
         postgres::LoggedUsage,
-        redis::{Answer, Operation, RedisError, ReplyStatus},
+        redis::{Answer, Operation, ReplyStatus},
     },
 };
 
@@ -40,24 +40,21 @@ impl Inner {
         accepted_at: Option<DateTime<Utc>>,
         operation: impl Fn(bool) -> Operation,
     ) -> Result<Settling, GateError> {
-        let partition = self.partitions.of(&reservation.user);
+        let user = &reservation.user;
+        let partition = self.partitions.of(user);
         let deadline = Instant::now() + self.deadline;
-        let answer = self.call(&reservation.user, operation(false)).await?;
+        let answer = self.call(user, operation(false)).await?;
         if answer.status != ReplyStatus::UnknownHold {
             return Ok(Settling::Answered(answer));
         }
         loop {
-            let asking = self.logged_commit(partition, reservation, accepted_at);
-            let (generation, logged) = timeout_at(deadline, asking).await.map_err(|_| GateError::slow())??;
+            let lookup = self.logged_commit(partition, reservation, accepted_at);
+            let (generation, logged) = timeout_at(deadline, lookup).await.map_err(|_| GateError::slow())??;
             if let Some(logged) = logged {
                 return Ok(Settling::CommittedBefore(logged));
             }
-            match self.call_in(Some(generation), partition, &reservation.user, &operation(true)).await {
-                Ok(answer) => return Ok(Settling::Answered(answer)),
-                Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.recover_from_stale(partition, generation, deadline).await?;
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(answer) = self.try_call(Some(generation), user, &operation(true), deadline).await? {
+                return Ok(Settling::Answered(answer));
             }
         }
     }
