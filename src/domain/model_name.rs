@@ -16,8 +16,8 @@ text_type! {
 impl ModelName {
     /// The text for a column; empty for a charge without a model.
     #[must_use]
-    pub fn column(of: Option<&Self>) -> &str {
-        of.map_or("", Self::as_str)
+    pub fn column(model: Option<&Self>) -> &str {
+        model.map_or("", Self::as_str)
     }
 
     /// Parses the text of a column.

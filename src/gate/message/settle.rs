@@ -69,7 +69,7 @@ impl Inner {
         self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
         // Until the settle window is over, Redis remembers what was settled in this generation.
         if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
-            self.see_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
+            self.require_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
         }
         // A commit follows its hold, and extensions keep a hold alive for a few hours at most. A day to either side
         // limits the search to those days of the log. An accepted commit is charged whenever Redis is back.
@@ -82,7 +82,7 @@ impl Inner {
 
     /// Fails unless all usage journalled up to `until` is in the log. Where Redis has forgotten a settlement, only the
     /// log has it.
-    async fn see_flushed_until(
+    async fn require_flushed_until(
         &self,
         partition: Partition,
         watermark: Watermark,

@@ -267,7 +267,7 @@ impl Postgres {
             return Ok(Replay::Refused(reason));
         }
         totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
-        if self.hands_over {
+        if self.dual_write {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
         usage_days::add(&mut transaction, partition, &written.new, levels, calendar).await?;

@@ -70,7 +70,7 @@ impl Postgres {
         for chunk in events.chunks(CHUNK_EVENTS) {
             let written = chat_usage_logs::write(&mut transaction, chunk, levels, Mode::IfAbsent).await?;
             totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
-            if self.hands_over {
+            if self.dual_write {
                 dual_writes::enqueue(&mut transaction, &written.new).await?;
             }
             report.inserted += written.new.len() as u64;

@@ -93,7 +93,7 @@ impl Postgres {
         let events: Vec<&UsageEvent> = flush.entries.iter().flat_map(Entry::events).collect();
         let written = chat_usage_logs::write(&mut transaction, &events, flush.levels, Mode::New).await?;
         totals::add(&mut transaction, &written.new, flush.levels, flush.calendar, flush.now).await?;
-        if self.hands_over {
+        if self.dual_write {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
         usage_days::add(&mut transaction, smallint(flush.partition), &written.new, flush.levels, flush.calendar)

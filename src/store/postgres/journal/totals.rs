@@ -57,7 +57,7 @@ pub(in crate::store::postgres) async fn add(
     sums.retain(|(user, period), _| added.get(user.as_str()) != Some(&i32::from(*period)));
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
     for period in periods {
-        let batch = Batch::of(&sums, |of| of == period);
+        let batch = Batch::of(&sums, |other| other == period);
         let end = calendar.period_end(period);
         create_missing(connection, &sums, period, end, levels, at).await?;
         // From here on the rows do not change period: after the roll, each is in this period or a later one.
@@ -165,7 +165,7 @@ async fn create_missing(
     levels: &Levels,
     at: DateTime<Utc>,
 ) -> Result<(), PostgresError> {
-    let of_period = sums.iter().filter(|((_, of), _)| *of == period);
+    let of_period = sums.iter().filter(|((_, other), _)| *other == period);
     let (users, names): (Vec<&str>, Vec<&str>) = of_period
         .map(|((user, _), sum)| {
             let level = sum.level.and_then(|code| levels.coded(code)).unwrap_or_else(|| levels.lowest());

@@ -20,7 +20,7 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is unavailable; the version is then sent again, which is harmless.
-    pub async fn note_told(&self, user: &UserId, level_version: u32) -> Result<(), PostgresError> {
+    pub async fn note_synced(&self, user: &UserId, level_version: u32) -> Result<(), PostgresError> {
         sqlx::query!(
             "update chat_quotas
              set synced_version = $2
