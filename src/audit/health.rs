@@ -83,8 +83,8 @@ pub struct StreamHealth {
 }
 
 impl FlushLag {
-    /// Of several partitions: what waits in all of them, and for how long in the one that is furthest behind. None when it is not
-    /// known of each.
+    /// Sums the lag of several partitions: all waiting events, and the age of the oldest. None if a partition's lag is
+    /// unknown.
     #[must_use]
     pub fn of(partitions: &[PartitionHealth]) -> Option<Self> {
         partitions.iter().try_fold(Self::default(), |all, partition| {

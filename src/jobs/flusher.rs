@@ -1,15 +1,15 @@
-//! The flusher: carries usage events from Redis to Postgres, each exactly once.
+//! The flusher: writes usage events from Redis to Postgres, each exactly once.
 //!
 //! One step for one partition:
-//! 1. read the watermark, then the stream from it on, the watermark's own entry included: the *anchor*. If it is not
-//!    there with the event that was recorded, Redis has lost data, and the partition is opened anew. An opening that somebody has
-//!    begun is waited for, and taken over where it stands still: nobody else may notice, for the fence may still be there;
-//! 2. one Postgres transaction: move the watermark by compare-and-swap, write the rows, add to the totals;
-//! 3. trim the stream up to the watermark before, so that the anchor stays.
+//! 1. Read the watermark, then the stream from it on, including the watermark's own entry, the *anchor*. If the anchor
+//!    with the recorded event is missing, Redis has lost data, and the partition is reopened. If an opening is running,
+//!    wait for it; if it makes no progress, take it over: while the fence exists, only the flusher notices.
+//! 2. In one Postgres transaction, move the watermark by compare-and-swap, write the rows, add to the totals.
+//! 3. Trim the stream up to the previous watermark, so that the anchor stays.
 //!
-//! There are no acknowledgements and no consumer groups: the watermark is the proof that nothing counts twice. Any number
-//! of flushers may run; all but one lose the compare-and-swap. A commit whose answer was lost needs no care: the
-//! next step reads the watermark and sees.
+//! There are no acknowledgements and no consumer groups: the watermark proves that nothing counts twice. Any number of
+//! flushers may run; all but one lose the compare-and-swap. After a commit whose answer was lost, the next step reads
+//! the watermark.
 
 use std::time::Duration;
 
@@ -124,8 +124,9 @@ impl Job for Flusher {
         Pace { pause, retry_pause_max: Duration::from_secs(2), step_max }
     }
 
-    /// One round over all partitions. Between two rounds events gather for the next transaction. A flusher that keeps up flushes one
-    /// partition after the other, so that decisions hardly notice; one that is behind flushes them concurrently, without a pause.
+    /// Flushes every partition once. Between two rounds events accumulate for the next transaction. A flusher that
+    /// keeps up flushes one partition after the other, which hardly slows decisions; one that is behind flushes several
+    /// concurrently, without a pause.
     async fn step(&mut self) -> Result<Next, StepError> {
         let round = self.round(self.concurrency).await;
         self.report_streams().await;
@@ -172,7 +173,8 @@ impl Flusher {
         }
     }
 
-    /// Flushes what was charged before this was called. Other gates go on charging, so there may be no end to what comes.
+    /// Flushes what was charged before this call. Other gates continue to charge, so waiting for an empty stream might
+    /// never end.
     async fn flush_present(&self) -> Result<(), FlushError> {
         while self.round(CONCURRENCY_MAX).await?.more {}
         Ok(())
@@ -187,8 +189,8 @@ impl Flusher {
         Ok(())
     }
 
-    /// One step for each partition, `concurrency` of them at a time: their users, streams and watermarks have nothing in
-    /// common. Other partitions' steps go on when one fails; it begins again in the next round.
+    /// Runs one step for each partition, `concurrency` at a time: partitions share no users, streams or watermarks. If
+    /// one step fails, the others continue; it is repeated in the next round.
     async fn round(&self, concurrency: usize) -> Result<Round, FlushError> {
         let levels = self.gate.postgres().all_levels().await?;
         let watermarks = self.gate.postgres().watermarks().await?;

@@ -1,6 +1,7 @@
-//! The gauges: numbers that no event reports, read every few seconds for `/metrics`. Also compares Redis with Postgres, a page at a time.
+//! The gauges: metrics that are read every few seconds because no event reports them. Also compares Redis with
+//! Postgres, a page at a time.
 //!
-//! While Postgres is unavailable the flush lag is computed from the last known watermarks, because that is when it grows.
+//! While Postgres is unavailable, the flush lag is computed from the last known watermarks, because it grows then.
 
 use std::time::{Duration, Instant};
 

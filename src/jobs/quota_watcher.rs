@@ -1,7 +1,7 @@
-//! The quota_watcher: tells whoever has a page open that a user's quota has changed, whichever gate changed it.
+//! The quota watcher: reports changes of watched users' quotas, made by any gate.
 //!
-//! Messages pay nothing for it: the quota_watcher compares the records of watched users a few times a second, many in one read, and
-//! asks the gate for those that changed. What changes by itself (a hold expires, a month begins) is found within seconds.
+//! It adds no work to messages: it compares the records of watched users a few times a second, many in one read, and
+//! reads the quotas that changed. It detects changes by time (a hold expires, a month begins) within seconds.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
-//! The resetter: brings every row that is due into the current period.
+//! The resetter: rolls every row that is due into the current period.
 //!
-//! It is housekeeping, not what makes a reset happen: a period ends by the calendar, Redis and the flusher roll users as
-//! they come, and the resetter rolls those who do not come. So it may run a hundred times or never; it cannot grant quota.
+//! Resets do not depend on it: a period ends by the calendar, Redis and the flusher roll active users, and the resetter
+//! rolls the others. So it may run a hundred times or never; it cannot grant quota.
 
 use std::time::{Duration, Instant};
 

@@ -1,17 +1,17 @@
-//! `docs/openapi.json` is the contract that the handlers make.
+//! `docs/openapi.json` matches the handlers.
 
 use serde_json::Value;
 use std::{fs, path::Path};
 
-/// To renew the file: `cargo test --test it contract -- --ignored`
+/// Updates the file: `cargo test --test it contract -- --ignored`
 #[test]
 #[ignore = "writes docs/openapi.json"]
-fn renew_the_contract() {
+fn update_openapi_json() {
     fs::write(file(), quota_gate_server::http::openapi_json()).unwrap();
 }
 
 #[test]
-fn the_committed_contract_is_the_one_that_is_served() {
+fn committed_openapi_json_is_up_to_date() {
     let committed = fs::read_to_string(file()).unwrap_or_default();
     assert!(
         committed == quota_gate_server::http::openapi_json(),
@@ -24,7 +24,7 @@ fn file() -> impl AsRef<Path> {
 }
 
 #[test]
-fn every_reference_of_the_contract_leads_somewhere() {
+fn every_reference_in_openapi_json_resolves() {
     fn references(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! The private servers: they keep their data, take nobody's place, and outlive nobody.
+//! The private servers: they keep their data, do not disturb other servers, and end with their owner.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::support::{self, eventually, scratch};
 
-/// Where [`owner_to_be_killed`] reports what it has started; set for the process that plays this part.
+/// The variable that names the file to which [`owner_to_be_killed`] reports its servers. Set only for its process.
 const REPORT: &str = "QUOTA_GATE_TEST_OWNER_REPORT";
 
 #[tokio::test]
@@ -46,25 +46,25 @@ async fn postgres_keeps_its_data_over_restart_and_kill() {
     postgres.restart().await.unwrap();
     sql(&url, "insert into t values (2)").await.unwrap();
 
-    // A backend in the middle of its work does not survive either.
+    // A busy backend does not survive either.
     let mut busy = PgConnection::connect(&url).await.unwrap();
     let (backend,): (i32,) = sqlx::query_as("select pg_backend_pid()").fetch_one(&mut busy).await.unwrap();
     assert!(is_alive(backend.unsigned_abs()));
     postgres.kill().await;
     assert!(!postgres.is_running());
-    eventually("the backend has gone", async || !is_alive(backend.unsigned_abs())).await;
+    eventually("the backend has ended", async || !is_alive(backend.unsigned_abs())).await;
 
     postgres.restart().await.unwrap();
     assert_eq!(sql(&url, "select sum(n) from t").await.unwrap(), 3);
 }
 
 #[tokio::test]
-async fn postgres_starts_over_the_pid_file_of_a_crash() {
+async fn postgres_starts_despite_the_pid_file_of_a_crash() {
     let mut postgres = support::postgres().await;
     postgres.kill().await;
     let pid_file = postgres.data().join("postmaster.pid");
     let note = fs::read_to_string(&pid_file).unwrap();
-    // The process id of the dead server is by now another's, which its account could signal.
+    // The dead server's process id now belongs to another process, which its account could signal.
     let account = fs::metadata(&pid_file).unwrap().uid();
     let bystander = Command::new("/bin/sleep").arg("60").uid(account).spawn();
     let mut bystander = Reaped(bystander.unwrap());
@@ -75,7 +75,7 @@ async fn postgres_starts_over_the_pid_file_of_a_crash() {
 }
 
 #[tokio::test]
-async fn each_test_has_a_database_of_its_own() {
+async fn each_test_has_its_own_database() {
     let (one, other) = (support::database().await, support::database().await);
     assert_ne!(one, other);
     sql(&one, "create table only_here as select 1").await.unwrap();
@@ -90,7 +90,7 @@ async fn two_servers_run_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn start_on_a_taken_port_names_the_port() {
     let one = support::redis().await;
     let options = RedisServerOptions { port: Some(one.port()), ..RedisServerOptions::default() };
     let outcome = RedisServer::start(&scratch("redis"), options).await;
@@ -98,14 +98,14 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_start_shows_its_log() {
+async fn failed_start_reports_the_log() {
     let options = RedisServerOptions { extra: vec!["no-such-setting 1".into()], ..RedisServerOptions::default() };
     let error = RedisServer::start(&scratch("redis"), options).await.unwrap_err();
     assert!(error.to_string().contains("no-such-setting"), "{error}");
 }
 
 #[tokio::test]
-async fn a_dropped_server_has_ended() {
+async fn dropped_server_has_ended() {
     let redis = support::redis().await;
     let pid = redis.pid();
     assert!(is_alive(pid));
@@ -114,12 +114,12 @@ async fn a_dropped_server_has_ended() {
 }
 
 #[tokio::test]
-async fn a_paused_server_answers_after_it_goes_on_and_can_be_stopped() {
+async fn paused_server_answers_after_resume_and_can_be_stopped() {
     let mut redis = support::redis().await;
     let url = redis.url();
     redis.pause();
     let answer = tokio::spawn(async move { set(&url, "a", 1).await });
-    eventually("it stands still", async || {
+    eventually("the server is paused", async || {
         fs::read_to_string(format!("/proc/{}/stat", redis.pid())).map_or(true, |stat| stat.contains(") T "))
     })
     .await;
@@ -132,7 +132,7 @@ async fn a_paused_server_answers_after_it_goes_on_and_can_be_stopped() {
 }
 
 #[tokio::test]
-async fn a_server_waits_until_the_last_one_on_its_data_has_gone() {
+async fn server_waits_until_the_previous_one_on_its_data_has_ended() {
     let dir = scratch("redis");
     let mut one = RedisServer::start(&dir, RedisServerOptions::default()).await.unwrap();
     let (stopped, other) = tokio::join!(
@@ -147,7 +147,7 @@ async fn a_server_waits_until_the_last_one_on_its_data_has_gone() {
 }
 
 #[tokio::test]
-async fn no_server_and_no_scratch_outlives_an_owner_that_is_killed() {
+async fn servers_and_scratch_end_with_a_killed_owner() {
     let report = tempfile::NamedTempFile::new().unwrap();
     let owner = Command::new(env::current_exe().unwrap())
         .args(["--ignored", "--exact", "dev_servers::owner_to_be_killed"])
@@ -166,12 +166,12 @@ async fn no_server_and_no_scratch_outlives_an_owner_that_is_killed() {
     owner.0.kill().unwrap();
     owner.0.wait().unwrap();
     eventually("its servers have ended", async || !pids.iter().any(|pid| is_alive(*pid))).await;
-    eventually("its scratch has gone", async || !scratch.exists()).await;
+    eventually("its scratch directory is removed", async || !scratch.exists()).await;
 }
 
-/// Not a test: a process that starts servers, to be killed by the one above.
+/// Not a test: starts servers in a process that the test above kills.
 #[tokio::test]
-#[ignore = "plays a part in another test"]
+#[ignore = "the process of another test"]
 async fn owner_to_be_killed() {
     let Some(report) = env::var_os(REPORT) else { return };
     let scratch = ScratchDir::new().unwrap();
@@ -186,21 +186,21 @@ async fn owner_to_be_killed() {
 }
 
 #[tokio::test]
-async fn a_data_directory_is_one_process_at_a_time() {
+async fn data_directory_belongs_to_one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("data");
     let data = DataDir::open(&dir).unwrap();
     let pid = std::process::id().to_string();
     assert!(matches!(DataDir::open(&dir), Err(DevError::InUse { holder, .. }) if holder.contains(&pid)));
     drop(data);
-    // The lock's file stays behind, as after a crash: it is the lock that counts.
+    // The lock file remains, as after a crash. Only the lock counts.
     assert!(dir.join("dev.lock").exists());
     DataDir::open(&dir).unwrap();
 }
 
 #[tokio::test]
 async fn servers_run_below_a_directory_that_their_account_cannot_reach() {
-    // A fresh temporary directory is for its owner only.
+    // Only its owner can enter the directory.
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let dir = dir.path().join("data");
@@ -243,7 +243,7 @@ impl Drop for Reaped {
     }
 }
 
-/// Whether there is such a process, other than one that has ended and waits to be looked at.
+/// Whether the process runs. A zombie does not.
 fn is_alive(pid: u32) -> bool {
     if !Path::new("/proc/self/stat").exists() {
         return nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), None).is_ok();
@@ -264,7 +264,7 @@ async fn get(url: &str, key: &str) -> Option<i64> {
     redis::cmd("GET").arg(key).query_async(&mut connect(url).await).await.unwrap()
 }
 
-/// Runs a statement; the answer is the number in its first row, or else how many rows it changed.
+/// Runs a statement. Returns the number in the first row of a `select`, otherwise the number of changed rows.
 async fn sql(url: &str, statement: &'static str) -> Result<i64, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     let rows = if statement.starts_with("select") {

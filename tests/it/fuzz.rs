@@ -1,6 +1,6 @@
-//! What comes from outside, mangled: more than a million inputs, none of which may panic or pass for what it is not.
+//! Fuzzes the parsers of external input: more than a million inputs, none of which may panic or be misread.
 //!
-//! Each input is random, or a good one with something changed. The oracle is written here a second time, in the plainest way.
+//! Each input is random, or a valid one with changes. A second, simpler implementation here gives the expected result.
 
 use chrono::DateTime;
 use quota_gate::{
@@ -24,7 +24,7 @@ impl Mangler {
         Self(fastrand::Rng::with_seed(20_261_123))
     }
 
-    /// Random bytes, or `good` with a few bytes changed, taken out, put in, cut off or doubled.
+    /// Returns random bytes, or `good` with some bytes changed, removed, inserted, cut off or doubled.
     fn mangle(&mut self, good: &[u8]) -> Vec<u8> {
         let random = &mut self.0;
         if random.u8(..8) == 0 {
@@ -50,7 +50,7 @@ impl Mangler {
 }
 
 #[test]
-fn user_ids_session_ids_and_keys_are_what_their_rules_say_and_nothing_else() {
+fn ids_and_keys_parse_exactly_by_their_rules() {
     let mut mangler = Mangler::new();
     for round in 0..250_000 {
         let good = ["alice@example.com:1", "0f8fad5b-d9cb-469f-a165-70867728950e", "会话", "", "{a}"][round % 5];
@@ -66,7 +66,7 @@ fn user_ids_session_ids_and_keys_are_what_their_rules_say_and_nothing_else() {
 }
 
 #[test]
-fn no_reservation_id_is_good_that_this_gate_has_not_signed() {
+fn only_reservation_ids_signed_by_this_gate_are_valid() {
     let mut mangler = Mangler::new();
     let signer = ReservationSigner::new(&[1; 32]).unwrap();
     let stranger = ReservationSigner::new(&[2; 32]).unwrap();
@@ -91,7 +91,7 @@ fn no_reservation_id_is_good_that_this_gate_has_not_signed() {
 }
 
 #[test]
-fn whatever_stands_at_a_users_key_is_a_record_or_is_not_but_never_a_panic() {
+fn decoding_any_bytes_as_a_record_does_not_panic() {
     let mut mangler = Mangler::new();
     let mut good = vec![1, 0, 0, 0, 3];
     good.extend(202_611_u32.to_be_bytes()[1..].iter().chain(&[1, 0, 0, 1, 44, 0]));
@@ -107,11 +107,11 @@ fn whatever_stands_at_a_users_key_is_a_record_or_is_not_but_never_a_panic() {
             assert!(bytes[0] == 1 && record.holds.len() * 29 == length, "{bytes:?}");
         }
     }
-    assert!(read > 1_000, "some changes leave a record a record");
+    assert!(read > 1_000, "some changed records are still valid");
 }
 
 #[test]
-fn whatever_stands_in_the_stream_is_events_or_is_kept_whole() {
+fn stream_entry_is_decoded_or_kept_whole() {
     let mut mangler = Mangler::new();
     let mut good = vec![1, 0, 0, 1, 2, 3, 4];
     good.extend([7; 16]);
@@ -128,7 +128,7 @@ fn whatever_stands_in_the_stream_is_events_or_is_kept_whole() {
             Content::Genesis => assert!(bytes.is_empty()),
             Content::Events(events) => {
                 assert_eq!(bytes[0], 1);
-                // Without the header's proof a shortened entry would pass for a whole one.
+                // The header repeats the last event's id. Without it, a truncated entry could be read as a whole one.
                 assert_eq!(events.last().map(|event| event.id.as_bytes().as_slice()), Some(&bytes[7..23]));
             }
             Content::Unreadable { bytes: kept, .. } => assert_eq!(kept, bytes),

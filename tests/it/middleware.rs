@@ -1,4 +1,4 @@
-//! The middleware: what becomes of a message decides what is charged, and nothing is left held.
+//! The middleware: the outcome of a message decides its charge, and no hold remains.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -44,7 +44,7 @@ fn refuse(refusal: Refusal) -> Response {
 /// A piece of an answer.
 type Piece = Result<Bytes, std::io::Error>;
 
-#[expect(clippy::unnecessary_wraps, reason = "beside pieces that are errors")]
+#[expect(clippy::unnecessary_wraps, reason = "same type as pieces that are errors")]
 fn piece(text: &'static str) -> Piece {
     Ok(Bytes::from_static(text.as_bytes()))
 }
@@ -57,7 +57,7 @@ fn streamed(pieces: Vec<Piece>) -> Response {
     Body::from_stream(stream::iter(pieces)).into_response()
 }
 
-/// A chat service that does what the path says.
+/// Returns a chat service. The path selects what it does.
 fn chat(gate: &GateUnderTest, change: impl FnOnce(Layered) -> Layered) -> (Chat, Settlements) {
     let endless = || stream::once(async { piece("once") }).chain(stream::pending::<Piece>());
     let service = Router::new()
@@ -89,7 +89,7 @@ fn chat(gate: &GateUnderTest, change: impl FnOnce(Layered) -> Layered) -> (Chat,
 
 type Layered = QuotaLayer<fn(&Parts) -> Result<Ask, Response>, fn(Refusal) -> Response>;
 
-/// A stream that says how long it will be.
+/// A stream that declares its length.
 struct Declared(u64, futures_util::stream::BoxStream<'static, Piece>);
 
 impl http_body::Body for Declared {
@@ -116,7 +116,7 @@ async fn ask_for(chat: &Chat, path: &str, who: &str) -> Result<Response, Infalli
     chat.clone().oneshot(request(path, who)).await
 }
 
-/// Used and held, once all is settled.
+/// Returns used and held AP after all settlements.
 async fn settled(gate: &GateUnderTest, settlements: &Settlements, who: &str) -> (u32, u32) {
     settlements.finished().await;
     let quota = gate.gate.quota(&user(who)).await.unwrap();
@@ -124,16 +124,16 @@ async fn settled(gate: &GateUnderTest, settlements: &Settlements, who: &str) -> 
 }
 
 #[tokio::test]
-async fn what_was_generated_is_charged_when_the_body_has_ended_and_not_before() {
+async fn answer_is_charged_only_when_its_body_has_ended() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (chat, settlements) = chat(&gate, |layer| layer);
     let answer = ask_for(&chat, "/stream", "alice").await.unwrap();
-    assert_eq!(settled(&gate, &settlements, "alice").await, (0, 5), "held while it lasts");
+    assert_eq!(settled(&gate, &settlements, "alice").await, (0, 5), "held until the body ends");
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ab");
     assert_eq!(settled(&gate, &settlements, "alice").await, (5, 0));
     ask_for(&chat, "/answer_cost", "bob").await.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(settled(&gate, &settlements, "bob").await, (2, 0), "what the handler said");
+    assert_eq!(settled(&gate, &settlements, "bob").await, (2, 0), "the cost that the handler set");
     ask_for(&chat, "/whole", "carol").await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(settled(&gate, &settlements, "carol").await, (5, 0));
     gate.flush_and_verify().await;
@@ -141,7 +141,7 @@ async fn what_was_generated_is_charged_when_the_body_has_ended_and_not_before() 
 }
 
 #[tokio::test]
-async fn what_failed_costs_nothing() {
+async fn failed_message_costs_nothing() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (chat, settlements) = chat(&gate, |layer| layer);
@@ -149,11 +149,11 @@ async fn what_failed_costs_nothing() {
     assert!(ask_for(&chat, "/broken-before", "alice").await.unwrap().into_body().collect().await.is_err());
     let panicking = chat.clone();
     let panicked = tokio::spawn(async move { ask_for(&panicking, "/panic", "alice").await }).await;
-    assert!(panicked.unwrap_err().is_panic(), "it is not swallowed");
-    // The client goes before there is an answer.
+    assert!(panicked.unwrap_err().is_panic(), "the panic reaches the caller");
+    // The client disconnects before the answer.
     let mut waiting = chat.clone();
     let answer = Service::call(&mut waiting, request("/never", "alice"));
-    let held = eventually("it is held", async || gate.gate.quota(&user("alice")).await.unwrap().held.get() == 5);
+    let held = eventually("the AP is held", async || gate.gate.quota(&user("alice")).await.unwrap().held.get() == 5);
     tokio::select! {
         _ = answer => panic!("there is no answer"),
         () = held => {}
@@ -162,12 +162,12 @@ async fn what_failed_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_the_hold_is_made_leaves_none_behind() {
+async fn client_that_disconnects_while_reserving_leaves_no_hold() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (chat, settlements) = chat(&gate, |layer| layer);
     assert!(gate.charges("alice", 1).await);
-    // It goes before the hold is asked for, while Redis makes it, and after.
+    // The client disconnects before, during and after the call to Redis.
     for moment in 0..15 {
         let mut waiting = chat.clone();
         let mut answer = Box::pin(Service::call(&mut waiting, request("/never", "alice")));
@@ -181,7 +181,7 @@ async fn a_client_that_goes_while_the_hold_is_made_leaves_none_behind() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_in_the_middle_is_charged_as_the_operator_says() {
+async fn interrupted_answer_is_charged_as_configured() {
     let world = World::new().await;
     let gate = world.gate().await;
     for (who, path, client_gone, charged) in [
@@ -201,14 +201,14 @@ async fn a_client_that_goes_in_the_middle_is_charged_as_the_operator_says() {
         drop(body);
         assert_eq!(settled(&gate, &settlements, who).await, (charged, 0), "{path} {client_gone:?}");
     }
-    // Gone before any content: nothing, whatever the operator says.
+    // A disconnect before any content costs nothing, whatever the setting.
     let (chat, settlements) = chat(&gate, |layer| layer.client_gone(ClientGone::Charge));
     drop(ask_for(&chat, "/endless", "g").await.unwrap());
     assert_eq!(settled(&gate, &settlements, "g").await, (0, 0));
 }
 
 #[tokio::test]
-async fn the_hold_of_a_long_answer_lives_as_long_as_the_answer() {
+async fn hold_of_a_long_answer_lasts_as_long_as_the_answer() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (chat, settlements) = chat(&gate, |layer| layer.ttl(Ttl::from_seconds(1).unwrap()));
@@ -216,9 +216,9 @@ async fn the_hold_of_a_long_answer_lives_as_long_as_the_answer() {
     body.frame().await.unwrap().unwrap();
     let (_, holds) = gate.gate.quota_and_holds(&user("alice")).await.unwrap();
     let first_expiry = holds[0].expiry_ms;
-    eventually("its first time is over", async || {
+    eventually("the first expiry has passed", async || {
         let quota = gate.gate.quota(&user("alice")).await.unwrap();
-        assert_eq!(quota.held.get(), 5, "it is still held");
+        assert_eq!(quota.held.get(), 5, "the AP is still held");
         u64::try_from(quota.as_of.timestamp_millis()).unwrap() > first_expiry + 500
     })
     .await;
@@ -229,19 +229,19 @@ async fn the_hold_of_a_long_answer_lives_as_long_as_the_answer() {
 }
 
 #[tokio::test]
-async fn a_hold_is_not_extended_for_longer_than_the_operator_says() {
+async fn hold_is_not_extended_beyond_the_maximum_lifetime() {
     let world = World::new().await;
     let gate = world.gate().await;
     let short = Ttl::from_seconds(1).unwrap();
     let (chat, _) = chat(&gate, |layer| layer.ttl(short).lifetime_max(Duration::from_millis(100)));
     let mut body = ask_for(&chat, "/endless", "alice").await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
-    eventually("it expires", async || gate.gate.quota(&user("alice")).await.unwrap().held.get() == 0).await;
+    eventually("the hold expires", async || gate.gate.quota(&user("alice")).await.unwrap().held.get() == 0).await;
     drop(body);
 }
 
 #[tokio::test]
-async fn a_message_that_the_quota_does_not_cover_never_reaches_the_service() {
+async fn denied_message_does_not_reach_the_service() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (chat, _) = chat(&gate, |layer| layer);
@@ -253,7 +253,7 @@ async fn a_message_that_the_quota_does_not_cover_never_reaches_the_service() {
 }
 
 #[tokio::test]
-async fn a_message_that_the_rollout_lets_through_is_answered_and_costs_nothing() {
+async fn message_that_passes_the_rollout_is_answered_and_costs_nothing() {
     let mut world = World::new().await;
     let gate = world.gate().await;
     let (chat, settlements) = chat(&gate, |layer| layer);
@@ -267,7 +267,7 @@ async fn a_message_that_the_rollout_lets_through_is_answered_and_costs_nothing()
 }
 
 #[tokio::test]
-async fn what_the_handler_says_of_its_answer_decides() {
+async fn answer_cost_from_the_handler_decides_the_charge() {
     let world = World::new().await;
     let gate = world.gate().await;
     let layer = QuotaLayer::new(gate.gate.clone(), ask as fn(&Parts) -> _, refuse as fn(Refusal) -> _);
@@ -290,7 +290,7 @@ async fn what_the_handler_says_of_its_answer_decides() {
             Body::from_stream(stream::iter([piece("a")]).chain(stream::pending()))
         })
     };
-    // Told with a client that goes after the first piece, and with `broke_off` in any case.
+    // The client disconnects after the first piece; `broke_off` counts in any case.
     for (number, (what, charged)) in [
         ("nothing", 5),
         ("a preamble and no more", 0),
@@ -311,7 +311,7 @@ async fn what_the_handler_says_of_its_answer_decides() {
 }
 
 #[tokio::test]
-async fn two_hundred_answers_at_once_cut_anywhere_leave_nothing_held_and_charge_what_was_delivered() {
+async fn two_hundred_interrupted_answers_leave_no_hold_and_charge_what_was_delivered() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (chat, settlements) = chat(&gate, |layer| layer);
@@ -320,7 +320,7 @@ async fn two_hundred_answers_at_once_cut_anywhere_leave_nothing_held_and_charge_
         let path = ["/stream", "/endless", "/error", "/broken-after", "/broken-before", "/whole"][number % 6];
         let mut body = ask_for(&chat, path, &who).await.unwrap().into_body();
         let mut delivered = false;
-        // Some clients go before the first piece, some after it, some stay to the end.
+        // Some clients disconnect before the first piece, some after it, some read to the end.
         for _ in 0..number % 4 {
             let next = tokio::time::timeout(Duration::from_millis(50), body.frame()).await;
             match next {

@@ -1,4 +1,4 @@
-//! What every file owes its reader, held by a test instead of by taste.
+//! Rules for the repository's files.
 
 use std::{
     collections::BTreeMap,
@@ -6,27 +6,59 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The most lines that one idea needs.
+/// Maximum number of lines of a file.
 const LINES_MAX: usize = 400;
-/// Files that need more, each with its reason.
+/// Longer files, each with its reason.
 const LONGER: [(&str, &str); 1] =
     [("tests/it/script/property.rs", "one state machine: its steps, their generation and their check belong together")];
+/// Maximum width of a comment line, in characters.
+const COMMENT_COLUMNS_MAX: usize = 120;
+/// Folders, extensions of their files, and what begins a comment line.
+const COMMENTS: [(&str, &str, &str); 12] = [
+    ("src", "rs", "//"),
+    ("crates", "rs", "//"),
+    ("tests", "rs", "//"),
+    ("benches", "rs", "//"),
+    ("examples", "rs", "//"),
+    ("lua", "lua", "--"),
+    ("benches", "lua", "--"),
+    ("migrations", "sql", "--"),
+    ("crates", "sh", "#"),
+    ("crates", "toml", "#"),
+    ("tests", "toml", "#"),
+    ("config", "toml", "#"),
+];
+/// Beginnings of paths that documents write from the root of the repository.
+const FOLDERS: [&str; 12] = [
+    "src/",
+    "crates/",
+    "tests/",
+    "lua/",
+    "docs/",
+    "web/",
+    "deploy/",
+    "scripts/",
+    "benches/",
+    "config/",
+    "migrations/",
+    "examples/",
+];
 
 #[test]
-fn each_source_file_says_first_what_it_is() {
+fn each_source_file_starts_with_a_doc_comment() {
     let silent =
         ["src", "crates"].iter().flat_map(|dir| check(dir, "rs", |text| !text.starts_with("//!"))).collect::<Vec<_>>();
-    assert!(silent.is_empty(), "open with `//! …`: {silent:?}");
+    assert!(silent.is_empty(), "start with `//! …`: {silent:?}");
 }
 
 #[test]
-fn each_script_says_first_what_it_is() {
+fn each_lua_file_starts_with_a_comment() {
     let silent = check("lua", "lua", |text| !text.starts_with("-- "));
-    assert!(silent.is_empty(), "open with a comment, see lua/README.md: {silent:?}");
+    assert!(silent.is_empty(), "start with a comment, see lua/README.md: {silent:?}");
 }
 
 #[test]
-fn no_file_is_longer_than_its_idea() {
+fn long_files_are_listed_with_a_reason() {
     let listed = |file: &str| LONGER.iter().any(|(name, _)| *name == file);
     let long: Vec<_> = ["src", "crates", "tests", "benches"]
         .iter()
@@ -39,7 +71,61 @@ fn no_file_is_longer_than_its_idea() {
 }
 
 #[test]
-fn each_migration_has_a_number_of_its_own() {
+fn comment_lines_are_not_too_wide() {
+    let mut files = Vec::new();
+    for (dir, extension, mark) in COMMENTS {
+        files.extend(files_under(&root().join(dir), extension).into_iter().map(|path| (path, mark)));
+    }
+    let scripts = fs::read_dir(root().join("scripts")).unwrap();
+    files.extend(scripts.map(|script| (script.unwrap().path(), "#")));
+    let mut wide = Vec::new();
+    for (path, mark) in files {
+        let text = fs::read_to_string(&path).unwrap();
+        for (index, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with(mark) && line.chars().count() > COMMENT_COLUMNS_MAX {
+                wide.push(format!("{}:{}", relative(&path), index + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "comments wider than {COMMENT_COLUMNS_MAX} columns: {wide:?}");
+}
+
+#[test]
+fn links_and_paths_in_documents_exist() {
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = without_code_blocks(&fs::read_to_string(&document).unwrap());
+        let folder = document.parent().unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { document.clone() } else { folder.join(file) };
+            let found = target.exists() && (anchor.is_empty() || has_anchor(&target, anchor));
+            if !found {
+                missing.push(format!("{}: {link}", relative(&document)));
+            }
+        }
+        for path in paths(&text) {
+            if !root().join(path).exists() && !folder.join(path).exists() {
+                missing.push(format!("{}: {path}", relative(&document)));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these files or headings do not exist: {missing:?}");
+}
+
+#[test]
+fn links_paths_and_anchors_are_found() {
+    let text = "[a](b.md#c), [d](https://e.org), `src/gate`, `scripts/check --all`, `src/*.rs`, `gate/mod.rs`";
+    assert_eq!(links(text).collect::<Vec<_>>(), ["b.md#c"]);
+    assert_eq!(paths(text).collect::<Vec<_>>(), ["src/gate", "scripts/check"]);
+    assert_eq!(
+        anchors("# Two words\n## `script`: it_runs\n# Two words"),
+        ["two-words", "script-it_runs", "two-words-1"]
+    );
+}
+
+#[test]
+fn migration_numbers_are_unique() {
     let mut numbers = BTreeMap::<String, Vec<String>>::new();
     for file in check("migrations", "sql", |_| true) {
         let name = file.rsplit('/').next().unwrap();
@@ -52,19 +138,19 @@ fn each_migration_has_a_number_of_its_own() {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
-    // Put together here, so that this file does not find itself.
+fn no_file_contains_todo_markers() {
+    // Escaped, so that this file does not match.
     let words = ["TO\u{44}O", "FIX\u{4d}E", "XX\u{58}", "tod\u{6f}!", "unimplement\u{65}d!"];
     let later: Vec<_> =
         [("src", "rs"), ("crates", "rs"), ("tests", "rs"), ("benches", "rs"), ("lua", "lua"), ("migrations", "sql")]
             .iter()
             .flat_map(|(dir, extension)| check(dir, extension, |text| words.iter().any(|word| text.contains(word))))
             .collect();
-    assert!(later.is_empty(), "do it now, or write an issue: {later:?}");
+    assert!(later.is_empty(), "do it now, or open an issue: {later:?}");
 }
 
 #[test]
-fn each_decision_that_is_cited_exists() {
+fn cited_decisions_exist() {
     let written: Vec<_> = files_under(&root().join("docs/decisions"), "md")
         .iter()
         .filter_map(|path| path.file_name()?.to_str()?.get(..4).map(str::to_owned))
@@ -80,7 +166,7 @@ fn each_decision_that_is_cited_exists() {
 }
 
 #[test]
-fn each_fault_that_is_tried_is_in_the_reliability_table() {
+fn tested_faults_are_in_the_reliability_table() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let (rows, table) = (read("tests/faults/rows/mod.rs"), read("docs/reliability.md"));
     let tried: Vec<(&str, &str)> = rows
@@ -91,12 +177,12 @@ fn each_fault_that_is_tried_is_in_the_reliability_table() {
     assert!(!tried.is_empty());
     let missing: Vec<_> =
         tried.iter().filter(|(number, name)| !table.contains(&format!("| {number} | {name} "))).collect();
-    assert!(missing.is_empty(), "tried, but not in the table: {missing:?}");
+    assert!(missing.is_empty(), "tested, but not in the table: {missing:?}");
     let all = tried.len();
     for (path, words) in [("README.md", "faults"), ("README.zh-CN.md", "种故障")] {
-        assert!(read(path).contains(&format!("{all} {words}")), "{path} does not say {all} {words}");
+        assert!(read(path).contains(&format!("{all} {words}")), "{path} does not contain \"{all} {words}\"");
     }
-    assert!(table.contains(&format!("| {all} of {all} |")), "docs/reliability.md does not say {all} of {all}");
+    assert!(table.contains(&format!("| {all} of {all} |")), "docs/reliability.md does not contain \"{all} of {all}\"");
 }
 
 #[test]
@@ -105,7 +191,7 @@ fn citations_are_found() {
     assert_eq!(cited(text).collect::<Vec<_>>(), ["0003", "0012", "0001", "0002"]);
 }
 
-/// The decision numbers in a text: `decision 0003`, `decisions 0001 and 0002`, `docs/decisions/0012-clock.md`.
+/// Returns the decision numbers in a text: `decision 0003`, `decisions 0001 and 0002`, `docs/decisions/0012-clock.md`.
 fn cited(text: &str) -> impl Iterator<Item = String> {
     let after = |rest: &str| {
         let mut numbers = Vec::new();
@@ -122,7 +208,57 @@ fn cited(text: &str) -> impl Iterator<Item = String> {
         .into_iter()
 }
 
-/// The files below `dir` for which `is_wrong` holds.
+/// Returns the documents whose links and paths are checked.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = files_under(&root().join("docs"), "md");
+    documents
+        .extend(["README.zh-CN.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"].map(|name| root().join(name)));
+    for folder in [root().to_path_buf(), root().join("crates"), root().join("web")] {
+        let readmes = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("README.md"));
+        documents.extend(readmes.filter(|readme| readme.is_file()));
+    }
+    documents
+}
+
+fn without_code_blocks(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+/// Returns the targets of links inside the repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// Returns the paths in code spans that begin at the root of the repository, except patterns.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split('`').skip(1).step_by(2).filter_map(|span| span.split_whitespace().next());
+    words.filter(|word| {
+        FOLDERS.iter().any(|folder| word.starts_with(*folder)) && !word.contains(['*', '<', '…', '{', '$'])
+    })
+}
+
+fn has_anchor(document: &Path, anchor: &str) -> bool {
+    let text = without_code_blocks(&fs::read_to_string(document).unwrap());
+    anchors(&text).iter().any(|found| found == anchor)
+}
+
+/// Returns the anchors of headings by GitHub's rule: lower case, hyphens for spaces, no punctuation, a number after a
+/// repeated heading.
+fn anchors(text: &str) -> Vec<String> {
+    let mut anchors = Vec::new();
+    let mut counts = BTreeMap::new();
+    for heading in text.lines().filter(|line| line.starts_with('#')) {
+        let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        let anchor: String = words.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect();
+        let count: &mut u32 = counts.entry(anchor.clone()).or_default();
+        anchors.push(if *count == 0 { anchor } else { format!("{anchor}-{count}") });
+        *count += 1;
+    }
+    anchors
+}
+
+/// Returns the files below `dir` for which `is_wrong` holds.
 fn check(dir: &str, extension: &str, is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
     files_under(&root().join(dir), extension)
         .into_iter()
@@ -131,7 +267,7 @@ fn check(dir: &str, extension: &str, is_wrong: impl Fn(&str) -> bool) -> Vec<Str
         .collect()
 }
 
-/// All files of one kind below a directory, in order; none if there is no such directory.
+/// Returns the files with this extension below a directory, sorted; none if the directory does not exist.
 pub(crate) fn files_under(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -157,10 +293,10 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn the_readme_says_the_same_in_both_languages() {
+fn readme_matches_in_both_languages() {
     let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let (english, chinese) = (read("README.md"), read("README.zh-CN.md"));
-    // What is not language: commands, code, answers, links, and how much there is of everything.
+    // Compares what is not translated: code blocks, links, and the number of headings, list items and table rows.
     let blocks = |text: &str| text.split("```").skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(blocks(&english), blocks(&chinese));
     let count = |text: &str, start: &str| text.lines().filter(|line| line.starts_with(start)).count();

@@ -1,4 +1,4 @@
-//! The script against a model of it: the real script in a real Redis, with a clock that the test moves.
+//! Compares the script, in a real Redis with a manual clock, to a model of it.
 
 mod model;
 mod property;

@@ -1,4 +1,4 @@
-//! What the script should do, in plain Rust: one user's state and every operation on it, told as simply as possible.
+//! A model of the script: one user's state and all operations on it, in the simplest Rust.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use quota_gate::{
 };
 use uuid::Uuid;
 
-/// What an operation should answer.
+/// The expected answer to an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expected {
     pub status: ReplyStatus,
@@ -24,7 +24,7 @@ pub(super) struct Expected {
     pub numbers: Numbers,
 }
 
-/// The numbers of a user that every answer shows.
+/// The user's numbers in every answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Numbers {
     pub period: Period,
@@ -36,7 +36,7 @@ pub(super) struct Numbers {
     pub used_today: u32,
 }
 
-/// One charge that should be in the journal.
+/// A charge expected in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Event {
     pub id: Uuid,
@@ -59,7 +59,7 @@ enum Settlement {
     Released,
 }
 
-/// One user.
+/// The state of one user.
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     calendar: Calendar,
@@ -138,7 +138,7 @@ impl Model {
         }
     }
 
-    /// `reservation` is what the client's id says; the live hold may know better.
+    /// `reservation` is the content of the client's id. A live hold may have newer data and takes precedence.
     pub(super) fn commit(&mut self, now: DateTime<Utc>, reservation: Hold, ap: u32) -> Expected {
         self.pass_to(now);
         match self.settlements.get(&reservation.id).copied() {
@@ -267,7 +267,7 @@ impl Model {
         Expected { status, replayed: false, late: false, charged: 0, overage: 0, numbers }
     }
 
-    /// Keeps what succeeded for whoever repeats it. `what` stands for the rest of the request.
+    /// Stores a successful answer under `key` for repeated requests. `what` stands for the rest of the request.
     fn keeping(
         &mut self,
         now: DateTime<Utc>,

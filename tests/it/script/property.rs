@@ -1,5 +1,5 @@
-//! A random history of operations gives the same answers, numbers and journal as the model, across days and months,
-//! one at a time and many in a call. A failure shrinks to the shortest history that shows it.
+//! Random histories of operations give the same answers, numbers and journal as the model, across days and months, with
+//! one or many operations per call. A failure shrinks to the shortest history that shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,10 +33,10 @@ use super::model::{Event, Expected, Hold, Model, Numbers};
 use crate::support;
 
 const CLOCK_KEY: &str = "test:now_ms";
-/// The script's first file, replaced: the clock is what the test says it is.
+/// Replaces the script's first file, so that the script reads the manual clock.
 const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'test:now_ms')) end\n";
 
-/// One step of a history. Holds and keys are named by small numbers, so that steps often meet.
+/// One step of a history. Holds and keys are small numbers, so that steps often use the same one.
 #[derive(Debug, Clone)]
 enum Step {
     Consume {
@@ -65,11 +65,11 @@ enum Step {
         pending: Option<u8>,
         version_step: i8,
     },
-    /// Ends the call: what came before it goes to Redis together.
+    /// Sends the operations so far in one call, then moves the clock.
     Pass {
         seconds: i64,
     },
-    /// Ends the call just before or after the month's end.
+    /// The same, to just before or after the month's end.
     PassToMonthEnd {
         seconds_after: i64,
     },
@@ -96,7 +96,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-/// The real script, and what it takes to call it.
+/// The real script, and everything needed to call it.
 struct Harness {
     redis: Redis,
     batcher: Batcher,
@@ -158,7 +158,7 @@ impl Harness {
         self.clock.set(now);
     }
 
-    /// Sends operations so that they travel in one call, in this order.
+    /// Sends the operations in one call, in this order.
     async fn send(&self, user: &UserId, seed: Option<Seed>, operations: Vec<Operation>) -> Vec<Answer> {
         let requests = operations.into_iter().map(|operation| {
             let request = Request { user: user.clone(), operation, seed, generation: None };
@@ -199,7 +199,7 @@ struct History<'a> {
     user: UserId,
     model: Model,
     now: DateTime<Utc>,
-    /// The reservations that a client would hold, by their small number.
+    /// The reservations that a client would store, numbered by position.
     reservations: Vec<Hold>,
     level_version: u32,
     calls: Vec<Operation>,
@@ -370,7 +370,7 @@ async fn check(
         } else {
             history.apply(step);
             forced_down |= matches!(step, Step::SetLevel { .. });
-            // Only an operator who lowers a level at once can put a user above the quota.
+            // Only an operator who lowers a level immediately can put a user above the quota.
             prop_assert!(forced_down || !history.model.is_over_quota());
         }
     }

@@ -1,4 +1,4 @@
-//! Gates under test: any number of them on one Redis and one database, with the machine's clock or one that the test moves.
+//! Gates under test: any number of them on one Redis and one database, with the machine's clock or a manual one.
 
 use std::time::Duration;
 
@@ -39,12 +39,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{database, redis as redis_server};
 
-/// Where the test's clock stands, for the script and for the test.
+/// Redis key of the manual clock's time.
 const CLOCK_KEY: &str = "test:now_ms";
-/// The script's first file, replaced: the clock is what the test says it is.
+/// Replaces the script's first file, so that the script reads the manual clock.
 const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'test:now_ms')) end\n";
 
-/// Two stores, and what gates on them agree about.
+/// Two stores, and the settings that all gates on them share.
 pub(crate) struct World {
     pub(crate) redis: RedisServer,
     pub(crate) database: String,
@@ -55,13 +55,13 @@ pub(crate) struct World {
     manual: bool,
 }
 
-/// In what a gate may differ from others.
+/// The settings in which gates may differ.
 pub(crate) struct Tuning {
     pub(crate) batcher: BatcherOptions,
     pub(crate) response_timeout: Duration,
     pub(crate) on_redis_failure: OnRedisFailure,
     pub(crate) deadline: Duration,
-    /// Signs reservation ids.
+    /// Secret that signs reservation ids.
     pub(crate) secret: [u8; 32],
 }
 
@@ -81,7 +81,7 @@ impl Default for Tuning {
     }
 }
 
-/// A gate, and the jobs beside it.
+/// A gate and its jobs.
 #[derive(Clone)]
 pub(crate) struct GateUnderTest {
     pub(crate) gate: Gate,
@@ -97,12 +97,12 @@ pub(crate) struct GateUnderTest {
 }
 
 impl World {
-    /// Fresh stores and the machine's clock.
+    /// Starts fresh stores with the machine's clock.
     pub(crate) async fn new() -> Self {
         Self::with(Clock::machine(), false, "UTC").await
     }
 
-    /// Fresh stores and a clock that stands still.
+    /// Starts fresh stores with a manual clock.
     pub(crate) async fn at(now: &str, zone: &'static str) -> Self {
         let world = Self::with(Clock::manual(now.parse().expect("an instant")), true, zone).await;
         world.set_time(now).await;
@@ -113,21 +113,21 @@ impl World {
         Self::on(database().await, clock, manual, zone).await
     }
 
-    /// The same with a database of the test's choice.
+    /// Starts a fresh Redis beside this database.
     pub(crate) async fn on(database: String, clock: Clock, manual: bool, zone: &'static str) -> Self {
         let redis = redis_server().await;
-        let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&database).expect("the URL is one");
+        let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&database).expect("a valid URL");
         Self { redis, database, pool, clock, zone, partitions: 2, manual }
     }
 
-    /// Moves the clock of Redis and of every gate.
+    /// Sets the clock of Redis and of every gate.
     pub(crate) async fn set_time(&self, now: &str) {
         let now: DateTime<Utc> = now.parse().expect("an instant");
         self.clock.set(now);
         self.set_redis_time(now).await;
     }
 
-    /// The same, if Redis answers.
+    /// Like [`Self::set_time`], but returns false if Redis does not answer.
     pub(crate) async fn try_set_time(&self, now: &str) -> bool {
         let now: DateTime<Utc> = now.parse().expect("an instant");
         self.clock.set(now);
@@ -138,7 +138,7 @@ impl World {
         set.query_async::<()>(&mut connection).await.is_ok()
     }
 
-    /// Moves the clock of Redis alone.
+    /// Sets only the clock of Redis.
     pub(crate) async fn set_redis_time(&self, now: DateTime<Utc>) {
         let _: () = redis::cmd("SET")
             .arg(CLOCK_KEY)
@@ -149,7 +149,7 @@ impl World {
     }
 
     pub(crate) async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.redis.url()).expect("the URL is one");
+        let client = redis::Client::open(self.redis.url()).expect("a valid URL");
         client.get_multiplexed_async_connection().await.expect("Redis answers")
     }
 
@@ -158,12 +158,12 @@ impl World {
         self.gate_with(|_| {}).await
     }
 
-    /// Starts a gate that gives up on Redis after so long.
+    /// Starts a gate with this timeout for Redis.
     pub(crate) async fn impatient_gate(&self, response_timeout: Duration) -> GateUnderTest {
         self.gate_with(|tuning| tuning.response_timeout = response_timeout).await
     }
 
-    /// Starts a gate that differs.
+    /// Starts a gate with changed settings.
     pub(crate) async fn gate_with(&self, change: impl FnOnce(&mut Tuning)) -> GateUnderTest {
         let mut tuning = Tuning::default();
         change(&mut tuning);
@@ -173,7 +173,7 @@ impl World {
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
         })
-        .expect("the URL is one");
+        .expect("a valid URL");
         let calendar = Calendar::new(self.zone.parse().expect("a time zone"));
         let partitions = Partitions::new(self.partitions).expect("a number of partitions");
         let now = self.clock.now();
@@ -189,7 +189,7 @@ impl World {
             connect_timeout: Duration::from_secs(2),
             response_timeout: tuning.response_timeout,
         })
-        .expect("the URL is one");
+        .expect("a valid URL");
         let gate = Gate::start(GateParts {
             redis: redis.clone(),
             script: if self.manual { Script::with_clock(CLOCK) } else { Script::default() },
@@ -217,7 +217,7 @@ impl World {
         GateUnderTest { gate, flusher, resetter, sweeper, verifier, inbox_worker, repairer, replayer, redis, postgres }
     }
 
-    /// One number from Postgres; the text is the test's own.
+    /// Returns the number that a query selects. The query is the test's own text, so it is safe.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         let number: Option<i64> =
             sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.pool).await.expect("the query runs");
@@ -231,12 +231,12 @@ impl GateUnderTest {
         self.gate.consume(consume(who, ap)).await
     }
 
-    /// Charges one message; did it go through?
+    /// Charges one message and returns whether it was allowed.
     pub(crate) async fn charges(&self, who: &str, ap: i64) -> bool {
         matches!(self.consume(who, ap).await.expect("a decision"), Decision::Allowed(_))
     }
 
-    /// Flushes, and proves that everything adds up.
+    /// Flushes and asserts that the stores agree.
     pub(crate) async fn flush_and_verify(&self) -> Verdict {
         self.flusher.flush_all().await.expect("everything is flushed");
         let verdict = self.verifier.verify().await.expect("both stores answer");

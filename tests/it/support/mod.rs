@@ -1,8 +1,7 @@
-//! What every test stands on: real servers, a database of its own, and waiting for a condition instead of sleeping.
+//! Support for all tests: real servers, one database per test, and waiting for conditions instead of sleeping.
 //!
-//! One Postgres serves the whole test process, because making one takes a second; each test has a database of its own
-//! in it. A redis-server takes 30 ms, so each test has one to itself. All of it is gone when the process ends, however
-//! it ends.
+//! One Postgres serves the whole test process, because starting one takes a second; each test has its own database in
+//! it. A redis-server takes 30 ms, so each test has its own. All are removed when the process ends, however it ends.
 
 mod gates;
 mod postgres;
@@ -26,14 +25,14 @@ pub(crate) use self::{
     redis::redis,
 };
 
-/// Longer than anything here takes on a loaded machine; reached only when the condition does not come at all.
+/// Longer than any condition takes on a loaded machine, so it is reached only by one that never holds.
 const EVENTUALLY_MAX: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until the condition holds.
 ///
 /// # Panics
-/// After twenty seconds, naming `what`.
+/// After 20 seconds, naming `what`.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + EVENTUALLY_MAX;
     while !condition().await {
@@ -42,7 +41,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     }
 }
 
-/// A path for a directory of one's own, which is removed when the test process ends.
+/// Returns a unique path for a directory, which is removed when the test process ends.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     static SCRATCH: OnceLock<ScratchDir> = OnceLock::new();
     static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -1,7 +1,7 @@
-//! One Postgres for all tests of the process, with a migrated database for each.
+//! One Postgres for all tests of the process, with a migrated database for each test.
 //!
-//! The server is held by no runtime (its handle is a plain process and a pipe), so that it does not end with the test
-//! that happened to need it first.
+//! The server depends on no runtime (its handle is a process and a pipe), so it does not end with the first test that
+//! uses it.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -15,10 +15,10 @@ use tokio::sync::OnceCell;
 
 use super::scratch;
 
-/// Migrated once; the database of each test is a copy of it.
+/// Database that is migrated once and copied for each test.
 const TEMPLATE: &str = "template_migrated";
 
-/// The URL of a database for one test, with all migrations and no rows.
+/// Returns the URL of a database for one test, with all migrations and no rows.
 pub(crate) async fn database() -> String {
     static SHARED: OnceCell<PostgresServer> = OnceCell::const_new();
     let shared = async || {
@@ -29,7 +29,7 @@ pub(crate) async fn database() -> String {
     copy(SHARED.get_or_init(shared).await).await
 }
 
-/// Starts a Postgres for one test alone, which may kill it. Takes a second; most tests want [`database`].
+/// Starts a Postgres for one test, which may kill it. Takes a second; most tests need only [`database`].
 pub(crate) async fn postgres() -> PostgresServer {
     let options = PostgresServerOptions {
         durability: Durability::Memory,
@@ -39,13 +39,13 @@ pub(crate) async fn postgres() -> PostgresServer {
     PostgresServer::start(&scratch("postgres"), options).await.expect("Postgres starts")
 }
 
-/// The same as [`database`], in a server of one's own.
+/// Like [`database`], on this server.
 pub(crate) async fn migrated_copy(server: &PostgresServer) -> String {
     migrate_template(server).await;
     copy(server).await
 }
 
-/// Runs one statement that takes no parameters.
+/// Runs one statement without parameters.
 pub(crate) async fn execute(url: &str, statement: &str) {
     let mut connection = PgConnection::connect(url).await.expect("the database answers");
     connection.execute(AssertSqlSafe(statement)).await.expect("the statement runs");
@@ -60,11 +60,11 @@ async fn copy(server: &PostgresServer) -> String {
 }
 
 async fn migrate_template(server: &PostgresServer) {
-    server.create_database(TEMPLATE).await.expect("a database can be made");
+    server.create_database(TEMPLATE).await.expect("a database can be created");
     migrate(&server.url(TEMPLATE)).await;
 }
 
-/// Makes the tables.
+/// Creates the tables.
 pub(crate) async fn migrate(url: &str) {
     let postgres = Postgres::new(&PostgresOptions {
         url: url.to_owned(),
@@ -72,8 +72,8 @@ pub(crate) async fn migrate(url: &str) {
         acquire_timeout: Duration::from_secs(20),
         statement_timeout: Duration::from_mins(1),
     })
-    .expect("the URL is one");
+    .expect("a valid URL");
     postgres.migrate().await.expect("the migrations apply");
-    // The template can be copied once nobody is connected to it.
+    // Postgres copies a template only while it has no connections.
     postgres.close().await;
 }

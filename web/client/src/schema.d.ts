@@ -394,7 +394,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Takes an event of the billing system, signed with `Stripe-Signature`. It may come again, and late: the newest of a subscription counts. */
+        /** Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts. */
         post: operations["subscriptionEvent"];
         delete?: never;
         options?: never;
@@ -746,16 +746,16 @@ export interface components {
         EffectiveWord: "now";
         ErrorBody: {
             /**
-             * @description The kind of problem, as in the gate's own answers. With `QUOTA_EXCEEDED` there are also `required`, `remaining`, `shortfall`,
-             *     `quotaResetAt` and `recommendedUpgrade`, as in a denial of the gate's own.
+             * @description The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
+             *     `quotaResetAt` and `recommendedUpgrade`, as in the gate's own denials.
              */
             code: components["schemas"]["Code"];
-            /** @description What is wrong, for people. */
+            /** @description Human-readable description. */
             message: string;
             /** @description Always null. */
             param: string | null;
             /**
-             * @description The class of errors; `insufficient_quota` when the user's quota does not cover the message.
+             * @description The class of error; `insufficient_quota` if the user's quota does not cover the message.
              * @example insufficient_quota
              */
             type: string;
@@ -937,7 +937,7 @@ export interface components {
             /** Format: int64 */
             used: number;
         };
-        /** @description An error, as the official clients read it. */
+        /** @description An error in the format of OpenAI's API. */
         OpenAiError: {
             error: components["schemas"]["ErrorBody"];
         };
@@ -1256,9 +1256,9 @@ export interface components {
          * @enum {string}
          */
         StatusWord: "ok" | "warn" | "critical" | "exhausted";
-        /** @description What came of an event. */
+        /** @description The result of an event. */
         SubscriptionReceivedBody: {
-            /** @description The user's level is another one now, or will be at the next period. False for what is known already, changes nothing, or is not about a subscription. */
+            /** @description Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events. */
             changed: boolean;
         };
         TallyBody: {
@@ -3673,14 +3673,14 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        /** @description A Stripe event; `customer.subscription.*` are understood, others are accepted and ignored */
+        /** @description A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored */
         requestBody: {
             content: {
                 "application/json": unknown;
             };
         };
         responses: {
-            /** @description Taken */
+            /** @description Accepted */
             200: {
                 headers: {
                     /** @description The request's id: that of the request, or one of the gate's */
@@ -3702,7 +3702,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description UNAUTHENTICATED: the signature is not good, or too old */
+            /** @description UNAUTHENTICATED: the signature is invalid or too old */
             401: {
                 headers: {
                     /** @description The request's id: that of the request, or one of the gate's */
@@ -3746,7 +3746,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description QUOTA_UNAVAILABLE: to be sent again */
+            /** @description QUOTA_UNAVAILABLE: send the event again */
             503: {
                 headers: {
                     /** @description Seconds until asking again makes sense */
@@ -3868,7 +3868,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description INVALID_REQUEST, or what the upstream says */
+            /** @description INVALID_REQUEST, or the upstream's error */
             400: {
                 headers: {
                     /** @description The request's id: that of the request, or one of the gate's */
@@ -3923,7 +3923,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says */
+            /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error */
             429: {
                 headers: {
                     /** @description The request's id: that of the request, or one of the gate's */
@@ -4092,7 +4092,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description INVALID_REQUEST, or what the upstream says */
+            /** @description INVALID_REQUEST, or the upstream's error */
             400: {
                 headers: {
                     /** @description The request's id: that of the request, or one of the gate's */
@@ -4147,7 +4147,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says */
+            /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error */
             429: {
                 headers: {
                     /** @description The request's id: that of the request, or one of the gate's */

@@ -1,4 +1,4 @@
-//! Billing: levels that follow the subscriptions of a billing system.
+//! Billing: sets users' levels by their subscriptions in a billing system.
 
 pub(crate) mod subscription;
 

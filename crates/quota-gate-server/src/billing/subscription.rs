@@ -1,4 +1,4 @@
-//! `POST /api/webhooks/subscription`: events of a billing system, as Stripe sends and signs them
+//! `POST /api/webhooks/subscription`: receives events of a billing system, in Stripe's format and signature scheme
 //! (<https://docs.stripe.com/webhooks#verify-manually>, <https://docs.stripe.com/api/subscriptions/object>).
 
 use std::sync::Arc;
@@ -33,14 +33,14 @@ use quota_gate::{
     gate::Gate,
 };
 
-/// Older or newer than this, a signed event is taken for a replay.
+/// Longest time between signature and receipt, either way. Beyond it, a signed event counts as a replay.
 const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
-/// Longest id that is kept.
+/// Maximum length of a stored id.
 const ID_BYTES_MAX: usize = 255;
-/// An event with its items, metadata and texts.
+/// Enough for an event with its items, metadata and texts.
 pub(crate) const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// How events are verified and understood.
+/// Settings to verify and interpret events.
 pub struct Billing {
     secret: Hmac<Sha256>,
     user_key: String,
@@ -48,17 +48,17 @@ pub struct Billing {
 }
 
 impl Billing {
-    /// Events signed by this secret, whose subscriptions name their users under this key of the metadata.
+    /// Accepts events signed with `secret`, whose subscriptions name the user under `user_key` in their metadata.
     ///
     /// # Errors
-    /// If the secret is none.
+    /// If the secret is invalid.
     pub fn new(secret: &str, user_key: String, levels: PriceLevels) -> Result<Self, InvalidInput> {
         let secret = Hmac::new_from_slice(secret.as_bytes())
             .map_err(|error| InvalidInput { field: "billing.webhook_secret", rule: error.to_string() })?;
         Ok(Self { secret, user_key, levels })
     }
 
-    /// Whether one of the header's signatures is that of the body, and was made just now.
+    /// Whether one of the header's signatures matches the body and is recent.
     fn is_signed(&self, headers: &HeaderMap, body: &[u8], now: DateTime<Utc>) -> bool {
         let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let parts = || header.split(',').filter_map(|part| part.trim().split_once('='));
@@ -114,23 +114,23 @@ struct Price {
     product: Option<String>,
 }
 
-/// What came of an event.
+/// The result of an event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SubscriptionReceivedBody {
-    /// The user's level is another one now, or will be at the next period. False for what is known already, changes nothing, or is not about a subscription.
+    /// Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events.
     changed: bool,
 }
 
-/// Takes an event of the billing system, signed with `Stripe-Signature`. It may come again, and late: the newest of a subscription counts.
+/// Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
 #[utoipa::path(
     post, path = "/api/webhooks/subscription", tag = "membership", operation_id = "subscriptionEvent",
     params(("Stripe-Signature" = String, Header, description = "t=…,v1=…")),
-    request_body(content = serde_json::Value, description = "A Stripe event; `customer.subscription.*` are understood, others are accepted and ignored"),
+    request_body(content = serde_json::Value, description = "A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored"),
     responses(
-        (status = 200, description = "Taken", body = SubscriptionReceivedBody),
-        (status = 401, description = "UNAUTHENTICATED: the signature is not good, or too old", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Accepted", body = SubscriptionReceivedBody),
+        (status = 401, description = "UNAUTHENTICATED: the signature is invalid or too old", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "NOT_FOUND: billing.webhook_secret is not set", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "QUOTA_UNAVAILABLE: to be sent again", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "QUOTA_UNAVAILABLE: send the event again", body = Problem, content_type = "application/problem+json"),
         RefusedBody,
     ),
 )]
@@ -142,7 +142,7 @@ pub(crate) async fn receive(
 ) -> Result<Response, Problem> {
     let billing: &Arc<Billing> = state.billing()?;
     if !billing.is_signed(&headers, &body, gate.now()) {
-        return Err(Problem::new(Code::Unauthenticated, "the signature is not good, or older than five minutes"));
+        return Err(Problem::new(Code::Unauthenticated, "the signature is invalid, or older than five minutes"));
     }
     let invalid = |error: serde_json::Error| Problem::new(Code::InvalidRequest, error.to_string());
     let event: Event = serde_json::from_slice(&body).map_err(invalid)?;
@@ -152,7 +152,7 @@ pub(crate) async fn receive(
     let subscription: Subscription = serde_json::from_value(event.data.object).map_err(invalid)?;
     let event = understood(billing, event.id, &event.kind, event.created, subscription)?;
     let changed = gate.apply_subscription(&event, &billing.levels).await?;
-    tracing::info!(event = event.id, subscription = event.subscription, changed, "billing has told of a subscription");
+    tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
     Ok(Json(SubscriptionReceivedBody { changed }).into_response())
 }
 
@@ -168,15 +168,15 @@ fn understood(
     let user = user.ok_or_else(|| invalid(format!("the subscription's metadata has no {}", billing.user_key)))?;
     for id in [&id, &subscription.id] {
         if !(1..=ID_BYTES_MAX).contains(&id.len()) || id.chars().any(char::is_control) {
-            return Err(invalid("an id is empty, longer than 255 bytes, or has a control character in it".into()));
+            return Err(invalid("an id is empty, longer than 255 bytes, or contains a control character".into()));
         }
     }
     let items = subscription.items.data.into_iter().flat_map(|item| [Some(item.price.id), item.price.product]);
     Ok(SubscriptionEvent {
         id,
         user: UserId::parse(user)?,
-        at: DateTime::from_timestamp(created, 0).ok_or_else(|| invalid("created is no time".into()))?,
-        // What is overdue is given some time by billing, which ends it when that is over.
+        at: DateTime::from_timestamp(created, 0).ok_or_else(|| invalid("created is not a valid time".into()))?,
+        // The billing system grants an overdue subscription a grace period, then ends it.
         is_live: kind != "customer.subscription.deleted"
             && matches!(subscription.status.as_str(), "active" | "trialing" | "past_due"),
         subscription: subscription.id,

@@ -1,4 +1,4 @@
-//! Whose message it is, and what it costs.
+//! Reads a message's user and cost from the descriptors of a request.
 
 use crate::envoy::messages::{Descriptor, RateLimitRequest};
 use quota_gate::domain::{
@@ -9,16 +9,16 @@ use quota_gate::domain::{
     user_id::{SessionId, UserId},
 };
 
-/// The entries that the gate reads.
+/// Keys of the entries that the gate reads.
 const USER: &str = "user";
 const SESSION: &str = "session";
 const MODEL: &str = "model";
 const AP: &str = "ap";
 
-/// A message, as one of a request's descriptors tells it.
+/// A message, described by one of a request's descriptors.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// Which descriptor.
+    /// Index of the descriptor.
     pub(super) index: usize,
     pub(super) user: UserId,
     pub(super) session: SessionId,
@@ -27,7 +27,8 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// The message of the one descriptor that names a user. None without such a descriptor: the request is not the gate's to limit.
+    /// Reads the message from the one descriptor that names a user. Returns `None` if no descriptor does: the gate does
+    /// not limit such a request.
     pub(super) fn of(request: &RateLimitRequest, costs: &ModelCosts) -> Result<Option<Self>, InvalidInput> {
         let named: Vec<(usize, &Descriptor)> =
             request.descriptors.iter().enumerate().filter(|(_, it)| value(it, USER).is_some()).collect();
@@ -40,7 +41,7 @@ impl Message {
         let user = UserId::parse(value(descriptor, USER).unwrap_or_default())?;
         let session = value(descriptor, SESSION).map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
         let each = match value(descriptor, AP) {
-            Some(ap) => Ap::cost(ap.parse().map_err(|_| invalid(format!("ap is no number: {ap:?}")))?)?,
+            Some(ap) => Ap::cost(ap.parse().map_err(|_| invalid(format!("ap is not a number: {ap:?}")))?)?,
             None => costs.of(value(descriptor, MODEL).unwrap_or_default()),
         };
         let hits = descriptor.hits_addend.map_or_else(|| u64::from(request.hits_addend.max(1)), |hits| hits.value);
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_costs_its_model_or_what_is_said_for_each_hit() {
+    fn message_costs_its_ap_or_its_models_price_per_hit() {
         for (entries, hits, ap) in [
             (vec![("user", "bob")], 0, 1),
             (vec![("user", "bob"), ("model", "gpt-4o")], 1, 3),
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nobody_is_not_the_gate_s_and_what_cannot_be_meant_is_refused() {
+    fn requests_without_a_user_pass_and_invalid_descriptors_are_rejected() {
         assert_eq!(read(vec![descriptor(&[("path", "/")])], 1).unwrap(), None);
         assert_eq!(read(vec![], 1).unwrap(), None);
         let bob = || descriptor(&[("user", "bob")]);

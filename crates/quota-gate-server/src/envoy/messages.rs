@@ -1,16 +1,15 @@
-//! The messages of `envoy.service.ratelimit.v3`, with the numbers of its proto files. Fields that the gate neither reads nor writes
-//! are left out: protobuf skips them.
+//! The messages of `envoy.service.ratelimit.v3`, with the field numbers of its proto files. Fields that the gate
+//! neither reads nor writes are omitted: protobuf skips them.
 
 /// `envoy.service.ratelimit.v3.RateLimitRequest`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct RateLimitRequest {
-    /// Which configuration this is for.
+    /// Name of the configuration.
     #[prost(string, tag = "1")]
     pub(super) domain: String,
-    /// What the request is described by.
     #[prost(message, repeated, tag = "2")]
     pub(super) descriptors: Vec<Descriptor>,
-    /// How many hits this is; 0 stands for 1.
+    /// Number of hits; 0 means 1.
     #[prost(uint32, tag = "3")]
     pub(super) hits_addend: u32,
 }
@@ -18,10 +17,9 @@ pub(super) struct RateLimitRequest {
 /// `envoy.extensions.common.ratelimit.v3.RateLimitDescriptor`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Descriptor {
-    /// Keys and values.
     #[prost(message, repeated, tag = "1")]
     pub(super) entries: Vec<Entry>,
-    /// How many hits this is for this descriptor; stronger than that of the request.
+    /// Number of hits for this descriptor; overrides the request's.
     #[prost(message, optional, tag = "3")]
     pub(super) hits_addend: Option<HitsAddend>,
 }
@@ -29,10 +27,8 @@ pub(super) struct Descriptor {
 /// `envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Entry {
-    /// What it is.
     #[prost(string, tag = "1")]
     pub(super) key: String,
-    /// Its value.
     #[prost(string, tag = "2")]
     pub(super) value: String,
 }
@@ -40,7 +36,6 @@ pub(super) struct Entry {
 /// `google.protobuf.UInt64Value`
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(super) struct HitsAddend {
-    /// The number.
     #[prost(uint64, tag = "1")]
     pub(super) value: u64,
 }
@@ -48,16 +43,16 @@ pub(super) struct HitsAddend {
 /// `envoy.service.ratelimit.v3.RateLimitResponse`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct RateLimitResponse {
-    /// May the request pass?
+    /// Whether the request may pass.
     #[prost(enumeration = "Code", tag = "1")]
     pub(super) overall_code: i32,
-    /// One for each descriptor, in order.
+    /// One status per descriptor, in order.
     #[prost(message, repeated, tag = "2")]
     pub(super) statuses: Vec<DescriptorStatus>,
-    /// For the client, whether it may pass or not.
+    /// Headers for the client, whether the request may pass or not.
     #[prost(message, repeated, tag = "3")]
     pub(super) response_headers_to_add: Vec<HeaderValue>,
-    /// The body of a refusal.
+    /// Body of a denial.
     #[prost(bytes = "vec", tag = "5")]
     pub(super) raw_body: Vec<u8>,
 }
@@ -65,16 +60,15 @@ pub(super) struct RateLimitResponse {
 /// `envoy.service.ratelimit.v3.RateLimitResponse.DescriptorStatus`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct DescriptorStatus {
-    /// May the request pass, by this descriptor?
+    /// Whether the request may pass by this descriptor.
     #[prost(enumeration = "Code", tag = "1")]
     pub(super) code: i32,
-    /// The limit.
     #[prost(message, optional, tag = "2")]
     pub(super) current_limit: Option<RateLimit>,
-    /// What is left of it.
+    /// Rest of the limit.
     #[prost(uint32, tag = "3")]
     pub(super) limit_remaining: u32,
-    /// When it is full again.
+    /// Time until the limit is reset.
     #[prost(message, optional, tag = "4")]
     pub(super) duration_until_reset: Option<Duration>,
 }
@@ -82,13 +76,10 @@ pub(super) struct DescriptorStatus {
 /// `envoy.service.ratelimit.v3.RateLimitResponse.RateLimit`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct RateLimit {
-    /// How much.
     #[prost(uint32, tag = "1")]
     pub(super) requests_per_unit: u32,
-    /// In which time.
     #[prost(enumeration = "Unit", tag = "2")]
     pub(super) unit: i32,
-    /// What it is called.
     #[prost(string, tag = "3")]
     pub(super) name: String,
 }
@@ -96,10 +87,8 @@ pub(super) struct RateLimit {
 /// `google.protobuf.Duration`
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(super) struct Duration {
-    /// Whole seconds.
     #[prost(int64, tag = "1")]
     pub(super) seconds: i64,
-    /// And a part.
     #[prost(int32, tag = "2")]
     pub(super) nanos: i32,
 }
@@ -107,10 +96,8 @@ pub(super) struct Duration {
 /// `envoy.config.core.v3.HeaderValue`
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct HeaderValue {
-    /// Its name.
     #[prost(string, tag = "1")]
     pub(super) key: String,
-    /// Its value.
     #[prost(string, tag = "2")]
     pub(super) value: String,
 }
@@ -121,9 +108,9 @@ pub(super) struct HeaderValue {
 pub(super) enum Code {
     /// Never sent.
     Unknown = 0,
-    /// It may pass.
+    /// The request may pass.
     Ok = 1,
-    /// It may not.
+    /// The request is denied.
     OverLimit = 2,
 }
 

@@ -1,4 +1,4 @@
-//! The call `ShouldRateLimit`, and the server that Envoy reaches it at.
+//! The call `ShouldRateLimit` and its gRPC server.
 
 use std::{
     convert::Infallible,
@@ -37,7 +37,7 @@ use quota_gate::{
 
 const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
-/// Answers Envoy. A cheap clone.
+/// Answers Envoy's calls. Cheap to clone.
 #[derive(Clone)]
 pub struct RateLimitService {
     gate: Gate,
@@ -46,17 +46,17 @@ pub struct RateLimitService {
 }
 
 impl RateLimitService {
-    /// Decides as the routes of this state do.
+    /// Creates a service that decides like the HTTP routes of this state.
     #[must_use]
     pub fn new(state: &AppState) -> Self {
         Self { gate: FromRef::from_ref(state), auth: FromRef::from_ref(state), costs: FromRef::from_ref(state) }
     }
 
-    /// May the request pass? Charges it, if it may.
+    /// Decides whether the request may pass, and charges it if so.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for descriptors that cannot be meant, `UNAVAILABLE` when the gate cannot decide. What Envoy does then is
-    /// its `failure_mode_deny`.
+    /// `INVALID_ARGUMENT` for invalid descriptors, `UNAVAILABLE` if the gate cannot decide: Envoy then follows its
+    /// `failure_mode_deny`.
     async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let message = Message::of(request, &self.costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut response = RateLimitResponse {
@@ -102,7 +102,7 @@ impl RateLimitService {
         }
     }
 
-    /// As the gate's own answers have them.
+    /// Returns the quota headers, as in the gate's own responses.
     fn headers(&self, quota: &Quota) -> Vec<HeaderValue> {
         let remaining = quota.remaining().get();
         let limit = format!("\"monthly\";r={remaining};t={}", self.seconds_until_reset(quota));
@@ -131,7 +131,7 @@ fn status(error: &GateError) -> Status {
 fn refused(problem: &Problem) -> Status {
     match problem.code {
         ProblemCode::Unauthenticated => {
-            Status::unauthenticated("Envoy has to send `authorization: Bearer TOKEN` in initial_metadata")
+            Status::unauthenticated("Envoy must send `authorization: Bearer TOKEN` in initial_metadata")
         }
         ProblemCode::RateLimited => Status::resource_exhausted(problem.title),
         _ => Status::permission_denied("the token needs the scope consume"),

@@ -1,4 +1,4 @@
-//! Bodies, path parameters and headers as domain values; what cannot be read is a problem that names the field.
+//! Extracts bodies, path parameters and headers as domain values. Invalid input becomes a problem that names the field.
 
 use axum::{
     Json,
@@ -11,19 +11,14 @@ use uuid::Uuid;
 use crate::http::answers::problem::{Code, Problem};
 use quota_gate::domain::{ap::Ap, idempotency::IdempotencyKey, user_id::UserId};
 
-/// A JSON body.
 pub(crate) struct Body<T>(pub(crate) T);
 
-/// The reservation id of the path.
 pub(crate) struct ReservationId(pub(crate) String);
 
-/// The parameters of the query.
 pub(crate) struct Params<T>(pub(crate) T);
 
-/// The user of the path.
 pub(crate) struct PathUser(pub(crate) UserId);
 
-/// The user and the hold of the path.
 pub(crate) struct PathUserAndHold(pub(crate) UserId, pub(crate) Uuid);
 
 /// The header `Idempotency-Key`, plain or as a quoted structured-field string.
@@ -46,7 +41,7 @@ fn problem_of(rejection: &JsonRejection) -> Problem {
         415 => Code::UnsupportedMediaType,
         _ => Code::InvalidRequest,
     };
-    // axum's text names the field and the place, and quotes nothing of the body but the offending value's kind.
+    // axum's text names the field and the position; of the body it contains only the kind of the invalid value.
     Problem::new(code, rejection.body_text())
 }
 
@@ -111,7 +106,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyHeader {
     }
 }
 
-/// A cost as JSON has it; one AP when not given.
+/// Converts a cost from JSON; 1 AP by default.
 pub(crate) fn cost(ap: Option<i64>) -> Result<Ap, Problem> {
     Ok(Ap::cost(ap.unwrap_or(1))?)
 }

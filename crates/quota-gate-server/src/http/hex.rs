@@ -1,6 +1,6 @@
-//! Hexadecimal digits, as hashes and signatures come in.
+//! Decodes hexadecimal hashes and signatures.
 
-/// The bytes; none unless the text is pairs of digits.
+/// Returns `None` unless the text is pairs of digits.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;

@@ -1,9 +1,9 @@
-//! The HTTP face of the gate: routes, authentication, problems, and the server loop.
+//! The HTTP API: routes, authentication, problems, and the server loop.
 //!
-//! Besides its own API it speaks two others: `openai`, as a proxy, and `envoy`, over gRPC.
+//! Two other APIs have their own modules: `openai`, the proxy, and `envoy`, over gRPC.
 //!
-//! Handlers are thin: extract, call the gate, map. Only `error` knows status codes. `docs/http-api.md` tells clients what
-//! is here.
+//! Handlers are thin: extract, call the gate, map. Only `answers::problem` maps errors to status codes. Clients read
+//! `docs/http-api.md`.
 
 pub mod auth;
 pub mod server;
@@ -44,7 +44,7 @@ use crate::{
     openai::{self, OpenAiError, Proxy},
 };
 
-/// Every route.
+/// Returns all routes.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
     use routes::{authorize, health, level, quota, quota_stream, consume, reservations, reset};
@@ -62,7 +62,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/chat/quota/consume",      post(consume::consume))
         .route("/api/chat/quota/reservations", post(reservations::reserve))
         .route("/api/chat/quota/level",        put(level::change))
-        .route("/api/chat/quota/membership",   put(level::change)); // the older name
+        .route("/api/chat/quota/membership",   put(level::change)); // older alias
 
     let operations = Router::new()
         .route("/api/chat/quota/reset", get(reset::health).post(reset::run))
@@ -88,9 +88,9 @@ pub fn router(state: AppState) -> Router {
 
     let billing = Router::new()
         .route("/api/billing/subscription",  post(subscription::receive))
-        .route("/api/webhooks/subscription", post(subscription::receive)); // the older name
+        .route("/api/webhooks/subscription", post(subscription::receive)); // older alias
 
-    // The API that the proxy speaks.
+    // OpenAI's API, served by the proxy.
     let models = Router::new()
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/v1/responses",        post(openai::responses))

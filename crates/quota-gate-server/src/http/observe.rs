@@ -1,5 +1,5 @@
-//! What is known of each request: an id that is answered too, a span for its log lines, and two metrics; and the end of a
-//! handler that panics. Never a token, never a body.
+//! Observes each request: an id, also in the answer; a span for log lines; two metrics. Records no tokens or bodies.
+//! Turns a handler's panic into a problem.
 
 use std::{cell::RefCell, collections::HashMap, panic::AssertUnwindSafe, time::Instant};
 
@@ -22,7 +22,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// <https://www.w3.org/TR/trace-context/#traceparent-header>
 const TRACEPARENT: &str = "traceparent";
 
-/// The trace that the caller's headers name.
+/// The caller's headers, which can name a trace.
 struct Caller<'a>(&'a HeaderMap);
 
 impl Extractor for Caller<'_> {
@@ -35,7 +35,7 @@ impl Extractor for Caller<'_> {
     }
 }
 
-/// The handles of one route's metrics. To look a metric up by its labels costs more than all else here.
+/// Metric handles of one route, cached because a lookup by labels costs more than everything else here.
 struct RouteMetrics {
     latency: Histogram,
     requests: Vec<(Method, StatusCode, Counter)>,
@@ -45,7 +45,6 @@ thread_local! {
     static BY_ROUTE: RefCell<HashMap<String, RouteMetrics>> = RefCell::default();
 }
 
-/// Has a request handled.
 pub(crate) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
     let started = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -55,10 +54,10 @@ pub(crate) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) 
     let span = tracing::info_span!("request", %method, route, request_id = id.to_str().unwrap_or(""));
     if request.headers().contains_key(TRACEPARENT) {
         let caller = global::get_text_map_propagator(|propagator| propagator.extract(&Caller(request.headers())));
-        // Without traces there is nothing to belong to.
+        // Without tracing, no parent is needed.
         let _ = span.set_parent(caller);
     }
-    // Whatever a handler leaves half done by a panic is its request's own.
+    // A panicking handler leaves only its own request's state incomplete.
     let handled = AssertUnwindSafe(handle(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = handled.unwrap_or_else(|panic| span.in_scope(|| problem::panicked(&*panic)));
     let (status, elapsed) = (response.status(), started.elapsed());
@@ -106,7 +105,7 @@ impl RouteMetrics {
             "status" => status.as_str().to_owned(),
         );
         counter.increment(1);
-        // A client may make up methods; they all count as one, and none is kept.
+        // Clients can invent methods: all of them count as one, and none is cached.
         if label(method) != OTHER {
             self.requests.push((method.clone(), status, counter));
         }

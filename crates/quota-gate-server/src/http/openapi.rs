@@ -1,4 +1,4 @@
-//! The contract, generated from the handlers. `docs/openapi.json` is its committed copy.
+//! The OpenAPI contract, generated from the handlers. `docs/openapi.json` is its committed copy.
 
 use axum::{http::header, response::IntoResponse};
 use utoipa::{
@@ -62,7 +62,7 @@ use crate::{
 )]
 struct Contract;
 
-/// Who may call what.
+/// Adds the security schemes.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -73,17 +73,18 @@ impl Modify for Credentials {
                 HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build(),
             )
         };
-        components.add_security_scheme("user", bearer("A user's JWT, HS256, with exp, iss, aud and sub"));
+        components
+            .add_security_scheme("user", bearer("A user's JWT, by HS256 or a JWKS key, with exp, iss, aud and sub"));
         components.add_security_scheme("service", bearer("The token of a chat service"));
         components.add_security_scheme("admin", bearer("The token of an administrator"));
         components.add_security_scheme("cron", bearer("The token of the reset job"));
     }
 }
 
-/// Headers that many answers have, described in one place.
+/// Adds the headers that many answers have.
 struct AnsweredHeaders;
 
-/// Whose answers tell the quota in headers too.
+/// Operations that also answer the quota in headers.
 const METERED: [&str; 6] = ["getQuota", "consume", "reserve", "commit", "extend", "authorize"];
 
 impl Modify for AnsweredHeaders {
@@ -95,21 +96,21 @@ impl Modify for AnsweredHeaders {
                 let is_metered = METERED.contains(&id);
                 for (status, response) in &mut operation.responses.responses {
                     let RefOr::T(response) = response else { continue };
-                    describe(response, "X-Request-Id", "The request's id: that of the request, or one of the gate's");
+                    describe(response, "X-Request-Id", "Id of the request: taken from the request, or generated");
                     if is_metered && ["200", "201", "429"].contains(&status.as_str()) {
                         describe(
                             response,
                             "RateLimit-Policy",
-                            "`\"monthly\";q=300;w=2592000`: quota, and seconds of the period",
+                            "`\"monthly\";q=300;w=2592000`: quota, and length of the period in seconds",
                         );
                         describe(
                             response,
                             "RateLimit",
-                            "`\"monthly\";r=41;t=604800`: what remains, and seconds until the reset",
+                            "`\"monthly\";r=41;t=604800`: remaining AP, and seconds until the reset",
                         );
                     }
                     if status == "503" {
-                        describe(response, "Retry-After", "Seconds until asking again makes sense");
+                        describe(response, "Retry-After", "Seconds to wait before a retry");
                     }
                 }
             }
@@ -122,7 +123,7 @@ fn describe(response: &mut Response, name: &str, what: &str) {
     response.headers.insert(name.to_owned(), header);
 }
 
-/// The contract as `docs/openapi.json` has it.
+/// Returns the contract, as in `docs/openapi.json`.
 ///
 /// # Panics
 /// Never: the contract is JSON.

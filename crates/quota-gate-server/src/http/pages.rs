@@ -1,5 +1,5 @@
-//! The pages that are built from `web/pages` and embedded in the binary. Without Node at build time there are none, and `/`,
-//! `/admin` and `/api` say how to get them.
+//! Serves the pages that are built from `web/pages` and embedded in the binary. Without Node at build time there are
+//! none; then `/`, `/admin` and `/api` explain how to build them.
 
 use std::borrow::Cow;
 
@@ -13,25 +13,25 @@ use axum::{
 };
 use rust_embed::{EmbeddedFile, RustEmbed};
 
-/// Nothing from elsewhere, no script or style in the page itself, and no page around it.
+/// Allows no resources from other origins, no inline scripts or styles, and no embedding in other pages.
 const CONTENT_SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'",
 );
 const HOW_TO_GET_THEM: &str =
-    "This build has no pages. With Node 20 or newer: scripts/prepare-pages, and build again.\n";
+    "This build has no pages. Run scripts/prepare-pages with Node 20 or newer, and build again.\n";
 
 #[derive(RustEmbed)]
 #[folder = "../../web/pages/dist/"]
 #[allow_missing = true]
 struct Files;
 
-/// `/`: the chat to try the gate with.
+/// `/`: a chat for trying the gate.
 pub fn demo_page() -> Router {
     Router::new().route("/", get(async |headers: HeaderMap| file("index.html", &headers)))
 }
 
-/// `/admin`, `/api`, and what the pages load. Whoever has a page has nothing yet: it asks for a token.
+/// `/admin`, `/api` and the files that they load. The pages are public: they contain no data and ask for a token.
 pub(crate) fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/admin", get(async |headers: HeaderMap| file("admin.html", &headers)))
@@ -66,7 +66,7 @@ fn file(path: &str, headers: &HeaderMap) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    // The name of an asset has a hash of its contents in it.
+    // The name of an asset contains a hash of its contents.
     let caching = if is_page { "no-cache" } else { "public, max-age=31536000, immutable" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     if is_packed {

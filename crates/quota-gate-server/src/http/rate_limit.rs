@@ -1,7 +1,7 @@
-//! How often: per address and per token, before anything is asked of Redis (GCRA, by the `governor` crate).
+//! Rate limits per address and per token, checked before any call to Redis (GCRA, by the `governor` crate).
 //!
-//! This protects the gate, not the users' quota: one client that runs wild, or tries credentials, gets a 429
-//! `RATE_LIMITED` and takes nothing from the others.
+//! They protect the gate, not the users' quota: a client that floods it, or guesses credentials, gets 429
+//! `RATE_LIMITED` and takes no capacity from others.
 
 use std::{
     net::IpAddr,
@@ -17,23 +17,23 @@ use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock};
 
 use crate::http::answers::problem::Problem;
 
-/// Keys that are kept before those that are full again are forgotten: some hundred bytes each.
+/// Number of keys above which keys with a full budget are removed. A key takes about a hundred bytes.
 const KEYS_MAX: usize = 100_000;
-/// How many checks lie between two looks at the number of keys.
+/// Number of requests between two comparisons with [`KEYS_MAX`].
 const CHECKS_PER_LOOK: u32 = 10_000;
 
-/// Requests per second; 0 for no limit. Twice as many may come at once.
+/// Requests per second; 0 means no limit. Bursts of twice as many are allowed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RateLimitOptions {
-    /// Of one address.
+    /// Per address.
     pub per_address: u32,
-    /// Of one address, with credentials that name nobody.
+    /// Per address, with invalid credentials.
     pub unauthenticated_per_address: u32,
-    /// Of one token.
+    /// Per token.
     pub per_token: u32,
 }
 
-/// Counts requests.
+/// Counts requests per address and per token.
 #[derive(Debug)]
 pub struct RateLimits {
     addresses: Option<Limiter<IpAddr>>,
@@ -48,7 +48,7 @@ struct Limiter<K: Clone + std::hash::Hash + Eq> {
 }
 
 impl RateLimits {
-    /// With these limits.
+    /// Creates these limits.
     #[must_use]
     pub fn new(options: &RateLimitOptions) -> Self {
         Self {
@@ -58,29 +58,26 @@ impl RateLimits {
         }
     }
 
-    /// Without any.
     #[cfg(test)]
     pub(crate) fn unlimited() -> Self {
         Self::new(&RateLimitOptions::default())
     }
 
-    /// One more request of this address.
     pub(crate) fn address(&self, address: IpAddr) -> Result<(), Problem> {
         check(self.addresses.as_ref(), &whole(address), "address")
     }
 
-    /// One more whose credentials name nobody.
+    /// Counts a request with invalid credentials.
     pub(crate) fn unauthenticated(&self, address: IpAddr) -> Result<(), Problem> {
         check(self.unauthenticated.as_ref(), &whole(address), "unauthenticated")
     }
 
-    /// One more of this token.
     pub(crate) fn token(&self, id: &Arc<str>) -> Result<(), Problem> {
         check(self.tokens.as_ref(), id, "token")
     }
 }
 
-/// Whoever has one address of IPv6 has 2^64 of them.
+/// Maps IPv6 addresses to their /64: a client with one has 2^64.
 fn whole(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -136,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_address_and_ipv4_in_ipv6_is_ipv4() {
+    fn an_ipv6_network_counts_as_one_address_and_mapped_ipv4_as_ipv4() {
         let address = |text: &str| whole(text.parse().unwrap());
         assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));

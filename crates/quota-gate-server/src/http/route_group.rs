@@ -1,9 +1,9 @@
-//! The way in, the same for every route: its body is bounded, it is observed, and it is let in or not.
+//! Admission, the same for every route: limits the body, observes the request, and admits or refuses it.
 //!
-//! Too much at once is refused immediately, with 503, instead of queueing: a client that waits is worse off than one that
-//! knows. Settlements have permits of their own: what was generated can be charged while new work is refused.
+//! Requests above the limit get 503 immediately instead of queueing: waiting is worse for a client than a refusal.
+//! Settlements have separate permits, so that generated messages can be charged while new work is refused.
 //!
-//! One layer does all of it, for axum clones every layer at every request.
+//! A single layer does all of this because axum clones every layer for every request.
 
 use axum::{
     body::{Body, Bytes},
@@ -22,24 +22,24 @@ use crate::http::{
     server::ClientAddress,
 };
 
-/// The way in for one group of routes.
+/// Admission rules of a group of routes.
 #[derive(Clone)]
 pub(crate) struct RouteGroup {
     pub(crate) state: AppState,
     pub(crate) permits: Permits,
     pub(crate) body_bytes_max: usize,
-    /// How its clients are told what is wrong.
+    /// Formats a problem for the clients of this group.
     pub(crate) refuse: fn(Problem) -> Response,
 }
 
-/// What a request needs to be let in.
+/// The permit that a request needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Permits {
-    /// One of those for new work.
+    /// A permit for new work.
     Requests,
-    /// One of those for what is begun.
+    /// A permit for settling work that has begun.
     Settlements,
-    /// Nothing: whoever runs the gate has to get an answer; and whoever asks a model holds a permit of the proxy's.
+    /// None: operators must always get an answer; requests to a model hold a permit of the proxy.
     None,
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn admit(State(group): State<RouteGroup>, mut request: Request,
             return (group.refuse)(refused);
         }
         let response = group.run(request, next).await;
-        // Whoever tries credentials is told nothing more once that was too often.
+        // After too many attempts with invalid credentials, an address gets 429 instead of 401.
         match address.filter(|_| is_unauthenticated(&response)).map(|address| limits.unauthenticated(address)) {
             Some(Err(refused)) => (group.refuse)(refused),
             _ => response,
@@ -60,14 +60,14 @@ pub(crate) async fn admit(State(group): State<RouteGroup>, mut request: Request,
     })
     .await;
     if group.state.is_stopping() {
-        // A client that keeps the connection would meet its end with its next request.
+        // A client that reuses the connection would lose its next request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// So much of a body that is too large is read and thrown away. A client that is still sending when the connection closes may
-/// never see the answer; one that sends more than this has to put up with that.
+/// Maximum number of bytes of an oversized body that are read and discarded. A client that is still sending when the
+/// connection closes may never receive the answer; this is accepted for clients that send more.
 const DRAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl RouteGroup {
@@ -75,7 +75,7 @@ impl RouteGroup {
         let state_permits = self.state.permits();
         if declared_length(&request) > self.body_bytes_max {
             let drained = drain(request.into_body());
-            // Whether all of it came makes no difference to the answer.
+            // The answer is the same whether or not the whole body arrived.
             let _ = timeout(state_permits.limits.request_timeout, drained).await;
             let rule = format!("a body has at most {} bytes", self.body_bytes_max);
             return (self.refuse)(Problem::new(Code::PayloadTooLarge, rule));

@@ -1,4 +1,4 @@
-//! The server loop: bounded connections, bounded headers, and an end that waits for what is under way.
+//! The server loop: limits connections and headers, and on shutdown waits for requests in progress.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -20,31 +20,31 @@ use tower::ServiceExt;
 
 use crate::http::write_stall::WriteStall;
 
-/// Most header bytes of a request, and most headers: several times what a browser sends.
+/// Maximum header bytes and headers of a request: several times what a browser sends.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
 
-/// Who is at the other end of the connection. Behind a proxy, that is the proxy.
+/// Address of the peer of the connection. Behind a proxy, it is the proxy's address.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
-/// How the server behaves.
+/// Options of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerOptions {
-    /// Most connections; the next one waits to be accepted.
+    /// Maximum connections; further ones wait to be accepted.
     pub connections_max: usize,
-    /// A client gets this long to send its headers.
+    /// Time for a client to send its headers.
     pub header_read_timeout: Duration,
-    /// A client that takes nothing of its answer for so long is cut off.
+    /// Time after which a client that does not read its answer is disconnected.
     pub write_stall_timeout: Duration,
-    /// After the token is cancelled, connections are accepted for so long: whoever asks is told that the gate is not ready.
+    /// Time to accept connections after the token is cancelled, so that readiness checks see that the gate is stopping.
     pub stop_delay: Duration,
-    /// After that, requests get this long to end.
+    /// Time for requests to end after that.
     pub drain_timeout: Duration,
 }
 
-/// Serves until cancelled and a moment longer, then waits for the requests under way. When it returns there are none: what took too
-/// long is dropped, so that whoever settles it can be waited for.
+/// Serves until cancelled and for `stop_delay` longer, then waits for requests in progress. Drops those that exceed
+/// `drain_timeout`: none is left when this returns, so the caller can wait for their settlements.
 pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, cancelled: CancellationToken) {
     let connections = Arc::new(Semaphore::new(options.connections_max));
     let graceful = GracefulShutdown::new();
@@ -63,8 +63,8 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file handles, or the client is gone already: neither is ours to end for.
-                    tracing::warn!(%error, "a connection was not accepted");
+                    // No file handles left, or the client has disconnected: the server continues.
+                    tracing::warn!(%error, "failed to accept a connection");
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -87,7 +87,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
         let connection = graceful.watch(connection);
         let cut = cut.clone();
         tasks.spawn(async move {
-            // A client that breaks off, or speaks something else, is no fault of ours.
+            // The client disconnected or sent no HTTP: not the gate's error.
             if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
                 tracing::debug!(%error, "a connection ended early");
             }
@@ -96,7 +96,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
     }
     drop(listener);
     if timeout(options.drain_timeout, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way after {:?}; they are cut off", options.drain_timeout);
+        tracing::warn!("dropping requests that are still in progress after {:?}", options.drain_timeout);
         cut.cancel();
     }
     tasks.close();

@@ -1,4 +1,4 @@
-//! What every handler can reach.
+//! State shared by all handlers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use quota_gate::{
 };
 use quota_gate_axum::Settlements;
 
-/// What every handler can reach. One pointer: a request clones it several times, on every core.
+/// State shared by all handlers: one pointer, because each request clones it several times, on every core.
 #[derive(Clone)]
 pub struct AppState(Arc<Parts>);
 
@@ -33,8 +33,8 @@ struct Parts {
     permits: RequestPermits,
 }
 
-/// What the state is made of.
-#[expect(missing_docs, reason = "the types say what each part is")]
+/// Parts of the state.
+#[expect(missing_docs, reason = "the types describe the parts")]
 pub struct AppParts {
     pub gate: Gate,
     pub auth: Arc<Auth>,
@@ -51,22 +51,21 @@ pub struct AppParts {
     pub limits: Limits,
 }
 
-/// How much at once.
+/// Limits of requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most requests at work.
+    /// Maximum concurrent requests.
     pub requests_in_flight_max: usize,
-    /// Most streams of quotas besides them.
+    /// Maximum quota streams, in addition to requests.
     pub quota_streams_max: usize,
-    /// Most settlements at work besides them.
+    /// Maximum concurrent settlements, in addition to requests.
     pub settlements_in_flight_max: usize,
-    /// A request that takes longer is answered 503.
+    /// Maximum duration of a request; then it gets 503.
     pub request_timeout: Duration,
-    /// Longest request body.
+    /// Maximum size of a request body.
     pub body_bytes_max: usize,
 }
 
-/// Permits for requests at work.
 #[derive(Debug)]
 pub(crate) struct RequestPermits {
     pub(crate) requests: Semaphore,
@@ -75,15 +74,15 @@ pub(crate) struct RequestPermits {
     pub(crate) limits: Limits,
 }
 
-/// May the gate be sent requests?
+/// Whether the gate is ready for requests.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    /// Cancelled when the gate begins to stop: readiness goes down first.
+    /// Cancelled when the gate begins to stop: readiness fails first.
     pub stopping: CancellationToken,
 }
 
 impl AppState {
-    /// Makes the state of these parts.
+    /// Builds the state from its parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let limits = parts.limits;
@@ -96,7 +95,7 @@ impl AppState {
         Self(Arc::new(Parts { given: parts, expiring: Settlements::default(), permits }))
     }
 
-    /// Waits until everything is settled that is the gate's to settle. To be awaited after the last request.
+    /// Waits until the gate has settled what it settles itself. Await it after the last request.
     pub async fn settled(&self) {
         self.0.expiring.finished().await;
         if let Some(proxy) = &self.0.given.proxy {
@@ -117,7 +116,6 @@ impl AppState {
         &self.0.permits
     }
 
-    /// A place for one more stream.
     pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let streams = Arc::clone(&self.0.permits.streams);
         streams
@@ -133,7 +131,7 @@ impl AppState {
         self.0.given.readiness.stopping.is_cancelled()
     }
 
-    /// The proxy, if there is one.
+    /// Returns the proxy, if an upstream is configured.
     pub(crate) fn proxy(&self) -> Result<&Proxy, Problem> {
         self.0
             .given
@@ -142,12 +140,11 @@ impl AppState {
             .ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
     }
 
-    /// What understands billing's events, if there is something.
+    /// Returns the receiver of billing events, if configured.
     pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
         self.0.given.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
     }
 
-    /// What `/metrics` shows.
     pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
         self.0.given.metrics.as_ref()
     }

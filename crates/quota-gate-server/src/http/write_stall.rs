@@ -1,4 +1,4 @@
-//! Clients that take nothing: a connection to which nothing can be written for too long ends, and gives up what it holds.
+//! Closes connections whose clients stop reading, to free what they hold.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -12,12 +12,12 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A stream whose writes may wait so long for the other end, and no longer. While there is nothing to write it waits for nothing,
-/// and whatever the other end sends makes up for nothing.
+/// A stream whose writes fail when the peer accepts nothing for `timeout`. The timeout runs only while a write waits;
+/// bytes from the peer do not reset it.
 pub(crate) struct WriteStall<S> {
     stream: S,
     timeout: Duration,
-    /// Since the first write that has to wait.
+    /// Started by the first write that waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -33,7 +33,7 @@ impl<S> WriteStall<S> {
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the client takes nothing of its answer")))
+        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the client does not read its answer")))
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_takes_nothing_is_waited_for_so_long_and_no_longer() {
+    async fn write_fails_after_the_timeout_when_the_client_reads_nothing() {
         let (ours, _theirs) = duplex(16);
         let mut ours = WriteStall::new(ours, TIMEOUT);
         let begun = Instant::now();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_is_slow_or_has_nothing_to_take_is_waited_for() {
+    async fn slow_or_idle_client_is_not_disconnected() {
         let (ours, mut theirs) = duplex(1);
         let mut ours = WriteStall::new(ours, TIMEOUT);
         let slow = async {

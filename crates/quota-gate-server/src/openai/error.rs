@@ -19,10 +19,10 @@ use quota_gate::{
 };
 use quota_gate_axum::Refusal;
 
-/// The official clients obey it before they look at the status: a 429 would be tried again otherwise.
+/// The official clients read this header before the status. Without it, they retry a 429.
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// An error, as the official clients read it.
+/// An error in the format of OpenAI's API.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OpenAiError {
     error: ErrorBody,
@@ -30,17 +30,17 @@ pub(crate) struct OpenAiError {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorBody {
-    /// What is wrong, for people.
+    /// Human-readable description.
     message: String,
-    /// The class of errors; `insufficient_quota` when the user's quota does not cover the message.
+    /// The class of error; `insufficient_quota` if the user's quota does not cover the message.
     #[serde(rename = "type")]
     #[schema(example = "insufficient_quota")]
     kind: &'static str,
     /// Always null.
     #[schema(required = true)]
     param: Option<String>,
-    /// The kind of problem, as in the gate's own answers. With `QUOTA_EXCEEDED` there are also `required`, `remaining`, `shortfall`,
-    /// `quotaResetAt` and `recommendedUpgrade`, as in a denial of the gate's own.
+    /// The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
+    /// `quotaResetAt` and `recommendedUpgrade`, as in the gate's own denials.
     code: Code,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -48,7 +48,7 @@ struct ErrorBody {
 }
 
 impl OpenAiError {
-    /// A problem of the gate's, for these clients.
+    /// Converts a problem to an OpenAI error.
     pub(crate) fn response(problem: Problem) -> Response {
         let kind = match problem.code.status().as_u16() {
             401 => "authentication_error",
@@ -59,12 +59,12 @@ impl OpenAiError {
         };
         let (code, indeterminate) = (problem.code, problem.indeterminate);
         let message = problem.detail.clone().unwrap_or_else(|| problem.title.to_owned());
-        // Status and headers are the problem's.
+        // Keeps the problem's status and headers.
         let (mut parts, _) = problem.into_response().into_parts();
         parts.headers.remove(header::CONTENT_TYPE);
         parts.headers.remove(header::CONTENT_LENGTH);
         if indeterminate {
-            // It may have been generated and charged.
+            // The answer may have been generated and charged.
             parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         let error = ErrorBody { message, kind, param: None, code, quota: None };
@@ -86,13 +86,13 @@ impl OpenAiError {
     }
 }
 
-/// What both ways to ask a model may answer, described once for the contract.
+/// The responses of both generation routes, described once for the OpenAPI document.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "it is only described, never made")]
+#[expect(dead_code, reason = "used only for the OpenAPI document")]
 pub(crate) enum Relayed {
     #[response(status = 200, description = "The upstream's answer, whole or as server-sent events")]
     Answered(serde_json::Value),
-    #[response(status = 400, description = "INVALID_REQUEST, or what the upstream says")]
+    #[response(status = 400, description = "INVALID_REQUEST, or the upstream's error")]
     InvalidRequest(OpenAiError),
     #[response(status = 401, description = "UNAUTHENTICATED")]
     Unauthenticated(OpenAiError),
@@ -104,7 +104,7 @@ pub(crate) enum Relayed {
     TooLarge(OpenAiError),
     #[response(
         status = 429,
-        description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or what the upstream says"
+        description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error"
     )]
     Exceeded(OpenAiError),
     #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
@@ -115,7 +115,7 @@ pub(crate) enum Relayed {
     UpstreamTimeout(OpenAiError),
 }
 
-/// The answer to a message that is not let through.
+/// Returns the response to a refused message.
 pub(crate) fn refuse(gate: &Gate, refusal: Refusal) -> Response {
     match refusal {
         Refusal::Denied(denied) => OpenAiError::denied(gate, &denied),
@@ -124,7 +124,7 @@ pub(crate) fn refuse(gate: &Gate, refusal: Refusal) -> Response {
 }
 
 impl Problem {
-    /// Of a message that was not let through: a hold whose answer was lost goes back by itself, so trying again is safe.
+    /// Converts the error of a reservation. If its answer was lost, the hold expires unsettled, so a retry is safe.
     fn from_hold(error: GateError) -> Self {
         match error {
             GateError::Indeterminate { .. } => {

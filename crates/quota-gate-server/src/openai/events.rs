@@ -1,22 +1,22 @@
-//! Server-sent events, as they pass: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+//! Splits a byte stream into server-sent events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 
-/// Longer than an event with a picture in it. What is longer passes unread.
+/// Enough for an event with a picture in it. Longer events pass unread.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Cuts a stream into whole events. Half an event is of no use to anybody, so it waits for its other half.
+/// Splits a stream into whole events. Buffers an incomplete event until the rest arrives.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     pending: BytesMut,
-    /// So much of it has no end of an event in it.
+    /// Bytes of `pending` already searched for the end of an event.
     scanned: usize,
 }
 
 impl Events {
-    /// Takes in what came, and gives out the whole events in it that `keeps` wants.
+    /// Appends a piece and returns the complete events that `keeps` accepts.
     pub(crate) fn pass(&mut self, piece: &[u8], mut keeps: impl FnMut(&[u8]) -> bool) -> Bytes {
         self.pending.extend_from_slice(piece);
         let mut kept: Option<BytesMut> = None;
@@ -24,7 +24,7 @@ impl Events {
             let event = self.pending.split_to(end);
             if keeps(&event) {
                 match &mut kept {
-                    // They came from the same memory, one behind the other.
+                    // Adjacent parts of one buffer are joined without a copy.
                     Some(kept) => kept.unsplit(event),
                     None => kept = Some(event),
                 }
@@ -37,14 +37,14 @@ impl Events {
         kept.unwrap_or_default().freeze()
     }
 
-    /// What is left when the stream ends.
+    /// Returns the buffered rest when the stream has ended.
     pub(crate) fn rest(&mut self) -> Bytes {
         self.pending.split().freeze()
     }
 
-    /// Where the first event ends: behind an empty line.
+    /// Returns the end of the first event: the position after an empty line.
     fn next_end(&mut self) -> Option<usize> {
-        // The end may have begun in what was scanned before.
+        // The empty line may begin in the bytes scanned before.
         let from = self.scanned.saturating_sub(3);
         let text = &self.pending[from..];
         let end = text.iter().enumerate().find_map(|(at, byte)| {
@@ -61,7 +61,7 @@ impl Events {
     }
 }
 
-/// The data of an event: what follows `data:`, its lines joined.
+/// Returns the data of an event: its `data:` lines, joined.
 pub(crate) fn data(event: &[u8]) -> Option<Cow<'_, str>> {
     let text = std::str::from_utf8(event).ok()?;
     let mut lines = text.split(['\n', '\r']).filter_map(|line| {
@@ -79,7 +79,7 @@ mod tests {
     const STREAM: &str =
         "data: one\n\n: a comment\n\nevent: x\ndata: two\ndata:more\n\ndata: three\r\n\r\ndata: four\r\rdata: half";
 
-    /// What comes out, and what was seen.
+    /// Passes the stream in pieces of `cut` bytes. Returns the output and the data of each event.
     fn passed(cut: usize, hides: &str) -> (String, Vec<String>) {
         let (mut events, mut seen, mut out) = (Events::default(), Vec::new(), Vec::new());
         for piece in STREAM.as_bytes().chunks(cut) {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn wherever_a_stream_is_cut_its_events_pass_whole() {
+    fn events_pass_whole_wherever_the_stream_is_cut() {
         for cut in 1..=STREAM.len() {
             let (out, seen) = passed(cut, "nothing");
             assert_eq!(out, STREAM, "cut at {cut}");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_for_an_event_passes() {
+    fn too_long_event_passes_unread() {
         let mut events = Events::default();
         let long = vec![b'x'; EVENT_BYTES_MAX + 1];
         assert_eq!(events.pass(&long, |_| false).len(), long.len());

@@ -1,18 +1,18 @@
-//! The proxy: an OpenAI-compatible API with the gate before it.
+//! The proxy: an OpenAI-compatible API behind the gate.
 //!
-//! A client of that API sends its user's JWT as the API key. The gate reserves what the model costs, asks the upstream with the
-//! operator's key, hands every piece of the answer on as it comes, and settles as the [middleware](quota_gate_axum) does.
+//! A client sends the user's JWT as its API key. The gate reserves the model's cost, sends the request to the upstream
+//! with the operator's key, streams the answer to the client, and settles as the [middleware](quota_gate_axum) does.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `proxy` | the handlers, and what they share |
-//! | `request` | what the gate reads of a request, and the one thing that it adds |
-//! | `unambiguous_keys` | names in a request that only some readers tell apart |
-//! | `model_path` | where the upstream has one model |
-//! | `upstream` | the way to the upstream and back: headers, time limits |
-//! | `metered_stream` | the answer's body on its way: reads usage and failures, adds nothing, holds nothing back but half an event |
-//! | `events`, `usage` | server-sent events, and what they say |
-//! | `error` | errors as clients of that API expect them |
+//! | `proxy` | the handlers and their shared state |
+//! | `request` | the members of a request that the gate reads, and the one that it adds |
+//! | `unambiguous_keys` | rejects member names that only some parsers distinguish |
+//! | `model_path` | the upstream's path of one model |
+//! | `upstream` | the client for the upstream: headers, timeouts |
+//! | `metered_stream` | the answer's body: reads usage and failures, adds nothing, delays only incomplete events |
+//! | `events`, `usage` | server-sent events and their content |
+//! | `error` | errors in OpenAI's format |
 
 mod error;
 mod events;

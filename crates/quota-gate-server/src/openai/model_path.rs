@@ -1,21 +1,22 @@
-//! The path of one model at the upstream, whatever its name has in it.
+//! The upstream's path of one model, with the name percent-encoded.
 
 use std::fmt::Write;
 
 use quota_gate::domain::{InvalidInput, model_name::ModelName};
 
-/// What a segment of a path may have in it as it is (RFC 3986: pchar), besides letters and digits.
+/// Characters that a path segment may contain unencoded besides letters and digits (RFC 3986: pchar).
 const PLAIN: &[u8] = b"-._~!$&'()*+,;=:@";
 
-/// Where the upstream has this model. A name that leads to another place is refused: the operator's key goes along.
+/// Returns the upstream's path of this model. Rejects a name that could lead to another path, because the request
+/// carries the operator's key.
 pub(crate) fn model_path(name: &str) -> Result<String, InvalidInput> {
     let name = ModelName::parse(name)?;
     let name = name.as_str();
-    // An upstream may decode twice, or take a backslash for a slash.
+    // An upstream may decode twice, or treat a backslash as a slash.
     if name.contains(['\\', '%']) || name.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(InvalidInput {
             field: "model",
-            rule: "must be no path with . or .., nor have \\ or % in it".into(),
+            rule: "must not contain \\ or %, or . or .. as a path segment".into(),
         });
     }
     let mut path = "/models/".to_owned();
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_one_segment_of_the_path_and_leads_nowhere_else() {
+    fn model_name_stays_one_path_segment() {
         for (name, path) in [
             ("gpt-4o", "/models/gpt-4o"),
             ("local:words=4,no-usage", "/models/local:words=4,no-usage"),

@@ -146,7 +146,7 @@ impl Proxy {
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "models", operation_id = "createChatCompletion",
     params(
-        ("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks"),
+        ("X-User-Id" = Option<String>, Header, description = "The user; required for services"),
         ("X-Session-Id" = Option<String>, Header, description = "The conversation"),
     ),
     request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
@@ -167,7 +167,7 @@ pub(crate) async fn chat_completions(
 #[utoipa::path(
     post, path = "/v1/responses", tag = "models", operation_id = "createResponse",
     params(
-        ("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks"),
+        ("X-User-Id" = Option<String>, Header, description = "The user; required for services"),
         ("X-Session-Id" = Option<String>, Header, description = "The conversation"),
     ),
     request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
@@ -195,7 +195,7 @@ async fn generate(state: &AppState, api: Api, sender: Result<Sender, Problem>, r
 /// The upstream's models; free. `GET /v1/models/{model}` is passed on as well.
 #[utoipa::path(
     get, path = "/v1/models", tag = "models", operation_id = "listModels",
-    params(("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks")),
+    params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "The upstream's answer", body = serde_json::Value),
         (status = 400, description = "INVALID_REQUEST", body = OpenAiError),

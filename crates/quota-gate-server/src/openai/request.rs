@@ -1,4 +1,4 @@
-//! What the gate reads of a request, and the one thing that it adds: that the upstream reports usage.
+//! The members of a request that the gate reads, and the one that it adds, so that the upstream reports usage.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -9,36 +9,36 @@ use serde_json::value::RawValue;
 use crate::openai::unambiguous_keys::UnambiguousKeys;
 use quota_gate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts, model_name::ModelName};
 
-/// Most answers to one message.
+/// Maximum number of answers to one message.
 const ANSWERS_MAX: u32 = 128;
 
-/// Which of the two ways to ask a model.
+/// The two APIs that generate answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Api {
     ChatCompletions,
     Responses,
 }
 
-/// A request that was understood.
+/// A valid request.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// What it costs.
+    /// The message's cost.
     pub(crate) ap: Ap,
     pub(crate) model: ModelName,
-    /// What to tell the upstream.
+    /// The body for the upstream.
     pub(crate) body: Bytes,
     pub(crate) plan: Plan,
 }
 
-/// What to do with the answer.
+/// How to handle the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) api: Api,
-    /// The client did not ask for usage: the event that reports it is not for it.
+    /// Whether to drop the event that reports usage, because the client did not ask for it.
     pub(crate) hides_usage: bool,
 }
 
-/// A member that is given twice is refused: the upstream might take the other one.
+/// A duplicate member is an error: the upstream might use the other one.
 #[derive(Deserialize)]
 struct Read<'a> {
     #[serde(borrow)]
@@ -63,7 +63,7 @@ impl Generation {
             return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
         }
         let model = ModelName::parse(&read.model)?;
-        // Each answer is a generation of its own.
+        // Each answer is a separate generation.
         let ap = Ap::cost(i64::from(costs.of(&read.model).get()) * i64::from(answers))?;
         let asks_for_usage = read.stream_options.is_some_and(|options| options.include_usage == Some(true));
         let hides_usage = api == Api::ChatCompletions && read.stream == Some(true) && !asks_for_usage;
@@ -72,7 +72,7 @@ impl Generation {
     }
 }
 
-/// The same request, with `stream_options.include_usage`; whatever else it says is left as it was written.
+/// Returns the request with `stream_options.include_usage` set. All other values stay as written.
 fn with_usage(body: &[u8]) -> serde_json::Result<Bytes> {
     let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
     let options = match members.get("stream_options") {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_costs_what_its_model_costs_for_each_answer() {
+    fn message_costs_its_models_price_per_answer() {
         for (body, ap) in
             [(r#"{"model":"x"}"#, 1), (r#"{"model":"gpt-4o"}"#, 3), (r#"{"model":"gpt-\u0034o","n":5}"#, 15)]
         {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_or_can_be_read_in_two_ways_is_refused() {
+    fn invalid_and_ambiguous_requests_are_rejected() {
         for body in [
             "",
             "[]",
@@ -132,13 +132,13 @@ mod tests {
         ] {
             assert!(read(Api::ChatCompletions, body).is_err(), "{body}");
         }
-        // Elsewhere such a name is nobody's.
+        // Other names, and the members of nested objects, are not restricted.
         let elsewhere = r#"{"model":"x","metadata":{"Model":"y","N":2},"models":[],"s":1}"#;
         assert!(read(Api::ChatCompletions, elsewhere).is_ok());
     }
 
     #[test]
-    fn a_stream_is_asked_to_report_usage_and_nothing_else_changes() {
+    fn streamed_request_asks_for_usage_and_is_otherwise_unchanged() {
         let body = r#"{"model":"x","stream":true,"seed":12345678901234567890123,"stream_options":{"other":1.50}}"#;
         let asked = read(Api::ChatCompletions, body).unwrap();
         assert!(asked.plan.hides_usage);

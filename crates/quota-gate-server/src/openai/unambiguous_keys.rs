@@ -1,4 +1,4 @@
-//! Names that only some readers tell apart: Go's JSON takes `Model` for `model`, and the last one counts.
+//! Rejects member names that only some parsers distinguish: Go's JSON treats `Model` as `model`, and the last one wins.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,10 +10,10 @@ use serde::{
 /// The members of a request that the gate reads.
 const READ: [&str; 4] = ["model", "n", "stream", "stream_options"];
 
-/// An object without a member that an upstream could take for one of [`READ`].
+/// An object without a member that an upstream could mistake for one of [`READ`].
 pub(crate) struct UnambiguousKeys;
 
-/// Not copied, unless it is escaped.
+/// Borrowed unless it contains escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -33,14 +33,14 @@ impl<'de> Visitor<'de> for UnambiguousKeys {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
         while let Some((Name(name), IgnoredAny)) = members.next_entry::<Name<'de>, IgnoredAny>()? {
             if let Some(meant) = READ.iter().find(|meant| name != **meant && is_same_to_go(&name, meant)) {
-                return Err(A::Error::custom(format!("a member is called almost `{meant}`")));
+                return Err(A::Error::custom(format!("a member's name differs from `{meant}` only in case")));
             }
         }
         Ok(self)
     }
 }
 
-/// Case is folded as Unicode has it, where the long s is an s.
+/// Compares with Unicode case folding, which maps the long s to s.
 fn is_same_to_go(name: &str, read: &str) -> bool {
     let folded = |letter: char| if letter == 'ſ' { 's' } else { letter.to_ascii_lowercase() };
     name.chars().map(folded).eq(read.chars())

@@ -1,4 +1,4 @@
-//! The way to the upstream and back: which headers go along, and how long anything may take.
+//! The client for the upstream: which headers it forwards, and its timeouts.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
 };
 use quota_gate::domain::InvalidInput;
 
-/// What the upstream is told of the client's headers. All others stay here: credentials, cookies, names of users, addresses, and
-/// whatever holds for one connection only (RFC 9110, section 7.6.1).
+/// Request headers that are forwarded. All others are dropped: credentials, cookies, user names, addresses, and
+/// headers of one connection (RFC 9110, section 7.6.1).
 const TO_UPSTREAM: [HeaderName; 7] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
@@ -27,7 +27,7 @@ const TO_UPSTREAM: [HeaderName; 7] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
 ];
-/// What the client is told of the upstream's. Its cookies, and its limits for the operator's account, are not the client's.
+/// Response headers that are forwarded. Cookies and the limits of the operator's account are not for the client.
 const TO_CLIENT: [HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -38,22 +38,22 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("openai-processing-ms"),
     HeaderName::from_static("openai-version"),
 ];
-/// Where models are asked.
+/// Address, key and timeouts of the upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions<'a> {
-    /// What clients of the API call the base URL, with `/v1` in it.
+    /// The API's base URL, including `/v1`.
     pub url: &'a str,
     /// The operator's key.
     pub key: &'a str,
-    /// How long to wait for a connection.
+    /// Time to wait for a connection.
     pub connect_timeout: Duration,
-    /// How long to wait for the head of an answer.
+    /// Time to wait for the head of an answer.
     pub head_timeout: Duration,
-    /// How long to wait for the next piece of it.
+    /// Time to wait for the next piece of an answer.
     pub idle_timeout: Duration,
 }
 
-/// An OpenAI-compatible API, and a pool of connections to it.
+/// A client for an OpenAI-compatible API, with a connection pool.
 #[derive(Clone)]
 pub struct Upstream {
     client: Client,
@@ -64,10 +64,10 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Checks the options. Nothing is asked yet.
+    /// Checks the options. Sends nothing yet.
     ///
     /// # Errors
-    /// If the URL is none, or the key cannot be sent.
+    /// If the URL is invalid, or the key is not a valid header value.
     pub fn new(options: &UpstreamOptions<'_>) -> Result<Self, InvalidInput> {
         let invalid = |field: &'static str| move |rule: String| InvalidInput { field, rule };
         let client = client(options.connect_timeout).map_err(|error| invalid("upstream.url")(error.to_string()))?;
@@ -80,7 +80,7 @@ impl Upstream {
         })
     }
 
-    /// Asks the upstream. The answer's headers are what the client is told of them; its body is untouched.
+    /// Sends a request to the upstream. Returns only the headers that are forwarded, and the unread body.
     pub(crate) async fn ask(
         &self,
         (method, path): (Method, &str),
@@ -91,9 +91,9 @@ impl Upstream {
         *request.method_mut() = method;
         *request.uri_mut() = format!("{}{path}", self.base)
             .parse()
-            .map_err(|_| Problem::new(Code::NotFound, "there is no such path at the upstream"))?;
+            .map_err(|_| Problem::new(Code::NotFound, "the upstream has no such path"))?;
         *request.headers_mut() = only(headers, &TO_UPSTREAM);
-        // What is compressed could not be read on its way.
+        // The gate cannot read a compressed body.
         request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(header::AUTHORIZATION, self.authorization.clone());
         let asked = timeout(self.head_timeout, self.client.request(request)).await;
@@ -101,7 +101,7 @@ impl Upstream {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 count("unreachable");
-                tracing::warn!(error = describe(&error), "the upstream cannot be asked");
+                tracing::warn!(error = describe(&error), "cannot reach the upstream");
                 return Err(Problem::new(Code::UpstreamFailed, "the model cannot be reached; nothing was charged"));
             }
             Err(_) => {
@@ -109,11 +109,11 @@ impl Upstream {
                 return Err(Problem::new(Code::UpstreamTimeout, "the model does not answer; nothing was charged"));
             }
         };
-        // This is about the operator's key. The client would look for the fault in its own.
+        // The upstream refuses the operator's key. The client would take a 401 or 403 to be about its own.
         if matches!(response.status().as_u16(), 401 | 403) {
             count("key_refused");
             tracing::error!(status = response.status().as_u16(), "the upstream refuses the key in upstream.key");
-            return Err(Problem::new(Code::UpstreamFailed, "the model refuses the gate; nothing was charged"));
+            return Err(Problem::new(Code::UpstreamFailed, "the model refuses the gate's key; nothing was charged"));
         }
         count(if response.status().is_success() { "answered" } else { "refused" });
         let (mut parts, body) = response.into_parts();
@@ -123,7 +123,7 @@ impl Upstream {
     }
 }
 
-/// The body of an answer that is not looked at.
+/// Passes a response through with its body unread.
 pub(crate) fn untouched(response: Response<Incoming>) -> Response<Body> {
     response.map(Body::new)
 }

@@ -1,4 +1,4 @@
-//! What an answer says of itself: whether it has begun, what it used, whether it failed or ended.
+//! Reads from an answer whether it has begun, how many tokens it used, and whether it failed or ended.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -8,20 +8,20 @@ use serde_json::value::RawValue;
 use crate::openai::{events, request::Api};
 use quota_gate::domain::usage::Tokens;
 
-/// What an event, or a whole answer, says.
+/// Summary of one event, or of a whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct EventSummary {
-    /// Something of the answer is in it.
+    /// Whether it contains a part of the answer.
     pub(crate) content: bool,
-    /// The tokens of the whole generation.
+    /// Tokens of the whole generation.
     pub(crate) tokens: Option<Tokens>,
-    /// The generation is over.
+    /// How the generation ended, if it has.
     pub(crate) end: Option<End>,
-    /// It reports usage and nothing else.
+    /// Whether it reports only usage.
     pub(crate) only_usage: bool,
 }
 
-/// How a generation is over.
+/// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Complete,
@@ -69,7 +69,7 @@ struct Whole<'a> {
     error: Option<IgnoredAny>,
 }
 
-/// Reads an event of a stream. One that says nothing that is understood is not content.
+/// Reads an event of a stream. An event that cannot be parsed is not content.
 pub(crate) fn of_event(api: Api, event: &[u8]) -> EventSummary {
     let Some(data) = events::data(event) else { return EventSummary::default() };
     if data == "[DONE]" {
@@ -82,7 +82,7 @@ pub(crate) fn of_event(api: Api, event: &[u8]) -> EventSummary {
     said.unwrap_or_default()
 }
 
-/// Reads an answer that came in one piece.
+/// Reads an answer that is not streamed.
 pub(crate) fn of_whole(body: &[u8]) -> EventSummary {
     let Ok(whole) = serde_json::from_slice::<Whole<'_>>(body) else { return EventSummary::default() };
     let failed = whole.error.is_some() || whole.status.is_some_and(|status| status.get() == "\"failed\"");
@@ -98,8 +98,8 @@ const fn end(failed: bool, complete: bool) -> Option<End> {
     }
 }
 
-/// The tokens that a `usage` reports, under either API's names or both. What is odd about it says nothing; the answer is one
-/// all the same.
+/// Returns the tokens that a `usage` reports, under the names of either API or both. Malformed counts are ignored
+/// and do not invalidate the answer.
 fn tokens(usage: &RawValue) -> Option<Tokens> {
     let counts: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(usage.get()).ok()?;
     let count = |name: &str| counts.get(name)?.get().parse::<u64>().ok();
@@ -125,7 +125,7 @@ impl Chunk<'_> {
 }
 
 impl Choice<'_> {
-    /// More than who speaks: text, a tool call, a refusal, whatever a model may say.
+    /// Whether the delta contains more than a role: text, a tool call, a refusal, or any other value.
     fn has_content(&self) -> bool {
         let says = |(name, value): (&Cow<'_, str>, &&RawValue)| {
             name != "role" && !matches!(value.get(), "null" | "\"\"" | "[]" | "{}")
@@ -148,8 +148,8 @@ impl ResponsesEvent<'_> {
     }
 }
 
-/// It comes before anything that somebody would pay for, or says that a step failed. Whatever else comes is content: pictures,
-/// what was searched, and what the API does not have yet.
+/// Whether an event precedes all content, or reports a failed step. All others are content: pictures, completed
+/// searches, and types that the API does not have yet.
 fn is_preamble(kind: &str) -> bool {
     let step = kind.rsplit('.').next().unwrap_or(kind);
     matches!(kind, "response.created" | "response.queued" | "keepalive" | "ping")
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_what_somebody_would_pay_for() {
+    fn delta_with_more_than_a_role_is_content() {
         for (delta, content) in [
             (r#"{"role":"assistant","content":""}"#, false),
             (r#"{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}"#, false),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_of_a_response_is_content_but_those_that_come_before_any() {
+    fn response_events_are_content_except_preambles_and_failures() {
         for kind in [
             "output_text.delta",
             "output_text.done",
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_read_under_either_name() {
+    fn usage_is_read_under_the_names_of_both_apis() {
         let usage = r#"{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}"#;
         let said = chat(&format!(r#"{{"choices":[],"usage":{usage}}}"#));
         assert_eq!(said, EventSummary { tokens: tokens(5), only_usage: true, ..EventSummary::default() });
@@ -242,9 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_that_is_odd_leaves_the_answer_what_it_is() {
+    fn malformed_usage_does_not_invalidate_the_answer() {
         for (usage, counted) in [
-            // Both APIs' names at once, as some gateways have it.
+            // The names of both APIs together, as some gateways send them.
             (
                 r#"{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"input_tokens":0,"output_tokens":0}"#,
                 tokens(5),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_ends_and_noise_are_told_apart() {
+    fn failures_ends_and_noise_are_distinguished() {
         assert_eq!(chat(r#"{"error":{"message":"no"}}"#).end, Some(End::Failed));
         assert_eq!(responses(r#"{"type":"error","message":"no"}"#).end, Some(End::Failed));
         assert_eq!(chat("[DONE]").end, Some(End::Complete));

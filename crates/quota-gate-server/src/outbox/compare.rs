@@ -1,4 +1,4 @@
-//! The comparer: sets what the old credits system says beside what Postgres says, user by user.
+//! The comparer: compares each user's usage in the old credits system with Postgres.
 
 use std::collections::HashMap;
 
@@ -10,56 +10,56 @@ use quota_gate::{
     store::postgres::{Postgres, UsedByUser},
 };
 
-/// Users of one read.
+/// Users per read.
 const USERS_PER_READ: u32 = 1000;
-/// Users who are asked for at a time.
+/// Maximum number of concurrent requests to the old system.
 const ASKED_AT_ONCE: usize = 16;
 
-/// Where the old system's numbers come from.
+/// Source of the old system's numbers.
 #[derive(Debug)]
 pub enum Old {
-    /// It is asked.
+    /// Requests to the old system.
     Asked(Box<OldCredits>),
-    /// An export; who is not in it has used nothing.
+    /// An export. A user who is not listed has used nothing.
     Listed(HashMap<UserId, i64>),
 }
 
-/// Compares.
+/// Compares the old system's numbers with the gate's.
 #[derive(Debug)]
 pub struct Comparer {
-    /// The gate's side.
+    /// The gate's numbers.
     pub postgres: Postgres,
-    /// The other.
+    /// The old system's numbers.
     pub old: Old,
 }
 
-/// What was compared.
+/// Result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// How many users.
+    /// Number of users compared.
     pub users: u64,
-    /// AP on their way to the old system, which explain that it has less.
+    /// AP not yet delivered to the old system, which explains its lower numbers.
     pub waiting: i64,
-    /// Users of whom the two say different things.
+    /// Users whose numbers differ.
     pub differences: Vec<BalanceDifference>,
 }
 
-/// A user of whom the two say different things.
+/// A user whose numbers differ.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BalanceDifference {
-    /// Who.
+    /// User id.
     pub user: String,
-    /// What the gate says that the old system should say by now.
+    /// AP that the old system should report by now, according to the gate.
     pub gate: i64,
-    /// What it says, or why it says nothing.
+    /// AP that the old system reports, or why it reports none.
     pub old: Result<i64, String>,
 }
 
 impl Comparer {
-    /// Compares every user of a period.
+    /// Compares all users in one period.
     ///
     /// # Errors
-    /// If Postgres is away, or has a user id that is none.
+    /// If Postgres is unavailable or contains an invalid user id.
     pub async fn compare(&self, period: Period) -> anyhow::Result<Comparison> {
         let mut comparison = Comparison::default();
         let mut after: Option<UserId> = None;

@@ -1,6 +1,6 @@
-//! Dual writes: hands each charge to the old credits system too, while both are in use.
+//! Dual writes: delivers each charge to the old credits system as well, while both are in use.
 //!
-//! It follows the log, not the requests: a charge is on its way with its row, in the same transaction.
+//! They follow the log, not the requests: the transaction that inserts a charge's log row also inserts its outbox item.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -8,12 +8,12 @@ use uuid::Uuid;
 use crate::outbox::{Outbox, old_credits::OldCredits};
 use quota_gate::store::postgres::{DualWrite, Postgres, PostgresError};
 
-/// The charges, and who gets them.
+/// The charges to deliver, and their receiver.
 #[derive(Debug, Clone)]
 pub struct DualWrites {
-    /// Has them.
+    /// Stores the charges.
     pub postgres: Postgres,
-    /// Gets them.
+    /// Receives the charges.
     pub old: OldCredits,
 }
 

@@ -1,4 +1,4 @@
-//! Notifications: tells the product's own systems of thresholds, resets and levels.
+//! Notifications: reports thresholds, resets and level changes to the product's own systems.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -6,15 +6,15 @@ use uuid::Uuid;
 use crate::outbox::{Outbox, webhook::Webhook};
 use quota_gate::store::postgres::{Notification, Postgres, PostgresError};
 
-/// A threshold is told once per period, so what was told is remembered for longer than one.
+/// How long sent notifications are kept: longer than a period, because a threshold is reported once per period.
 const KEPT: TimeDelta = TimeDelta::days(62);
 
-/// The notifications, and who gets them.
+/// The notifications to deliver, and their receiver.
 #[derive(Debug, Clone)]
 pub struct Notifications {
-    /// Has them.
+    /// Stores the notifications.
     pub postgres: Postgres,
-    /// Gets them.
+    /// Receives the notifications.
     pub webhook: Webhook,
 }
 

@@ -1,7 +1,7 @@
-//! The old credits system, over HTTP: it is told of charges, and asked what users have used.
+//! The old credits system, over HTTP: it receives charges and reports users' usage.
 //!
-//! `POST url` with `Idempotency-Key` and JSON; any 2xx takes the charge, and so does 409: it has it already. `GET url?userUuid=…&period=…`
-//! answers `{"used": 17}`.
+//! `POST url` with `Idempotency-Key` and JSON delivers a charge: any 2xx accepts it, 409 means that the system already
+//! has it. `GET url?userUuid=…&period=…` answers `{"used": 17}`.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use quota_gate::{
     store::postgres::DualWrite,
 };
 
-/// Longer answers are none of its answers.
+/// Maximum length of an answer. Valid answers are shorter.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How to reach it.
+/// Address, token and timeout of the old credits system.
 #[derive(Debug, Clone, Copy)]
 pub struct OldCreditsOptions<'a> {
-    /// Where charges are posted to.
+    /// URL to which charges are posted.
     pub url: &'a str,
-    /// A bearer token, or nothing.
+    /// Bearer token; empty for none.
     pub token: &'a str,
-    /// Longest time for one request.
+    /// Time limit for one request.
     pub timeout: Duration,
 }
 
-/// The old credits system. A cheap clone.
+/// A client for the old credits system. Cheap to clone.
 #[derive(Clone)]
 pub struct OldCredits {
     client: Client,
@@ -47,10 +47,10 @@ struct Balance {
 }
 
 impl OldCredits {
-    /// Checks the options. Nothing is sent yet.
+    /// Checks the options. Sends nothing yet.
     ///
     /// # Errors
-    /// If the URL is none, or the token cannot be sent.
+    /// If the URL is invalid, or the token is not a valid header value.
     pub fn new(options: &OldCreditsOptions<'_>) -> Result<Self, InvalidInput> {
         let invalid = |field: &'static str| move |rule: String| InvalidInput { field, rule };
         let client = client(options.timeout).map_err(|error| invalid("dual_write.url")(error.to_string()))?;
@@ -62,10 +62,10 @@ impl OldCredits {
         Ok(Self { client, url, authorization, timeout: options.timeout })
     }
 
-    /// Tells it of a charge. Telling it again is harmless: it knows the event by its id.
+    /// Delivers a charge. Repeating this is harmless: the system recognizes the event by its id.
     ///
     /// # Errors
-    /// With what went wrong, for people.
+    /// With a human-readable reason.
     pub async fn post(&self, charge: &DualWrite) -> Result<(), String> {
         let event = charge.event.to_string();
         let body = json!({
@@ -84,24 +84,24 @@ impl OldCredits {
             .body(Full::new(Bytes::from(body.to_string())));
         match self.ask(request).await? {
             (200..300 | 409, _) => Ok(()),
-            (status, _) => Err(format!("it answers {status}")),
+            (status, _) => Err(format!("status {status}")),
         }
     }
 
-    /// What it says that a user has used in a period.
+    /// Returns the AP that a user has used in a period, according to the system.
     ///
     /// # Errors
-    /// With what went wrong, for people.
+    /// With a human-readable reason.
     pub async fn used(&self, user: &UserId, period: Period) -> Result<i64, String> {
         let uri = format!("{}?userUuid={user}&period={period}", self.url);
         let request = Request::builder().method(Method::GET).uri(uri).body(Full::default());
         match self.ask(request).await? {
             (200..300, body) => {
-                let balance: Balance = serde_json::from_slice(&body).map_err(|error| format!("it answers {error}"))?;
+                let balance: Balance = serde_json::from_slice(&body).map_err(|error| format!("malformed: {error}"))?;
                 Ok(balance.used)
             }
             (404, _) => Ok(0),
-            (status, _) => Err(format!("it answers {status}")),
+            (status, _) => Err(format!("status {status}")),
         }
     }
 

@@ -1,7 +1,8 @@
-//! The webhook of the product: `POST url`, signed; any 2xx takes a notification.
+//! The product's webhook: `POST url`, signed. Any 2xx accepts a notification.
 //!
-//! `Quota-Gate-Signature: t=<seconds>,v1=<hex>`, HMAC-SHA-256 over `<seconds>.<body>`, as Stripe signs
-//! (<https://docs.stripe.com/webhooks#verify-manually>); `Idempotency-Key` is the notification's id, the same at every try.
+//! `Quota-Gate-Signature: t=<seconds>,v1=<hex>` is HMAC-SHA-256 over `<seconds>.<body>`, as Stripe signs
+//! (<https://docs.stripe.com/webhooks#verify-manually>). `Idempotency-Key` is the notification's id, the same at
+//! every try.
 
 use std::{fmt::Write, time::Duration};
 
@@ -20,21 +21,21 @@ use quota_gate::{
     store::postgres::Notification,
 };
 
-/// Fewer bytes than this could be guessed.
+/// A shorter secret could be guessed.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// How to reach it.
+/// Address, secret and timeout of the webhook.
 #[derive(Debug, Clone, Copy)]
 pub struct WebhookOptions<'a> {
-    /// Where notifications are posted to.
+    /// URL to which notifications are posted.
     pub url: &'a str,
-    /// Signs them.
+    /// Secret that signs notifications.
     pub secret: &'a str,
-    /// Longest time for one request.
+    /// Time limit for one request.
     pub timeout: Duration,
 }
 
-/// The product's receiver. A cheap clone.
+/// A client for the product's webhook. Cheap to clone.
 #[derive(Clone)]
 pub struct Webhook {
     client: Client,
@@ -44,10 +45,10 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Checks the options. Nothing is sent yet.
+    /// Checks the options. Sends nothing yet.
     ///
     /// # Errors
-    /// If the URL is none, or the secret shorter than 32 bytes.
+    /// If the URL is invalid, or the secret is shorter than 32 bytes.
     pub fn new(options: &WebhookOptions<'_>) -> Result<Self, InvalidInput> {
         let invalid = |field: &'static str| move |rule: String| InvalidInput { field, rule };
         if options.secret.len() < SECRET_BYTES_MIN {
@@ -62,10 +63,10 @@ impl Webhook {
         Ok(Self { client, url, secret, timeout: options.timeout })
     }
 
-    /// Tells of something. Telling again is harmless for whoever looks at the id.
+    /// Sends a notification. Repeating this is harmless for a receiver that checks the id.
     ///
     /// # Errors
-    /// With what went wrong, for people.
+    /// With a human-readable reason.
     pub async fn post(&self, notification: &Notification, now: DateTime<Utc>) -> Result<(), String> {
         let body = body_of(notification);
         let request = Request::builder()
@@ -80,7 +81,7 @@ impl Webhook {
         let answer = answer.map_err(|_| format!("no answer within {:?}", self.timeout))?;
         match answer.map_err(|error| describe(&error))?.status().as_u16() {
             200..300 => Ok(()),
-            status => Err(format!("it answers {status}")),
+            status => Err(format!("status {status}")),
         }
     }
 

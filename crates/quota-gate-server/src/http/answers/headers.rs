@@ -1,12 +1,12 @@
-//! The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): what clients may pace themselves by.
+//! The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers) help clients to pace requests.
 
 use axum::http::{HeaderMap, HeaderValue};
 use chrono::{DateTime, Utc};
 
 use quota_gate::domain::{calendar::Calendar, quota::Quota};
 
-/// `RateLimit-Policy: "monthly";q=300;w=2592000` and `RateLimit: "monthly";r=41;t=604800`: quota and length of the period,
-/// what remains, and seconds until the reset.
+/// `RateLimit-Policy: "monthly";q=300;w=2592000`: quota, and seconds of the period.
+/// `RateLimit: "monthly";r=41;t=604800`: remaining AP, and seconds until the reset.
 pub(crate) fn rate_limit(quota: &Quota, calendar: Calendar) -> HeaderMap {
     let (start, end) = (calendar.period_start(quota.period), calendar.period_end(quota.period));
     let policy = format!("\"monthly\";q={};w={}", quota.quota, (end - start).num_seconds());
@@ -30,7 +30,7 @@ mod tests {
     use quota_gate::domain::{ap::Ap, calendar::Period, level::LevelCode, quota::Source, user_id::UserId};
 
     #[test]
-    fn headers_say_quota_period_remaining_and_reset() {
+    fn headers_contain_quota_period_remaining_and_reset() {
         let quota = Quota {
             user: UserId::parse("u").unwrap(),
             level: LevelCode::new(1).unwrap(),

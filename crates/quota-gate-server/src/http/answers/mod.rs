@@ -1,4 +1,4 @@
-//! What answers have in common. Only `problem` knows status codes.
+//! Shared parts of answers. Only `problem` maps errors to status codes.
 
 pub(crate) mod headers;
 pub(crate) mod problem;

@@ -1,4 +1,4 @@
-//! Problems: the only place that knows which error has which status code (RFC 9457, `application/problem+json`).
+//! Problems (RFC 9457, `application/problem+json`). Only this file maps errors to status codes.
 
 use std::{any::Any, time::Duration};
 
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use quota_gate::{domain::InvalidInput, gate::GateError};
 
-/// A stable name for each kind of problem.
+/// Stable code of a kind of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Code {
@@ -35,30 +35,31 @@ pub(crate) enum Code {
     UpstreamTimeout,
 }
 
-/// A problem, as clients see it.
+/// Describes why a request failed (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Problem {
-    /// Names the kind of problem; its documentation is under that heading in docs/http-api.md.
+    /// Identifies the kind of problem; see "Problems" in docs/http-api.md.
     #[serde(rename = "type")]
     #[schema(example = "urn:quota-gate:problem:invalid-request")]
     kind: String,
-    /// The kind of problem in words.
+    /// Name of the kind of problem.
     pub(crate) title: &'static str,
-    /// The status code again.
+    /// HTTP status code.
     status: u16,
     pub(crate) code: Code,
     /// What is wrong with this request, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<String>,
-    /// The request may or may not have been carried out: repeat it only if it is a commit, a release, or has an Idempotency-Key.
+    /// True if the request may have been carried out. Repeat only commits, releases and requests with an
+    /// Idempotency-Key.
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) indeterminate: bool,
     #[serde(skip)]
     retry_after: Option<Duration>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -105,7 +106,7 @@ impl Code {
         }
     }
 
-    /// The value of the member `type`.
+    /// Value of the member `type`.
     pub(crate) fn kind(self) -> String {
         format!("urn:quota-gate:problem:{}", self.title().to_lowercase().replace(", ", "-").replace(' ', "-"))
     }
@@ -132,15 +133,15 @@ impl Problem {
         Self { indeterminate: true, ..Self::unavailable(detail) }
     }
 
-    /// This client asks too often; nothing was done.
+    /// This client sends too many requests. Nothing was done.
     pub(crate) fn rate_limited(wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..Self::new(Code::RateLimited, "too many requests; try again after a moment") }
     }
 
-    /// As much is under way as may be.
+    /// Too many requests are in progress.
     pub(crate) fn shed() -> Self {
         metrics::counter!("quota_gate_shed_requests_total").increment(1);
-        Self::unavailable("the gate has as much to do as it may; try again")
+        Self::unavailable("too many requests are in progress; try again")
     }
 
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
@@ -163,7 +164,6 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The credentials of the request named nobody.
 pub(crate) fn is_unauthenticated(response: &Response) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
 }
@@ -205,11 +205,11 @@ impl From<InvalidInput> for Problem {
 }
 
 pub(crate) async fn no_such_route(OriginalUri(uri): OriginalUri) -> Problem {
-    Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
+    Problem::new(Code::NotFound, format!("no such route: {}", uri.path()))
 }
 
 pub(crate) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
-    Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+    Problem::new(Code::MethodNotAllowed, format!("{} does not support {method}", uri.path()))
 }
 
 pub(crate) fn panicked(_: &(dyn Any + Send)) -> Response {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_lost_answer_is_indeterminate_and_unavailability_says_when_to_return() {
+    fn only_a_lost_answer_is_indeterminate_and_unavailable_has_retry_after() {
         let lost = Problem::from(GateError::Indeterminate { reason: "secret host".into() });
         assert!(lost.indeterminate && !lost.detail.as_ref().unwrap().contains("secret host"));
         let away = Problem::from(GateError::Unavailable { reason: "x".into(), retry_after: Duration::from_secs(5) });
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_names_its_kind() {
+    fn type_is_the_title_as_a_urn() {
         assert_eq!(Code::QuotaExceeded.kind(), "urn:quota-gate:problem:chat-quota-exceeded");
         assert_eq!(Code::Mismatch.kind(), "urn:quota-gate:problem:same-key-other-request");
     }

@@ -1,4 +1,4 @@
-//! The quota as every answer shows it, and the answer to a message that the quota does not cover.
+//! Wire format of a quota and of a denial.
 
 use axum::{
     Json,
@@ -26,7 +26,7 @@ pub(crate) struct QuotaBody {
     user_uuid: String,
     #[schema(example = "basic")]
     membership_level: String,
-    /// AP that the user may use in the period.
+    /// AP that the user can use in the period.
     #[schema(example = 300)]
     monthly_quota: u32,
     /// AP charged in the period.
@@ -42,23 +42,23 @@ pub(crate) struct QuotaBody {
     usage_percent: f64,
     /// AP charged on the current day.
     today_used: u32,
-    /// AP charged ever.
+    /// AP charged in all periods.
     total_used: u64,
     #[schema(example = "2026-11")]
     period: String,
-    /// When the period ends.
+    /// End of the period.
     #[schema(example = "2026-12-01T00:00:00Z")]
     quota_reset_at: String,
-    /// Whose midnights end days and months.
+    /// Time zone of days and months.
     #[schema(example = "UTC")]
     time_zone: String,
     status: StatusWord,
-    /// The next level that gives more; null at the top.
+    /// The next level with a higher quota; null at the top level.
     #[schema(required = true)]
     recommended_upgrade: Option<Upgrade>,
-    /// Rises with every change: of two answers, the one with the higher version is newer.
+    /// Increases with every change: of two answers, the one with the higher version is newer.
     version: u64,
-    /// When this was true.
+    /// Time of these numbers.
     as_of: String,
     source: SourceWord,
 }
@@ -73,7 +73,7 @@ pub(crate) enum StatusWord {
     Exhausted,
 }
 
-/// Which store answered: postgres when Redis is away, and then maybe a moment behind.
+/// Store that answered: `postgres` while Redis is unavailable; its numbers may be a moment old.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SourceWord {
@@ -81,19 +81,19 @@ pub(crate) enum SourceWord {
     Postgres,
 }
 
-/// Why the rollout lets a message through without a charge.
+/// Why the rollout passed a message without a charge.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum PassedWord {
-    /// The rollout is off, or not for this user.
+    /// The rollout is off, or does not include this user.
     Out,
-    /// Shadow mode: it would have been denied.
+    /// Shadow mode: the message would have been denied.
     WouldBeDenied,
-    /// Shadow mode: there was no decision.
+    /// Shadow mode: no decision was possible.
     Undecided,
 }
 
-/// A level that would give the user more.
+/// A level with a higher quota.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Upgrade {
@@ -101,12 +101,12 @@ pub(crate) struct Upgrade {
     membership_level: String,
     #[schema(example = 1000)]
     monthly_quota: u32,
-    /// How much more than now.
+    /// Difference to the current quota.
     #[schema(example = 700)]
     additional_ap: u32,
 }
 
-/// A denial, as a problem: 429 `QUOTA_EXCEEDED`.
+/// A denial: the problem `QUOTA_EXCEEDED`, status 429.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct QuotaExceeded {
@@ -119,13 +119,13 @@ pub(crate) struct QuotaExceeded {
     numbers: DenialNumbers,
 }
 
-/// What a denied message lacks.
+/// Numbers of a denial.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DenialNumbers {
-    /// What the message would have cost.
+    /// Cost of the message in AP.
     required: u32,
-    /// What is left.
+    /// Remaining AP.
     remaining: u32,
     /// required − remaining.
     shortfall: u32,
@@ -207,7 +207,7 @@ impl DenialNumbers {
 }
 
 impl QuotaExceeded {
-    /// The answer to a message that the quota does not cover.
+    /// Answers a message that the quota does not cover.
     pub(crate) fn response(gate: &Gate, denied: &Denied) -> Response {
         let code = Code::QuotaExceeded;
         let body = Self {
@@ -223,12 +223,12 @@ impl QuotaExceeded {
     }
 }
 
-/// The name of a level that has this code.
+/// Name of the level with this code.
 pub(crate) fn level_name(gate: &Gate, code: LevelCode) -> String {
     gate.levels().coded(code).map_or_else(|| "unknown".to_owned(), |level| level.name.to_string())
 }
 
-/// `2026-12-01T00:00:00Z`
+/// Formats as `2026-12-01T00:00:00Z`.
 pub(crate) fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -1,13 +1,13 @@
-//! What many routes may refuse with, described once for the contract.
+//! Errors that many routes return, described once for the contract.
 
 use utoipa::IntoResponses;
 
 use crate::http::answers::problem::Problem;
 
-/// What every route with a credential may answer.
+/// Errors of every route that needs a credential.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "it is only described, never made")]
-#[expect(clippy::doc_markdown, reason = "the text is the description in the contract")]
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+#[expect(clippy::doc_markdown, reason = "the text becomes a description in the contract")]
 pub(crate) enum Refused {
     /// UNAUTHENTICATED
     #[response(status = 401, content_type = "application/problem+json")]
@@ -20,10 +20,10 @@ pub(crate) enum Refused {
     Unavailable(Problem),
 }
 
-/// What every route with a body may answer besides.
+/// Further errors of every route with a body.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "it is only described, never made")]
-#[expect(clippy::doc_markdown, reason = "the text is the description in the contract")]
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+#[expect(clippy::doc_markdown, reason = "the text becomes a description in the contract")]
 pub(crate) enum RefusedBody {
     /// INVALID_REQUEST
     #[response(status = 400, content_type = "application/problem+json")]

@@ -1,8 +1,8 @@
-//! JWTs of users: who signs them, and what they have to say (RFC 8725).
+//! Verifies users' JWTs (RFC 8725).
 //!
-//! Each key has exactly one algorithm, which the configuration or the key says and never the token. A shared secret is HS256.
-//! A JWKS document has public keys, each found by its `kid`; it is fetched again when a token names a key that is not there,
-//! but not more often than once a minute, whatever tokens say.
+//! Each key has exactly one algorithm, set by the configuration or the key, never by the token. A shared secret uses
+//! HS256. A JWKS document contains public keys, found by `kid`. It is fetched again when a token names an unknown key,
+//! at most once a minute.
 
 use std::{
     collections::HashMap,
@@ -28,35 +28,35 @@ use quota_gate::domain::{InvalidInput, user_id::UserId};
 
 /// Shorter secrets could be guessed.
 const SECRET_BYTES_MIN: usize = 32;
-/// A document with a few dozen keys.
+/// Enough for a few dozen keys.
 const JWKS_BYTES_MAX: usize = 64 * 1024;
 const FETCH_MAX: Duration = Duration::from_secs(5);
-/// A token may name any `kid`; asking for the document is bounded all the same.
+/// Minimum time between fetches, because a token may name any `kid`.
 const REFETCH_PAUSE: Duration = Duration::from_mins(1);
-/// A key that was withdrawn is good for so long.
+/// Time that a withdrawn key stays valid.
 const REFRESH_EVERY: Duration = Duration::from_mins(10);
-/// What an RSA key may sign with.
+/// Algorithms for RSA keys.
 const RSA: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 /// RSA keys below 2048 bits can be broken.
 const RSA_MODULUS_BYTES_MIN: usize = 256;
 
-/// Who signs users' JWTs, and for whom.
+/// Signer and claims of users' JWTs.
 #[derive(Debug, Clone, Copy)]
 pub struct JwtOptions<'a> {
-    /// Signs them with HS256; empty where a JWKS document does.
+    /// Secret that signs JWTs with HS256; empty if `jwks` is set.
     pub secret: &'a str,
-    /// A path or an `https:` URL of a JWKS document; empty where a secret signs.
+    /// Path or `https:` URL of a JWKS document; empty if `secret` is set.
     pub jwks: &'a str,
-    /// Claim `iss`.
+    /// Required claim `iss`.
     pub issuer: &'a str,
-    /// Claim `aud`.
+    /// Required claim `aud`.
     pub audience: &'a str,
-    /// How far the issuer's clock may be off.
+    /// Tolerated error of the issuer's clock.
     pub leeway_seconds: u64,
 }
 
-/// Reads users' JWTs.
+/// Verifies users' JWTs.
 pub(crate) struct Jwts {
     keys: Keys,
     issuer: String,
@@ -86,7 +86,7 @@ struct Key {
     key: DecodingKey,
 }
 
-/// The claims that count; the others are checked by the library.
+/// Claims that the gate uses; the library checks the others.
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
@@ -96,7 +96,7 @@ impl Jwts {
     pub(crate) async fn new(options: &JwtOptions<'_>) -> Result<Self, InvalidInput> {
         for (field, value) in [("auth.jwt_issuer", options.issuer), ("auth.jwt_audience", options.audience)] {
             if value.is_empty() {
-                return Err(InvalidInput { field, rule: "must be set: users' JWTs have to name it".into() });
+                return Err(InvalidInput { field, rule: "must be set: users' JWTs must contain it".into() });
             }
         }
         let keys = match (options.secret, options.jwks) {
@@ -122,7 +122,7 @@ impl Jwts {
         })
     }
 
-    /// The user whom the JWT names; none when anything about it is wrong.
+    /// Returns the user that the JWT names, or `None` if the JWT is invalid.
     pub(crate) async fn user(&self, jwt: &str) -> Option<UserId> {
         let header = decode_header(jwt).ok()?;
         match &self.keys {
@@ -169,19 +169,20 @@ impl Jwks {
         known
     }
 
-    /// Fetches the document, unless that was done within `pause`. One at a time; when it fails, the keys stay as they were.
+    /// Fetches the document, unless it was fetched within `pause`. Only one fetch runs at a time; if it fails,
+    /// the keys stay unchanged.
     async fn fetch_again(self: &Arc<Self>, pause: Duration) {
         let mut fetched = Arc::clone(&self.fetched).lock_owned().await;
         if fetched.elapsed() < pause {
             return;
         }
         let this = Arc::clone(self);
-        // A task: a client that goes while it is asked for must not leave the old keys in use for another pause.
+        // In a task: if the client disconnects during the fetch, the old keys must not stay in use for another pause.
         let fetching = tokio::spawn(async move {
             *fetched = Instant::now();
             match this.source.fetch().await {
                 Ok(keys) => *this.known.write().expect("no panic under this lock") = keys,
-                Err(error) => tracing::error!(error, "the JWKS document cannot be read; the keys stay as they were"),
+                Err(error) => tracing::error!(error, "cannot read the JWKS document; the keys stay unchanged"),
             }
         });
         let _ = fetching.await;
@@ -193,10 +194,10 @@ impl Source {
         if !text.contains("://") {
             return Ok(Self::File(text.into()));
         }
-        let url: Uri = text.parse().map_err(|error| format!("is no URL: {error}"))?;
+        let url: Uri = text.parse().map_err(|error| format!("is not a URL: {error}"))?;
         let is_local = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if url.scheme_str() != Some("https") && !is_local {
-            return Err("must be an https: URL: whoever changes the document on its way signs in as anybody".to_owned());
+            return Err("must be an https: URL: replaced keys would let an attacker sign in as any user".to_owned());
         }
         let client = client(FETCH_MAX).map_err(|error| format!("cannot be fetched: {error}"))?;
         Ok(Self::Url(Box::new(client), url))
@@ -227,9 +228,9 @@ impl Source {
     }
 }
 
-/// The public signing keys of a document, by `kid`.
+/// Returns the public signing keys of a document, by `kid`.
 fn keys_of(text: &[u8]) -> Result<HashMap<String, Key>, String> {
-    let document: JwkSet = serde_json::from_slice(text).map_err(|error| format!("is no JWKS document: {error}"))?;
+    let document: JwkSet = serde_json::from_slice(text).map_err(|error| format!("is not a JWKS document: {error}"))?;
     let mut keys = HashMap::new();
     for jwk in &document.keys {
         if jwk.common.public_key_use.as_ref().is_some_and(|used_for| *used_for != PublicKeyUse::Signature) {
@@ -245,7 +246,7 @@ fn keys_of(text: &[u8]) -> Result<HashMap<String, Key>, String> {
     if keys.is_empty() { Err("has no key for signatures".to_owned()) } else { Ok(keys) }
 }
 
-/// The one algorithm of a key.
+/// Returns the one algorithm of a key.
 fn algorithm_of(jwk: &Jwk) -> Result<Algorithm, &'static str> {
     let (fitting, default): (&[Algorithm], Algorithm) = match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
@@ -261,7 +262,7 @@ fn algorithm_of(jwk: &Jwk) -> Result<Algorithm, &'static str> {
             _ => return Err("has a curve that is not supported"),
         },
         AlgorithmParameters::OctetKeyPair(_) => (&[Algorithm::EdDSA], Algorithm::EdDSA),
-        // A shared secret in a public document is no secret; and a public key must never verify HS256.
+        // A shared secret in a public document is not secret, and a public key must never verify HS256.
         _ => return Err("is not a public key"),
     };
     let said = match jwk.common.key_algorithm {

@@ -1,11 +1,11 @@
-//! Who is asking: a user with a JWT, or a service with a token that has an id and scopes.
+//! Authentication: a user by JWT, a service by a token that has an id and scopes.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `jwt` | JWTs of users, by a secret or a JWKS document |
+//! | `jwt` | JWTs of users, verified with a secret or a JWKS document |
 //! | `tokens` | tokens of services |
 //!
-//! A header such as `X-User-Id` says nothing unless a service sends it.
+//! Only a service can name a user in `X-User-Id`.
 
 mod jwt;
 #[cfg(test)]
@@ -30,12 +30,12 @@ use crate::http::{
 };
 use quota_gate::domain::{InvalidInput, scope::Scope, user_id::UserId};
 
-/// Longest credential that is looked at.
+/// Maximum length of a credential.
 const CREDENTIAL_BYTES_MAX: usize = 4096;
-/// In whose name a service asks.
+/// Header in which a service names the user.
 const X_USER_ID: &str = "x-user-id";
 
-/// Who may do what.
+/// Identifies callers and checks their scopes.
 pub struct Auth {
     jwts: Jwts,
     tokens: Tokens,
@@ -44,11 +44,11 @@ pub struct Auth {
 
 /// A service that may charge messages.
 pub(crate) struct Service;
-/// Whoever may change levels and the rollout; the id of the token.
+/// A caller that may change levels and the rollout, by the id of its token.
 pub(crate) struct Admin(pub(crate) Arc<str>);
-/// Whoever may run the resetter.
+/// A caller that may run the resetter.
 pub(crate) struct Cron;
-/// The user whose quota is asked for: by JWT, or named by a service that may read.
+/// The user whose quota is read: by JWT, or named by a service that may read.
 pub(crate) struct Caller(pub(crate) UserId);
 
 /// The user who sends a message: by JWT, or named by a service that may charge.
@@ -60,10 +60,10 @@ enum Identity<'a> {
 }
 
 impl Auth {
-    /// Checks the options; fetches the JWKS document, if there is one.
+    /// Checks the options and fetches the JWKS document, if any.
     ///
     /// # Errors
-    /// If a secret is too short, the issuer is missing, a hash is no SHA-256, or the JWKS document cannot be read.
+    /// If a secret is too short, the issuer is missing, a hash is not a SHA-256, or the JWKS document cannot be read.
     pub async fn new(
         jwt: &JwtOptions<'_>,
         tokens: &[TokenOptions],
@@ -81,7 +81,7 @@ impl Auth {
         self.jwts.user(credential).await.map(Identity::User).ok_or_else(unauthenticated)
     }
 
-    /// A token that may be used for this.
+    /// Returns the id of the token if it has this scope.
     pub(crate) async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
         match self.identify(headers).await? {
             Identity::Token(token) if token.may(scope) => Ok(Arc::clone(&token.id)),
@@ -89,7 +89,7 @@ impl Auth {
         }
     }
 
-    /// The user of the JWT, or the one whom a token names that may be used for this.
+    /// Returns the user of the JWT, or the one named by a service with this scope.
     async fn user_for(&self, headers: &HeaderMap, scope: Scope) -> Result<UserId, Problem> {
         let identity = self.identify(headers).await?;
         let named = named_user(headers)?;
@@ -100,13 +100,13 @@ impl Auth {
             (Identity::Token(token), _) if !token.may(scope) => Err(forbidden(scope)),
             (Identity::User(user), _) | (Identity::Token(_), Some(user)) => Ok(user),
             (Identity::Token(_), None) => {
-                Err(Problem::new(Code::InvalidRequest, "a service has to name the user in X-User-Id"))
+                Err(Problem::new(Code::InvalidRequest, "a service must name the user in X-User-Id"))
             }
         }
     }
 }
 
-/// The credential of `Authorization: Bearer …`, given exactly once.
+/// Returns the credential of `Authorization: Bearer …`, given exactly once.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = once(headers, header::AUTHORIZATION.as_str()).ok()??;
     let (scheme, credential) = value.split_once(' ')?;
@@ -114,7 +114,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     usable.then_some(credential.trim_start())
 }
 
-/// A header's value; an error when it is given twice or is no visible ASCII.
+/// Returns a header's value. Fails if it is repeated or not visible ASCII.
 fn once<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();
     let value = values.next();
@@ -122,16 +122,16 @@ fn once<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str
         return Err(Problem::new(Code::InvalidRequest, format!("{name} is given more than once")));
     }
     value
-        .map(|value| value.to_str().map_err(|_| Problem::new(Code::InvalidRequest, format!("{name} is no plain text"))))
+        .map(|value| value.to_str().map_err(|_| Problem::new(Code::InvalidRequest, format!("{name} is not printable"))))
         .transpose()
 }
 
-/// The user whom a service names. A look-alike header is refused: a proxy may take it for the real one.
+/// Returns the user in `X-User-Id`. Refuses look-alike headers, which a proxy may confuse with it.
 fn named_user(headers: &HeaderMap) -> Result<Option<UserId>, Problem> {
     let lookalike =
         headers.keys().any(|name| name.as_str() != X_USER_ID && name.as_str().replace('_', "-") == X_USER_ID);
     if lookalike {
-        return Err(Problem::new(Code::InvalidRequest, "a header looks like X-User-Id and is not"));
+        return Err(Problem::new(Code::InvalidRequest, "a header name resembles X-User-Id"));
     }
     once(headers, X_USER_ID)?.map(UserId::parse).transpose().map_err(Problem::from)
 }

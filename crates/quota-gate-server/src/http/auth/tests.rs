@@ -1,4 +1,4 @@
-//! Whom credentials name, and whom they do not.
+//! Which credentials are accepted, and which user they identify.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -20,7 +20,7 @@ use crate::http::auth::{tokens::tests::hash, *};
 const SECRET: &str = "a secret of at least thirty-two bytes";
 /// 2100-01-01, so that the tests need no clock.
 const LATER: u64 = 4_102_444_800;
-/// An Ed25519 key pair for these tests alone: `openssl genpkey -algorithm ed25519`.
+/// An Ed25519 key pair used only in these tests: `openssl genpkey -algorithm ed25519`.
 const PRIVATE: &str = "MC4CAQAwBQYDK2VwBCIEII2Alz9MtA+Ehrz5GmcLinCDcku4JHnGn2AEn37wLS9t";
 const PUBLIC_X: &str = "i9UYHxMbFzNTI0kNIoVlrbc0DZlaRD-Bm0wQvkd2kUk";
 
@@ -81,12 +81,12 @@ fn private_key() -> EncodingKey {
 }
 
 #[tokio::test]
-async fn a_good_token_names_its_user() {
+async fn valid_jwt_identifies_its_user() {
     assert_eq!(user_by(&auth().await, &jwt(Algorithm::HS256, SECRET, &claims())).await, Some("alice".into()));
 }
 
 #[tokio::test]
-async fn a_token_with_anything_wrong_names_nobody() {
+async fn jwt_with_a_wrong_claim_secret_or_algorithm_is_refused() {
     let auth = auth().await;
     let bad = [
         with("sub", json!("{alice}")),
@@ -113,7 +113,7 @@ async fn a_token_with_anything_wrong_names_nobody() {
 }
 
 #[tokio::test]
-async fn an_unsigned_or_mangled_token_names_nobody() {
+async fn unsigned_or_mangled_jwt_is_refused() {
     let auth = auth().await;
     let good = jwt(Algorithm::HS256, SECRET, &claims());
     let payload = BASE64.encode(claims().to_string());
@@ -134,14 +134,14 @@ fn public(kid: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_key_of_a_jwks_document_verifies_its_own_algorithm_and_no_other() {
+async fn jwks_key_verifies_only_its_own_algorithm() {
     let file = document(&json!([public("one")]));
     let auth = auth_with(&options("", file.path().to_str().unwrap())).await.unwrap();
     let key = private_key();
     assert_eq!(user_by(&auth, &signed(Some("one"), &key, Algorithm::EdDSA)).await, Some("alice".into()));
     assert_eq!(user_by(&auth, &signed(Some("two"), &key, Algorithm::EdDSA)).await, None, "no such key");
     assert_eq!(user_by(&auth, &signed(None, &key, Algorithm::EdDSA)).await, None, "no key named");
-    // The classic: the public key taken for the secret of HS256.
+    // The classic attack: the public key as the secret of HS256.
     for secret in [PUBLIC_X.as_bytes(), &BASE64.decode(PUBLIC_X).unwrap()] {
         let forged = signed(Some("one"), &EncodingKey::from_secret(secret), Algorithm::HS256);
         assert_eq!(user_by(&auth, &forged).await, None);
@@ -149,7 +149,7 @@ async fn a_key_of_a_jwks_document_verifies_its_own_algorithm_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_key_that_appears_later_is_found_but_the_document_is_not_asked_for_at_every_token() {
+async fn new_jwks_key_is_found_without_a_fetch_for_every_jwt() {
     let file = document(&json!([public("one")]));
     let auth = auth_with(&options("", file.path().to_str().unwrap())).await.unwrap();
     let key = private_key();
@@ -163,7 +163,7 @@ async fn a_key_that_appears_later_is_found_but_the_document_is_not_asked_for_at_
 }
 
 #[tokio::test]
-async fn documents_that_would_let_others_in_are_refused() {
+async fn insecure_or_unreadable_jwks_documents_are_refused() {
     let weak = json!({"kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "weak"});
     let secret = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "secret", "alg": "HS256"});
     let misfit = json!({"kty": "OKP", "crv": "Ed25519", "x": PUBLIC_X, "kid": "misfit", "alg": "RS256"});
@@ -186,7 +186,7 @@ async fn documents_that_would_let_others_in_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_for_its_scopes() {
+async fn token_is_accepted_only_for_its_scopes() {
     let auth = auth().await;
     assert!(auth.require(&headers("service"), Scope::Consume).await.is_ok());
     assert!(auth.require(&headers("admin"), Scope::Admin).await.is_ok());
@@ -194,11 +194,11 @@ async fn a_token_is_good_for_its_scopes() {
         assert!(auth.require(&headers(token), scope).await.is_err(), "{token}");
     }
     let user = jwt(Algorithm::HS256, SECRET, &claims());
-    assert!(auth.require(&headers(&user), Scope::Consume).await.is_err(), "a user is no service");
+    assert!(auth.require(&headers(&user), Scope::Consume).await.is_err(), "a user is not a service");
 }
 
 #[tokio::test]
-async fn credentials_given_twice_or_by_another_scheme_count_for_nothing() {
+async fn missing_repeated_or_non_bearer_credentials_are_refused() {
     let auth = auth().await;
     let mut twice = headers("service");
     twice.append(header::AUTHORIZATION, "Bearer admin".parse().unwrap());
@@ -210,7 +210,7 @@ async fn credentials_given_twice_or_by_another_scheme_count_for_nothing() {
 }
 
 #[test]
-fn a_header_that_looks_like_x_user_id_is_refused() {
+fn look_alike_or_repeated_x_user_id_is_refused() {
     for name in ["x_user_id", "x-user_id", "x_user-id"] {
         let mut headers = HeaderMap::new();
         headers.insert(header::HeaderName::from_static(name), "bob".parse().unwrap());
@@ -230,12 +230,12 @@ async fn weak_or_missing_secrets_are_refused() {
     assert!(auth_with(&JwtOptions { audience: "", ..options(SECRET, "") }).await.is_err());
 }
 
-/// Answers every request with this body.
+/// Serves a document with this body and returns its URL.
 async fn web_server(body: String) -> String {
     serve(axum::Router::new().fallback(async move || body.clone())).await
 }
 
-/// The URL of a document that this router answers.
+/// Serves a document with this router and returns its URL.
 async fn serve(router: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
@@ -250,7 +250,7 @@ async fn serve(router: axum::Router) -> String {
 }
 
 #[tokio::test]
-async fn a_document_is_fetched_from_a_url_and_not_if_it_is_huge() {
+async fn document_is_fetched_from_a_url_unless_it_is_too_large() {
     let good = web_server(json!({"keys": [public("one")]}).to_string()).await;
     let auth = auth_with(&options("", &good)).await.unwrap();
     let jwt = signed(Some("one"), &private_key(), Algorithm::EdDSA);
@@ -260,7 +260,7 @@ async fn a_document_is_fetched_from_a_url_and_not_if_it_is_huge() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_the_document_is_fetched_does_not_keep_the_old_keys_in_use() {
+async fn old_keys_are_replaced_even_if_the_client_disconnects_during_the_fetch() {
     let documents = ["one", "two"].map(|kid| json!({"keys": [public(kid)]}).to_string());
     let (asked, may_answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(1)));
     let served = (Arc::clone(&asked), Arc::clone(&may_answer));
@@ -286,7 +286,7 @@ async fn a_client_that_goes_while_the_document_is_fetched_does_not_keep_the_old_
 }
 
 #[tokio::test]
-async fn no_mangled_jwt_and_no_guess_names_anybody() {
+async fn randomly_mangled_jwts_are_refused() {
     let auth = auth().await;
     let good = jwt(Algorithm::HS256, SECRET, &claims());
     let mut random = fastrand::Rng::with_seed(20_261_123);
@@ -301,7 +301,7 @@ async fn no_mangled_jwt_and_no_guess_names_anybody() {
             }
         }
         let bad = String::from_utf8(bytes).unwrap();
-        // The last character of base64 has bits that say nothing.
+        // The last character of base64 has unused bits.
         if bad != good && bad[..bad.len() - 1] != good[..good.len() - 1] {
             assert!(auth.identify(&headers(&bad)).await.is_err(), "{bad}");
         }

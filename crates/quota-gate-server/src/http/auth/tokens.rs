@@ -1,6 +1,5 @@
-//! Tokens of services: each with an id, scopes, and one or two secrets, of which the configuration has only the SHA-256.
-//!
-//! A slow hash would gain nothing: a token is 256 random bits, not a word that somebody can guess.
+//! Tokens of services: an id, scopes, and the SHA-256 of one or two secrets. A slow hash is unnecessary: a token has
+//! 256 random bits and cannot be guessed.
 
 use std::sync::Arc;
 
@@ -10,21 +9,19 @@ use subtle::ConstantTimeEq;
 use crate::http::hex;
 use quota_gate::domain::{InvalidInput, scope::Scope};
 
-/// A token, as the configuration has it.
+/// Configuration of a token.
 #[derive(Debug, Clone)]
 pub struct TokenOptions {
-    /// What logs and rate limits call it.
+    /// Name of the token in logs and rate limits.
     pub id: String,
-    /// SHA-256 of the secret, in hexadecimal. Two may be active, to change one for the other.
+    /// SHA-256 of the secret, in hexadecimal. Two may be active while one replaces the other.
     pub sha256: Vec<String>,
-    /// What it may be used for.
+    /// Scopes of the token.
     pub scopes: Vec<Scope>,
 }
 
-/// All tokens of services.
 pub(crate) struct Tokens(Vec<Token>);
 
-/// A token of a service.
 pub(crate) struct Token {
     pub(crate) id: Arc<str>,
     hashes: Vec<[u8; 32]>,
@@ -49,7 +46,7 @@ impl Tokens {
         options.iter().map(token).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The token with this secret. Looks at every hash, so that the time taken says nothing.
+    /// Finds a token by its secret. Compares every hash, so that the duration reveals nothing.
     pub(crate) fn find(&self, secret: &str) -> Option<&Token> {
         let hash: [u8; 32] = Sha256::digest(secret).into();
         self.0.iter().fold(None, |found, token| if token.has(&hash) { Some(token) } else { found })
@@ -87,7 +84,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn two_secrets_are_good_at_once_and_no_other() {
+    fn only_the_two_active_secrets_are_accepted() {
         let tokens = Tokens::new(&[options(&[hash("old"), hash("new")], &[Scope::Consume])]).unwrap();
         for good in ["old", "new"] {
             let token = tokens.find(good).unwrap();
@@ -97,7 +94,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_or_has_no_scope_is_refused() {
+    fn token_without_a_valid_hash_or_a_scope_is_refused() {
         for bad in ["the token itself".to_owned(), "z".repeat(64), hash("x")[..63].to_owned(), "é".repeat(32)] {
             assert!(Tokens::new(&[options(&[bad], &[Scope::Read])]).is_err());
         }

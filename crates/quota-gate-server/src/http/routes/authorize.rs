@@ -1,5 +1,5 @@
-//! `/api/chat/quota/authorize`: for gateways that ask before they pass a request on (nginx `auth_request`, Traefik's `ForwardAuth`,
-//! Caddy's `forward_auth`). The answer is its status and its headers; docs/gateways.md has configurations.
+//! `/api/chat/quota/authorize`: forward auth for gateways (nginx `auth_request`, Traefik's `ForwardAuth`, Caddy's
+//! `forward_auth`). The answer consists of status and headers; docs/gateways.md has configurations.
 
 use std::sync::Arc;
 
@@ -36,28 +36,28 @@ use quota_gate::{
     gate::{Consume, Gate, Reserve},
 };
 
-/// What the gateway's configuration asks for. It belongs into the URL, where no client can change it.
+/// Parameters from the gateway's configuration. They belong in the URL, where clients cannot change them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuthorizeParams {
-    /// What the message costs; what `model` costs when not given.
+    /// Cost of the message in AP; by default the cost of `model`.
     #[param(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// The model, for its cost in `[models]`, and for the usage log; the default cost when not given.
+    /// Model, for its cost in `[models]` and the usage log; without it, the default cost applies.
     #[param(min_length = 1, max_length = 128)]
     model: Option<String>,
-    /// The conversation.
+    /// Id of the conversation.
     #[param(min_length = 1, max_length = 128)]
     session: Option<String>,
-    /// When the message is charged.
+    /// When to charge the message.
     #[serde(default)]
     #[param(inline)]
     settle: SettleWord,
-    /// How long to hold its AP; 60 when not given.
+    /// Time to hold the AP, in seconds; 60 by default.
     #[param(minimum = 1, maximum = 900)]
     ttl_seconds: Option<i64>,
-    /// The status of a denial: 429, or 403 for nginx, which passes on nothing else. 429 when not given.
+    /// Status of a denial: 429, or 403 for nginx, which does not forward 429. 429 by default.
     denied: Option<u16>,
 }
 
@@ -65,21 +65,21 @@ pub(crate) struct AuthorizeParams {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SettleWord {
-    /// When the service behind the gateway commits the reservation; never, if it does not or releases it.
+    /// When the service behind the gateway commits the reservation; never without a commit.
     #[default]
     Callback,
     /// When the reservation expires, unless the service has released it.
     Expiry,
-    /// Now.
+    /// Immediately.
     Now,
 }
 
-/// What a gateway is answered, described once for the contract.
+/// Answers to a gateway, described once for the contract.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "it is only described, never made")]
-#[expect(clippy::doc_markdown, reason = "the text is the description in the contract")]
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+#[expect(clippy::doc_markdown, reason = "the text becomes a description in the contract")]
 pub(crate) enum Authorized {
-    /// It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held
+    /// Allowed, with X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation if AP is held
     #[response(status = 200)]
     Passes,
     /// INVALID_REQUEST
@@ -88,25 +88,25 @@ pub(crate) enum Authorized {
     /// CONFLICT: too many live reservations
     #[response(status = 409, content_type = "application/problem+json")]
     TooMany(Problem),
-    /// QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403`
+    /// QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; status 403 with `denied=403`
     #[response(status = 429, content_type = "application/problem+json")]
     Exceeded(QuotaExceeded),
 }
 
-/// May this request pass? Holds or charges what it costs, as POST does: gateways ask in either way.
+/// Authorizes a request, as POST does: gateways use either method.
 #[utoipa::path(
     get, path = "/api/chat/quota/authorize", tag = "messages", operation_id = "authorizeByGet",
-    params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user, when a service asks")),
+    params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(Authorized, Refused),
     security(("user" = []), ("service" = [])),
 )]
-#[expect(dead_code, reason = "it describes the other way to ask")]
+#[expect(dead_code, reason = "it only describes the other method in the contract")]
 pub(crate) const fn authorize_by_get() {}
 
-/// May this request pass? Holds or charges what it costs.
+/// Authorizes a request: holds or charges its cost.
 #[utoipa::path(
     post, path = "/api/chat/quota/authorize", tag = "messages", operation_id = "authorize",
-    params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user, when a service asks")),
+    params(AuthorizeParams, ("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(Authorized, Refused),
     security(("user" = []), ("service" = [])),
 )]
@@ -122,7 +122,7 @@ pub(crate) async fn authorize(
     let denied_status = match params.denied.unwrap_or(429) {
         429 => StatusCode::TOO_MANY_REQUESTS,
         403 => StatusCode::FORBIDDEN,
-        _ => return Err(Problem::new(Code::InvalidRequest, "denied is 429 or 403")),
+        _ => return Err(Problem::new(Code::InvalidRequest, "denied must be 429 or 403")),
     };
     let session = params.session.as_deref().map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
     let ap = match params.ap {

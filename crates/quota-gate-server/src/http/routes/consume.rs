@@ -34,50 +34,50 @@ use quota_gate::{
 pub(crate) struct ConsumeBody {
     #[schema(example = "0f8fad5b-d9cb-469f-a165-70867728950e", pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
     user_uuid: String,
-    /// The conversation.
+    /// Id of the conversation.
     #[schema(example = "chat-42", min_length = 1, max_length = 128)]
     session_id: String,
-    /// What the message costs; 1 when not given.
+    /// Cost of the message in AP; 1 by default.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// Tokens that the model counted.
+    /// Tokens counted by the model.
     #[schema(minimum = 0, maximum = 2_147_483_647)]
     tokens: Option<i64>,
-    /// The model that wrote the answer, for the usage log.
+    /// Model that generated the answer, for the usage log.
     #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
     model: Option<String>,
 }
 
-/// A message that was charged.
+/// A message that was charged or passed.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ConsumedBody {
     /// Always true: a denial is a 429.
     allowed: bool,
-    /// The id of the usage event; null when the rollout let it through.
+    /// Id of the usage event; null if the rollout passed the message.
     #[schema(required = true)]
     usage_id: Option<String>,
-    /// What was charged.
+    /// Charged AP.
     charged: u32,
-    /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
+    /// True for the answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
-    /// Redis is away: the message was let through by what Postgres knows, and is charged later.
+    /// True if Redis is unavailable: Postgres' numbers allowed the message; it is charged later.
     degraded: bool,
-    /// Why the rollout let it through uncharged; null when it was charged.
+    /// Why the rollout passed it uncharged; null if it was charged.
     #[schema(required = true)]
     passed: Option<PassedWord>,
-    /// Null when nothing was asked of the stores.
+    /// Null if no store was queried.
     #[schema(required = true)]
     quota: Option<QuotaBody>,
 }
 
-/// Charges a message, if the user's quota covers it.
+/// Charges a message if the user's quota covers it.
 #[utoipa::path(
     post, path = "/api/chat/quota/consume", tag = "messages", operation_id = "consume",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
     request_body = ConsumeBody,
     responses(
-        (status = 200, description = "Charged; or let through by the rollout", body = ConsumedBody),
+        (status = 200, description = "Charged, or passed by the rollout", body = ConsumedBody),
         (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded, content_type = "application/problem+json"),
         Refused,

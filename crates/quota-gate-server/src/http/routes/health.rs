@@ -1,4 +1,4 @@
-//! Liveness, readiness and metrics, for whoever runs the gate.
+//! Liveness, readiness and metrics, for operators.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,30 +13,30 @@ use crate::http::{
 };
 use quota_gate::gate::Gate;
 
-/// Whoever asks waits a second, as a rule. A store that is away must not make the answer later than that.
+/// Timeout of each ping. Probes usually wait one second; an unavailable store must not delay the answer beyond that.
 const PING_MAX: Duration = Duration::from_millis(500);
 
-/// May requests be sent here?
+/// Readiness of the gate.
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(clippy::struct_excessive_bools, reason = "each is the answer to a question of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "the values are independent")]
 pub(crate) struct ReadyBody {
     ready: bool,
     redis: bool,
     postgres: bool,
-    /// The gate is about to stop.
+    /// True if the gate is about to stop.
     stopping: bool,
 }
 
-/// The process lives.
+/// Reports that the process is running.
 #[utoipa::path(get, path = "/healthz", tag = "operations", operation_id = "live", responses((status = 200, description = "ok")))]
 pub(crate) async fn live() -> &'static str {
     "ok"
 }
 
-/// May requests be sent here? Without Postgres, users whom Redis knows are still served, so only Redis counts.
+/// Reports whether the gate is ready for requests. Only Redis counts: users in Redis are served without Postgres too.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", operation_id = "ready",
-    responses((status = 200, description = "Yes", body = ReadyBody), (status = 503, description = "No", body = ReadyBody)),
+    responses((status = 200, description = "Ready", body = ReadyBody), (status = 503, description = "Not ready", body = ReadyBody)),
 )]
 pub(crate) async fn ready(
     State(gate): State<Gate>,
@@ -52,7 +52,7 @@ pub(crate) async fn ready(
     (status, Json(body))
 }
 
-/// Metrics in the text format of Prometheus.
+/// Returns metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics", responses((status = 200, description = "Metrics", content_type = "text/plain")))]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<String, Problem> {
     let handle = state.metrics().ok_or_else(|| Problem::new(Code::NotFound, "this gate collects no metrics"))?;

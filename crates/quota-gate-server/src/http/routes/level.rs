@@ -1,4 +1,4 @@
-//! `PUT /api/chat/quota/membership`: give a user another level.
+//! `PUT /api/chat/quota/level`, alias `…/membership`: changes a user's level.
 
 use axum::{Json, extract::State, response::IntoResponse};
 use serde::{Deserialize, Serialize};
@@ -26,14 +26,14 @@ pub(crate) struct SetLevelBody {
     user_uuid: String,
     #[schema(example = "plus")]
     membership_level: String,
-    /// When. Without it: up at once, down at the next period.
+    /// By default, upgrades apply immediately and downgrades at the next period.
     effective: Option<EffectiveWord>,
-    /// Why, for whoever reads the history.
+    /// Reason, recorded in the history.
     #[schema(min_length = 1, max_length = 500)]
     reason: Option<String>,
 }
 
-/// When a change takes effect: "now" also downwards.
+/// When a change applies. `now`: immediately, also a downgrade.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EffectiveWord {
@@ -49,21 +49,21 @@ impl EffectiveWord {
     }
 }
 
-/// A change of level that was made.
+/// Result of a change of level.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LevelSetBody {
     #[schema(example = "basic")]
     previous_level: String,
-    /// The level that takes over at the next period, and when; null when the change holds now.
+    /// Level from the next period, and its start; null if the change applied immediately.
     #[schema(required = true)]
     pending: Option<PendingBody>,
-    /// Counts the user's changes of level.
+    /// Number of the user's changes of level.
     level_version: u32,
     quota: QuotaBody,
 }
 
-/// A level that takes over later.
+/// A level that applies later.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PendingBody {
@@ -71,7 +71,7 @@ pub(crate) struct PendingBody {
     effective_at: String,
 }
 
-/// Gives a user another level; what is used stays used.
+/// Changes a user's level. Used AP stays used.
 #[utoipa::path(
     put, path = "/api/chat/quota/membership", tag = "membership", operation_id = "updateQuotaForMembership",
     request_body = SetLevelBody,

@@ -1,4 +1,4 @@
-//! The handlers, one file per resource: wire shapes, then what extracts, calls the gate, and maps.
+//! The handlers, one file per resource: wire types, then functions that extract, call the gate, and map.
 
 pub(crate) mod admin;
 pub(crate) mod authorize;

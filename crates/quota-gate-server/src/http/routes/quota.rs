@@ -1,4 +1,4 @@
-//! `GET /api/chat/quota`.
+//! `GET /api/chat/quota`: a user's quota.
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 use quota_gate::gate::Gate;
@@ -8,10 +8,10 @@ use crate::http::{
     auth::Caller,
 };
 
-/// The quota of the user of the JWT; or, for a chat service, of the user in `X-User-Id`.
+/// Returns the quota of the user of the JWT or, for a chat service, of the user in `X-User-Id`.
 #[utoipa::path(
     get, path = "/api/chat/quota", tag = "quota", operation_id = "getQuota",
-    params(("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks")),
+    params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "The quota", body = QuotaBody),
         (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),

@@ -21,18 +21,18 @@ use crate::http::{
 };
 use quota_gate::{domain::quota::Quota, gate::Gate, jobs::quota_watcher::QuotaWatcher};
 
-/// A stream ends after this time, and its client comes again, with a JWT that is still good.
+/// Lifetime of a stream. Its client then reconnects, with a JWT that is still valid.
 const LIFETIME: Duration = Duration::from_mins(15);
-/// How soon a client comes again whose stream ended.
+/// Time after which a client reconnects when its stream has ended.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The user's quota, now and after each change, until the client goes.
+/// Streams the user's quota, now and after each change, until the client disconnects.
 ///
-/// Events are named `quota`; their data is what `GET /api/chat/quota` answers, their id its version: of two, the one with the
-/// higher version is newer. A browser reads them by `fetch`, for an `EventSource` cannot send the JWT.
+/// Events are named `quota`. Their data is the body of `GET /api/chat/quota`, their id is its version: of two events,
+/// the one with the higher version is newer. Browsers read them with `fetch` because `EventSource` cannot send the JWT.
 #[utoipa::path(
     get, path = "/api/chat/quota/stream", tag = "quota", operation_id = "streamQuota",
-    params(("X-User-Id" = Option<String>, Header, description = "The user, when a chat service asks")),
+    params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "Events with the quota", body = String, content_type = "text/event-stream"),
         (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
@@ -70,7 +70,7 @@ pub(crate) async fn stream_quota(
     let mut response = Sse::new(events.take_until(over)).keep_alive(KeepAlive::default()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // nginx would gather events until it has a buffer full of them.
+    // Otherwise nginx collects events until its buffer is full.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }

@@ -1,4 +1,4 @@
-//! `POST /api/chat/quota/reservations` and what settles them: commit, release, extend.
+//! `POST /api/chat/quota/reservations`, and a reservation's commit, release and extend.
 
 use axum::{
     Json,
@@ -38,103 +38,103 @@ use quota_gate::{
 pub(crate) struct ReserveBody {
     #[schema(example = "0f8fad5b-d9cb-469f-a165-70867728950e", pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
     user_uuid: String,
-    /// The conversation.
+    /// Id of the conversation.
     #[schema(example = "chat-42", min_length = 1, max_length = 128)]
     session_id: String,
-    /// What the message costs at most; 1 when not given.
+    /// Maximum cost of the message in AP; 1 by default.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// How long to hold it; 60 when not given.
+    /// Time to hold the AP, in seconds; 60 by default.
     #[schema(minimum = 1, maximum = 900)]
     ttl_seconds: Option<i64>,
 }
 
-/// What was generated.
+/// The generated answer to charge.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CommitBody {
-    /// What it cost; all that is held, when not given.
+    /// Actual cost in AP; by default all held AP.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// Tokens that the model counted.
+    /// Tokens counted by the model.
     #[schema(minimum = 0, maximum = 2_147_483_647)]
     tokens: Option<i64>,
-    /// The model that wrote the answer, for the usage log.
+    /// Model that generated the answer, for the usage log.
     #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
     model: Option<String>,
 }
 
-/// How long to go on holding.
+/// An extension of a hold.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ExtendBody {
-    /// From now; 60 when not given. A hold never ends sooner than it would have.
+    /// From now; 60 by default. An extension never shortens a hold.
     #[schema(minimum = 1, maximum = 900)]
     ttl_seconds: Option<i64>,
 }
 
-/// AP that is held.
+/// AP held for a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ReservationBody {
-    /// Names the reservation from now on; null when the rollout let the message through: there is nothing to settle.
+    /// Current id of the reservation; null if the rollout passed the message: there is nothing to settle.
     #[schema(required = true)]
     reservation_id: Option<String>,
-    /// What is held.
+    /// Held AP.
     ap: u32,
-    /// When it goes back by itself; null when nothing is held.
+    /// When the AP is given back automatically; null if nothing is held.
     #[schema(required = true)]
     expires_at: Option<String>,
-    /// The answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
+    /// True for the answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
-    /// Redis is away: nothing is held, the message was let through by what Postgres knows.
+    /// True if Redis is unavailable: nothing is held; Postgres' numbers allowed the message.
     degraded: bool,
-    /// Why the rollout let it through, with nothing held; null when it was decided.
+    /// Why the rollout passed the message with nothing held; null if the gate decided.
     #[schema(required = true)]
     passed: Option<PassedWord>,
-    /// Null when nothing was asked of the stores.
+    /// Null if no store was queried.
     #[schema(required = true)]
     quota: Option<QuotaBody>,
 }
 
-/// A reservation that was charged.
+/// A committed reservation.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CommittedBody {
-    /// What was charged.
+    /// Charged AP.
     charged: u32,
-    /// What the quota no longer covers: recorded, never charged.
+    /// AP that the quota no longer covers: recorded, never charged.
     overage: u32,
-    /// It had expired: only what was still free was charged.
+    /// True if it had expired: only AP still free was charged.
     late: bool,
-    /// It had been committed before.
+    /// True if it was already committed.
     replayed: bool,
     quota: QuotaBody,
 }
 
-/// A reservation that was given back.
+/// A released reservation.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ReleasedBody {
-    /// It had been released before, or was over long ago.
+    /// True if it was already released, or ended long ago.
     pub(crate) replayed: bool,
     pub(crate) quota: QuotaBody,
 }
 
-/// A settlement that is made when Redis is back.
+/// A settlement that is applied when Redis is available again.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AcceptedBody {
-    /// Always true: it will be made, once.
+    /// Always true: the settlement will be applied once.
     accepted: bool,
 }
 
-/// Holds AP for a message, if the user's quota covers it.
+/// Holds AP for a message if the user's quota covers it.
 #[utoipa::path(
     post, path = "/api/chat/quota/reservations", tag = "messages", operation_id = "reserve",
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
     request_body = ReserveBody,
     responses(
-        (status = 200, description = "Let through by the rollout: nothing is held", body = ReservationBody),
+        (status = 200, description = "Passed by the rollout: nothing is held", body = ReservationBody),
         (status = 201, description = "Held", body = ReservationBody),
         (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
@@ -177,11 +177,11 @@ pub(crate) async fn reserve(
     request_body = CommitBody,
     responses(
         (status = 200, description = "Charged", body = CommittedBody),
-        (status = 202, description = "Redis is away: it is charged later, once", body = AcceptedBody),
+        (status = 202, description = "Redis is unavailable: the commit is applied later, once", body = AcceptedBody),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICT: it was released", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: already released", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: nothing was charged", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "MISMATCH: it was committed with another cost", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "MISMATCH: already committed with another cost", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedBody,
     ),
@@ -209,15 +209,15 @@ pub(crate) async fn commit(
     Ok((rate_limit(&committed.quota, gate.calendar()), Json(body)).into_response())
 }
 
-/// Gives the AP back, because nothing was generated. Safe to repeat.
+/// Gives the AP back because nothing was generated. Safe to repeat.
 #[utoipa::path(
     post, path = "/api/chat/quota/reservations/{id}/release", tag = "messages", operation_id = "release",
     params(("id" = String, Path, description = "The reservationId")),
     responses(
         (status = 200, description = "Given back", body = ReleasedBody),
-        (status = 202, description = "Redis is away: it is given back later", body = AcceptedBody),
+        (status = 202, description = "Redis is unavailable: the AP is given back later", body = AcceptedBody),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICT: it was committed", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: already committed", body = Problem, content_type = "application/problem+json"),
         Refused,
     ),
     security(("service" = [])),
@@ -232,15 +232,15 @@ pub(crate) async fn release(
     Ok((rate_limit(&released.quota, gate.calendar()), Json(body)).into_response())
 }
 
-/// Keeps AP held while its message is generated. The answer has a new reservationId: use it from now on.
+/// Extends a hold while its message is generated. The answer has a new reservationId to use from now on.
 #[utoipa::path(
     post, path = "/api/chat/quota/reservations/{id}/extend", tag = "messages", operation_id = "extend",
     params(("id" = String, Path, description = "The reservationId")),
     request_body = ExtendBody,
     responses(
-        (status = 200, description = "Held for longer", body = ReservationBody),
+        (status = 200, description = "Extended", body = ReservationBody),
         (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICT: it is settled", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: already settled", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: it can still be committed", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedBody,

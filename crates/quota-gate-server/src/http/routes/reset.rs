@@ -22,33 +22,33 @@ use quota_gate::{
     store::postgres::ResetRun,
 };
 
-/// What a reset run did.
+/// Result of a reset run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ResetBody {
-    /// Rows that were brought into the current period.
+    /// Rows that were moved to the current period.
     reset_count: u64,
-    /// Batches that failed; the next run finds their rows.
+    /// Failed batches; the next run processes their rows.
     failed_count: u64,
     duration_ms: u64,
 }
 
-/// How the jobs are doing.
+/// Health of the jobs.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ResetHealthBody {
     healthy: bool,
-    /// What is wrong, in words.
+    /// Descriptions of what is wrong.
     problems: Vec<String>,
-    /// The newest run; null before the first.
+    /// The latest run; null before the first.
     #[schema(required = true)]
     last_run: Option<LastRunBody>,
-    /// Rows whose period is over; they reset when they are next needed, or at the next run.
+    /// Rows whose period is over; they reset when next used, or at the next run.
     due_rows: u64,
     flush_lag: FlushLagBody,
     /// Usage events that Postgres refused.
     dead_letters: u64,
-    /// Settlements that were accepted while Redis was away and wait to be made.
+    /// Settlements accepted while Redis was unavailable, not applied yet.
     inbox: u64,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct LastRunBody {
     finished_at: Option<String>,
     reset_count: i64,
     failed_count: i64,
-    /// Something failed: the gate's log says what.
+    /// True if something failed; the gate's log has the error.
     failed: bool,
 }
 
@@ -73,17 +73,17 @@ pub(crate) struct FlushLagBody {
     seconds: u64,
 }
 
-/// Runs the resetter. Running it again changes nothing, and it cannot grant quota.
+/// Runs the resetter. A repeated run changes nothing, and no run can grant quota.
 #[utoipa::path(
     post, path = "/api/chat/quota/reset", tag = "operations", operation_id = "reset",
     responses(
-        (status = 200, description = "Ran", body = ResetBody),
+        (status = 200, description = "Completed", body = ResetBody),
         Refused,
     ),
     security(("cron" = [])),
 )]
 pub(crate) async fn run(_: Cron, State(resetter): State<Arc<Resetter>>) -> Result<Json<ResetBody>, Problem> {
-    // It goes on when the cron job's connection breaks, so that no run is left half done.
+    // In a task: a broken connection of the cron job must not leave a run incomplete.
     let run = tokio::spawn(async move { resetter.run(Trigger::Endpoint).await });
     match run.await {
         Ok(Ok(report)) => Ok(Json(ResetBody {
@@ -102,19 +102,19 @@ pub(crate) async fn run(_: Cron, State(resetter): State<Arc<Resetter>>) -> Resul
     }
 }
 
-/// Is the reset done and the flusher keeping up? 200 when healthy, 503 when not.
+/// Reports whether the reset is done and the flusher keeps up: 200 if healthy, 503 if not.
 #[utoipa::path(
     get, path = "/api/chat/quota/reset", tag = "operations", operation_id = "resetHealth",
     responses(
         (status = 200, description = "Healthy", body = ResetHealthBody),
-        (status = 503, description = "Not healthy: problems says why", body = ResetHealthBody),
+        (status = 503, description = "Not healthy: `problems` has the reasons", body = ResetHealthBody),
     ),
 )]
 pub(crate) async fn health(State(check): State<Arc<HealthCheck>>) -> Response {
     let body = match check.look().await {
         Ok(health) => ResetHealthBody::from(health),
         Err(error) => {
-            tracing::warn!(%error, "health cannot be told");
+            tracing::warn!(%error, "cannot determine the health of the jobs");
             ResetHealthBody::unknown()
         }
     };

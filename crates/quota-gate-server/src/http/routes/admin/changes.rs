@@ -19,14 +19,14 @@ use quota_gate::{
     store::postgres::{Change, Place},
 };
 
-/// Which changes.
+/// Selects changes.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ChangesParams {
-    /// Of this user only; without it, those of the rollout too.
+    /// Only changes of this user; without it, also those of the rollout.
     user: Option<String>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     after: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
@@ -36,19 +36,19 @@ pub(crate) struct ChangesParams {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChangesBody {
     changes: Vec<ChangeBody>,
-    /// Where the next page begins; null at the end.
+    /// `after` for the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// One change. What does not belong to its kind is null.
+/// A change. Members of other kinds are null.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ChangeBody {
     at: String,
-    /// The id of the token, or the command.
+    /// Id of the token, or the command.
     by: String,
-    /// Empty where a program gave none.
+    /// Empty if a program gave none.
     reason: String,
     /// `level`, `hold_released` or `rollout`.
     kind: String,
@@ -58,22 +58,22 @@ struct ChangeBody {
     level_before: Option<String>,
     #[schema(required = true)]
     level_after: Option<String>,
-    /// The month from which on the level holds, where it is not the one of the change.
+    /// First month of the new level, if it is not the month of the change.
     #[schema(required = true)]
     effective_period: Option<String>,
-    /// The hold that was released.
+    /// The released hold.
     #[schema(required = true)]
     hold: Option<String>,
     #[schema(required = true)]
     ap: Option<i32>,
-    /// Of the rollout.
+    /// Mode of the rollout.
     #[schema(required = true)]
     mode: Option<String>,
     #[schema(required = true)]
     percentage: Option<f64>,
 }
 
-/// Who changed what, and why.
+/// Lists changes: who changed what, and why.
 #[utoipa::path(
     get, path = "/api/admin/changes", tag = "admin", operation_id = "listChanges",
     params(ChangesParams),

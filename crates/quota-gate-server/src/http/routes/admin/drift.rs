@@ -1,4 +1,4 @@
-//! `GET /api/admin/drift`: Redis beside Postgres, user by user, a page at a time.
+//! `GET /api/admin/drift`: compares Redis and Postgres for each user, one page at a time.
 
 use std::sync::Arc;
 
@@ -17,48 +17,48 @@ use quota_gate::{
     domain::user_id::UserId,
 };
 
-/// Which users.
+/// Selects users.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DriftParams {
-    /// `next` of the page before.
+    /// `next` of the previous page.
     after: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
-/// Some users, compared.
+/// Comparison of a page of users.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DriftBody {
-    /// How many were compared.
+    /// Number of compared users.
     users: u64,
-    /// Those whom Redis knows at the moment.
+    /// Number of those users that are in Redis at the moment.
     records: u64,
-    /// Users of whom Redis says something else than Postgres and the stream.
+    /// Users whose numbers in Redis differ from Postgres plus the stream.
     differences: Vec<DifferenceBody>,
-    /// Where the next page begins; null at the end.
+    /// `after` for the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// A user of whom the stores say different things.
+/// A user whose numbers differ between the stores.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct DifferenceBody {
     user_uuid: String,
     period: String,
-    /// AP used in the period, by Redis.
+    /// AP used in the period, according to Redis.
     redis_used: u64,
-    /// AP used in the period, by Postgres and the stream.
+    /// AP used in the period, according to Postgres and the stream.
     postgres_used: u64,
     redis_total_used: u64,
     postgres_total_used: u64,
-    /// What probably happened, and what to do.
+    /// Probable cause, and what to do.
     reason: String,
 }
 
-/// Compares a page of users. It is exact while messages are being charged: what is on its way to Postgres is counted.
+/// Compares a page of users. Exact even during traffic: usage that is not in Postgres yet is counted.
 #[utoipa::path(
     get, path = "/api/admin/drift", tag = "admin", operation_id = "compareStores",
     params(DriftParams),

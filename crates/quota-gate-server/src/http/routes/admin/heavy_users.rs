@@ -1,4 +1,4 @@
-//! `GET /api/admin/top-users`, `GET /api/admin/forecast`: who uses most, and who will run out before the reset.
+//! `GET /api/admin/top-users`, `…/forecast`: users with the most usage; users who will run out before the reset.
 
 use std::sync::Arc;
 
@@ -19,30 +19,30 @@ use quota_gate::{
     store::postgres::{HeavyUser, LevelForecast, RunningOut, elapsed},
 };
 
-/// Which period.
+/// Selects a period.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct TopUsersParams {
-    /// The month; the current one when not given.
+    /// Month; the current one by default.
     #[param(example = "2026-11")]
     period: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
-/// Which users.
+/// Selects users.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ForecastParams {
-    /// Of this level only.
+    /// Only users of this level.
     level: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
-/// Who used most in a month.
+/// Users with the most usage in a month.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TopUsersBody {
     period: String,
@@ -58,14 +58,14 @@ struct HeavyUserBody {
     monthly_used: i64,
 }
 
-/// Who will run out before the reset, by what was used so far.
+/// Users who will run out before the reset, estimated from their usage so far.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ForecastBody {
     period: String,
     quota_reset_at: String,
     levels: Vec<LevelForecastSumBody>,
-    /// The first to run out first.
+    /// Ordered by the time at which they run out.
     users: Vec<RunningOutBody>,
 }
 
@@ -73,11 +73,11 @@ pub(crate) struct ForecastBody {
 #[serde(rename_all = "camelCase")]
 struct LevelForecastSumBody {
     membership_level: String,
-    /// Users who have used something.
+    /// Users with usage.
     active: i64,
-    /// Those whose quota is gone.
+    /// Users whose quota is used up.
     exhausted: i64,
-    /// Those whose quota will be gone before the reset, if they go on as they did.
+    /// Users whose quota will be used up before the reset at their current rate.
     running_out: i64,
 }
 
@@ -86,11 +86,11 @@ struct LevelForecastSumBody {
 struct RunningOutBody {
     #[serde(flatten)]
     user: HeavyUserBody,
-    /// When nothing will be left.
+    /// When the quota will be used up.
     runs_out_at: String,
 }
 
-/// Who used most in a month, as far as it is in Postgres.
+/// Users with the most usage in a month, as far as it is in Postgres.
 #[utoipa::path(
     get, path = "/api/admin/top-users", tag = "admin", operation_id = "topUsers",
     params(TopUsersParams),
@@ -115,7 +115,7 @@ pub(crate) async fn top(
     Ok(fresh(TopUsersBody { period: period.to_string(), users }))
 }
 
-/// Who will run out before the reset: whoever has used a larger part of the quota than of the month.
+/// Users who will run out before the reset: they have used a larger part of the quota than of the month has passed.
 #[utoipa::path(
     get, path = "/api/admin/forecast", tag = "admin", operation_id = "getForecast",
     params(ForecastParams),
@@ -154,7 +154,7 @@ pub(crate) async fn forecast(
     }))
 }
 
-/// `2026-11`
+/// Parses `2026-11`.
 fn read_period(text: &str) -> Result<Period, InvalidInput> {
     let wrong = || InvalidInput { field: "period", rule: "must be a month, such as 2026-11".into() };
     let (year, month) = text.split_once('-').ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-//! `POST /api/admin/users/{user}/holds/{hold}/release`: give AP back that nobody will settle.
+//! `POST /api/admin/users/{user}/holds/{hold}/release`: gives back held AP that will not be settled.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use crate::http::{
 };
 use quota_gate::{audit::verify::Verifier, domain::author::Author, gate::Gate};
 
-/// Why a hold is released.
+/// A release of a hold.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReleaseHoldBody {
-    /// For whoever reads the history.
+    /// Reason, recorded in the history.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
-/// Releases a hold. Whoever made it cannot commit it any more.
+/// Releases a hold. It cannot be committed any more.
 #[utoipa::path(
     post, path = "/api/admin/users/{user}/holds/{hold}/release", tag = "admin", operation_id = "releaseHold",
     params(("user" = String, Path, description = "The user's id"), ("hold" = String, Path, description = "The hold's id")),
@@ -36,7 +36,7 @@ pub(crate) struct ReleaseHoldBody {
     responses(
         (status = 200, description = "Released", body = ReleasedBody),
         (status = 404, description = "NOT_FOUND: no such user, or no such live hold", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICT: it was committed meanwhile", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: the hold was committed meanwhile", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedBody,
     ),

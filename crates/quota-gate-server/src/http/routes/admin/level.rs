@@ -1,4 +1,4 @@
-//! `PUT /api/admin/users/{user}/level`: what a change of level would do, and the change.
+//! `PUT /api/admin/users/{user}/level`: previews or makes a change of level.
 
 use std::sync::Arc;
 
@@ -34,39 +34,39 @@ use quota_gate::{
 pub(crate) struct ChangeLevelBody {
     #[schema(example = "plus")]
     membership_level: String,
-    /// When. Without it: up at once, down at the next period.
+    /// By default, upgrades apply immediately and downgrades at the next period.
     effective: Option<EffectiveWord>,
-    /// Why, for whoever reads the history.
+    /// Reason, recorded in the history.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
-    /// Only tell what would be; then the reason may be anything.
+    /// Only previews the change; the reason may then be anything.
     #[serde(default)]
     preview: bool,
-    /// `levelVersion` of the preview: the change is refused when somebody else was faster.
+    /// `levelVersion` of the preview: the change is refused if the level has changed since.
     if_level_version: Option<u32>,
 }
 
-/// What a change of level does, or would do.
+/// Effect of a change of level.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LevelForecastBody {
-    /// It was only asked.
+    /// True if nothing was changed.
     preview: bool,
     before: StandingBody,
     after: StandingBody,
-    /// When the level changes; null when it does so now.
+    /// When the level changes; null if immediately.
     #[schema(required = true)]
     effective_at: Option<String>,
-    /// Counts the user's changes of level, this one included if it was made.
+    /// Number of the user's changes of level, including this one if it was made.
     level_version: u32,
 }
 
-/// How a user stands.
+/// Level and quota of a user.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct StandingBody {
     membership_level: String,
-    /// The level that takes over at the next period.
+    /// Level from the next period.
     #[schema(required = true)]
     pending_level: Option<String>,
     monthly_quota: u32,
@@ -76,15 +76,15 @@ struct StandingBody {
     status: StatusWord,
 }
 
-/// Changes a user's level, or tells what that would do. What is used stays used.
+/// Changes a user's level, or previews the change. Used AP stays used.
 #[utoipa::path(
     put, path = "/api/admin/users/{user}/level", tag = "admin", operation_id = "changeLevel",
     params(("user" = String, Path, description = "The user's id")),
     request_body = ChangeLevelBody,
     responses(
-        (status = 200, description = "What it does, or would do", body = LevelForecastBody),
+        (status = 200, description = "Effect of the change", body = LevelForecastBody),
         (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "CONFLICT: the level is not what the preview saw", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: the level has changed since the preview", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedBody,
     ),
@@ -108,7 +108,7 @@ pub(crate) async fn change(
     known(&verifier.postgres, &request.user).await?;
     let mut forecast = gate.preview_level(&request).await?;
     if !body.preview {
-        // What is told to have been before is what was.
+        // Guarantees that the reported `before` is correct.
         let request =
             ChangeLevel { if_version: Some(body.if_level_version.unwrap_or(forecast.level_version)), ..request };
         let changed = gate.change_level(request).await?;

@@ -1,4 +1,4 @@
-//! `GET /api/admin/users/{user}/messages`: what a user was charged for, newest first.
+//! `GET /api/admin/users/{user}/messages`: a user's charges, newest first.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::http::{
 };
 use quota_gate::{audit::verify::Verifier, gate::Gate, store::postgres::ListedMessage};
 
-/// Which messages.
+/// Selects messages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct MessagesParams {
-    /// `next` of the page before.
+    /// `next` of the previous page.
     after: Option<String>,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
@@ -31,34 +31,34 @@ pub(crate) struct MessagesParams {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MessagesBody {
     messages: Vec<MessageBody>,
-    /// Where the next page begins; null at the end.
+    /// `after` for the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// One row of the usage log.
+/// A row of the usage log.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct MessageBody {
     usage_id: String,
     at: String,
     session_id: String,
-    /// At the time.
+    /// Level at that time.
     membership_level: String,
-    /// Null where the caller named none.
+    /// Null if the caller named none.
     #[schema(required = true)]
     model: Option<String>,
-    /// The period that was charged.
+    /// The charged period.
     period: String,
     ap: i32,
-    /// What the quota could not cover.
+    /// AP that the quota could not cover.
     overage: i32,
     tokens: i32,
-    /// `consume`, `commit`, `late_commit`; `import` and `adjustment` for what no message was.
+    /// `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message.
     kind: String,
 }
 
-/// What a user was charged for, newest first, as far as it is in Postgres.
+/// Lists a user's charges, newest first, as far as they are in Postgres.
 #[utoipa::path(
     get, path = "/api/admin/users/{user}/messages", tag = "admin", operation_id = "listMessages",
     params(("user" = String, Path, description = "The user's id"), MessagesParams),
@@ -79,7 +79,7 @@ pub(crate) async fn list(
     let limit = page_size(params.limit)?;
     let before = match params.after.as_deref() {
         Some(text) => read_place(text).ok_or_else(wrong_place)?,
-        // A clock of Redis that is ahead by what is allowed.
+        // Redis' clock may be ahead, within the allowed difference.
         None => (gate.now() + chrono::TimeDelta::days(1), Uuid::max()),
     };
     let found = verifier.postgres.list_messages(&user, before, limit + 1).await.map_err(unavailable)?;

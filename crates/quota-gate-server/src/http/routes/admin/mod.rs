@@ -1,13 +1,13 @@
-//! `/api/admin`: what the people who run the gate see and change. Lists are pages: `next` of one is `after` of the next.
+//! `/api/admin`: what administrators see and change. Lists are paginated: `next` of one page is `after` of the next.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `users`, `messages` | find a user; what Redis and Postgres say of them; their months and messages |
+//! | `users`, `messages` | find users; one user in Redis and in Postgres; the user's months and messages |
 //! | `level`, `holds` | change a level, release a hold, with a reason |
 //! | `changes` | who changed what, and why |
-//! | `usage`, `heavy_users` | what was used, by day, level and model; who uses most, who will run out |
-//! | `status`, `drift` | how the gate is, and whether the stores agree |
-//! | `rollout` | for whom the gate decides |
+//! | `usage`, `heavy_users` | usage by day, level and model; users with the most usage; users who will run out |
+//! | `status`, `drift` | state of the gate; differences between the stores |
+//! | `rollout` | for which users the gate decides |
 
 pub(crate) mod changes;
 pub(crate) mod drift;
@@ -36,7 +36,7 @@ use quota_gate::{
     store::postgres::Postgres,
 };
 
-/// How many entries a page has when nobody says, and at most.
+/// Entries of a page: default and maximum.
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 200;
 
@@ -47,7 +47,7 @@ fn page_size(limit: Option<u32>) -> Result<u32, InvalidInput> {
     }
 }
 
-/// The page itself, and whether there is one more entry behind it: asked for by a query of `limit + 1`.
+/// The page, and whether entries follow it. `entries` come from a query with `limit + 1`.
 fn page<T>(mut entries: Vec<T>, limit: u32) -> (Vec<T>, bool) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = entries.len() > limit;
@@ -56,20 +56,20 @@ fn page<T>(mut entries: Vec<T>, limit: u32) -> (Vec<T>, bool) {
 }
 
 fn wrong_place() -> InvalidInput {
-    InvalidInput { field: "after", rule: "must be what an earlier page had as `next`".into() }
+    InvalidInput { field: "after", rule: "must be `next` of an earlier page".into() }
 }
 
-/// Nobody may keep it: it is true for a moment, and not for everyone.
+/// An answer that must not be cached: it is valid only for a moment, and not for every caller.
 fn fresh(body: impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
 fn unavailable(error: impl Display) -> Problem {
-    tracing::warn!(%error, "an administrator cannot be answered");
-    Problem::unavailable("Postgres or Redis is away; try again in a moment")
+    tracing::warn!(%error, "cannot answer an administrator");
+    Problem::unavailable("Postgres or Redis is unavailable; try again in a moment")
 }
 
-/// Only of users who are known: looking must not make one.
+/// Fails if the user does not exist, because a lookup must not create one.
 async fn known(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
     match postgres.find(user, DateTime::<Utc>::MAX_UTC).await.map_err(unavailable)? {
         Some(_) => Ok(()),
@@ -77,12 +77,12 @@ async fn known(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
     }
 }
 
-/// `2026-11-23T20:13:52.123Z`
+/// Formats as `2026-11-23T20:13:52.123Z`.
 fn millis(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// `2026-11`
+/// Formats as `2026-11`.
 fn month(period: i32) -> String {
     u32::try_from(period).ok().and_then(|id| Period::from_id(id).ok()).map_or_else(String::new, |id| id.to_string())
 }

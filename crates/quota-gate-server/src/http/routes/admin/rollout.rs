@@ -1,4 +1,4 @@
-//! `/api/admin/rollout`: for whom the gate decides, and who made it so.
+//! `/api/admin/rollout`: for which users the gate decides, and who changed that.
 
 use std::collections::BTreeSet;
 
@@ -26,12 +26,12 @@ use quota_gate::{
     store::postgres::{PostgresError, RolloutChange},
 };
 
-/// Changes that are shown.
+/// Changes in the answer.
 const SHOWN: u32 = 50;
-/// Most users of one list.
+/// Maximum users of a list.
 const LISTED_MAX: usize = 10_000;
 
-/// A change of the rollout. What is not given stays as it is.
+/// A change of the rollout. Omitted members stay unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ChangeRolloutBody {
@@ -39,16 +39,16 @@ pub(crate) struct ChangeRolloutBody {
     /// Share of the users for whom the gate decides, in percent.
     #[schema(minimum = 0, maximum = 100, example = 12.5)]
     percentage: Option<f64>,
-    /// Users who are in, whatever the percentage.
+    /// Users who are in, regardless of the percentage.
     always_in: Option<Vec<String>>,
-    /// Users who are out, whatever else.
+    /// Users who are out, regardless of everything else.
     always_out: Option<Vec<String>>,
-    /// Why, for whoever reads the history.
+    /// Reason, recorded in the history.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
-/// What the gate does with messages: nothing, decide without denying, or decide.
+/// `off` passes messages, `shadow` decides without denying, `enforce` decides.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ModeWord {
@@ -57,7 +57,7 @@ pub(crate) enum ModeWord {
     Enforce,
 }
 
-/// For whom the gate decides.
+/// For which users the gate decides.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RolloutBody {
@@ -66,31 +66,31 @@ pub(crate) struct RolloutBody {
     percentage: f64,
     always_in: Vec<String>,
     always_out: Vec<String>,
-    /// Messages that this gate let through, or decided in shadow mode, since it started.
+    /// Messages that this gate passed, or decided in shadow mode, since it started.
     tally: RolloutCountsBody,
-    /// The newest changes, newest first.
+    /// The latest changes, newest first.
     changes: Vec<RolloutChangeBody>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RolloutCountsBody {
-    /// Of users for whom the gate does not decide.
+    /// Messages of users for whom the gate does not decide.
     out: u64,
-    /// Charged in shadow mode.
+    /// Messages charged in shadow mode.
     shadow_allowed: u64,
-    /// Would have been denied.
+    /// Messages that would have been denied.
     shadow_denied: u64,
-    /// There was no decision.
+    /// Messages without a decision.
     shadow_undecided: u64,
 }
 
-/// One change.
+/// A change of the rollout.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RolloutChangeBody {
     at: String,
-    /// The id of the token, or `configuration`.
+    /// Id of the token, or `configuration`.
     by: String,
     reason: String,
     mode: ModeWord,
@@ -99,7 +99,7 @@ struct RolloutChangeBody {
     always_out: Vec<String>,
 }
 
-/// For whom the gate decides, and who made it so.
+/// Returns the rollout and its latest changes.
 #[utoipa::path(
     get, path = "/api/admin/rollout", tag = "admin", operation_id = "getRollout",
     responses((status = 200, description = "The rollout", body = RolloutBody), Refused),
@@ -110,11 +110,11 @@ pub(crate) async fn show(_: Admin, State(gate): State<Gate>) -> Result<impl Into
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(RolloutBody::new(&gate, changes))))
 }
 
-/// Changes for whom the gate decides. It holds here at once, and within seconds at every other gate.
+/// Changes the rollout. The change applies immediately at this gate, and within seconds at every other gate.
 #[utoipa::path(
     patch, path = "/api/admin/rollout", tag = "admin", operation_id = "changeRollout",
     request_body = ChangeRolloutBody,
-    responses((status = 200, description = "The rollout as it is now", body = RolloutBody), Refused, RefusedBody),
+    responses((status = 200, description = "The new rollout", body = RolloutBody), Refused, RefusedBody),
     security(("admin" = [])),
 )]
 pub(crate) async fn change(
@@ -122,7 +122,7 @@ pub(crate) async fn change(
     State(gate): State<Gate>,
     Body(body): Body<ChangeRolloutBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    // What this gate holds may be a second old.
+    // The rollout in this gate's memory may be a second old.
     let newest = gate.postgres().rollout_changes(1).await.map_err(|error| unavailable(&error))?.pop();
     let author = Author::person(&by, &body.reason)?;
     let rollout = body.apply(&newest.map_or_else(Rollout::default, |change| change.rollout))?;
@@ -132,9 +132,9 @@ pub(crate) async fn change(
 }
 
 fn unavailable(error: &PostgresError) -> Problem {
-    tracing::warn!(%error, "the rollout cannot be looked up");
+    tracing::warn!(%error, "cannot read the rollout");
     Problem::unavailable(
-        "Postgres is away, and with it the rollout; set rollout.mode in the configuration, or try again",
+        "Postgres, which stores the rollout, is unavailable; set rollout.mode in the configuration, or try again",
     )
 }
 

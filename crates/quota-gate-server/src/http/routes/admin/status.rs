@@ -1,4 +1,4 @@
-//! `GET /api/admin/status`: how the gate is, for people.
+//! `GET /api/admin/status`: state of the gate, for administrators.
 
 use std::sync::Arc;
 
@@ -19,34 +19,34 @@ use quota_gate::{
     store::postgres::DeadLetter,
 };
 
-/// How many of each are shown.
+/// Maximum entries in the answer.
 const RUNS_SHOWN: u32 = 10;
 const LETTERS_SHOWN: u32 = 20;
 
-/// How the gate is.
+/// State of the gate.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatusBody {
-    /// When this was true.
+    /// Time of this state.
     as_of: String,
-    /// The program's version.
+    /// Version of the program.
     version: &'static str,
-    /// What is wrong, in words.
+    /// Descriptions of what is wrong.
     problems: Vec<String>,
     redis_answers: bool,
-    /// Whose midnights end days and months.
+    /// Time zone of days and months.
     time_zone: String,
     levels: Vec<LevelBody>,
     partitions: Vec<PartitionBody>,
-    /// Rows whose period is over; they reset when they are next needed, or at the next run.
+    /// Rows whose period is over; they reset when next used, or at the next run.
     due_rows: u64,
-    /// The newest runs of the resetter, newest first.
+    /// The latest runs of the resetter, newest first.
     reset_runs: Vec<LastRunBody>,
-    /// Settlements that were accepted while Redis was away and wait to be made.
+    /// Settlements accepted while Redis was unavailable, not applied yet.
     inbox: u64,
     /// Usage events that Postgres refused.
     dead_letters: u64,
-    /// The newest of them.
+    /// The latest dead letters.
     newest_dead_letters: Vec<DeadLetterBody>,
 }
 
@@ -62,12 +62,12 @@ struct LevelBody {
 #[serde(rename_all = "camelCase")]
 struct PartitionBody {
     number: u16,
-    /// Its life in Redis: rises whenever Redis lost or may have lost data.
+    /// Increases whenever Redis lost or may have lost data.
     generation: u32,
     opened_at: String,
-    /// It is being opened now.
+    /// It is being opened.
     is_opening: bool,
-    /// Entries of its usage stream; null while Redis is away.
+    /// Entries of its usage stream; null while Redis is unavailable.
     #[schema(required = true)]
     stream_length: Option<u64>,
     #[schema(required = true)]
@@ -85,14 +85,14 @@ struct DeadLetterBody {
     user_uuid: Option<String>,
     #[schema(required = true)]
     ap: Option<i32>,
-    /// Why it was refused.
+    /// Why Postgres refused it.
     reason: String,
 }
 
-/// How the gate is: partitions, flush lag, resets, dead letters.
+/// Returns the state of the gate: partitions, flush lag, resets, dead letters.
 #[utoipa::path(
     get, path = "/api/admin/status", tag = "admin", operation_id = "getStatus",
-    responses((status = 200, description = "How it is", body = StatusBody), Refused),
+    responses((status = 200, description = "The state", body = StatusBody), Refused),
     security(("admin" = [])),
 )]
 pub(crate) async fn status(

@@ -1,4 +1,4 @@
-//! `GET /api/admin/usage`: what was used, by day, level and model, as JSON or CSV.
+//! `GET /api/admin/usage`: usage by day, level and model, as JSON or CSV.
 
 use std::sync::Arc;
 
@@ -27,35 +27,35 @@ use quota_gate::{
     store::postgres::{TimeUnit, UsageQuery, UsageRow},
 };
 
-/// Days that are added up when nobody says, and at most.
+/// Days of a query: default and maximum.
 const DAYS_DEFAULT: u64 = 30;
 const DAYS_MAX: i64 = 400;
-/// Rows of one answer: a year of days, or of a few levels and many models.
+/// Rows of an answer: a year of days, or of a few levels and many models.
 const ROWS_DEFAULT: u32 = 1_000;
 const ROWS_MAX: u32 = 10_000;
 
-/// What to add up, and by what.
+/// Selects and groups usage.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UsageParams {
-    /// The first day; thirty days are added up when not given.
+    /// First day; by default the range has 30 days.
     #[param(example = "2026-11-01", value_type = Option<String>, format = Date)]
     from: Option<NaiveDate>,
-    /// The last day; today when not given.
+    /// Last day; today by default.
     #[param(example = "2026-11-30", value_type = Option<String>, format = Date)]
     to: Option<NaiveDate>,
-    /// `day` or `month`, `level`, `model`, and of one user `session`; several of them with commas. `day` when not given.
+    /// `day` or `month`, `level`, `model` and, with `user`, `session`; separated by commas. `day` by default.
     #[param(example = "day,model")]
     group_by: Option<String>,
-    /// Of this user only; as far back as the log is kept.
+    /// Only usage of this user, as far back as the log is kept.
     #[param(min_length = 1, max_length = 128)]
     user: Option<String>,
-    /// Of this level only.
+    /// Only usage of this level.
     level: Option<String>,
-    /// Of this model only; empty for messages that named none.
+    /// Only usage of this model; empty for messages that named none.
     model: Option<String>,
-    /// Rows to leave out: where the next page begins.
+    /// Rows to skip: the start of the page.
     #[serde(default)]
     offset: u32,
     #[param(minimum = 1, maximum = 10_000)]
@@ -65,7 +65,7 @@ pub(crate) struct UsageParams {
     format: FormatWord,
 }
 
-/// How to write it.
+/// Format of the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum FormatWord {
@@ -74,7 +74,7 @@ enum FormatWord {
     Csv,
 }
 
-/// What was used. Imports and adjustments are not in it: nobody sent them.
+/// Usage, without imports and adjustments: they are not messages.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UsageBody {
@@ -82,21 +82,21 @@ pub(crate) struct UsageBody {
     from: String,
     #[schema(example = "2026-11-30")]
     to: String,
-    /// Whose days these are.
+    /// Time zone of the days.
     time_zone: String,
     rows: Vec<UsageRowBody>,
-    /// The sum of all rows, also of those on other pages.
+    /// Sum of all rows, including those on other pages.
     total: UsageSumBody,
     /// `offset` of the next page; null at the end.
     #[schema(required = true)]
     next: Option<u32>,
 }
 
-/// One sum. What it is not grouped by is null.
+/// A sum. Members that it is not grouped by are null.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct UsageRowBody {
-    /// The day, or the first one of the month.
+    /// The day, or the first day of the month.
     #[schema(required = true)]
     day: Option<String>,
     #[schema(required = true)]
@@ -112,17 +112,17 @@ struct UsageRowBody {
 
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct UsageSumBody {
-    /// Messages that were charged.
+    /// Charged messages.
     messages: i64,
-    /// What they were charged.
+    /// Charged AP.
     ap: i64,
-    /// What the quotas could not cover.
+    /// AP that the quotas could not cover.
     overage: i64,
-    /// Tokens that the models counted.
+    /// Tokens counted by the models.
     tokens: i64,
 }
 
-/// What was used, by day, level and model, as far as it is in Postgres.
+/// Returns usage by day, level and model, as far as it is in Postgres.
 #[utoipa::path(
     get, path = "/api/admin/usage", tag = "admin", operation_id = "getUsage",
     params(UsageParams),
@@ -150,7 +150,7 @@ pub(crate) async fn usage(
     let rows = match &user {
         Some(user) => postgres.usage_of(user, by_session, &query, gate.calendar()).await,
         None if by_session => {
-            return Err(InvalidInput { field: "groupBy", rule: "knows session with `user` only".into() }.into());
+            return Err(InvalidInput { field: "groupBy", rule: "session requires `user`".into() }.into());
         }
         None => postgres.usage(&query).await,
     };
@@ -172,7 +172,7 @@ pub(crate) async fn usage(
 }
 
 impl UsageParams {
-    /// And whether it is by conversation.
+    /// The query, and whether it groups by conversation.
     fn query(&self, today: NaiveDate) -> Result<(UsageQuery<'_>, bool), InvalidInput> {
         let invalid = |field: &'static str, rule: String| InvalidInput { field, rule };
         let to = self.to.unwrap_or(today);
@@ -197,7 +197,7 @@ impl UsageParams {
                 unit @ ("day" | "month") => {
                     let unit = if unit == "day" { TimeUnit::Day } else { TimeUnit::Month };
                     if query.by.is_some_and(|other| other != unit) {
-                        return Err(invalid("groupBy", "is by day or by month".into()));
+                        return Err(invalid("groupBy", "accepts either day or month, not both".into()));
                     }
                     query.by = Some(unit);
                 }
@@ -207,7 +207,7 @@ impl UsageParams {
                 other => {
                     return Err(invalid(
                         "groupBy",
-                        format!("knows day, month, level, model and session, not {other:?}"),
+                        format!("accepts day, month, level, model and session, not {other:?}"),
                     ));
                 }
             }
@@ -240,7 +240,7 @@ impl From<UsageRow> for UsageRowBody {
     }
 }
 
-/// The columns that were asked for, with a line of names.
+/// Returns the rows as CSV, with a header line.
 fn csv(rows: &[UsageRow]) -> Result<Response, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["day", "sessionId", "membershipLevel", "model", "messages", "ap", "overage", "tokens"])?;
@@ -262,7 +262,7 @@ fn csv(rows: &[UsageRow]) -> Result<Response, csv::Error> {
     Ok((head, text).into_response())
 }
 
-/// A name that a spreadsheet does not take for a formula: it may come from whoever sends messages.
+/// Escapes a name that a spreadsheet would treat as a formula. Names come from clients.
 /// <https://owasp.org/www-community/attacks/CSV_Injection>
 fn plain(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() }
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_never_a_formula() {
+    fn formula_in_a_name_is_escaped() {
         assert_eq!(plain("=HYPERLINK(\"x\")"), "'=HYPERLINK(\"x\")");
         assert_eq!(plain("gpt-4o"), "gpt-4o");
     }

@@ -1,4 +1,4 @@
-//! `GET /api/admin/users`: find a user; and one user, by Redis and by Postgres.
+//! `GET /api/admin/users`, `…/users/{user}`: finds users; shows one in Redis and in Postgres.
 
 use std::sync::Arc;
 
@@ -23,66 +23,66 @@ use quota_gate::{
     store::{postgres::ListedUser, redis::Hold},
 };
 
-/// Closed months that are shown.
+/// Maximum closed months in the answer.
 const MONTHS_SHOWN: u32 = 36;
 
-/// Which users.
+/// Selects users.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UsersParams {
-    /// How their ids begin.
+    /// Prefix of the users' ids.
     #[serde(default)]
     #[param(max_length = 128)]
     prefix: String,
-    /// Of this level only.
+    /// Only users of this level.
     level: Option<String>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     #[serde(default)]
     after: String,
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
-/// Users, in the order of their ids.
+/// Users, ordered by id.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsersBody {
     users: Vec<ListedUserBody>,
-    /// Where the next page begins; null at the end.
+    /// `after` for the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// A user, as far as Postgres knows.
+/// A user, according to Postgres.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ListedUserBody {
     user_uuid: String,
     membership_level: String,
-    /// The level that takes over at the next period.
+    /// Level from the next period.
     #[schema(required = true)]
     pending_level: Option<String>,
-    /// AP of the current period; what the row says where its period is over and nobody has asked since.
+    /// Quota of the current period; the row's quota if its period is over and it was not used since.
     monthly_quota: i32,
-    /// AP charged in the current period, but for the last second.
+    /// AP charged in the current period, except in the last second.
     monthly_used: i64,
     total_used: i64,
     updated_at: String,
 }
 
-/// One user.
+/// A user.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UserBody {
     quota: QuotaBody,
-    /// The level that takes over at the next period.
+    /// Level from the next period.
     #[schema(required = true)]
     pending_level: Option<String>,
-    /// Counts the user's changes of level.
+    /// Number of the user's changes of level.
     level_version: u32,
-    /// Live holds; empty while Redis is away.
+    /// Live holds; empty while Redis is unavailable.
     holds: Vec<HoldBody>,
-    /// Redis beside Postgres; null while one of them is away.
+    /// Redis and Postgres compared; null while one is unavailable.
     #[schema(required = true)]
     comparison: Option<ComparisonBody>,
     /// Closed months, newest first.
@@ -98,17 +98,17 @@ struct HoldBody {
     expires_at: String,
 }
 
-/// Redis beside Postgres, at one moment.
+/// Redis and Postgres at one moment.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ComparisonBody {
-    /// Null for a user whom Redis does not know at the moment.
+    /// Null if the user is not in Redis at the moment.
     #[schema(required = true)]
     redis: Option<SideBody>,
     postgres: SideBody,
-    /// AP that is journalled and on its way to Postgres.
+    /// AP that is journaled but not in Postgres yet.
     unflushed: u64,
-    /// What differs beyond that, and what probably happened; null when all is explained.
+    /// Difference that `unflushed` does not explain, and its probable cause, or null.
     #[schema(required = true)]
     drift: Option<String>,
 }
@@ -121,20 +121,20 @@ struct SideBody {
     total_used: u64,
 }
 
-/// A period that is over.
+/// A closed month.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct MonthBody {
     period: String,
-    /// At its end.
+    /// Level at its end.
     membership_level: String,
     monthly_quota: i32,
     used: i64,
-    /// What was generated beyond the quota, and never charged.
+    /// AP that the quota did not cover: never charged.
     overage: i64,
 }
 
-/// Finds users by how their ids begin.
+/// Finds users by the prefix of their ids.
 #[utoipa::path(
     get, path = "/api/admin/users", tag = "admin", operation_id = "listUsers",
     params(UsersParams),
@@ -165,7 +165,7 @@ pub(crate) async fn list(
     Ok(fresh(UsersBody { users, next }))
 }
 
-/// One user: the quota, live holds, closed months, and whether Redis and Postgres agree.
+/// Returns a user's quota, live holds and closed months, and compares Redis with Postgres.
 #[utoipa::path(
     get, path = "/api/admin/users/{user}", tag = "admin", operation_id = "showUser",
     params(("user" = String, Path, description = "The user's id")),
@@ -189,7 +189,7 @@ pub(crate) async fn show(
         Err(_) => (gate.quota(&user).await?, Vec::new()),
     };
     let compared = verifier.compare_user(&user).await;
-    let compared = compared.inspect_err(|error| tracing::debug!(%error, "a user cannot be compared")).ok().flatten();
+    let compared = compared.inspect_err(|error| tracing::debug!(%error, "cannot compare a user")).ok().flatten();
     let (pending, level_version) = match &compared {
         Some(Compared { row, .. }) => (row.pending, row.level_version),
         None => (None, 0),
