@@ -183,6 +183,6 @@ impl HealthCheck {
     }
 }
 
-fn seconds(of: TimeDelta) -> u64 {
-    u64::try_from(of.num_seconds()).unwrap_or_default()
+fn seconds(duration: TimeDelta) -> u64 {
+    u64::try_from(duration.num_seconds()).unwrap_or_default()
 }

@@ -142,8 +142,7 @@ impl Gauges {
         let calendar = self.gate.calendar();
         let period = calendar.period_at(now);
         let since = calendar.period_start(period);
-        let id = i32::try_from(period.id()).unwrap_or(i32::MAX);
-        set("quota_gate_over_admitted_users", self.postgres().over_admitted(id, since).await?);
+        set("quota_gate_over_admitted_users", self.postgres().over_admitted(period, since).await?);
         self.over_admission_at = Some(Instant::now());
         Ok(())
     }

@@ -95,7 +95,7 @@ impl QuotaWatcher {
             read_at: Instant::now(),
         });
         let receiver = entry.quota.subscribe();
-        entry.update(quota);
+        entry.publish(quota);
         self.0.arrived.notify_one();
         Ok(receiver)
     }
@@ -146,7 +146,7 @@ impl QuotaWatcher {
         let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = watched.get_mut(&user) else { return };
         match quota {
-            Ok(quota) => entry.update(quota),
+            Ok(quota) => entry.publish(quota),
             // The quota is read again in the next step.
             Err(_) => entry.fingerprint = None,
         }
@@ -154,7 +154,7 @@ impl QuotaWatcher {
 }
 
 impl Watched {
-    fn update(&mut self, quota: Quota) {
+    fn publish(&mut self, quota: Quota) {
         self.read_at = Instant::now();
         self.quota.send_if_modified(|known| {
             let is_newer = match (known.source, quota.source) {

@@ -44,9 +44,9 @@ impl Sweeper {
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         for partition in self.gate.partitions().all() {
-            let one = self.sweep_partition(partition).await?;
-            swept.deleted += one.deleted;
-            swept.freed += one.freed;
+            let part = self.sweep_partition(partition).await?;
+            swept.deleted += part.deleted;
+            swept.freed += part.freed;
         }
         Ok(swept)
     }
