@@ -24,12 +24,12 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An error in the format of OpenAI's API.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct OpenAiError {
-    error: ErrorBody,
+pub(crate) struct OpenAiError<'a> {
+    error: ErrorBody<'a>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     /// Human-readable description.
     message: String,
     /// The class of error; `insufficient_quota` if the user's quota does not cover the message.
@@ -44,10 +44,10 @@ struct ErrorBody {
     code: Code,
     #[serde(flatten)]
     #[schema(ignore)]
-    quota: Option<DenialNumbers>,
+    quota: Option<DenialNumbers<'a>>,
 }
 
-impl OpenAiError {
+impl OpenAiError<'_> {
     /// Converts a problem to an OpenAI error.
     pub(crate) fn response(problem: Problem) -> Response {
         let kind = match problem.code.status().as_u16() {
@@ -68,7 +68,7 @@ impl OpenAiError {
             parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         let error = ErrorBody { message, kind, param: None, code, quota: None };
-        (parts.status, parts.headers, Json(Self { error })).into_response()
+        (parts.status, parts.headers, Json(OpenAiError { error })).into_response()
     }
 
     fn denied(gate: &Gate, denied: &Denied) -> Response {
@@ -78,11 +78,12 @@ impl OpenAiError {
             required.get(),
             remaining.get()
         );
-        let quota = DenialNumbers::new(gate, denied);
+        let levels = gate.levels();
+        let quota = DenialNumbers::new(gate, &levels, denied);
         let (kind, code) = ("insufficient_quota", Code::QuotaExceeded);
         let error = ErrorBody { message, kind, param: None, code, quota: Some(quota) };
         let headers = rate_limit(&denied.quota, gate.calendar());
-        (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(Self { error })).into_response()
+        (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(OpenAiError { error })).into_response()
     }
 }
 
@@ -93,26 +94,26 @@ pub(crate) enum Relayed {
     #[response(status = 200, description = "The upstream's answer, whole or as server-sent events")]
     Answered(serde_json::Value),
     #[response(status = 400, description = "INVALID_REQUEST, or the upstream's error")]
-    InvalidRequest(OpenAiError),
+    InvalidRequest(OpenAiError<'static>),
     #[response(status = 401, description = "UNAUTHENTICATED")]
-    Unauthenticated(OpenAiError),
+    Unauthenticated(OpenAiError<'static>),
     #[response(status = 403, description = "FORBIDDEN")]
-    Forbidden(OpenAiError),
+    Forbidden(OpenAiError<'static>),
     #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
-    NoUpstream(OpenAiError),
+    NoUpstream(OpenAiError<'static>),
     #[response(status = 413, description = "PAYLOAD_TOO_LARGE")]
-    TooLarge(OpenAiError),
+    TooLarge(OpenAiError<'static>),
     #[response(
         status = 429,
         description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error"
     )]
-    Exceeded(OpenAiError),
+    Exceeded(OpenAiError<'static>),
     #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
-    UpstreamFailed(OpenAiError),
+    UpstreamFailed(OpenAiError<'static>),
     #[response(status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged")]
-    Unavailable(OpenAiError),
+    Unavailable(OpenAiError<'static>),
     #[response(status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged")]
-    UpstreamTimeout(OpenAiError),
+    UpstreamTimeout(OpenAiError<'static>),
 }
 
 /// Returns the response to a refused message.

@@ -198,12 +198,12 @@ async fn generate(state: &AppState, api: Api, sender: Result<Sender, Problem>, r
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "The upstream's answer", body = serde_json::Value),
-        (status = 400, description = "INVALID_REQUEST", body = OpenAiError),
-        (status = 401, description = "UNAUTHENTICATED", body = OpenAiError),
-        (status = 403, description = "FORBIDDEN", body = OpenAiError),
-        (status = 404, description = "NOT_FOUND: this gate has no upstream", body = OpenAiError),
-        (status = 502, description = "UPSTREAM_FAILED", body = OpenAiError),
-        (status = 504, description = "UPSTREAM_TIMEOUT", body = OpenAiError),
+        (status = 400, description = "INVALID_REQUEST", body = OpenAiError<'_>),
+        (status = 401, description = "UNAUTHENTICATED", body = OpenAiError<'_>),
+        (status = 403, description = "FORBIDDEN", body = OpenAiError<'_>),
+        (status = 404, description = "NOT_FOUND: this gate has no upstream", body = OpenAiError<'_>),
+        (status = 502, description = "UPSTREAM_FAILED", body = OpenAiError<'_>),
+        (status = 504, description = "UPSTREAM_TIMEOUT", body = OpenAiError<'_>),
     ),
     security(("user" = []), ("service" = [])),
 )]

@@ -11,13 +11,14 @@ use axum::{
 use serde::Deserialize;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::http::answers::quota::{QuotaExceeded, rfc3339};
 use crate::http::{
     AppState,
     answers::{
         headers::rate_limit,
         problem::{Code, Problem},
+        quota::QuotaExceeded,
         refusals::Refused,
+        time::Seconds,
     },
     auth::Sender,
     state::Readiness,
@@ -90,7 +91,7 @@ pub(crate) enum Authorized {
     TooMany(Problem),
     /// QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; status 403 with `denied=403`
     #[response(status = 429, content_type = "application/problem+json")]
-    Exceeded(QuotaExceeded),
+    Exceeded(QuotaExceeded<'static>),
 }
 
 /// Authorizes a request, as POST does: gateways use either method.
@@ -182,7 +183,7 @@ fn refused(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
     put(headers, "x-quota-code", "QUOTA_EXCEEDED");
     put(headers, "x-quota-required", &denied.required.get().to_string());
     put(headers, "x-quota-remaining", &denied.quota.remaining().get().to_string());
-    put(headers, "x-quota-reset-at", &rfc3339(gate.calendar().period_end(denied.quota.period)));
+    put(headers, "x-quota-reset-at", &Seconds(gate.calendar().period_end(denied.quota.period)).to_string());
     response
 }
 

@@ -77,6 +77,6 @@ pub(crate) async fn stream_quota(
 
 fn event(gate: &Gate, quota: &Quota) -> Event {
     let event = Event::default().event("quota").id(quota.version.to_string()).retry(RETRY);
-    let body = serde_json::to_string(&QuotaBody::new(gate, quota)).unwrap_or_default();
+    let body = serde_json::to_string(&QuotaBody::new(gate, &gate.levels(), quota)).unwrap_or_default();
     event.data(body)
 }

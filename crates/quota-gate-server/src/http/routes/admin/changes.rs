@@ -7,9 +7,9 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, millis, month, page, page_size, unavailable, wrong_place};
+use crate::http::routes::admin::{fresh, month, page, page_size, unavailable, wrong_place};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{problem::Problem, refusals::Refused, time::Millis},
     auth::Admin,
     extract::Params,
 };
@@ -111,7 +111,7 @@ fn read_place(text: &str) -> Option<Place> {
 impl From<Change> for ChangeBody {
     fn from(change: Change) -> Self {
         Self {
-            at: millis(change.place.at),
+            at: Millis(change.place.at).to_string(),
             by: change.by,
             reason: change.reason,
             kind: change.kind,

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::routes::admin::{fresh, page_size, unavailable};
 use crate::http::{
-    answers::{problem::Problem, quota::rfc3339, refusals::Refused},
+    answers::{problem::Problem, refusals::Refused, time::Seconds},
     auth::Admin,
     extract::Params,
 };
@@ -144,11 +144,11 @@ pub(crate) async fn forecast(
     let whole = (end - start).to_std().unwrap_or_default();
     let running_out = |RunningOut { user, at_fraction }: RunningOut| RunningOutBody {
         user: user.into(),
-        runs_out_at: rfc3339(start + whole.mul_f64(at_fraction)),
+        runs_out_at: Seconds(start + whole.mul_f64(at_fraction)).to_string(),
     };
     Ok(fresh(ForecastBody {
         period: period.to_string(),
-        quota_reset_at: rfc3339(end),
+        quota_reset_at: Seconds(end).to_string(),
         levels: levels.into_iter().map(LevelForecastSumBody::from).collect(),
         users: users.into_iter().map(running_out).collect(),
     }))

@@ -34,7 +34,7 @@ pub(crate) struct ReleaseHoldBody {
     params(("user" = String, Path, description = "The user's id"), ("hold" = String, Path, description = "The hold's id")),
     request_body = ReleaseHoldBody,
     responses(
-        (status = 200, description = "Released", body = ReleasedBody),
+        (status = 200, description = "Released", body = ReleasedBody<'_>),
         (status = 404, description = "NOT_FOUND: no such user, or no such live hold", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: the hold was committed meanwhile", body = Problem, content_type = "application/problem+json"),
         Refused,
@@ -52,5 +52,6 @@ pub(crate) async fn release(
     let author = Author::person(&by, &body.reason)?;
     known(&verifier.postgres, &user).await?;
     let released = gate.release_hold(&user, hold, &author).await?;
-    Ok(fresh(ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &released.quota) }))
+    let levels = gate.levels();
+    Ok(fresh(ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &levels, &released.quota) }))
 }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::routes::admin::{fresh, millis, month, page, page_size, unavailable, wrong_place};
+use crate::http::routes::admin::{fresh, month, page, page_size, unavailable, wrong_place};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{problem::Problem, refusals::Refused, time::Millis},
     auth::Admin,
     extract::{Params, PathUser},
 };
@@ -101,7 +101,7 @@ impl From<ListedMessage> for MessageBody {
     fn from(message: ListedMessage) -> Self {
         Self {
             usage_id: message.event.to_string(),
-            at: millis(message.at),
+            at: Millis(message.at).to_string(),
             session_id: message.session,
             membership_level: message.level,
             model: Some(message.model).filter(|model| !model.is_empty()),

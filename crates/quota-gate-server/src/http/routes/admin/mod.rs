@@ -27,7 +27,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::http::answers::problem::{Code, Problem};
@@ -75,11 +75,6 @@ async fn known(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
         Some(_) => Ok(()),
         None => Err(Problem::new(Code::NotFound, "no such user")),
     }
-}
-
-/// Formats as `2026-11-23T20:13:52.123Z`.
-fn millis(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Formats as `2026-11`.

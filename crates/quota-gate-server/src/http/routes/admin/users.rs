@@ -6,12 +6,13 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, known, millis, month, page, page_size, unavailable};
+use crate::http::routes::admin::{fresh, known, month, page, page_size, unavailable};
 use crate::http::{
     answers::{
         problem::Problem,
-        quota::{QuotaBody, level_name, rfc3339},
+        quota::{QuotaBody, level_name},
         refusals::Refused,
+        time::{Millis, Seconds},
     },
     auth::Admin,
     extract::{Params, PathUser},
@@ -73,11 +74,11 @@ struct ListedUserBody {
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct UserBody {
-    quota: QuotaBody,
+pub(crate) struct UserBody<'a> {
+    quota: QuotaBody<'a>,
     /// Level from the next period.
     #[schema(required = true)]
-    pending_level: Option<String>,
+    pending_level: Option<&'a str>,
     /// Number of the user's changes of level.
     level_version: u32,
     /// Live holds; empty while Redis is unavailable.
@@ -170,7 +171,7 @@ pub(crate) async fn list(
     get, path = "/api/admin/users/{user}", tag = "admin", operation_id = "showUser",
     params(("user" = String, Path, description = "The user's id")),
     responses(
-        (status = 200, description = "The user", body = UserBody),
+        (status = 200, description = "The user", body = UserBody<'_>),
         (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
         Refused,
@@ -195,9 +196,10 @@ pub(crate) async fn show(
         None => (None, 0),
     };
     let months = verifier.postgres.closed_months(&user, MONTHS_SHOWN).await.map_err(unavailable)?;
+    let levels = gate.levels();
     let body = UserBody {
-        quota: QuotaBody::new(&gate, &quota),
-        pending_level: pending.map(|code| level_name(&gate, code)),
+        quota: QuotaBody::new(&gate, &levels, &quota),
+        pending_level: pending.map(|code| level_name(&levels, code)),
         level_version,
         holds: holds.iter().map(HoldBody::new).collect(),
         comparison: compared.as_ref().map(ComparisonBody::new),
@@ -225,7 +227,7 @@ impl ListedUserBody {
             monthly_quota: user.quota,
             monthly_used: if is_over { 0 } else { user.used },
             total_used: user.total_used,
-            updated_at: rfc3339(user.updated_at),
+            updated_at: Seconds(user.updated_at).to_string(),
         }
     }
 }
@@ -236,7 +238,7 @@ impl HoldBody {
             id: hold.id.to_string(),
             ap: hold.ap.get(),
             period: hold.period.to_string(),
-            expires_at: millis(hold.expires_at()),
+            expires_at: Millis(hold.expires_at()).to_string(),
         }
     }
 }
