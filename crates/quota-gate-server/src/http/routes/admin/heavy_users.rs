@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, page_size, unavailable};
+use crate::http::routes::admin::{fresh, page::page_size, unavailable};
 use crate::http::{
     answers::{problem::Problem, refusals::Refused, time::Seconds},
     auth::Admin,

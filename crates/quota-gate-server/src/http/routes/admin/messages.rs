@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::routes::admin::{fresh, month, page, page_size, unavailable, wrong_place};
+use crate::http::routes::admin::{fresh, month, page::Page, unavailable};
 use crate::http::{
     answers::{problem::Problem, refusals::Refused, time::Millis},
     auth::Admin,
@@ -76,23 +76,19 @@ pub(crate) async fn list(
     PathUser(user): PathUser,
     Params(params): Params<MessagesParams>,
 ) -> Result<Response, Problem> {
-    let limit = page_size(params.limit)?;
-    let before = match params.after.as_deref() {
-        Some(text) => read_place(text).ok_or_else(wrong_place)?,
-        // Redis' clock may be ahead, within the allowed difference.
-        None => (gate.now() + chrono::TimeDelta::days(1), Uuid::max()),
-    };
-    let found = verifier.postgres.list_messages(&user, before, limit + 1).await.map_err(unavailable)?;
-    let (messages, has_more) = page(found, limit);
-    let next = messages.last().filter(|_| has_more).map(place);
+    let page = Page::new(params.limit, params.after.as_deref(), read_cursor)?;
+    // Redis' clock may be ahead, within the allowed difference.
+    let before = page.after.unwrap_or_else(|| (gate.now() + chrono::TimeDelta::days(1), Uuid::max()));
+    let found = verifier.postgres.list_messages(&user, before, page.query_limit()).await.map_err(unavailable)?;
+    let (messages, next) = page.cut(found, cursor);
     Ok(fresh(MessagesBody { messages: messages.into_iter().map(MessageBody::from).collect(), next }))
 }
 
-fn place(last: &ListedMessage) -> String {
-    format!("{}_{}", last.at.timestamp_micros(), last.event)
+fn cursor(message: &ListedMessage) -> String {
+    format!("{}_{}", message.at.timestamp_micros(), message.event)
 }
 
-fn read_place(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
+fn read_cursor(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
     let (micros, event) = text.split_once('_')?;
     Some((DateTime::from_timestamp_micros(micros.parse().ok()?)?, event.parse().ok()?))
 }

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, known, month, page, page_size, unavailable};
+use crate::http::routes::admin::{fresh, known, month, page::Page, unavailable};
 use crate::http::{
     answers::{
         problem::Problem,
@@ -152,15 +152,17 @@ pub(crate) async fn list(
     State(verifier): State<Arc<Verifier>>,
     Params(params): Params<UsersParams>,
 ) -> Result<Response, Problem> {
-    let limit = page_size(params.limit)?;
-    for id in [&params.prefix, &params.after].into_iter().filter(|id| !id.is_empty()) {
-        UserId::parse(id)?;
+    let after = Some(params.after.as_str()).filter(|after| !after.is_empty());
+    let page = Page::new(params.limit, after, |text| UserId::parse(text).ok())?;
+    let after = page.after.as_ref().map_or("", UserId::as_str);
+    let prefix = params.prefix.as_str();
+    if !prefix.is_empty() {
+        UserId::parse(prefix)?;
     }
     let level = params.level.as_deref().filter(|level| !level.is_empty());
     level.map(LevelName::parse).transpose()?;
-    let found = verifier.postgres.list_users(&params.prefix, level, &params.after, limit + 1).await;
-    let (users, has_more) = page(found.map_err(unavailable)?, limit);
-    let next = users.last().filter(|_| has_more).map(|last| last.user.clone());
+    let found = verifier.postgres.list_users(prefix, level, after, page.query_limit()).await.map_err(unavailable)?;
+    let (users, next) = page.cut(found, |user| user.user.clone());
     let current = gate.calendar().period_at(gate.now());
     let users = users.into_iter().map(|user| ListedUserBody::new(user, current)).collect();
     Ok(fresh(UsersBody { users, next }))
