@@ -87,20 +87,14 @@ impl OpenAiError<'_> {
     }
 }
 
-/// The responses of both generation routes, described once for the OpenAPI document.
+/// Answers of both generation routes, in addition to [`Refused`].
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "used only for the OpenAPI document")]
-pub(crate) enum Relayed {
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+pub(crate) enum GenerationAnswer {
     #[response(status = 200, description = "The upstream's answer, whole or as server-sent events")]
     Answered(serde_json::Value),
     #[response(status = 400, description = "INVALID_REQUEST, or the upstream's error")]
     InvalidRequest(OpenAiError<'static>),
-    #[response(status = 401, description = "UNAUTHENTICATED")]
-    Unauthenticated(OpenAiError<'static>),
-    #[response(status = 403, description = "FORBIDDEN")]
-    Forbidden(OpenAiError<'static>),
-    #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
-    NoUpstream(OpenAiError<'static>),
     #[response(status = 413, description = "PAYLOAD_TOO_LARGE")]
     TooLarge(OpenAiError<'static>),
     #[response(
@@ -108,10 +102,22 @@ pub(crate) enum Relayed {
         description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error"
     )]
     Exceeded(OpenAiError<'static>),
-    #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
-    UpstreamFailed(OpenAiError<'static>),
     #[response(status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged")]
     Unavailable(OpenAiError<'static>),
+}
+
+/// Errors of all routes of the proxy.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+pub(crate) enum Refused {
+    #[response(status = 401, description = "UNAUTHENTICATED")]
+    Unauthenticated(OpenAiError<'static>),
+    #[response(status = 403, description = "FORBIDDEN")]
+    Forbidden(OpenAiError<'static>),
+    #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
+    NoUpstream(OpenAiError<'static>),
+    #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
+    UpstreamFailed(OpenAiError<'static>),
     #[response(status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged")]
     UpstreamTimeout(OpenAiError<'static>),
 }

@@ -22,7 +22,7 @@ use crate::http::{
     auth::Sender,
 };
 use crate::openai::{
-    error::{OpenAiError, Relayed, refuse},
+    error::{GenerationAnswer, OpenAiError, Refused, refuse},
     metered_stream::{Form, MeteredStream},
     model_path::model_path,
     request::{Api, Generation, Plan},
@@ -150,9 +150,7 @@ impl Proxy {
         ("X-Session-Id" = Option<String>, Header, description = "The conversation"),
     ),
     request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
-    responses(
-        Relayed,
-    ),
+    responses(GenerationAnswer, Refused),
     security(("user" = []), ("service" = [])),
 )]
 pub(crate) async fn chat_completions(
@@ -171,9 +169,7 @@ pub(crate) async fn chat_completions(
         ("X-Session-Id" = Option<String>, Header, description = "The conversation"),
     ),
     request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
-    responses(
-        Relayed,
-    ),
+    responses(GenerationAnswer, Refused),
     security(("user" = []), ("service" = [])),
 )]
 pub(crate) async fn responses(
@@ -199,11 +195,7 @@ async fn generate(state: &AppState, api: Api, sender: Result<Sender, Problem>, r
     responses(
         (status = 200, description = "The upstream's answer", body = serde_json::Value),
         (status = 400, description = "INVALID_REQUEST", body = OpenAiError<'_>),
-        (status = 401, description = "UNAUTHENTICATED", body = OpenAiError<'_>),
-        (status = 403, description = "FORBIDDEN", body = OpenAiError<'_>),
-        (status = 404, description = "NOT_FOUND: this gate has no upstream", body = OpenAiError<'_>),
-        (status = 502, description = "UPSTREAM_FAILED", body = OpenAiError<'_>),
-        (status = 504, description = "UPSTREAM_TIMEOUT", body = OpenAiError<'_>),
+        Refused,
     ),
     security(("user" = []), ("service" = [])),
 )]

@@ -14,7 +14,7 @@ use crate::http::{
     answers::{
         headers::rate_limit,
         problem::Problem,
-        refusals::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody, RefusedMessage},
     },
     auth::Service,
     extract::{Body, IdempotencyHeader, cost},
@@ -80,8 +80,7 @@ pub(crate) struct ConsumedBody<'a> {
     request_body = ConsumeBody,
     responses(
         (status = 200, description = "Charged, or passed by the rollout", body = ConsumedBody<'_>),
-        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded<'_>, content_type = "application/problem+json"),
+        RefusedMessage,
         Refused,
         RefusedBody,
     ),

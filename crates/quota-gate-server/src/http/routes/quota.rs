@@ -9,7 +9,12 @@ use axum::{
 use quota_gate::gate::Gate;
 
 use crate::http::{
-    answers::{headers::rate_limit, problem::Problem, quota::QuotaBody, refusals::Refused},
+    answers::{
+        headers::rate_limit,
+        problem::Problem,
+        quota::QuotaBody,
+        refusals::{Refused, RefusedParams},
+    },
     auth::Caller,
 };
 
@@ -19,8 +24,8 @@ use crate::http::{
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "The quota", body = QuotaBody<'_>),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("user" = []), ("service" = [])),
 )]

@@ -15,7 +15,10 @@ use tokio::time::sleep;
 
 use crate::http::answers::quota::QuotaBody;
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+    },
     auth::Caller,
     state::{AppState, Readiness},
 };
@@ -35,8 +38,8 @@ const RETRY: Duration = Duration::from_secs(2);
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "Events with the quota", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("user" = []), ("service" = [])),
 )]

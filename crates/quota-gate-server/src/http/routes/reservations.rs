@@ -14,7 +14,7 @@ use crate::http::{
     answers::{
         headers::rate_limit,
         problem::Problem,
-        refusals::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody, RefusedMessage, UnknownReservation},
         time::Millis,
     },
     auth::Service,
@@ -138,8 +138,7 @@ pub(crate) struct AcceptedBody {
         (status = 200, description = "Passed by the rollout: nothing is held", body = ReservationBody<'_>),
         (status = 201, description = "Held", body = ReservationBody<'_>),
         (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "QUOTA_EXCEEDED: nothing was held", body = QuotaExceeded<'_>, content_type = "application/problem+json"),
+        RefusedMessage,
         Refused,
         RefusedBody,
     ),
@@ -181,7 +180,7 @@ pub(crate) async fn reserve(
     responses(
         (status = 200, description = "Charged", body = CommittedBody<'_>),
         (status = 202, description = "Redis is unavailable: the commit is applied later, once", body = AcceptedBody),
-        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        UnknownReservation,
         (status = 409, description = "CONFLICT: already released", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: nothing was charged", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: already committed with another cost", body = Problem, content_type = "application/problem+json"),
@@ -220,7 +219,7 @@ pub(crate) async fn commit(
     responses(
         (status = 200, description = "Given back", body = ReleasedBody<'_>),
         (status = 202, description = "Redis is unavailable: the AP is given back later", body = AcceptedBody),
-        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        UnknownReservation,
         (status = 409, description = "CONFLICT: already committed", body = Problem, content_type = "application/problem+json"),
         Refused,
     ),
@@ -244,7 +243,7 @@ pub(crate) async fn release(
     request_body = ExtendBody,
     responses(
         (status = 200, description = "Extended", body = ReservationBody<'_>),
-        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        UnknownReservation,
         (status = 409, description = "CONFLICT: already settled", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: it can still be committed", body = Problem, content_type = "application/problem+json"),
         Refused,

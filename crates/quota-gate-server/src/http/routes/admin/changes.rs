@@ -9,7 +9,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::routes::admin::{fresh, month, page::Page, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused, time::Millis},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+        time::Millis,
+    },
     auth::Admin,
     extract::Params,
 };
@@ -79,8 +83,8 @@ struct ChangeBody {
     params(ChangesParams),
     responses(
         (status = 200, description = "A page", body = ChangesBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]

@@ -8,7 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::routes::admin::{fresh, page::page_size, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused, time::Seconds},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+        time::Seconds,
+    },
     auth::Admin,
     extract::Params,
 };
@@ -96,8 +100,8 @@ struct RunningOutBody {
     params(TopUsersParams),
     responses(
         (status = 200, description = "The users", body = TopUsersBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -121,8 +125,8 @@ pub(crate) async fn top(
     params(ForecastParams),
     responses(
         (status = 200, description = "The forecast", body = ForecastBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]

@@ -11,7 +11,7 @@ use crate::http::{
     answers::{
         problem::Problem,
         quota::{StatusWord, level_name},
-        refusals::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody, UnknownUser},
         time::Seconds,
     },
     auth::Admin,
@@ -84,7 +84,7 @@ struct StandingBody<'a> {
     request_body = ChangeLevelBody,
     responses(
         (status = 200, description = "Effect of the change", body = LevelForecastBody<'_>),
-        (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
+        UnknownUser,
         (status = 409, description = "CONFLICT: the level has changed since the preview", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedBody,

@@ -10,7 +10,11 @@ use uuid::Uuid;
 
 use crate::http::routes::admin::{fresh, month, page::Page, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused, time::Millis},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+        time::Millis,
+    },
     auth::Admin,
     extract::{Params, PathUser},
 };
@@ -64,8 +68,8 @@ struct MessageBody {
     params(("user" = String, Path, description = "The user's id"), MessagesParams),
     responses(
         (status = 200, description = "A page", body = MessagesBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]

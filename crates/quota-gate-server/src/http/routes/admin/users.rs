@@ -11,7 +11,7 @@ use crate::http::{
     answers::{
         problem::Problem,
         quota::{QuotaBody, level_name},
-        refusals::Refused,
+        refusals::{Refused, RefusedParams, UnknownUser},
         time::{Millis, Seconds},
     },
     auth::Admin,
@@ -141,8 +141,8 @@ struct MonthBody {
     params(UsersParams),
     responses(
         (status = 200, description = "A page", body = UsersBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -174,9 +174,9 @@ pub(crate) async fn list(
     params(("user" = String, Path, description = "The user's id")),
     responses(
         (status = 200, description = "The user", body = UserBody<'_>),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
+        UnknownUser,
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
