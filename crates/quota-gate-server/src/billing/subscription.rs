@@ -150,13 +150,13 @@ pub(crate) async fn receive(
         return Ok(Json(SubscriptionReceivedBody { changed: false }).into_response());
     }
     let subscription: Subscription = serde_json::from_value(event.data.object).map_err(invalid)?;
-    let event = understood(billing, event.id, &event.kind, event.created, subscription)?;
+    let event = subscription_event(billing, event.id, &event.kind, event.created, subscription)?;
     let changed = gate.apply_subscription(&event, &billing.levels).await?;
     tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
     Ok(Json(SubscriptionReceivedBody { changed }).into_response())
 }
 
-fn understood(
+fn subscription_event(
     billing: &Billing,
     id: String,
     kind: &str,

@@ -131,7 +131,7 @@ pub(crate) fn refuse(gate: &Gate, refusal: Refusal) -> Response {
 }
 
 impl Problem {
-    /// Converts the error of a reservation. If its answer was lost, the hold expires unsettled, so a retry is safe.
+    /// Converts an error of a reservation. If its answer was lost, the hold expires unsettled, so a retry is safe.
     fn from_hold(error: GateError) -> Self {
         match error {
             GateError::Indeterminate { .. } => {

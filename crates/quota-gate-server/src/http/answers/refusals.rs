@@ -46,7 +46,7 @@ pub(crate) enum RefusedMessage {
     QuotaExceeded(QuotaExceeded<'static>),
 }
 
-// A struct has one description, and no other doc comment.
+// The doc comment of each struct is its description in the contract.
 
 /// INVALID_REQUEST
 #[derive(IntoResponses)]

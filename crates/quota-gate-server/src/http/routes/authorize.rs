@@ -136,11 +136,11 @@ pub(crate) async fn authorize(
         SettleWord::Now => {
             let (model, tokens) = (model.clone(), Tokens::ZERO);
             let message = Consume { user: user.clone(), session, ap, tokens, model, idempotency_key: None };
-            map(gate.consume(message).await?, |charged| (charged.quota, None))
+            map_allowed(gate.consume(message).await?, |charged| (charged.quota, None))
         }
         SettleWord::Callback | SettleWord::Expiry => {
             let message = Reserve { user: user.clone(), session, ap, ttl, idempotency_key: None };
-            map(gate.reserve(message).await?, |reserved| (reserved.quota, Some(reserved.reservation)))
+            map_allowed(gate.reserve(message).await?, |reserved| (reserved.quota, Some(reserved.reservation)))
         }
     };
     Ok(match decision {
@@ -151,13 +151,13 @@ pub(crate) async fn authorize(
             allowed(&gate, &user, Some(&quota), reservation.as_ref())
         }
         Decision::Passed(passed) => allowed(&gate, &user, passed.quota(), None),
-        Decision::Denied(denied) => refused(&gate, &denied, denied_status),
+        Decision::Denied(denied) => denial(&gate, &denied, denied_status),
     })
 }
 
-fn map<A, B>(decision: Decision<A>, of: impl FnOnce(A) -> B) -> Decision<B> {
+fn map_allowed<A, B>(decision: Decision<A>, convert: impl FnOnce(A) -> B) -> Decision<B> {
     match decision {
-        Decision::Allowed(allowed) => Decision::Allowed(of(allowed)),
+        Decision::Allowed(allowed) => Decision::Allowed(convert(allowed)),
         Decision::Denied(denied) => Decision::Denied(denied),
         Decision::Passed(passed) => Decision::Passed(passed),
     }
@@ -176,7 +176,7 @@ fn allowed(gate: &Gate, user: &UserId, quota: Option<&Quota>, reservation: Optio
     (StatusCode::OK, headers).into_response()
 }
 
-fn refused(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
+fn denial(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
     let mut response = QuotaExceeded::response(gate, denied);
     *response.status_mut() = status;
     let headers = response.headers_mut();

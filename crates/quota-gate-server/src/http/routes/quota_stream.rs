@@ -60,17 +60,18 @@ pub(crate) async fn stream_quota(
         Some((quota, (receiver, false)))
     });
     let events = events.map(move |quota| {
-        let _for_as_long_as_it_lasts = &permit;
+        // Held until the stream ends.
+        let _permit = &permit;
         Ok::<_, Infallible>(event(&gate, &quota))
     });
     let stopping = readiness.stopping.clone();
-    let over = async move {
+    let end = async move {
         tokio::select! {
             () = stopping.cancelled() => {}
             () = sleep(LIFETIME) => {}
         }
     };
-    let mut response = Sse::new(events.take_until(over)).keep_alive(KeepAlive::default()).into_response();
+    let mut response = Sse::new(events.take_until(end)).keep_alive(KeepAlive::default()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Otherwise nginx collects events until its buffer is full.

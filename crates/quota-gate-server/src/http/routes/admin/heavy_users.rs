@@ -142,13 +142,13 @@ pub(crate) async fn forecast(
     let (calendar, now) = (gate.calendar(), gate.now());
     let period = calendar.period_at(now);
     let (start, end) = (calendar.period_start(period), calendar.period_end(period));
-    let over = elapsed(start, end, now);
-    let levels = verifier.postgres.forecast(id(period), over).await.map_err(unavailable)?;
-    let users = verifier.postgres.running_out(id(period), over, level, limit).await.map_err(unavailable)?;
-    let whole = (end - start).to_std().unwrap_or_default();
+    let elapsed = elapsed(start, end, now);
+    let levels = verifier.postgres.forecast(id(period), elapsed).await.map_err(unavailable)?;
+    let users = verifier.postgres.running_out(id(period), elapsed, level, limit).await.map_err(unavailable)?;
+    let length = (end - start).to_std().unwrap_or_default();
     let running_out = |RunningOut { user, at_fraction }: RunningOut| RunningOutBody {
         user: user.into(),
-        runs_out_at: Seconds(start + whole.mul_f64(at_fraction)).to_string(),
+        runs_out_at: Seconds(start + length.mul_f64(at_fraction)).to_string(),
     };
     Ok(fresh(ForecastBody {
         period: period.to_string(),

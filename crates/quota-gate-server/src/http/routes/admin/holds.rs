@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::http::routes::admin::{fresh, known};
+use crate::http::routes::admin::{fresh, require_user};
 use crate::http::{
     answers::{
         problem::Problem,
@@ -50,7 +50,7 @@ pub(crate) async fn release(
     Body(body): Body<ReleaseHoldBody>,
 ) -> Result<Response, Problem> {
     let author = Author::person(&by, &body.reason)?;
-    known(&verifier.postgres, &user).await?;
+    require_user(&verifier.postgres, &user).await?;
     let released = gate.release_hold(&user, hold, &author).await?;
     let levels = gate.levels();
     Ok(fresh(ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &levels, &released.quota) }))

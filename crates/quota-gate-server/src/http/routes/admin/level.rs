@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::routes::admin::{fresh, known};
+use crate::http::routes::admin::{fresh, require_user};
 use crate::http::{
     answers::{
         problem::Problem,
@@ -106,7 +106,7 @@ pub(crate) async fn change(
         if_version: body.if_level_version,
         author: Author::person(&by, reason)?,
     };
-    known(&verifier.postgres, &request.user).await?;
+    require_user(&verifier.postgres, &request.user).await?;
     let mut forecast = gate.preview_level(&request).await?;
     if !body.preview {
         // Guarantees that the reported `before` is correct.

@@ -49,7 +49,7 @@ fn unavailable(error: impl Display) -> Problem {
 }
 
 /// Fails if the user does not exist, because a lookup must not create one.
-async fn known(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
+async fn require_user(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
     match postgres.find(user, DateTime::<Utc>::MAX_UTC).await.map_err(unavailable)? {
         Some(_) => Ok(()),
         None => Err(Problem::new(Code::NotFound, "no such user")),

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, known, month, page::Page, unavailable};
+use crate::http::routes::admin::{fresh, month, page::Page, require_user, unavailable};
 use crate::http::{
     answers::{
         problem::Problem,
@@ -186,7 +186,7 @@ pub(crate) async fn show(
     State(verifier): State<Arc<Verifier>>,
     PathUser(user): PathUser,
 ) -> Result<Response, Problem> {
-    known(&verifier.postgres, &user).await?;
+    require_user(&verifier.postgres, &user).await?;
     let (quota, holds) = match gate.quota_and_holds(&user).await {
         Ok(both) => both,
         Err(_) => (gate.quota(&user).await?, Vec::new()),
