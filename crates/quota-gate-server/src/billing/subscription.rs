@@ -1,5 +1,6 @@
-//! `POST /api/webhooks/subscription`: receives events of a billing system, in Stripe's format and signature scheme
-//! (<https://docs.stripe.com/webhooks#verify-manually>, <https://docs.stripe.com/api/subscriptions/object>).
+//! `POST /api/billing/subscription`, alias `/api/webhooks/subscription`: receives events of a billing system, in Stripe's
+//! format and signature scheme (<https://docs.stripe.com/webhooks#verify-manually>,
+//! <https://docs.stripe.com/api/subscriptions/object>).
 
 use std::sync::Arc;
 
@@ -122,8 +123,10 @@ pub(crate) struct SubscriptionReceivedBody {
 }
 
 /// Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
+///
+/// `POST /api/webhooks/subscription` is an older alias.
 #[utoipa::path(
-    post, path = "/api/webhooks/subscription", tag = "membership", operation_id = "subscriptionEvent",
+    post, path = "/api/billing/subscription", tag = "billing", operation_id = "subscriptionEvent",
     params(("Stripe-Signature" = String, Header, description = "t=…,v1=…")),
     request_body(content = serde_json::Value, description = "A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored"),
     responses(

@@ -223,7 +223,7 @@ impl QuotaExceeded<'_> {
         let levels = gate.levels();
         let body = QuotaExceeded {
             kind: code.kind(),
-            title: "Chat quota exceeded",
+            title: code.title(),
             status: code.status().as_u16(),
             code,
             numbers: DenialNumbers::new(gate, &levels, denied),

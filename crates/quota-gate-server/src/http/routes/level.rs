@@ -62,7 +62,7 @@ pub(crate) struct LevelSetBody<'a> {
     previous_level: &'a str,
     /// Level from the next period, and its start; null if the change applied immediately.
     #[schema(required = true)]
-    pending: Option<PendingBody<'a>>,
+    pending: Option<PendingLevelBody<'a>>,
     /// Number of the user's changes of level.
     level_version: u32,
     quota: QuotaBody<'a>,
@@ -71,15 +71,17 @@ pub(crate) struct LevelSetBody<'a> {
 /// A level that applies later.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PendingBody<'a> {
+pub(crate) struct PendingLevelBody<'a> {
     membership_level: &'a str,
     #[schema(value_type = String)]
     effective_at: Seconds,
 }
 
 /// Changes a user's level. Used AP stays used.
+///
+/// `PUT /api/chat/quota/membership` is an older alias.
 #[utoipa::path(
-    put, path = "/api/chat/quota/membership", tag = "membership", operation_id = "updateQuotaForMembership",
+    put, path = "/api/chat/quota/level", tag = "levels", operation_id = "changeLevel",
     request_body = SetLevelBody,
     responses(
         (status = 200, description = "Changed", body = LevelSetBody<'_>),
@@ -104,7 +106,7 @@ pub(crate) async fn change(
     let levels = gate.levels();
     let body = LevelSetBody {
         previous_level: level_name(&levels, changed.previous),
-        pending: changed.pending.map(|code| PendingBody {
+        pending: changed.pending.map(|code| PendingLevelBody {
             membership_level: level_name(&levels, code),
             effective_at: Seconds(gate.calendar().period_end(changed.quota.period)),
         }),

@@ -79,7 +79,7 @@ struct StandingBody<'a> {
 
 /// Changes a user's level, or previews the change. Used AP stays used.
 #[utoipa::path(
-    put, path = "/api/admin/users/{user}/level", tag = "admin", operation_id = "changeLevel",
+    put, path = "/api/admin/users/{user}/level", tag = "admin", operation_id = "changeUserLevel",
     params(("user" = String, Path, description = "The user's id")),
     request_body = ChangeLevelBody,
     responses(
