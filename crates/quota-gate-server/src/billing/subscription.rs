@@ -17,13 +17,15 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
-use crate::http::{
-    answers::{
-        problem::{Code, Problem},
-        refusals::RefusedBody,
-    },
+use crate::{
     hex,
-    state::AppState,
+    http::{
+        answers::{
+            problem::{Code, Problem},
+            refusals::RefusedBody,
+        },
+        state::AppState,
+    },
 };
 use quota_gate::{
     domain::{

@@ -17,7 +17,6 @@ pub mod server;
 
 pub(crate) mod answers;
 pub(crate) mod extract;
-pub(crate) mod hex;
 mod observe;
 mod openapi;
 mod pages;

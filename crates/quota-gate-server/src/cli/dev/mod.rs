@@ -20,7 +20,7 @@ use self::demo::Demo;
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
-    shutdown,
+    hex, shutdown,
     telemetry::{self, LogFormat},
 };
 use quota_gate::{
@@ -275,13 +275,9 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 fn random_hex() -> anyhow::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).context("cannot get random bytes")?;
-    Ok(hex(&bytes))
+    Ok(hex::encode(&bytes))
 }
 
 fn sha256(token: &str) -> String {
-    hex(&Sha256::digest(token))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex::encode(&Sha256::digest(token))
 }
