@@ -16,6 +16,7 @@ pub mod billing;
 pub mod cli;
 pub mod config;
 pub mod envoy;
+mod hex;
 pub mod http;
 pub mod openai;
 pub mod outbound;

@@ -131,11 +131,12 @@ async fn each_route_requires_its_own_kind_of_token() {
         dev.jwt("alice"),
     ];
     let consume = json!({"userUuid": "alice", "sessionId": "s"});
-    let membership = json!({"userUuid": "alice", "membershipLevel": "plus"});
+    let level = json!({"userUuid": "alice", "membershipLevel": "plus"});
     let routes = [
         (Method::POST, "/api/chat/quota/consume", consume.clone(), 0),
         (Method::POST, "/api/chat/quota/reservations", consume, 0),
-        (Method::PUT, "/api/chat/quota/membership", membership, 1),
+        (Method::PUT, "/api/chat/quota/level", level.clone(), 1),
+        (Method::PUT, "/api/chat/quota/membership", level, 1), // older alias
         (Method::POST, "/api/chat/quota/reset", json!({}), 2),
     ];
     for (method, path, body, owner) in routes {

@@ -35,7 +35,7 @@ fn now() -> i64 {
 }
 
 async fn send(gate: &Serve, header: &str, body: &str) -> (StatusCode, Value) {
-    let request = Client::new().post(format!("{}/api/webhooks/subscription", gate.url));
+    let request = Client::new().post(format!("{}/api/billing/subscription", gate.url));
     answer(request.header("Stripe-Signature", header).header("Content-Type", "application/json").body(body.to_owned()))
         .await
 }

@@ -2,7 +2,7 @@
 
 import { watch } from "./events.js";
 import { Transport, type TransportOptions } from "./transport.js";
-import type { Accepted, Committed, Consumed, MembershipChanged, Quota, Released, Reservation } from "./types.js";
+import type { Accepted, Committed, Consumed, LevelChanged, Quota, Released, Reservation } from "./types.js";
 
 /** A message to charge. */
 export interface Message {
@@ -99,9 +99,9 @@ export class QuotaGate {
     }
 
     /** Changes a user's level (scope `admin`). */
-    changeMembership(userUuid: string, membershipLevel: string, effective?: "now"): Promise<MembershipChanged> {
+    changeLevel(userUuid: string, membershipLevel: string, effective?: "now"): Promise<LevelChanged> {
         const body = { userUuid, membershipLevel, ...(effective && { effective }) };
-        return this.#transport.ask({ method: "PUT", path: "/api/chat/quota/membership", body, repeatable: true });
+        return this.#transport.ask({ method: "PUT", path: "/api/chat/quota/level", body, repeatable: true });
     }
 
     /**

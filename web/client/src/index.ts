@@ -16,7 +16,7 @@ export type {
     Code,
     Committed,
     Consumed,
-    MembershipChanged,
+    LevelChanged,
     Quota,
     Released,
     Reservation,

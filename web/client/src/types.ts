@@ -17,7 +17,7 @@ export type Released = Schemas["ReleasedBody"];
 /** An accepted settlement, to be made when Redis is available again. */
 export type Accepted = Schemas["AcceptedBody"];
 /** A change of level. */
-export type MembershipChanged = Schemas["MembershipChangedBody"];
+export type LevelChanged = Schemas["LevelSetBody"];
 /** A level with a larger quota for the user. */
 export type Upgrade = Schemas["Upgrade"];
 /** Problem codes. */

@@ -136,7 +136,7 @@ describe("watch", () => {
             version = quota.version;
             seen.push(quota.remaining);
             if (seen.length === 1) await service.consume(message(user, 30));
-            if (quota.remaining === 70) await admin.changeMembership(user, "basic");
+            if (quota.remaining === 70) await admin.changeLevel(user, "basic");
             if (quota.membershipLevel === "basic") controller.abort();
         }
         expect(seen[0]).toBe(100);

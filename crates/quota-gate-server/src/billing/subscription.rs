@@ -1,5 +1,6 @@
-//! `POST /api/webhooks/subscription`: receives events of a billing system, in Stripe's format and signature scheme
-//! (<https://docs.stripe.com/webhooks#verify-manually>, <https://docs.stripe.com/api/subscriptions/object>).
+//! `POST /api/billing/subscription`, alias `/api/webhooks/subscription`: receives events of a billing system, in Stripe's
+//! format and signature scheme (<https://docs.stripe.com/webhooks#verify-manually>,
+//! <https://docs.stripe.com/api/subscriptions/object>).
 
 use std::sync::Arc;
 
@@ -16,13 +17,15 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
-use crate::http::{
-    answers::{
-        problem::{Code, Problem},
-        refusals::RefusedBody,
-    },
+use crate::{
     hex,
-    state::AppState,
+    http::{
+        answers::{
+            problem::{Code, Problem},
+            refusals::RefusedBody,
+        },
+        state::AppState,
+    },
 };
 use quota_gate::{
     domain::{
@@ -122,8 +125,10 @@ pub(crate) struct SubscriptionReceivedBody {
 }
 
 /// Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
+///
+/// `POST /api/webhooks/subscription` is an older alias.
 #[utoipa::path(
-    post, path = "/api/webhooks/subscription", tag = "membership", operation_id = "subscriptionEvent",
+    post, path = "/api/billing/subscription", tag = "billing", operation_id = "subscriptionEvent",
     params(("Stripe-Signature" = String, Header, description = "t=…,v1=…")),
     request_body(content = serde_json::Value, description = "A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored"),
     responses(
@@ -150,13 +155,13 @@ pub(crate) async fn receive(
         return Ok(Json(SubscriptionReceivedBody { changed: false }).into_response());
     }
     let subscription: Subscription = serde_json::from_value(event.data.object).map_err(invalid)?;
-    let event = understood(billing, event.id, &event.kind, event.created, subscription)?;
+    let event = subscription_event(billing, event.id, &event.kind, event.created, subscription)?;
     let changed = gate.apply_subscription(&event, &billing.levels).await?;
     tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
     Ok(Json(SubscriptionReceivedBody { changed }).into_response())
 }
 
-fn understood(
+fn subscription_event(
     billing: &Billing,
     id: String,
     kind: &str,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{
     app,
     config::Config,
-    outbox::compare::{BalanceDifference, Comparer, Old},
+    outbox::compare::{BalanceDifference, Comparer, OldUsage},
 };
 use quota_gate::domain::{calendar::Calendar, clock::Clock, user_id::UserId};
 
@@ -35,10 +35,10 @@ struct Line {
 
 pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let old = if let Some(file) = &arguments.file {
-        Old::Listed(listed(file).with_context(|| format!("{} cannot be read", file.display()))?)
+        OldUsage::Export(read_export(file).with_context(|| format!("{} cannot be read", file.display()))?)
     } else {
         let old = app::old_credits(&config)?;
-        Old::Asked(Box::new(
+        OldUsage::System(Box::new(
             old.context("dual_write.url is not set: set it, or pass an export of the old system with --file")?,
         ))
     };
@@ -59,11 +59,11 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
 }
 
 /// Reads each user's usage from an export. Adds up several lines of one user.
-fn listed(file: &Path) -> anyhow::Result<HashMap<UserId, i64>> {
-    let mut listed = HashMap::new();
+fn read_export(file: &Path) -> anyhow::Result<HashMap<UserId, i64>> {
+    let mut export = HashMap::new();
     for line in csv::Reader::from_path(file)?.deserialize() {
         let Line { user, used } = line?;
-        *listed.entry(UserId::parse(&user)?).or_default() += used;
+        *export.entry(UserId::parse(&user)?).or_default() += used;
     }
-    Ok(listed)
+    Ok(export)
 }

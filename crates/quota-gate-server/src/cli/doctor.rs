@@ -210,8 +210,8 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
             "run `quota-gate reset`, which moves them by ensure_usage_log_partition",
         );
     }
-    let wanted = config.partitions().ok().zip(config.time_zone().ok());
-    if let Some((partitions, time_zone)) = wanted {
+    let settings = config.partitions().ok().zip(config.time_zone().ok());
+    if let Some((partitions, time_zone)) = settings {
         match postgres.compare_settings(&Settings { partitions, time_zone }).await {
             Ok(()) => findings.good("partitions and time zone match the installation"),
             Err(error) => findings.wrong("partitions or time zone do not match the installation", &error.to_string()),
@@ -223,11 +223,11 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
 fn clocks(redis: &RedisServerInfo, postgres: &PostgresServerInfo, findings: &mut Findings) {
     let now: DateTime<Utc> = Clock::machine().now();
     for (store, time) in [("Redis", redis.time), ("Postgres", postgres.time)] {
-        let apart = (time - now).abs();
+        let difference = (time - now).abs();
         findings.check(
-            apart <= SKEW_MAX,
+            difference <= SKEW_MAX,
             &format!("the clock of {store} agrees with this machine's"),
-            &format!("the clock of {store} differs from this machine's by {} seconds", apart.num_seconds()),
+            &format!("the clock of {store} differs from this machine's by {} seconds", difference.num_seconds()),
             "synchronize both by NTP",
         );
     }

@@ -15,8 +15,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let url = format!("http://{address}/readyz");
-    let asked = outbound::client(ANSWER_MAX)?.get(url.parse()?);
-    let answer = timeout(ANSWER_MAX, asked).await.with_context(|| format!("{url} did not answer"))?;
+    let request = outbound::client(ANSWER_MAX)?.get(url.parse()?);
+    let answer = timeout(ANSWER_MAX, request).await.with_context(|| format!("{url} did not answer"))?;
     let status = answer.map_err(|error| anyhow::anyhow!("{url}: {}", outbound::describe(&error)))?.status();
     println!("{url}: {}", status.as_u16());
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -79,9 +79,9 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         let name = arguments.file.to_string_lossy();
         if name.ends_with(".ndjson") || name.ends_with(".jsonl") { FileFormat::Ndjson } else { FileFormat::Csv }
     });
-    let followed = arguments.from_postgres.zip(arguments.query);
+    let query = arguments.from_postgres.zip(arguments.query);
     let from_stdin = arguments.file.as_os_str() == "-";
-    let input: Box<dyn Read> = if followed.is_some() {
+    let input: Box<dyn Read> = if query.is_some() {
         Box::new(std::io::empty())
     } else if from_stdin {
         Box::new(stdin())
@@ -95,7 +95,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let levels = app.gate.levels();
     let mut importer =
         Importer { app, levels, batch: HashMap::new(), inserted: 0, updated: 0, good: 0, bad: 0, progress };
-    match (followed, format) {
+    match (query, format) {
         (Some((url, query)), _) => importer.postgres(&url, &query).await?,
         (None, FileFormat::Csv) => importer.csv(input).await?,
         (None, FileFormat::Ndjson) => importer.ndjson(input).await?,
@@ -121,7 +121,7 @@ impl Importer {
         for record in reader.byte_records() {
             number = record.as_ref().ok().and_then(|record| record.position()).map_or(number + 1, csv::Position::line);
             let line = record.and_then(|record| record.deserialize::<Line>(Some(&headers)));
-            self.take(number, line.map_err(|error| error.to_string())).await?;
+            self.add(number, line.map_err(|error| error.to_string())).await?;
         }
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Importer {
                 continue;
             }
             let line = serde_json::from_slice::<Line>(&line).map_err(|error| error.to_string());
-            self.take(index as u64 + 1, line).await?;
+            self.add(index as u64 + 1, line).await?;
         }
         Ok(())
     }
@@ -150,12 +150,12 @@ impl Importer {
                 (Some(user), Some(level)) => Ok(Line { user, level, used }),
                 _ => Err("the query must return the columns user and level, and neither may be null".to_owned()),
             };
-            self.take(number, line).await?;
+            self.add(number, line).await?;
         }
         reading.await?.context("the users cannot be read")
     }
 
-    async fn take(&mut self, number: u64, line: Result<Line, String>) -> anyhow::Result<()> {
+    async fn add(&mut self, number: u64, line: Result<Line, String>) -> anyhow::Result<()> {
         match line.and_then(|line| self.parse(&line)) {
             Ok(row) => {
                 // If a user has several lines, the last one counts.

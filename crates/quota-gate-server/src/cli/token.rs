@@ -27,8 +27,8 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
     let (secret, issuer) = match &arguments.data_dir {
         Some(dir) => (DevFile::read(dir)?.jwt_secret, super::dev::JWT_ISSUER.to_owned()),
         None if config.auth.jwt_secret.expose().is_empty() => {
-            let here = PathBuf::from(super::dev::DATA_DIR);
-            let file = DevFile::read(&here).context(
+            let dir = PathBuf::from(super::dev::DATA_DIR);
+            let file = DevFile::read(&dir).context(
                 "auth.jwt_secret is not set, and no `quota-gate dev` runs here: set the secret, or use --data-dir",
             )?;
             (file.jwt_secret, super::dev::JWT_ISSUER.to_owned())

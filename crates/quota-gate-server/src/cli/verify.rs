@@ -58,8 +58,8 @@ fn print(verdict: &Verdict) {
         verdict.users, verdict.records, verdict.unflushed, verdict.inbox, verdict.dead_letters
     );
     for drift in verdict.drift.iter().take(NAMED_MAX) {
-        let of = drift.period.map_or("in total".to_owned(), |period| format!("in {period}"));
-        println!("drift: {} {of}: {} AP in the log, {} AP in the totals", drift.user, drift.logged, drift.total);
+        let period = drift.period.map_or("in total".to_owned(), |period| format!("in {period}"));
+        println!("drift: {} {period}: {} AP in the log, {} AP in the totals", drift.user, drift.logged, drift.total);
     }
     for drift in verdict.usage_drift.iter().take(NAMED_MAX) {
         let (messages, ap) = drift.missing;

@@ -29,10 +29,14 @@ pub(super) struct Message {
 impl Message {
     /// Reads the message from the one descriptor that names a user. Returns `None` if no descriptor does: the gate does
     /// not limit such a request.
-    pub(super) fn of(request: &RateLimitRequest, costs: &ModelCosts) -> Result<Option<Self>, InvalidInput> {
-        let named: Vec<(usize, &Descriptor)> =
-            request.descriptors.iter().enumerate().filter(|(_, it)| value(it, USER).is_some()).collect();
-        let (index, descriptor) = match named[..] {
+    pub(super) fn read(request: &RateLimitRequest, costs: &ModelCosts) -> Result<Option<Self>, InvalidInput> {
+        let with_user: Vec<(usize, &Descriptor)> = request
+            .descriptors
+            .iter()
+            .enumerate()
+            .filter(|(_, descriptor)| value(descriptor, USER).is_some())
+            .collect();
+        let (index, descriptor) = match with_user[..] {
             [] => return Ok(None),
             [one] => one,
             // A second charge could fail after the first.
@@ -40,12 +44,12 @@ impl Message {
         };
         let user = UserId::parse(value(descriptor, USER).unwrap_or_default())?;
         let session = value(descriptor, SESSION).map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
-        let each = match value(descriptor, AP) {
+        let ap_per_hit = match value(descriptor, AP) {
             Some(ap) => Ap::cost(ap.parse().map_err(|_| invalid(format!("ap is not a number: {ap:?}")))?)?,
             None => costs.of(value(descriptor, MODEL).unwrap_or_default()),
         };
         let hits = descriptor.hits_addend.map_or_else(|| u64::from(request.hits_addend.max(1)), |hits| hits.value);
-        let ap = u64::from(each.get()).saturating_mul(hits);
+        let ap = u64::from(ap_per_hit.get()).saturating_mul(hits);
         let ap = Ap::cost(i64::try_from(ap).unwrap_or(i64::MAX))?;
         let model = value(descriptor, MODEL).map(ModelName::parse).transpose()?;
         Ok(Some(Self { index, user, session, ap, model }))
@@ -73,7 +77,7 @@ mod tests {
     fn read(descriptors: Vec<Descriptor>, hits_addend: u32) -> Result<Option<Message>, InvalidInput> {
         let request = RateLimitRequest { domain: "chat".into(), descriptors, hits_addend };
         let costs = ModelCosts::new(&[("default".to_owned(), 1), ("gpt-4o".to_owned(), 3)].into()).unwrap();
-        Message::of(&request, &costs)
+        Message::read(&request, &costs)
     }
 
     #[test]

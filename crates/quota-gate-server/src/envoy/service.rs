@@ -58,7 +58,8 @@ impl RateLimitService {
     /// `INVALID_ARGUMENT` for invalid descriptors, `UNAVAILABLE` if the gate cannot decide: Envoy then follows its
     /// `failure_mode_deny`.
     async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
-        let message = Message::of(request, &self.costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let message =
+            Message::read(request, &self.costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut response = RateLimitResponse {
             overall_code: Code::Ok.into(),
             statuses: vec![
@@ -69,7 +70,7 @@ impl RateLimitService {
         };
         let Some(Message { index, user, session, ap, model }) = message else { return Ok(response) };
         let consume = Consume { user, session, ap, tokens: Tokens::ZERO, model, idempotency_key: None };
-        match self.gate.consume(consume).await.map_err(|error| status(&error))? {
+        match self.gate.consume(consume).await.map_err(|error| error_status(&error))? {
             Decision::Allowed(charged) => {
                 response.statuses[index] = self.status(Code::Ok, &charged.quota);
                 response.response_headers_to_add = self.headers(&charged.quota);
@@ -117,7 +118,7 @@ impl RateLimitService {
     }
 }
 
-fn status(error: &GateError) -> Status {
+fn error_status(error: &GateError) -> Status {
     match error {
         GateError::Invalid(_) | GateError::Mismatch(_) => Status::invalid_argument(error.to_string()),
         GateError::TooManyHolds(_) => Status::resource_exhausted(error.to_string()),
@@ -128,7 +129,7 @@ fn status(error: &GateError) -> Status {
     }
 }
 
-fn refused(problem: &Problem) -> Status {
+fn problem_status(problem: &Problem) -> Status {
     match problem.code {
         ProblemCode::Unauthenticated => {
             Status::unauthenticated("Envoy must send `authorization: Bearer TOKEN` in initial_metadata")
@@ -182,7 +183,7 @@ impl Service<http::Request<Body>> for RateLimitService {
             }
             match service.auth.require(request.headers(), Scope::Consume).await {
                 Ok(_) => Ok(Grpc::new(ProstCodec::default()).unary(service, request).await),
-                Err(problem) => Ok(refused(&problem).into_http()),
+                Err(problem) => Ok(problem_status(&problem).into_http()),
             }
         })
     }

@@ -1,16 +1,22 @@
 //! The HTTP API: routes, authentication, problems, and the server loop.
 //!
-//! Two other APIs have their own modules: `openai`, the proxy, and `envoy`, over gRPC.
+//! | file | what |
+//! | --- | --- |
+//! | `server`, `write_stall` | the server loop; disconnects clients that stop reading |
+//! | `route_group`, `observe`, `rate_limit` | for every request: admission, metrics and logs, rate limits |
+//! | `auth`, `extract` | callers and their scopes; bodies, parameters and headers as domain values |
+//! | `routes` | the handlers, which are thin: extract, call the gate, map |
+//! | `answers` | quotas, problems, headers; only `problem` maps errors to status codes |
+//! | `state` | state shared by all handlers |
+//! | `openapi`, `pages` | the OpenAPI contract; the pages of `web/pages` |
 //!
-//! Handlers are thin: extract, call the gate, map. Only `answers::problem` maps errors to status codes. Clients read
-//! `docs/http-api.md`.
+//! Two other APIs have their own modules: `openai`, the proxy, and `envoy`, over gRPC. Clients read `docs/http-api.md`.
 
 pub mod auth;
 pub mod server;
 
 pub(crate) mod answers;
 pub(crate) mod extract;
-pub(crate) mod hex;
 mod observe;
 mod openapi;
 mod pages;
@@ -29,7 +35,7 @@ use axum::{
 
 use self::{
     answers::problem::{self, Problem},
-    route_group::{Permits, RouteGroup, admit},
+    route_group::{PermitKind, RouteGroup, admit},
 };
 pub use self::{
     auth::{Auth, JwtOptions, TokenOptions},
@@ -97,23 +103,25 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models",           get(openai::models))
         .route("/v1/models/{model}",   get(openai::model));
 
-    let grouped = |routes: Router<AppState>, group: RouteGroup| {
+    let admitted = |routes: Router<AppState>, group: RouteGroup| {
         routes.method_not_allowed_fallback(problem::no_such_method).layer(from_fn_with_state(group, admit))
     };
     let body_bytes_max = state.limits().body_bytes_max;
-    let problems = |permits| RouteGroup { state: state.clone(), permits, body_bytes_max, refuse: Problem::into_response };
-    let billing_group = RouteGroup { body_bytes_max: subscription::BODY_BYTES_MAX, ..problems(Permits::Requests) };
+    let group = |permit| RouteGroup {
+        state: state.clone(), permit, body_bytes_max, format_problem: Problem::into_response,
+    };
+    let billing_group = RouteGroup { body_bytes_max: subscription::BODY_BYTES_MAX, ..group(PermitKind::Request) };
     let models_group = RouteGroup {
         body_bytes_max: state.proxy().map_or(body_bytes_max, Proxy::body_bytes_max),
-        refuse: OpenAiError::response,
-        ..problems(Permits::None)
+        format_problem: OpenAiError::response,
+        ..group(PermitKind::None)
     };
-    grouped(settlements, problems(Permits::Settlements))
-        .merge(grouped(requests, problems(Permits::Requests)))
-        .merge(grouped(operations, problems(Permits::None)))
-        .merge(grouped(administration, problems(Permits::None)))
-        .merge(grouped(billing, billing_group))
-        .merge(grouped(models, models_group))
+    admitted(settlements, group(PermitKind::Settlement))
+        .merge(admitted(requests, group(PermitKind::Request)))
+        .merge(admitted(operations, group(PermitKind::None)))
+        .merge(admitted(administration, group(PermitKind::None)))
+        .merge(admitted(billing, billing_group))
+        .merge(admitted(models, models_group))
         .merge(pages::pages())
         .with_state(state)
 }

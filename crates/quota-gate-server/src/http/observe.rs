@@ -94,8 +94,8 @@ impl RouteMetrics {
     }
 
     fn count(&mut self, route: &str, method: &Method, status: StatusCode) {
-        let known = self.requests.iter().find(|(of, answered, _)| of == method && *answered == status);
-        if let Some((_, _, counter)) = known {
+        let cached = self.requests.iter().find(|(of_method, of_status, _)| of_method == method && *of_status == status);
+        if let Some((_, _, counter)) = cached {
             return counter.increment(1);
         }
         let counter = metrics::counter!(

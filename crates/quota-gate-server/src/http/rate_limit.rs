@@ -20,7 +20,7 @@ use crate::http::answers::problem::Problem;
 /// Number of keys above which keys with a full budget are removed. A key takes about a hundred bytes.
 const KEYS_MAX: usize = 100_000;
 /// Number of requests between two comparisons with [`KEYS_MAX`].
-const CHECKS_PER_LOOK: u32 = 10_000;
+const CHECKS_PER_CLEANUP: u32 = 10_000;
 
 /// Requests per second; 0 means no limit. Bursts of twice as many are allowed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,12 +64,12 @@ impl RateLimits {
     }
 
     pub(crate) fn address(&self, address: IpAddr) -> Result<(), Problem> {
-        check(self.addresses.as_ref(), &whole(address), "address")
+        check(self.addresses.as_ref(), &network(address), "address")
     }
 
     /// Counts a request with invalid credentials.
     pub(crate) fn unauthenticated(&self, address: IpAddr) -> Result<(), Problem> {
-        check(self.unauthenticated.as_ref(), &whole(address), "unauthenticated")
+        check(self.unauthenticated.as_ref(), &network(address), "unauthenticated")
     }
 
     pub(crate) fn token(&self, id: &Arc<str>) -> Result<(), Problem> {
@@ -78,7 +78,7 @@ impl RateLimits {
 }
 
 /// Maps IPv6 addresses to their /64: a client with one has 2^64.
-fn whole(address: IpAddr) -> IpAddr {
+fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
         v4 @ IpAddr::V4(_) => v4,
@@ -94,8 +94,8 @@ impl<K: Clone + std::hash::Hash + Eq> Limiter<K> {
     }
 
     fn check(&self, key: &K) -> Result<(), Duration> {
-        let looks = self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_LOOK);
-        if looks && self.limiter.len() > KEYS_MAX {
+        let cleanup_due = self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_CLEANUP);
+        if cleanup_due && self.limiter.len() > KEYS_MAX {
             self.limiter.retain_recent();
         }
         self.limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(self.limiter.clock().now()))
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_counts_as_one_address_and_mapped_ipv4_as_ipv4() {
-        let address = |text: &str| whole(text.parse().unwrap());
+        let address = |text: &str| network(text.parse().unwrap());
         assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
         assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));

@@ -1,4 +1,5 @@
-//! Admission, the same for every route: limits the body, observes the request, and admits or refuses it.
+//! A group of routes with the same rules of admission. `admit` limits the body, observes the request, and runs it or
+//! refuses it.
 //!
 //! Requests above the limit get 503 immediately instead of queueing: waiting is worse for a client than a refusal.
 //! Settlements have separate permits, so that generated messages can be charged while new work is refused.
@@ -26,35 +27,36 @@ use crate::http::{
 #[derive(Clone)]
 pub(crate) struct RouteGroup {
     pub(crate) state: AppState,
-    pub(crate) permits: Permits,
+    pub(crate) permit: PermitKind,
     pub(crate) body_bytes_max: usize,
     /// Formats a problem for the clients of this group.
-    pub(crate) refuse: fn(Problem) -> Response,
+    pub(crate) format_problem: fn(Problem) -> Response,
 }
 
 /// The permit that a request needs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Permits {
+pub(crate) enum PermitKind {
     /// A permit for new work.
-    Requests,
+    Request,
     /// A permit for settling work that has begun.
-    Settlements,
+    Settlement,
     /// None: operators must always get an answer; requests to a model hold a permit of the proxy.
     None,
 }
 
+/// Middleware: runs a request of this group, or refuses it.
 pub(crate) async fn admit(State(group): State<RouteGroup>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(group.body_bytes_max).apply(&mut request);
     let address = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
     let limits = group.state.rate_limits();
     let mut response = observe(request, async |request| {
-        if let Some(Err(refused)) = address.map(|address| limits.address(address)) {
-            return (group.refuse)(refused);
+        if let Some(Err(problem)) = address.map(|address| limits.address(address)) {
+            return (group.format_problem)(problem);
         }
         let response = group.run(request, next).await;
         // After too many attempts with invalid credentials, an address gets 429 instead of 401.
         match address.filter(|_| is_unauthenticated(&response)).map(|address| limits.unauthenticated(address)) {
-            Some(Err(refused)) => (group.refuse)(refused),
+            Some(Err(problem)) => (group.format_problem)(problem),
             _ => response,
         }
     })
@@ -72,25 +74,25 @@ const DRAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl RouteGroup {
     async fn run(&self, request: Request, next: Next) -> Response {
-        let state_permits = self.state.permits();
+        let (permits, request_timeout) = (self.state.permits(), self.state.limits().request_timeout);
         if declared_length(&request) > self.body_bytes_max {
             let drained = drain(request.into_body());
             // The answer is the same whether or not the whole body arrived.
-            let _ = timeout(state_permits.limits.request_timeout, drained).await;
+            let _ = timeout(request_timeout, drained).await;
             let rule = format!("a body has at most {} bytes", self.body_bytes_max);
-            return (self.refuse)(Problem::new(Code::PayloadTooLarge, rule));
+            return (self.format_problem)(Problem::new(Code::PayloadTooLarge, rule));
         }
-        let permits = match self.permits {
-            Permits::Requests => &state_permits.requests,
-            Permits::Settlements => &state_permits.settlements,
-            Permits::None => return next.run(request).await,
+        let permits = match self.permit {
+            PermitKind::Request => &permits.requests,
+            PermitKind::Settlement => &permits.settlements,
+            PermitKind::None => return next.run(request).await,
         };
         let Ok(_permit) = permits.try_acquire() else {
-            return (self.refuse)(Problem::shed());
+            return (self.format_problem)(Problem::shed());
         };
-        timeout(state_permits.limits.request_timeout, next.run(request))
+        timeout(request_timeout, next.run(request))
             .await
-            .unwrap_or_else(|_| (self.refuse)(Problem::indeterminate("the request took too long")))
+            .unwrap_or_else(|_| (self.format_problem)(Problem::indeterminate("the request took too long")))
     }
 }
 

@@ -25,12 +25,13 @@ use quota_gate_axum::Settlements;
 
 /// State shared by all handlers: one pointer, because each request clones it several times, on every core.
 #[derive(Clone)]
-pub struct AppState(Arc<Parts>);
+pub struct AppState(Arc<Shared>);
 
-struct Parts {
-    given: AppParts,
+struct Shared {
+    parts: AppParts,
+    permits: Permits,
+    /// Holds that are charged at their expiry.
     expiring: Settlements,
-    permits: RequestPermits,
 }
 
 /// Parts of the state.
@@ -66,12 +67,12 @@ pub struct Limits {
     pub body_bytes_max: usize,
 }
 
+/// Permits for concurrent work, as many of each kind as [`Limits`] allows.
 #[derive(Debug)]
-pub(crate) struct RequestPermits {
+pub(crate) struct Permits {
     pub(crate) requests: Semaphore,
-    pub(crate) streams: Arc<Semaphore>,
     pub(crate) settlements: Semaphore,
-    pub(crate) limits: Limits,
+    streams: Arc<Semaphore>,
 }
 
 /// Whether the gate is ready for requests.
@@ -85,20 +86,18 @@ impl AppState {
     /// Builds the state from its parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        let limits = parts.limits;
-        let permits = RequestPermits {
-            requests: Semaphore::new(limits.requests_in_flight_max),
-            streams: Arc::new(Semaphore::new(limits.quota_streams_max)),
-            settlements: Semaphore::new(limits.settlements_in_flight_max),
-            limits,
+        let permits = Permits {
+            requests: Semaphore::new(parts.limits.requests_in_flight_max),
+            settlements: Semaphore::new(parts.limits.settlements_in_flight_max),
+            streams: Arc::new(Semaphore::new(parts.limits.quota_streams_max)),
         };
-        Self(Arc::new(Parts { given: parts, expiring: Settlements::default(), permits }))
+        Self(Arc::new(Shared { parts, permits, expiring: Settlements::default() }))
     }
 
     /// Waits until the gate has settled what it settles itself. Await it after the last request.
     pub async fn settled(&self) {
         self.0.expiring.finished().await;
-        if let Some(proxy) = &self.0.given.proxy {
+        if let Some(proxy) = &self.0.parts.proxy {
             proxy.settlements().finished().await;
         }
     }
@@ -109,10 +108,10 @@ impl AppState {
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        &self.0.permits.limits
+        &self.0.parts.limits
     }
 
-    pub(crate) fn permits(&self) -> &RequestPermits {
+    pub(crate) fn permits(&self) -> &Permits {
         &self.0.permits
     }
 
@@ -124,17 +123,17 @@ impl AppState {
     }
 
     pub(crate) fn rate_limits(&self) -> &RateLimits {
-        &self.0.given.rate_limits
+        &self.0.parts.rate_limits
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.0.given.readiness.stopping.is_cancelled()
+        self.0.parts.readiness.stopping.is_cancelled()
     }
 
     /// Returns the proxy, if an upstream is configured.
     pub(crate) fn proxy(&self) -> Result<&Proxy, Problem> {
         self.0
-            .given
+            .parts
             .proxy
             .as_ref()
             .ok_or_else(|| Problem::new(Code::NotFound, "this gate has no upstream: set upstream.url"))
@@ -142,27 +141,27 @@ impl AppState {
 
     /// Returns the receiver of billing events, if configured.
     pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
-        self.0.given.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
+        self.0.parts.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
     }
 
     pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
-        self.0.given.metrics.as_ref()
+        self.0.parts.metrics.as_ref()
     }
 }
 
-macro_rules! reachable {
+macro_rules! extract_parts {
     ($($field:ident: $type:ty),* $(,)?) => {
         $(
             impl FromRef<AppState> for $type {
                 fn from_ref(state: &AppState) -> Self {
-                    state.0.given.$field.clone()
+                    state.0.parts.$field.clone()
                 }
             }
         )*
     };
 }
 
-reachable! {
+extract_parts! {
     gate: Gate,
     auth: Arc<Auth>,
     resetter: Arc<Resetter>,
@@ -175,6 +174,6 @@ reachable! {
 
 impl std::fmt::Debug for AppState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AppState").field("gate", &self.0.given.gate).finish_non_exhaustive()
+        f.debug_struct("AppState").field("gate", &self.0.parts.gate).finish_non_exhaustive()
     }
 }

@@ -24,12 +24,12 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An error in the format of OpenAI's API.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct OpenAiError {
-    error: ErrorBody,
+pub(crate) struct OpenAiError<'a> {
+    error: ErrorBody<'a>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     /// Human-readable description.
     message: String,
     /// The class of error; `insufficient_quota` if the user's quota does not cover the message.
@@ -44,10 +44,10 @@ struct ErrorBody {
     code: Code,
     #[serde(flatten)]
     #[schema(ignore)]
-    quota: Option<DenialNumbers>,
+    quota: Option<DenialNumbers<'a>>,
 }
 
-impl OpenAiError {
+impl OpenAiError<'_> {
     /// Converts a problem to an OpenAI error.
     pub(crate) fn response(problem: Problem) -> Response {
         let kind = match problem.code.status().as_u16() {
@@ -68,7 +68,7 @@ impl OpenAiError {
             parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         let error = ErrorBody { message, kind, param: None, code, quota: None };
-        (parts.status, parts.headers, Json(Self { error })).into_response()
+        (parts.status, parts.headers, Json(OpenAiError { error })).into_response()
     }
 
     fn denied(gate: &Gate, denied: &Denied) -> Response {
@@ -78,41 +78,48 @@ impl OpenAiError {
             required.get(),
             remaining.get()
         );
-        let quota = DenialNumbers::new(gate, denied);
+        let levels = gate.levels();
+        let quota = DenialNumbers::new(gate, &levels, denied);
         let (kind, code) = ("insufficient_quota", Code::QuotaExceeded);
         let error = ErrorBody { message, kind, param: None, code, quota: Some(quota) };
         let headers = rate_limit(&denied.quota, gate.calendar());
-        (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(Self { error })).into_response()
+        (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(OpenAiError { error })).into_response()
     }
 }
 
-/// The responses of both generation routes, described once for the OpenAPI document.
+/// Answers of both generation routes, in addition to [`Refused`].
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "used only for the OpenAPI document")]
-pub(crate) enum Relayed {
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+pub(crate) enum GenerationAnswer {
     #[response(status = 200, description = "The upstream's answer, whole or as server-sent events")]
     Answered(serde_json::Value),
     #[response(status = 400, description = "INVALID_REQUEST, or the upstream's error")]
-    InvalidRequest(OpenAiError),
-    #[response(status = 401, description = "UNAUTHENTICATED")]
-    Unauthenticated(OpenAiError),
-    #[response(status = 403, description = "FORBIDDEN")]
-    Forbidden(OpenAiError),
-    #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
-    NoUpstream(OpenAiError),
+    InvalidRequest(OpenAiError<'static>),
     #[response(status = 413, description = "PAYLOAD_TOO_LARGE")]
-    TooLarge(OpenAiError),
+    TooLarge(OpenAiError<'static>),
     #[response(
         status = 429,
         description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error"
     )]
-    Exceeded(OpenAiError),
-    #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
-    UpstreamFailed(OpenAiError),
+    Exceeded(OpenAiError<'static>),
     #[response(status = 503, description = "QUOTA_UNAVAILABLE: nothing was charged")]
-    Unavailable(OpenAiError),
+    Unavailable(OpenAiError<'static>),
+}
+
+/// Errors of all routes of the proxy.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it only describes answers in the contract")]
+pub(crate) enum Refused {
+    #[response(status = 401, description = "UNAUTHENTICATED")]
+    Unauthenticated(OpenAiError<'static>),
+    #[response(status = 403, description = "FORBIDDEN")]
+    Forbidden(OpenAiError<'static>),
+    #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
+    NoUpstream(OpenAiError<'static>),
+    #[response(status = 502, description = "UPSTREAM_FAILED: nothing was charged")]
+    UpstreamFailed(OpenAiError<'static>),
     #[response(status = 504, description = "UPSTREAM_TIMEOUT: nothing was charged")]
-    UpstreamTimeout(OpenAiError),
+    UpstreamTimeout(OpenAiError<'static>),
 }
 
 /// Returns the response to a refused message.
@@ -124,7 +131,7 @@ pub(crate) fn refuse(gate: &Gate, refusal: Refusal) -> Response {
 }
 
 impl Problem {
-    /// Converts the error of a reservation. If its answer was lost, the hold expires unsettled, so a retry is safe.
+    /// Converts an error of a reservation. If its answer was lost, the hold expires unsettled, so a retry is safe.
     fn from_hold(error: GateError) -> Self {
         match error {
             GateError::Indeterminate { .. } => {

@@ -80,13 +80,13 @@ mod tests {
         "data: one\n\n: a comment\n\nevent: x\ndata: two\ndata:more\n\ndata: three\r\n\r\ndata: four\r\rdata: half";
 
     /// Passes the stream in pieces of `cut` bytes. Returns the output and the data of each event.
-    fn passed(cut: usize, hides: &str) -> (String, Vec<String>) {
+    fn passed(cut: usize, dropped: &str) -> (String, Vec<String>) {
         let (mut events, mut seen, mut out) = (Events::default(), Vec::new(), Vec::new());
         for piece in STREAM.as_bytes().chunks(cut) {
             let kept = events.pass(piece, |event| {
                 let data = data(event).map(Cow::into_owned).unwrap_or_default();
                 seen.push(data.clone());
-                data != hides
+                data != dropped
             });
             out.extend_from_slice(&kept);
         }

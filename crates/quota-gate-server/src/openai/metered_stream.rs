@@ -1,4 +1,4 @@
-//! The answer's body on its way to the client. It is read as it passes: what it used, and how it ended.
+//! The answer's body. It is read while it is streamed to the client: how many tokens it used, and how it ended.
 
 use std::{
     pin::Pin,
@@ -19,11 +19,11 @@ use crate::http::answers::problem::{Code, Problem};
 use crate::openai::{
     events::Events,
     request::Plan,
-    usage::{End, EventSummary, of_event, of_whole},
+    usage::{End, EventSummary, summarize_event, summarize_whole},
 };
 use quota_gate_axum::AnswerCost;
 
-/// Longest answer in one piece that is read. A longer one passes, and no tokens are counted.
+/// Maximum size of an unstreamed answer that is read. A longer one passes unread: its tokens are not counted.
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why an answer stopped.
@@ -48,7 +48,7 @@ impl From<StreamError> for Problem {
     }
 }
 
-/// A body that notes in [`AnswerCost`] what passes through it.
+/// A body that records in [`AnswerCost`] what the client receives.
 pub(crate) struct MeteredStream {
     inner: Incoming,
     reading: Reading,
@@ -56,7 +56,8 @@ pub(crate) struct MeteredStream {
     progress: Progress,
     /// The first piece, which is read before the head is sent.
     first: Option<Bytes>,
-    broken: Option<StreamError>,
+    /// The error that the next poll returns.
+    error: Option<StreamError>,
     idle_timeout: Duration,
     idle: Pin<Box<Sleep>>,
     /// Counts this request as in flight at the upstream.
@@ -88,7 +89,7 @@ impl MeteredStream {
     ) -> Self {
         let reading = match form {
             Form::Events => {
-                // The first events carry the role, no content.
+                // The first events have the role and no content.
                 answer_cost.preamble();
                 Reading::Events(Events::default())
             }
@@ -102,29 +103,29 @@ impl MeteredStream {
             plan,
             progress: Progress { answer_cost, ended: false, has_content: false },
             first: None,
-            broken: None,
+            error: None,
             idle_timeout,
             idle,
             _permit: permit,
         }
     }
 
-    /// Waits for the first piece. If none comes, the client still gets an error with a proper status.
-    pub(crate) async fn begun(mut self) -> Result<Self, StreamError> {
+    /// Waits for the first piece. If it does not arrive, the client can still get an error status.
+    pub(crate) async fn with_first_piece(mut self) -> Result<Self, StreamError> {
         if let Some(frame) = self.frame().await {
             self.first = frame?.into_data().ok();
         }
         Ok(self)
     }
 
-    /// Reads a piece, and returns the part of it that the client gets.
+    /// Reads a piece and returns the part of it that the client gets.
     fn pass(&mut self, piece: Bytes) -> Bytes {
         let Self { reading, plan, progress, .. } = self;
         match reading {
             Reading::Events(events) => events.pass(&piece, |event| {
-                let summary = of_event(plan.api, event);
+                let summary = summarize_event(plan.api, event);
                 progress.record(summary);
-                !(plan.hides_usage && summary.only_usage)
+                !(plan.drops_usage && summary.only_usage)
             }),
             Reading::Whole(whole) => {
                 whole.extend_from_slice(&piece);
@@ -137,22 +138,22 @@ impl MeteredStream {
         }
     }
 
-    /// The body has ended well. Checks whether the answer has, and returns what is left for the client.
+    /// Handles the end of the body: checks whether the answer is complete, and returns the rest for the client.
     fn end(&mut self) -> Bytes {
         match std::mem::replace(&mut self.reading, Reading::Nothing) {
             Reading::Events(mut events) => {
                 let rest = events.rest();
-                self.progress.record(of_event(self.plan.api, &rest));
+                self.progress.record(summarize_event(self.plan.api, &rest));
                 if !self.progress.ended {
                     self.progress.answer_cost.broke_off();
                 }
                 rest
             }
             Reading::Whole(whole) => {
-                let summary = of_whole(&whole);
+                let summary = summarize_whole(&whole);
                 self.progress.record(summary);
                 if summary.end != Some(End::Complete) {
-                    // An error with a good status, or not JSON.
+                    // An error with a success status, or not JSON.
                     self.progress.answer_cost.preamble();
                     self.progress.answer_cost.broke_off();
                 }
@@ -162,22 +163,22 @@ impl MeteredStream {
         }
     }
 
-    /// The body broke. The error is returned by the next poll: on an error the server closes the connection, with pieces that it has not
-    /// sent yet.
+    /// Handles a body that broke off. The next poll returns the error: on an error the server closes the connection and
+    /// drops the pieces that it has not sent yet.
     fn break_off<T>(&mut self, error: StreamError, context: &Context<'_>) -> Poll<T> {
         if matches!(self.reading, Reading::Whole(_)) {
-            // A part of a JSON document.
+            // The client cannot use a part of a JSON document.
             self.progress.answer_cost.preamble();
         }
         metrics::counter!("quota_gate_upstream_broken_answers_total").increment(1);
         tracing::warn!(%error, "an answer breaks off");
-        self.broken = Some(error);
+        self.error = Some(error);
         context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// How far an answer has come.
+/// What was read of an answer so far.
 struct Progress {
     answer_cost: AnswerCost,
     ended: bool,
@@ -209,7 +210,7 @@ impl Body for MeteredStream {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        if let Some(error) = self.broken.take() {
+        if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
         if let Some(first) = self.first.take() {
@@ -226,7 +227,7 @@ impl Body for MeteredStream {
             let passed = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => self.pass(piece),
-                    // Trailers hold for one connection only.
+                    // Trailers are valid for one connection only.
                     Err(_) => continue,
                 },
                 Some(Err(error)) => return self.break_off(error.into(), context),

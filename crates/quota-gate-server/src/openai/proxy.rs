@@ -1,4 +1,4 @@
-//! The handlers of the proxy, and what they share.
+//! The handlers of the proxy and their shared state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,11 +22,11 @@ use crate::http::{
     auth::Sender,
 };
 use crate::openai::{
-    error::{OpenAiError, Relayed, refuse},
+    error::{GenerationAnswer, OpenAiError, Refused, refuse},
     metered_stream::{Form, MeteredStream},
     model_path::model_path,
     request::{Api, Generation, Plan},
-    upstream::{Upstream, untouched},
+    upstream::{Upstream, pass_through},
 };
 use quota_gate::{
     domain::{
@@ -37,7 +37,7 @@ use quota_gate::{
 };
 use quota_gate_axum::{Admission, Admitter, Ask, ClientGone, Settlements};
 
-/// The conversation that a message belongs to. Clients set it as an extra header.
+/// Header in which a client sends the id of the conversation.
 const X_SESSION_ID: &str = "x-session-id";
 
 /// An OpenAI-compatible API behind the gate.
@@ -51,19 +51,19 @@ pub struct Proxy {
     body_timeout: Duration,
 }
 
-/// How much at once.
+/// Limits of the proxy.
 #[derive(Debug, Clone, Copy)]
 pub struct ProxyLimits {
-    /// Most requests at work at the upstream.
+    /// Maximum concurrent requests to the upstream.
     pub requests_in_flight_max: usize,
-    /// Longest request body.
+    /// Maximum size of a request body.
     pub body_bytes_max: usize,
-    /// How long a client may take to send it.
+    /// Time for a client to send its body.
     pub body_timeout: Duration,
 }
 
 impl Proxy {
-    /// Puts the gate before the upstream.
+    /// Creates a proxy that charges `gate` for answers of `upstream`.
     #[must_use]
     pub fn new(
         gate: &Gate,
@@ -83,7 +83,7 @@ impl Proxy {
         }
     }
 
-    /// What is being settled.
+    /// Settlements in progress.
     #[must_use]
     pub fn settlements(&self) -> Settlements {
         self.admitter.settlements()
@@ -108,12 +108,12 @@ impl Proxy {
             Err(refusal) => return Ok(refuse(&self.gate, refusal)),
         };
         admission.answer_cost().set_model(model);
-        let response = self.ask_upstream(&admission, plan, &parts, body, permit).await;
+        let response = self.forward(&admission, plan, &parts, body, permit).await;
         Ok(admission.settle_by(response.unwrap_or_else(OpenAiError::response)))
     }
 
-    /// Asks the upstream and meters its answer.
-    async fn ask_upstream(
+    /// Forwards an admitted request and meters its answer.
+    async fn forward(
         &self,
         admission: &Admission,
         plan: Plan,
@@ -122,14 +122,14 @@ impl Proxy {
         permit: OwnedSemaphorePermit,
     ) -> Result<Response, Problem> {
         let path = upstream_path(parts.uri.path());
-        let response = self.upstream.ask((Method::POST, path), &parts.headers, body).await?;
+        let response = self.upstream.send((Method::POST, path), &parts.headers, body).await?;
         if !response.status().is_success() {
-            return Ok(untouched(response));
+            return Ok(pass_through(response));
         }
         let form = form(response.headers());
         let (head, body) = response.into_parts();
         let (cost, idle_timeout) = (admission.answer_cost(), self.upstream.idle_timeout);
-        let metered = MeteredStream::new(body, (form, plan), cost, idle_timeout, permit).begun().await?;
+        let metered = MeteredStream::new(body, (form, plan), cost, idle_timeout, permit).with_first_piece().await?;
         let mut response = Response::from_parts(head, Body::new(metered));
         if let Some(quota) = admission.quota() {
             response.headers_mut().extend(rate_limit(quota, self.gate.calendar()));
@@ -137,22 +137,22 @@ impl Proxy {
         Ok(response)
     }
 
-    async fn look_up(&self, path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-        self.upstream.ask((Method::GET, path), headers, Bytes::new()).await.map(untouched)
+    /// Forwards a request that costs nothing.
+    async fn get(&self, path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        self.upstream.send((Method::GET, path), headers, Bytes::new()).await.map(pass_through)
     }
 }
 
-/// Asks the model, if the quota covers what it costs. Charged when the answer has ended, and only if it was given.
+/// Sends a message to the model if the user's quota covers its cost. Charges it when the answer has ended, and only if
+/// the model answered.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "models", operation_id = "createChatCompletion",
     params(
         ("X-User-Id" = Option<String>, Header, description = "The user; required for services"),
-        ("X-Session-Id" = Option<String>, Header, description = "The conversation"),
+        ("X-Session-Id" = Option<String>, Header, description = "Id of the conversation"),
     ),
-    request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
-    responses(
-        Relayed,
-    ),
+    request_body(content = serde_json::Value, description = "A request of the upstream's API; `model` is required"),
+    responses(GenerationAnswer, Refused),
     security(("user" = []), ("service" = [])),
 )]
 pub(crate) async fn chat_completions(
@@ -163,17 +163,15 @@ pub(crate) async fn chat_completions(
     generate(&state, Api::ChatCompletions, sender, request).await
 }
 
-/// The same, by the other of the two APIs.
+/// Does the same as `/v1/chat/completions`, in the format of the Responses API.
 #[utoipa::path(
     post, path = "/v1/responses", tag = "models", operation_id = "createResponse",
     params(
         ("X-User-Id" = Option<String>, Header, description = "The user; required for services"),
-        ("X-Session-Id" = Option<String>, Header, description = "The conversation"),
+        ("X-Session-Id" = Option<String>, Header, description = "Id of the conversation"),
     ),
-    request_body(content = serde_json::Value, description = "As the upstream's API has it; `model` is required"),
-    responses(
-        Relayed,
-    ),
+    request_body(content = serde_json::Value, description = "A request of the upstream's API; `model` is required"),
+    responses(GenerationAnswer, Refused),
     security(("user" = []), ("service" = [])),
 )]
 pub(crate) async fn responses(
@@ -192,18 +190,14 @@ async fn generate(state: &AppState, api: Api, sender: Result<Sender, Problem>, r
     answer.await.unwrap_or_else(OpenAiError::response)
 }
 
-/// The upstream's models; free. `GET /v1/models/{model}` is passed on as well.
+/// Returns the upstream's models. Costs nothing. `GET /v1/models/{model}` is forwarded as well.
 #[utoipa::path(
     get, path = "/v1/models", tag = "models", operation_id = "listModels",
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "The upstream's answer", body = serde_json::Value),
-        (status = 400, description = "INVALID_REQUEST", body = OpenAiError),
-        (status = 401, description = "UNAUTHENTICATED", body = OpenAiError),
-        (status = 403, description = "FORBIDDEN", body = OpenAiError),
-        (status = 404, description = "NOT_FOUND: this gate has no upstream", body = OpenAiError),
-        (status = 502, description = "UPSTREAM_FAILED", body = OpenAiError),
-        (status = 504, description = "UPSTREAM_TIMEOUT", body = OpenAiError),
+        (status = 400, description = "INVALID_REQUEST", body = OpenAiError<'_>),
+        Refused,
     ),
     security(("user" = []), ("service" = [])),
 )]
@@ -214,12 +208,12 @@ pub(crate) async fn models(
 ) -> Response {
     let answer = async {
         sender?;
-        state.proxy()?.look_up("/models", &headers).await
+        state.proxy()?.get("/models", &headers).await
     };
     answer.await.unwrap_or_else(OpenAiError::response)
 }
 
-/// One of them.
+/// Returns one of the upstream's models.
 pub(crate) async fn model(
     State(state): State<AppState>,
     sender: Result<Sender, Problem>,
@@ -228,8 +222,8 @@ pub(crate) async fn model(
 ) -> Response {
     let answer = async {
         sender?;
-        let Path(name) = name.map_err(|_| Problem::new(Code::InvalidRequest, "the model's name is no UTF-8"))?;
-        state.proxy()?.look_up(&model_path(&name)?, &headers).await
+        let Path(name) = name.map_err(|_| Problem::new(Code::InvalidRequest, "the model's name is not UTF-8"))?;
+        state.proxy()?.get(&model_path(&name)?, &headers).await
     };
     answer.await.unwrap_or_else(OpenAiError::response)
 }
@@ -245,7 +239,7 @@ fn form(headers: &HeaderMap) -> Form {
     }
 }
 
-/// The base URL has the `/v1`.
+/// Removes `/v1`, which the upstream's base URL contains.
 fn upstream_path(path: &str) -> &str {
     path.strip_prefix("/v1").unwrap_or(path)
 }

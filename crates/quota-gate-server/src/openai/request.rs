@@ -35,12 +35,12 @@ pub(crate) struct Generation {
 pub(crate) struct Plan {
     pub(crate) api: Api,
     /// Whether to drop the event that reports usage, because the client did not ask for it.
-    pub(crate) hides_usage: bool,
+    pub(crate) drops_usage: bool,
 }
 
 /// A duplicate member is an error: the upstream might use the other one.
 #[derive(Deserialize)]
-struct Read<'a> {
+struct Fields<'a> {
     #[serde(borrow)]
     model: Cow<'a, str>,
     stream: Option<bool>,
@@ -56,19 +56,19 @@ struct StreamOptions {
 impl Generation {
     pub(crate) fn read(api: Api, body: Bytes, costs: &ModelCosts) -> Result<Self, InvalidInput> {
         let invalid = |rule: String| InvalidInput { field: "body", rule };
-        let read: Read<'_> = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+        let fields: Fields<'_> = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
         let _: UnambiguousKeys = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
-        let answers = if api == Api::ChatCompletions { read.n.unwrap_or(1) } else { 1 };
+        let answers = if api == Api::ChatCompletions { fields.n.unwrap_or(1) } else { 1 };
         if !(1..=ANSWERS_MAX).contains(&answers) {
             return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
         }
-        let model = ModelName::parse(&read.model)?;
+        let model = ModelName::parse(&fields.model)?;
         // Each answer is a separate generation.
-        let ap = Ap::cost(i64::from(costs.of(&read.model).get()) * i64::from(answers))?;
-        let asks_for_usage = read.stream_options.is_some_and(|options| options.include_usage == Some(true));
-        let hides_usage = api == Api::ChatCompletions && read.stream == Some(true) && !asks_for_usage;
-        let body = if hides_usage { with_usage(&body).map_err(|error| invalid(error.to_string()))? } else { body };
-        Ok(Self { ap, model, body, plan: Plan { api, hides_usage } })
+        let ap = Ap::cost(i64::from(costs.of(&fields.model).get()) * i64::from(answers))?;
+        let asks_for_usage = fields.stream_options.is_some_and(|options| options.include_usage == Some(true));
+        let drops_usage = api == Api::ChatCompletions && fields.stream == Some(true) && !asks_for_usage;
+        let body = if drops_usage { with_usage(&body).map_err(|error| invalid(error.to_string()))? } else { body };
+        Ok(Self { ap, model, body, plan: Plan { api, drops_usage } })
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     fn streamed_request_asks_for_usage_and_is_otherwise_unchanged() {
         let body = r#"{"model":"x","stream":true,"seed":12345678901234567890123,"stream_options":{"other":1.50}}"#;
         let asked = read(Api::ChatCompletions, body).unwrap();
-        assert!(asked.plan.hides_usage);
+        assert!(asked.plan.drops_usage);
         let text = std::str::from_utf8(&asked.body).unwrap();
         assert!(text.contains("12345678901234567890123") && text.contains("1.50"), "{text}");
         let options = serde_json::from_str::<Value>(text).unwrap()["stream_options"].clone();
@@ -152,11 +152,11 @@ mod tests {
             (Api::Responses, r#"{"model":"x","stream":true}"#),
         ] {
             let plain = read(api, body).unwrap();
-            assert!(!plain.plan.hides_usage && plain.body == body.as_bytes(), "{body}");
+            assert!(!plain.plan.drops_usage && plain.body == body.as_bytes(), "{body}");
         }
         for options in ["null", "{}", r#"{"include_usage":false}"#] {
             let body = format!(r#"{{"model":"x","stream":true,"stream_options":{options}}}"#);
-            assert!(read(Api::ChatCompletions, &body).unwrap().plan.hides_usage, "{options}");
+            assert!(read(Api::ChatCompletions, &body).unwrap().plan.drops_usage, "{options}");
         }
     }
 }

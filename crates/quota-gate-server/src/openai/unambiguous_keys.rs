@@ -7,10 +7,10 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 
-/// The members of a request that the gate reads.
-const READ: [&str; 4] = ["model", "n", "stream", "stream_options"];
+/// The members of a request that the gate reads, as in `request`.
+const FIELDS: [&str; 4] = ["model", "n", "stream", "stream_options"];
 
-/// An object without a member that an upstream could mistake for one of [`READ`].
+/// An object without a member that an upstream could mistake for one of [`FIELDS`].
 pub(crate) struct UnambiguousKeys;
 
 /// Borrowed unless it contains escapes.
@@ -32,8 +32,8 @@ impl<'de> Visitor<'de> for UnambiguousKeys {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
         while let Some((Name(name), IgnoredAny)) = members.next_entry::<Name<'de>, IgnoredAny>()? {
-            if let Some(meant) = READ.iter().find(|meant| name != **meant && is_same_to_go(&name, meant)) {
-                return Err(A::Error::custom(format!("a member's name differs from `{meant}` only in case")));
+            if let Some(field) = FIELDS.iter().find(|field| name != **field && differs_only_in_case(&name, field)) {
+                return Err(A::Error::custom(format!("a member's name differs from `{field}` only in case")));
             }
         }
         Ok(self)
@@ -41,7 +41,7 @@ impl<'de> Visitor<'de> for UnambiguousKeys {
 }
 
 /// Compares with Unicode case folding, which maps the long s to s.
-fn is_same_to_go(name: &str, read: &str) -> bool {
+fn differs_only_in_case(name: &str, field: &str) -> bool {
     let folded = |letter: char| if letter == 'ſ' { 's' } else { letter.to_ascii_lowercase() };
-    name.chars().map(folded).eq(read.chars())
+    name.chars().map(folded).eq(field.chars())
 }

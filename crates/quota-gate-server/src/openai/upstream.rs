@@ -38,6 +38,7 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("openai-processing-ms"),
     HeaderName::from_static("openai-version"),
 ];
+
 /// Address, key and timeouts of the upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions<'a> {
@@ -81,7 +82,7 @@ impl Upstream {
     }
 
     /// Sends a request to the upstream. Returns only the headers that are forwarded, and the unread body.
-    pub(crate) async fn ask(
+    pub(crate) async fn send(
         &self,
         (method, path): (Method, &str),
         headers: &HeaderMap,
@@ -92,12 +93,12 @@ impl Upstream {
         *request.uri_mut() = format!("{}{path}", self.base)
             .parse()
             .map_err(|_| Problem::new(Code::NotFound, "the upstream has no such path"))?;
-        *request.headers_mut() = only(headers, &TO_UPSTREAM);
+        *request.headers_mut() = select(headers, &TO_UPSTREAM);
         // The gate cannot read a compressed body.
         request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         request.headers_mut().insert(header::AUTHORIZATION, self.authorization.clone());
-        let asked = timeout(self.head_timeout, self.client.request(request)).await;
-        let response = match asked {
+        let result = timeout(self.head_timeout, self.client.request(request)).await;
+        let response = match result {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 count("unreachable");
@@ -117,25 +118,26 @@ impl Upstream {
         }
         count(if response.status().is_success() { "answered" } else { "refused" });
         let (mut parts, body) = response.into_parts();
-        parts.headers = only(&parts.headers, &TO_CLIENT);
+        parts.headers = select(&parts.headers, &TO_CLIENT);
         parts.extensions.clear();
         Ok(Response::from_parts(parts, body))
     }
 }
 
 /// Passes a response through with its body unread.
-pub(crate) fn untouched(response: Response<Incoming>) -> Response<Body> {
+pub(crate) fn pass_through(response: Response<Incoming>) -> Response<Body> {
     response.map(Body::new)
 }
 
-fn only(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let mut kept = HeaderMap::with_capacity(names.len() + 2);
+/// Copies the headers with these names.
+fn select(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut selected = HeaderMap::with_capacity(names.len() + 2);
     for name in names {
         if let Some(value) = headers.get(name) {
-            kept.insert(name, value.clone());
+            selected.insert(name, value.clone());
         }
     }
-    kept
+    selected
 }
 
 fn count(outcome: &'static str) {

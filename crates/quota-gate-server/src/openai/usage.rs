@@ -70,20 +70,20 @@ struct Whole<'a> {
 }
 
 /// Reads an event of a stream. An event that cannot be parsed is not content.
-pub(crate) fn of_event(api: Api, event: &[u8]) -> EventSummary {
+pub(crate) fn summarize_event(api: Api, event: &[u8]) -> EventSummary {
     let Some(data) = events::data(event) else { return EventSummary::default() };
     if data == "[DONE]" {
         return EventSummary { end: Some(End::Complete), ..EventSummary::default() };
     }
-    let said = match api {
-        Api::ChatCompletions => serde_json::from_str::<Chunk<'_>>(&data).map(Chunk::said),
-        Api::Responses => serde_json::from_str::<ResponsesEvent<'_>>(&data).map(ResponsesEvent::said),
+    let summary = match api {
+        Api::ChatCompletions => serde_json::from_str::<Chunk<'_>>(&data).map(Chunk::summary),
+        Api::Responses => serde_json::from_str::<ResponsesEvent<'_>>(&data).map(ResponsesEvent::summary),
     };
-    said.unwrap_or_default()
+    summary.unwrap_or_default()
 }
 
 /// Reads an answer that is not streamed.
-pub(crate) fn of_whole(body: &[u8]) -> EventSummary {
+pub(crate) fn summarize_whole(body: &[u8]) -> EventSummary {
     let Ok(whole) = serde_json::from_slice::<Whole<'_>>(body) else { return EventSummary::default() };
     let failed = whole.error.is_some() || whole.status.is_some_and(|status| status.get() == "\"failed\"");
     let content = !failed && (whole.choices.is_some() || whole.output.is_some());
@@ -113,7 +113,7 @@ fn tokens(usage: &RawValue) -> Option<Tokens> {
 }
 
 impl Chunk<'_> {
-    fn said(self) -> EventSummary {
+    fn summary(self) -> EventSummary {
         let choices = self.choices.unwrap_or_default();
         EventSummary {
             content: choices.iter().any(Choice::has_content),
@@ -127,15 +127,15 @@ impl Chunk<'_> {
 impl Choice<'_> {
     /// Whether the delta contains more than a role: text, a tool call, a refusal, or any other value.
     fn has_content(&self) -> bool {
-        let says = |(name, value): (&Cow<'_, str>, &&RawValue)| {
+        let is_content = |(name, value): (&Cow<'_, str>, &&RawValue)| {
             name != "role" && !matches!(value.get(), "null" | "\"\"" | "[]" | "{}")
         };
-        self.delta.as_ref().is_some_and(|delta| delta.iter().any(says))
+        self.delta.as_ref().is_some_and(|delta| delta.iter().any(is_content))
     }
 }
 
 impl ResponsesEvent<'_> {
-    fn said(self) -> EventSummary {
+    fn summary(self) -> EventSummary {
         let kind = self.kind.as_ref();
         let failed = matches!(kind, "response.failed" | "error");
         let end = end(failed, matches!(kind, "response.completed" | "response.incomplete"));
@@ -162,11 +162,11 @@ mod tests {
     use super::*;
 
     fn chat(data: &str) -> EventSummary {
-        of_event(Api::ChatCompletions, format!("data: {data}\n\n").as_bytes())
+        summarize_event(Api::ChatCompletions, format!("data: {data}\n\n").as_bytes())
     }
 
     fn responses(data: &str) -> EventSummary {
-        of_event(Api::Responses, format!("event: x\ndata: {data}\n\n").as_bytes())
+        summarize_event(Api::Responses, format!("event: x\ndata: {data}\n\n").as_bytes())
     }
 
     fn tokens(number: i64) -> Option<Tokens> {
@@ -182,8 +182,8 @@ mod tests {
             (r#"{"tool_calls":[{"index":0}]}"#, true),
             (r#"{"reasoning_content":"hm"}"#, true),
         ] {
-            let said = chat(&format!(r#"{{"choices":[{{"delta":{delta},"finish_reason":null}}],"usage":null}}"#));
-            assert_eq!(said, EventSummary { content, ..EventSummary::default() }, "{delta}");
+            let summary = chat(&format!(r#"{{"choices":[{{"delta":{delta},"finish_reason":null}}],"usage":null}}"#));
+            assert_eq!(summary, EventSummary { content, ..EventSummary::default() }, "{delta}");
         }
     }
 
@@ -200,8 +200,8 @@ mod tests {
             "web_search_call.completed",
             "something.new",
         ] {
-            let said = responses(&format!(r#"{{"type":"response.{kind}"}}"#));
-            assert_eq!(said, EventSummary { content: true, ..EventSummary::default() }, "{kind}");
+            let summary = responses(&format!(r#"{{"type":"response.{kind}"}}"#));
+            assert_eq!(summary, EventSummary { content: true, ..EventSummary::default() }, "{kind}");
         }
         for kind in [
             "response.created",
@@ -229,16 +229,16 @@ mod tests {
     #[test]
     fn usage_is_read_under_the_names_of_both_apis() {
         let usage = r#"{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}"#;
-        let said = chat(&format!(r#"{{"choices":[],"usage":{usage}}}"#));
-        assert_eq!(said, EventSummary { tokens: tokens(5), only_usage: true, ..EventSummary::default() });
-        let said = chat(&format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"stop"}}],"usage":{usage}}}"#));
-        assert_eq!(said, EventSummary { tokens: tokens(5), end: Some(End::Complete), ..EventSummary::default() });
+        let summary = chat(&format!(r#"{{"choices":[],"usage":{usage}}}"#));
+        assert_eq!(summary, EventSummary { tokens: tokens(5), only_usage: true, ..EventSummary::default() });
+        let summary = chat(&format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"stop"}}],"usage":{usage}}}"#));
+        assert_eq!(summary, EventSummary { tokens: tokens(5), end: Some(End::Complete), ..EventSummary::default() });
         let completed = r#"{"type":"response.completed","response":{"usage":{"input_tokens":2,"output_tokens":3}}}"#;
         assert_eq!(
             responses(completed),
             EventSummary { tokens: tokens(5), end: Some(End::Complete), ..EventSummary::default() }
         );
-        assert_eq!(of_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes()).tokens, tokens(5));
+        assert_eq!(summarize_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes()).tokens, tokens(5));
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
             ("5", None),
             ("\"many\"", None),
         ] {
-            let whole = of_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes());
+            let whole = summarize_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes());
             let complete = EventSummary { content: true, tokens: counted, end: Some(End::Complete), only_usage: false };
             assert_eq!(whole, complete, "{usage}");
             let delta = chat(&format!(r#"{{"choices":[{{"delta":{{"content":"a"}}}}],"usage":{usage}}}"#));
@@ -270,7 +270,7 @@ mod tests {
             let completed = responses(&format!(r#"{{"type":"response.completed","response":{{"usage":{usage}}}}}"#));
             assert_eq!((completed.tokens, completed.end), (counted, Some(End::Complete)), "{usage}");
         }
-        assert_eq!(of_whole(br#"{"status":200,"choices":[]}"#).end, Some(End::Complete));
+        assert_eq!(summarize_whole(br#"{"status":200,"choices":[]}"#).end, Some(End::Complete));
     }
 
     #[test]
@@ -281,10 +281,10 @@ mod tests {
         assert_eq!(responses(r#"{"type":"response.incomplete","response":{}}"#).end, Some(End::Complete));
         for noise in ["", "{", "[]", "<html>", "17"] {
             assert_eq!(chat(noise), EventSummary::default(), "{noise}");
-            assert_eq!(of_whole(noise.as_bytes()), EventSummary::default(), "{noise}");
+            assert_eq!(summarize_whole(noise.as_bytes()), EventSummary::default(), "{noise}");
         }
-        assert_eq!(of_whole(br#"{"error":{"message":"no"}}"#).end, Some(End::Failed));
-        let completed = of_whole(br#"{"status":"completed","error":null,"output":[]}"#);
+        assert_eq!(summarize_whole(br#"{"error":{"message":"no"}}"#).end, Some(End::Failed));
+        let completed = summarize_whole(br#"{"status":"completed","error":null,"output":[]}"#);
         assert_eq!((completed.content, completed.end), (true, Some(End::Complete)));
     }
 }

@@ -1,4 +1,4 @@
-//! The comparer: compares each user's usage in the old credits system with Postgres.
+//! Compares each user's usage in the old credits system with Postgres.
 
 use std::collections::HashMap;
 
@@ -13,15 +13,15 @@ use quota_gate::{
 /// Users per read.
 const USERS_PER_READ: u32 = 1000;
 /// Maximum number of concurrent requests to the old system.
-const ASKED_AT_ONCE: usize = 16;
+const REQUESTS_IN_FLIGHT_MAX: usize = 16;
 
 /// Source of the old system's numbers.
 #[derive(Debug)]
-pub enum Old {
+pub enum OldUsage {
     /// Requests to the old system.
-    Asked(Box<OldCredits>),
-    /// An export. A user who is not listed has used nothing.
-    Listed(HashMap<UserId, i64>),
+    System(Box<OldCredits>),
+    /// An export. A user who is not in it has used nothing.
+    Export(HashMap<UserId, i64>),
 }
 
 /// Compares the old system's numbers with the gate's.
@@ -30,7 +30,7 @@ pub struct Comparer {
     /// The gate's numbers.
     pub postgres: Postgres,
     /// The old system's numbers.
-    pub old: Old,
+    pub old: OldUsage,
 }
 
 /// Result of a comparison.
@@ -69,8 +69,11 @@ impl Comparer {
             after = Some(UserId::parse(&last.user)?);
             comparison.users += page.len() as u64;
             comparison.waiting += page.iter().map(|row| row.waiting).sum::<i64>();
-            let differences: Vec<Option<BalanceDifference>> =
-                stream::iter(page).map(|row| self.difference(row, period)).buffered(ASKED_AT_ONCE).collect().await;
+            let differences: Vec<Option<BalanceDifference>> = stream::iter(page)
+                .map(|row| self.difference(row, period))
+                .buffered(REQUESTS_IN_FLIGHT_MAX)
+                .collect()
+                .await;
             comparison.differences.extend(differences.into_iter().flatten());
         }
     }
@@ -78,8 +81,8 @@ impl Comparer {
     async fn difference(&self, row: UsedByUser, period: Period) -> Option<BalanceDifference> {
         let user = UserId::parse(&row.user).ok()?;
         let old = match &self.old {
-            Old::Asked(old) => old.used(&user, period).await,
-            Old::Listed(listed) => Ok(listed.get(&user).copied().unwrap_or(0)),
+            OldUsage::System(system) => system.used(&user, period).await,
+            OldUsage::Export(export) => Ok(export.get(&user).copied().unwrap_or(0)),
         };
         let gate = row.used - row.waiting;
         (old != Ok(gate)).then_some(BalanceDifference { user: row.user, gate, old })

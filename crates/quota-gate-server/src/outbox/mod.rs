@@ -1,8 +1,7 @@
-//! The outbox: items that a transaction wrote down for another system are delivered until it accepts them, each at least once, under
-//! an id of its own.
+//! The outbox: items for other systems. The transaction that causes an item also stores it; any gate then delivers it.
 //!
-//! So a slow or broken receiver never delays a message, and no item is lost. An item that is not accepted is tried again, with growing
-//! pauses; any gate may try it.
+//! So a slow or broken receiver never delays a message, and no item is lost. An item that is not accepted is tried
+//! again, with growing pauses. Each is delivered at least once, always with the same id.
 
 pub mod compare;
 pub mod dual_writes;
@@ -22,28 +21,28 @@ use quota_gate::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// The waiting items are not counted in every step: a table may have grown large.
+/// Time between two counts of the waiting items: the table may be large.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// What a claim lasts beyond the time of its requests.
+/// Duration of a claim in addition to its requests.
 const CLAIM_SLACK: Duration = Duration::from_secs(3);
 /// Longest pause between two tries of one item.
 const RETRY_PAUSE_MAX: TimeDelta = TimeDelta::minutes(10);
 
 /// A table of items, and the system that receives them.
 pub trait Outbox: Clone + Send + Sync + 'static {
-    /// What is delivered.
+    /// The type of the items.
     type Item: Send + Sync;
 
-    /// The name of the job.
+    /// Name of the job.
     const JOB: &'static str;
-    /// The name of the items in log lines.
+    /// Name of the items in log lines.
     const ITEMS: &'static str;
-    /// The counter of tries, by their outcome.
+    /// Name of the counter of tries, by outcome.
     const TRIES: &'static str;
-    /// The gauge of waiting items.
+    /// Name of the gauge of waiting items.
     const WAITING: &'static str;
 
-    /// Returns an item's id, the same at every try, and the number of its tries, this one included.
+    /// Returns an item's id, the same at every try, and the number of its tries, including this one.
     fn id_and_attempts(item: &Self::Item) -> (Uuid, i32);
 
     /// Claims some due items, the oldest first. No other gate claims them before `until`.
@@ -54,13 +53,13 @@ pub trait Outbox: Clone + Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Self::Item>, PostgresError>> + Send;
 
-    /// Tries to deliver an item. The error is for people.
+    /// Tries to deliver an item. The error is a human-readable reason.
     fn deliver(&self, item: &Self::Item, now: DateTime<Utc>) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// Notes that the receiver accepted an item.
+    /// Records that the receiver accepted an item.
     fn accepted(&self, id: Uuid, now: DateTime<Utc>) -> impl Future<Output = Result<(), PostgresError>> + Send;
 
-    /// Notes that the receiver did not accept an item. It is tried again at `due_at`.
+    /// Records that the receiver did not accept an item. It is tried again at `due_at`.
     fn refused(
         &self,
         id: Uuid,
@@ -77,7 +76,7 @@ pub trait Outbox: Clone + Send + Sync + 'static {
 pub struct Dispatcher<O> {
     outbox: O,
     requests_in_flight_max: usize,
-    /// Longest time of one request.
+    /// Time limit for one request.
     timeout: Duration,
     clock: Clock,
     counted_at: Option<Instant>,
@@ -103,7 +102,7 @@ impl<O: Outbox> Job for Dispatcher<O> {
 }
 
 impl<O: Outbox> Dispatcher<O> {
-    /// Delivers the items of this outbox, each with one request of at most `timeout`.
+    /// Creates a job that delivers the items of this outbox, each by one request of at most `timeout`.
     pub const fn new(outbox: O, requests_in_flight_max: usize, timeout: Duration, clock: Clock) -> Self {
         Self { outbox, requests_in_flight_max, timeout, clock, counted_at: None }
     }
@@ -111,14 +110,15 @@ impl<O: Outbox> Dispatcher<O> {
     /// Tries to deliver some items and returns their number.
     async fn deliver_some(&self) -> Result<usize, PostgresError> {
         let now = self.clock.now();
-        let most = u32::try_from(self.requests_in_flight_max * 2).unwrap_or(u32::MAX);
-        let claimed = self.outbox.claim(now, now + self.claim_time(), most).await?;
+        let limit = u32::try_from(self.requests_in_flight_max * 2).unwrap_or(u32::MAX);
+        let claimed = self.outbox.claim(now, now + self.claim_time(), limit).await?;
         let tried = claimed.len();
         stream::iter(claimed).for_each_concurrent(self.requests_in_flight_max, |item| self.deliver(item)).await;
         Ok(tried)
     }
 
-    /// Longest time for one step, of two requests one after the other. A gate that died keeps others from its items for this long.
+    /// Maximum duration of a step, which makes two requests after each other. The items of a gate that died stay claimed
+    /// for this long.
     fn claim_time(&self) -> Duration {
         self.timeout * 2 + CLAIM_SLACK
     }
@@ -134,18 +134,18 @@ impl<O: Outbox> Dispatcher<O> {
     async fn deliver(&self, item: O::Item) {
         let (id, attempts) = O::id_and_attempts(&item);
         let outcome = self.outbox.deliver(&item, self.clock.now()).await;
-        let word = if outcome.is_ok() { "taken" } else { "failed" };
-        metrics::counter!(O::TRIES, "outcome" => word).increment(1);
-        let noted = match outcome {
+        let label = if outcome.is_ok() { "taken" } else { "failed" };
+        metrics::counter!(O::TRIES, "outcome" => label).increment(1);
+        let recorded = match outcome {
             Ok(()) => self.outbox.accepted(id, self.clock.now()).await,
             Err(error) => {
                 tracing::warn!(%id, attempts, error, "one of the {} was not accepted", O::ITEMS);
                 self.outbox.refused(id, self.clock.now() + pause_after(attempts), &error).await
             }
         };
-        if let Err(error) = noted {
+        if let Err(error) = recorded {
             // It is delivered again, under the same id.
-            tracing::debug!(%error, %id, "the result of delivering one of the {} could not be noted", O::ITEMS);
+            tracing::debug!(%error, %id, "the result of delivering one of the {} could not be recorded", O::ITEMS);
         }
     }
 }

@@ -21,6 +21,7 @@ use quota_gate::{
 
 /// Maximum length of an answer. Valid answers are shorter.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 /// Address, token and timeout of the old credits system.
 #[derive(Debug, Clone, Copy)]
 pub struct OldCreditsOptions<'a> {
@@ -82,7 +83,7 @@ impl OldCredits {
             .header(header::CONTENT_TYPE, "application/json")
             .header("idempotency-key", event)
             .body(Full::new(Bytes::from(body.to_string())));
-        match self.ask(request).await? {
+        match self.send(request).await? {
             (200..300 | 409, _) => Ok(()),
             (status, _) => Err(format!("status {status}")),
         }
@@ -95,7 +96,7 @@ impl OldCredits {
     pub async fn used(&self, user: &UserId, period: Period) -> Result<i64, String> {
         let uri = format!("{}?userUuid={user}&period={period}", self.url);
         let request = Request::builder().method(Method::GET).uri(uri).body(Full::default());
-        match self.ask(request).await? {
+        match self.send(request).await? {
             (200..300, body) => {
                 let balance: Balance = serde_json::from_slice(&body).map_err(|error| format!("malformed: {error}"))?;
                 Ok(balance.used)
@@ -105,18 +106,18 @@ impl OldCredits {
         }
     }
 
-    async fn ask(&self, request: Result<Request<Full<Bytes>>, axum::http::Error>) -> Result<(u16, Bytes), String> {
+    async fn send(&self, request: Result<Request<Full<Bytes>>, axum::http::Error>) -> Result<(u16, Bytes), String> {
         let mut request = request.map_err(|error| error.to_string())?;
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
-        let asking = async {
+        let exchange = async {
             let response = self.client.request(request).await.map_err(|error| describe(&error))?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
         };
-        timeout(self.timeout, asking).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)))
+        timeout(self.timeout, exchange).await.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)))
     }
 }
 

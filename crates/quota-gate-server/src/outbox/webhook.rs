@@ -4,7 +4,7 @@
 //! (<https://docs.stripe.com/webhooks#verify-manually>). `Idempotency-Key` is the notification's id, the same at
 //! every try.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use axum::http::{Method, Request, header};
 use bytes::Bytes;
@@ -15,7 +15,10 @@ use serde_json::json;
 use sha2::Sha256;
 use tokio::time::timeout;
 
-use crate::outbound::{Client, base_url, client, describe};
+use crate::{
+    hex,
+    outbound::{Client, base_url, client, describe},
+};
 use quota_gate::{
     domain::{InvalidInput, calendar::Period},
     store::postgres::Notification,
@@ -87,11 +90,7 @@ impl Webhook {
 
     fn signature(&self, seconds: i64, body: &str) -> String {
         let mac = self.secret.clone().chain_update(format!("{seconds}.{body}")).finalize().into_bytes();
-        let mut signature = format!("t={seconds},v1=");
-        for byte in mac {
-            let _ = write!(signature, "{byte:02x}");
-        }
-        signature
+        format!("t={seconds},v1={}", hex::encode(&mac))
     }
 }
 

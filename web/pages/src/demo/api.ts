@@ -17,7 +17,7 @@ async function post<T>(path: string, body: unknown): Promise<T> {
 export const users = async () => (await (await fetch("/api/demo/users")).json()) as string[];
 export const signIn = (user: string) => post<Session>("/api/demo/session", { user });
 export const changeLevel = (user: string, membershipLevel: string) =>
-    post<true>("/api/demo/membership", { user, membershipLevel });
+    post<true>("/api/demo/level", { user, membershipLevel });
 
 /** One message of a conversation. */
 export interface Turn {

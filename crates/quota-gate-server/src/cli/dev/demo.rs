@@ -61,11 +61,11 @@ pub(super) fn routes(demo: Demo) -> Router {
         .route("/api/demo/level", post(change_level))
         .with_state(demo)
         .merge(demo_page())
-        .layer(from_fn(only_here))
+        .layer(from_fn(require_local_host))
 }
 
 /// Refuses requests under any other host name: it belongs to another site.
-async fn only_here(request: Request, next: Next) -> Response {
+async fn require_local_host(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     match host.rsplit_once(':').map_or(host, |(name, _)| name) {
         "127.0.0.1" | "localhost" => next.run(request).await,

@@ -20,7 +20,7 @@ use self::demo::Demo;
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
-    shutdown,
+    hex, shutdown,
     telemetry::{self, LogFormat},
 };
 use quota_gate::{
@@ -97,7 +97,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     })?;
     let url = format!("http://{}", listener.local_addr()?);
 
-    let secrets = Secrets::of(&dir.file("secrets.json"))?;
+    let secrets = Secrets::load_or_create(&dir.file("secrets.json"))?;
     let (redis_dir, postgres_dir) = (dir.redis(), dir.postgres());
     let redis_options =
         RedisServerOptions { extra: vec![redis_user(&secrets.store_password)?], ..RedisServerOptions::default() };
@@ -106,7 +106,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
     secrets.configure(&mut config);
-    // To use up a quota quickly.
+    // An expensive model, to use up a quota quickly.
     config.models.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
     // If no upstream is configured, start a local model.
     let _upstream = match config.upstream.url.as_str() {
@@ -115,7 +115,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     };
     config.redis.url = Secret::new(redis.url_of(STORE_USER, &secrets.store_password));
     config.postgres.url = Secret::new(postgres.url("postgres"));
-    // No load balancer has to notice the stop.
+    // There is no load balancer that must notice the stop.
     config.server.stop_delay_ms = 0;
 
     let database = app::postgres(&config)?;
@@ -231,7 +231,7 @@ impl DevFile {
 }
 
 impl Secrets {
-    fn of(path: &Path) -> anyhow::Result<Self> {
+    fn load_or_create(path: &Path) -> anyhow::Result<Self> {
         if let Ok(text) = fs::read_to_string(path) {
             return serde_json::from_str(&text).with_context(|| {
                 format!("{} is damaged or of another version: --fresh deletes all data and starts over", path.display())
@@ -275,13 +275,9 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 fn random_hex() -> anyhow::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).context("cannot get random bytes")?;
-    Ok(hex(&bytes))
+    Ok(hex::encode(&bytes))
 }
 
 fn sha256(token: &str) -> String {
-    hex(&Sha256::digest(token))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    hex::encode(&Sha256::digest(token))
 }

@@ -13,7 +13,7 @@ pub(crate) fn rate_limit(quota: &Quota, calendar: Calendar) -> HeaderMap {
     let limit = format!("\"monthly\";r={};t={}", quota.remaining(), seconds_until(end, quota.as_of));
     let mut headers = HeaderMap::new();
     for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     }

@@ -4,3 +4,4 @@ pub(crate) mod headers;
 pub(crate) mod problem;
 pub(crate) mod quota;
 pub(crate) mod refusals;
+pub(crate) mod time;

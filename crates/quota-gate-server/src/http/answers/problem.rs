@@ -85,7 +85,7 @@ impl Code {
         }
     }
 
-    const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "Invalid request",
             Self::Unauthenticated => "Not authenticated",

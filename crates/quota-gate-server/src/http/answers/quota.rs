@@ -1,31 +1,37 @@
-//! Wire format of a quota and of a denial.
+//! Wire format of a quota and of a denial. Bodies borrow: one is written for each message.
+
+use std::fmt::Display;
 
 use axum::{
     Json,
     http::header,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
 use quota_gate::{
     domain::{
+        calendar::Period,
         decision::{Denied, Passed},
-        level::LevelCode,
+        level::{LevelCode, Levels},
         quota::{Quota, QuotaStatus, Source},
     },
     gate::Gate,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::http::answers::{headers::rate_limit, problem::Code};
+use crate::http::answers::{
+    headers::rate_limit,
+    problem::Code,
+    time::{Millis, Seconds},
+};
 
 /// A user's quota at one moment.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct QuotaBody {
-    user_uuid: String,
+pub(crate) struct QuotaBody<'a> {
+    user_uuid: &'a str,
     #[schema(example = "basic")]
-    membership_level: String,
+    membership_level: &'a str,
     /// AP that the user can use in the period.
     #[schema(example = 300)]
     monthly_quota: u32,
@@ -44,22 +50,24 @@ pub(crate) struct QuotaBody {
     today_used: u32,
     /// AP charged in all periods.
     total_used: u64,
-    #[schema(example = "2026-11")]
-    period: String,
+    #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String, example = "2026-11")]
+    period: Period,
     /// End of the period.
-    #[schema(example = "2026-12-01T00:00:00Z")]
-    quota_reset_at: String,
+    #[schema(value_type = String, example = "2026-12-01T00:00:00Z")]
+    quota_reset_at: Seconds,
     /// Time zone of days and months.
     #[schema(example = "UTC")]
-    time_zone: String,
+    time_zone: &'static str,
     status: StatusWord,
     /// The next level with a higher quota; null at the top level.
     #[schema(required = true)]
-    recommended_upgrade: Option<Upgrade>,
+    recommended_upgrade: Option<Upgrade<'a>>,
     /// Increases with every change: of two answers, the one with the higher version is newer.
     version: u64,
     /// Time of these numbers.
-    as_of: String,
+    #[schema(value_type = String)]
+    as_of: Millis,
     source: SourceWord,
 }
 
@@ -96,9 +104,9 @@ pub(crate) enum PassedWord {
 /// A level with a higher quota.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Upgrade {
+pub(crate) struct Upgrade<'a> {
     #[schema(example = "plus")]
-    membership_level: String,
+    membership_level: &'a str,
     #[schema(example = 1000)]
     monthly_quota: u32,
     /// Difference to the current quota.
@@ -109,37 +117,39 @@ pub(crate) struct Upgrade {
 /// A denial: the problem `QUOTA_EXCEEDED`, status 429.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct QuotaExceeded {
+pub(crate) struct QuotaExceeded<'a> {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
     status: u16,
     code: Code,
     #[serde(flatten)]
-    numbers: DenialNumbers,
+    numbers: DenialNumbers<'a>,
 }
 
 /// Numbers of a denial.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct DenialNumbers {
+pub(crate) struct DenialNumbers<'a> {
     /// Cost of the message in AP.
     required: u32,
     /// Remaining AP.
     remaining: u32,
     /// required − remaining.
     shortfall: u32,
-    quota_reset_at: String,
+    #[schema(value_type = String)]
+    quota_reset_at: Seconds,
     #[schema(required = true)]
-    recommended_upgrade: Option<Upgrade>,
+    recommended_upgrade: Option<Upgrade<'a>>,
 }
 
-impl QuotaBody {
-    pub(crate) fn new(gate: &Gate, quota: &Quota) -> Self {
+impl<'a> QuotaBody<'a> {
+    /// `levels` are those of the gate: the caller keeps them while it serializes the body.
+    pub(crate) fn new(gate: &Gate, levels: &'a Levels, quota: &'a Quota) -> Self {
         let calendar = gate.calendar();
         Self {
-            user_uuid: quota.user.to_string(),
-            membership_level: level_name(gate, quota.level),
+            user_uuid: quota.user.as_str(),
+            membership_level: level_name(levels, quota.level),
             monthly_quota: quota.quota.get(),
             monthly_used: quota.used.get(),
             held: quota.held.get(),
@@ -147,13 +157,13 @@ impl QuotaBody {
             usage_percent: quota.usage_percent(),
             today_used: quota.used_today.get(),
             total_used: quota.total_used,
-            period: quota.period.to_string(),
-            quota_reset_at: rfc3339(calendar.period_end(quota.period)),
-            time_zone: calendar.time_zone().name().to_owned(),
+            period: quota.period,
+            quota_reset_at: Seconds(calendar.period_end(quota.period)),
+            time_zone: calendar.time_zone().name(),
             status: quota.status().into(),
-            recommended_upgrade: Upgrade::of(gate, quota),
+            recommended_upgrade: Upgrade::of(levels, quota),
             version: quota.version,
-            as_of: quota.as_of.to_rfc3339_opts(SecondsFormat::Millis, true),
+            as_of: Millis(quota.as_of),
             source: match quota.source {
                 Source::Redis => SourceWord::Redis,
                 Source::Postgres => SourceWord::Postgres,
@@ -183,39 +193,40 @@ impl From<&Passed> for PassedWord {
     }
 }
 
-impl Upgrade {
-    fn of(gate: &Gate, quota: &Quota) -> Option<Self> {
-        quota.recommended_upgrade(&gate.levels()).map(|level| Self {
-            membership_level: level.name.to_string(),
+impl<'a> Upgrade<'a> {
+    fn of(levels: &'a Levels, quota: &Quota) -> Option<Self> {
+        quota.recommended_upgrade(levels).map(|level| Self {
+            membership_level: level.name.as_str(),
             monthly_quota: level.quota.get(),
             additional_ap: level.quota.saturating_sub(quota.quota).get(),
         })
     }
 }
 
-impl DenialNumbers {
-    pub(crate) fn new(gate: &Gate, denied: &Denied) -> Self {
+impl<'a> DenialNumbers<'a> {
+    pub(crate) fn new(gate: &Gate, levels: &'a Levels, denied: &Denied) -> Self {
         let quota = &denied.quota;
         Self {
             required: denied.required.get(),
             remaining: quota.remaining().get(),
             shortfall: denied.shortfall().get(),
-            quota_reset_at: rfc3339(gate.calendar().period_end(quota.period)),
-            recommended_upgrade: Upgrade::of(gate, quota),
+            quota_reset_at: Seconds(gate.calendar().period_end(quota.period)),
+            recommended_upgrade: Upgrade::of(levels, quota),
         }
     }
 }
 
-impl QuotaExceeded {
+impl QuotaExceeded<'_> {
     /// Answers a message that the quota does not cover.
     pub(crate) fn response(gate: &Gate, denied: &Denied) -> Response {
         let code = Code::QuotaExceeded;
-        let body = Self {
+        let levels = gate.levels();
+        let body = QuotaExceeded {
             kind: code.kind(),
-            title: "Chat quota exceeded",
+            title: code.title(),
             status: code.status().as_u16(),
             code,
-            numbers: DenialNumbers::new(gate, denied),
+            numbers: DenialNumbers::new(gate, &levels, denied),
         };
         let mut response = (code.status(), rate_limit(&denied.quota, gate.calendar()), Json(body)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, crate::http::answers::problem::PROBLEM_JSON);
@@ -224,11 +235,10 @@ impl QuotaExceeded {
 }
 
 /// Name of the level with this code.
-pub(crate) fn level_name(gate: &Gate, code: LevelCode) -> String {
-    gate.levels().coded(code).map_or_else(|| "unknown".to_owned(), |level| level.name.to_string())
+pub(crate) fn level_name(levels: &Levels, code: LevelCode) -> &str {
+    levels.coded(code).map_or("unknown", |level| level.name.as_str())
 }
 
-/// Formats as `2026-12-01T00:00:00Z`.
-pub(crate) fn rfc3339(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }

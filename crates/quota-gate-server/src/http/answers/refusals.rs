@@ -1,13 +1,14 @@
-//! Errors that many routes return, described once for the contract.
+//! Errors that several routes return, described once for the contract. The doc comments are its descriptions.
+
+#![expect(dead_code, reason = "the types only describe answers in the contract")]
+#![expect(clippy::doc_markdown, reason = "the texts become descriptions in the contract")]
 
 use utoipa::IntoResponses;
 
-use crate::http::answers::problem::Problem;
+use crate::http::answers::{problem::Problem, quota::QuotaExceeded};
 
 /// Errors of every route that needs a credential.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "it only describes answers in the contract")]
-#[expect(clippy::doc_markdown, reason = "the text becomes a description in the contract")]
 pub(crate) enum Refused {
     /// UNAUTHENTICATED
     #[response(status = 401, content_type = "application/problem+json")]
@@ -20,10 +21,8 @@ pub(crate) enum Refused {
     Unavailable(Problem),
 }
 
-/// Further errors of every route with a body.
+/// Errors of every route with a body.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "it only describes answers in the contract")]
-#[expect(clippy::doc_markdown, reason = "the text becomes a description in the contract")]
 pub(crate) enum RefusedBody {
     /// INVALID_REQUEST
     #[response(status = 400, content_type = "application/problem+json")]
@@ -35,3 +34,31 @@ pub(crate) enum RefusedBody {
     #[response(status = 415, content_type = "application/problem+json")]
     MediaType(Problem),
 }
+
+/// Errors of routes that charge or hold AP for a message.
+#[derive(IntoResponses)]
+pub(crate) enum RefusedMessage {
+    /// MISMATCH: the Idempotency-Key was used for another request
+    #[response(status = 422, content_type = "application/problem+json")]
+    Mismatch(Problem),
+    /// QUOTA_EXCEEDED: nothing was charged or held
+    #[response(status = 429, content_type = "application/problem+json")]
+    QuotaExceeded(QuotaExceeded<'static>),
+}
+
+// The doc comment of each struct is its description in the contract.
+
+/// INVALID_REQUEST
+#[derive(IntoResponses)]
+#[response(status = 400, content_type = "application/problem+json")]
+pub(crate) struct RefusedParams(Problem);
+
+/// NOT_FOUND: no such user
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+pub(crate) struct UnknownUser(Problem);
+
+/// NOT_FOUND: no gate has issued this id
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+pub(crate) struct UnknownReservation(Problem);

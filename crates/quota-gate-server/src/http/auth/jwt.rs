@@ -71,7 +71,7 @@ enum Keys {
 
 struct Jwks {
     source: Source,
-    known: RwLock<HashMap<String, Key>>,
+    keys: RwLock<HashMap<String, Key>>,
     fetched: Arc<Mutex<Instant>>,
 }
 
@@ -150,15 +150,15 @@ impl Jwks {
     async fn load(source: &str) -> Result<Self, InvalidInput> {
         let invalid = |rule: String| InvalidInput { field: "auth.jwks", rule };
         let source = Source::parse(source).map_err(invalid)?;
-        let known = source.fetch().await.map_err(invalid)?;
-        Ok(Self { source, known: RwLock::new(known), fetched: Arc::new(Mutex::new(Instant::now())) })
+        let keys = source.fetch().await.map_err(invalid)?;
+        Ok(Self { source, keys: RwLock::new(keys), fetched: Arc::new(Mutex::new(Instant::now())) })
     }
 
     async fn key(self: &Arc<Self>, kid: &str) -> Option<Key> {
-        let known = self.known.read().expect("no panic under this lock").get(kid).cloned();
-        if known.is_none() {
+        let key = self.keys.read().expect("no panic under this lock").get(kid).cloned();
+        if key.is_none() {
             self.fetch_again(REFETCH_PAUSE).await;
-            return self.known.read().expect("no panic under this lock").get(kid).cloned();
+            return self.keys.read().expect("no panic under this lock").get(kid).cloned();
         }
         if let Ok(fetched) = self.fetched.try_lock()
             && fetched.elapsed() > REFRESH_EVERY
@@ -166,7 +166,7 @@ impl Jwks {
             let this = Arc::clone(self);
             tokio::spawn(async move { this.fetch_again(REFRESH_EVERY).await });
         }
-        known
+        key
     }
 
     /// Fetches the document, unless it was fetched within `pause`. Only one fetch runs at a time; if it fails,
@@ -181,7 +181,7 @@ impl Jwks {
         let fetching = tokio::spawn(async move {
             *fetched = Instant::now();
             match this.source.fetch().await {
-                Ok(keys) => *this.known.write().expect("no panic under this lock") = keys,
+                Ok(keys) => *this.keys.write().expect("no panic under this lock") = keys,
                 Err(error) => tracing::error!(error, "cannot read the JWKS document; the keys stay unchanged"),
             }
         });
@@ -205,12 +205,9 @@ impl Source {
 
     async fn fetch(&self) -> Result<HashMap<String, Key>, String> {
         let text = match self {
-            Self::File(path) => {
-                let read = tokio::fs::read(path).await;
-                read.map_err(|error| format!("{}: {error}", path.display()))?
-            }
+            Self::File(path) => tokio::fs::read(path).await.map_err(|error| format!("{}: {error}", path.display()))?,
             Self::Url(client, url) => {
-                let fetching = async {
+                let fetch = async {
                     let response = client.get(url.clone()).await.map_err(|error| format!("{url}: {error}"))?;
                     if !response.status().is_success() {
                         return Err(format!("{url} answers {}", response.status()));
@@ -218,7 +215,7 @@ impl Source {
                     let body = Limited::new(response.into_body(), JWKS_BYTES_MAX).collect().await;
                     Ok(body.map_err(|error| format!("{url}: {error}"))?.to_bytes().to_vec())
                 };
-                timeout(FETCH_MAX, fetching).await.map_err(|_| format!("{url} does not answer"))??
+                timeout(FETCH_MAX, fetch).await.map_err(|_| format!("{url} does not answer"))??
             }
         };
         if text.len() > JWKS_BYTES_MAX {
@@ -265,7 +262,7 @@ fn algorithm_of(jwk: &Jwk) -> Result<Algorithm, &'static str> {
         // A shared secret in a public document is not secret, and a public key must never verify HS256.
         _ => return Err("is not a public key"),
     };
-    let said = match jwk.common.key_algorithm {
+    let algorithm = match jwk.common.key_algorithm {
         None => return Ok(default),
         Some(KeyAlgorithm::RS256) => Algorithm::RS256,
         Some(KeyAlgorithm::RS384) => Algorithm::RS384,
@@ -278,5 +275,5 @@ fn algorithm_of(jwk: &Jwk) -> Result<Algorithm, &'static str> {
         Some(KeyAlgorithm::EdDSA) => Algorithm::EdDSA,
         Some(_) => return Err("has an algorithm that is not for signatures"),
     };
-    if fitting.contains(&said) { Ok(said) } else { Err("has an algorithm that does not fit its type") }
+    if fitting.contains(&algorithm) { Ok(algorithm) } else { Err("has an algorithm that does not fit its type") }
 }

@@ -145,7 +145,7 @@ fn forbidden(scope: Scope) -> Problem {
 }
 
 macro_rules! extract_role {
-    ($role:ident, $scope:expr, $of:expr) => {
+    ($role:ident, $scope:expr, $new:expr) => {
         impl<S: Send + Sync> FromRequestParts<S> for $role
         where
             Arc<Auth>: FromRef<S>,
@@ -153,7 +153,7 @@ macro_rules! extract_role {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-                Arc::<Auth>::from_ref(state).require(&parts.headers, $scope).await.map($of)
+                Arc::<Auth>::from_ref(state).require(&parts.headers, $scope).await.map($new)
             }
         }
     };

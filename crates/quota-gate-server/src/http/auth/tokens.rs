@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::http::hex;
+use crate::hex;
 use quota_gate::domain::{InvalidInput, scope::Scope};
 
 /// Configuration of a token.
@@ -76,7 +76,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn hash(token: &str) -> String {
-        Sha256::digest(token).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        hex::encode(&Sha256::digest(token))
     }
 
     fn options(sha256: &[String], scopes: &[Scope]) -> TokenOptions {

@@ -11,13 +11,14 @@ use axum::{
 use serde::Deserialize;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::http::answers::quota::{QuotaExceeded, rfc3339};
 use crate::http::{
     AppState,
     answers::{
         headers::rate_limit,
         problem::{Code, Problem},
+        quota::QuotaExceeded,
         refusals::Refused,
+        time::Seconds,
     },
     auth::Sender,
     state::Readiness,
@@ -90,7 +91,7 @@ pub(crate) enum Authorized {
     TooMany(Problem),
     /// QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; status 403 with `denied=403`
     #[response(status = 429, content_type = "application/problem+json")]
-    Exceeded(QuotaExceeded),
+    Exceeded(QuotaExceeded<'static>),
 }
 
 /// Authorizes a request, as POST does: gateways use either method.
@@ -135,11 +136,11 @@ pub(crate) async fn authorize(
         SettleWord::Now => {
             let (model, tokens) = (model.clone(), Tokens::ZERO);
             let message = Consume { user: user.clone(), session, ap, tokens, model, idempotency_key: None };
-            map(gate.consume(message).await?, |charged| (charged.quota, None))
+            map_allowed(gate.consume(message).await?, |charged| (charged.quota, None))
         }
         SettleWord::Callback | SettleWord::Expiry => {
             let message = Reserve { user: user.clone(), session, ap, ttl, idempotency_key: None };
-            map(gate.reserve(message).await?, |reserved| (reserved.quota, Some(reserved.reservation)))
+            map_allowed(gate.reserve(message).await?, |reserved| (reserved.quota, Some(reserved.reservation)))
         }
     };
     Ok(match decision {
@@ -150,13 +151,13 @@ pub(crate) async fn authorize(
             allowed(&gate, &user, Some(&quota), reservation.as_ref())
         }
         Decision::Passed(passed) => allowed(&gate, &user, passed.quota(), None),
-        Decision::Denied(denied) => refused(&gate, &denied, denied_status),
+        Decision::Denied(denied) => denial(&gate, &denied, denied_status),
     })
 }
 
-fn map<A, B>(decision: Decision<A>, of: impl FnOnce(A) -> B) -> Decision<B> {
+fn map_allowed<A, B>(decision: Decision<A>, convert: impl FnOnce(A) -> B) -> Decision<B> {
     match decision {
-        Decision::Allowed(allowed) => Decision::Allowed(of(allowed)),
+        Decision::Allowed(allowed) => Decision::Allowed(convert(allowed)),
         Decision::Denied(denied) => Decision::Denied(denied),
         Decision::Passed(passed) => Decision::Passed(passed),
     }
@@ -175,14 +176,14 @@ fn allowed(gate: &Gate, user: &UserId, quota: Option<&Quota>, reservation: Optio
     (StatusCode::OK, headers).into_response()
 }
 
-fn refused(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
+fn denial(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
     let mut response = QuotaExceeded::response(gate, denied);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     put(headers, "x-quota-code", "QUOTA_EXCEEDED");
     put(headers, "x-quota-required", &denied.required.get().to_string());
     put(headers, "x-quota-remaining", &denied.quota.remaining().get().to_string());
-    put(headers, "x-quota-reset-at", &rfc3339(gate.calendar().period_end(denied.quota.period)));
+    put(headers, "x-quota-reset-at", &Seconds(gate.calendar().period_end(denied.quota.period)).to_string());
     response
 }
 

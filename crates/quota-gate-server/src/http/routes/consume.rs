@@ -7,13 +7,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::http::answers::quota::{PassedWord, QuotaBody, QuotaExceeded};
 use crate::http::{
     answers::{
         headers::rate_limit,
         problem::Problem,
-        refusals::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody, RefusedMessage},
     },
     auth::Service,
     extract::{Body, IdempotencyHeader, cost},
@@ -21,6 +22,7 @@ use crate::http::{
 use quota_gate::{
     domain::{
         decision::{Decision, Passed},
+        level::Levels,
         model_name::ModelName,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -51,12 +53,12 @@ pub(crate) struct ConsumeBody {
 /// A message that was charged or passed.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ConsumedBody {
+pub(crate) struct ConsumedBody<'a> {
     /// Always true: a denial is a 429.
     allowed: bool,
     /// Id of the usage event; null if the rollout passed the message.
-    #[schema(required = true)]
-    usage_id: Option<String>,
+    #[schema(value_type = Option<String>, required = true)]
+    usage_id: Option<Uuid>,
     /// Charged AP.
     charged: u32,
     /// True for the answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
@@ -68,7 +70,7 @@ pub(crate) struct ConsumedBody {
     passed: Option<PassedWord>,
     /// Null if no store was queried.
     #[schema(required = true)]
-    quota: Option<QuotaBody>,
+    quota: Option<QuotaBody<'a>>,
 }
 
 /// Charges a message if the user's quota covers it.
@@ -77,9 +79,8 @@ pub(crate) struct ConsumedBody {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
     request_body = ConsumeBody,
     responses(
-        (status = 200, description = "Charged, or passed by the rollout", body = ConsumedBody),
-        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "QUOTA_EXCEEDED: nothing was charged", body = QuotaExceeded, content_type = "application/problem+json"),
+        (status = 200, description = "Charged, or passed by the rollout", body = ConsumedBody<'_>),
+        RefusedMessage,
         Refused,
         RefusedBody,
     ),
@@ -99,26 +100,28 @@ pub(crate) async fn consume(
         model: body.model.as_deref().map(ModelName::parse).transpose()?,
         idempotency_key,
     };
-    match gate.consume(request).await? {
+    let decision = gate.consume(request).await?;
+    let levels = gate.levels();
+    match decision {
         Decision::Allowed(charged) => {
             let body = ConsumedBody {
                 allowed: true,
-                usage_id: Some(charged.event.to_string()),
+                usage_id: Some(charged.event),
                 charged: charged.ap.get(),
                 replayed: charged.replayed,
                 degraded: charged.degraded,
                 passed: None,
-                quota: Some(QuotaBody::new(&gate, &charged.quota)),
+                quota: Some(QuotaBody::new(&gate, &levels, &charged.quota)),
             };
             Ok((rate_limit(&charged.quota, gate.calendar()), Json(body)).into_response())
         }
         Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
-        Decision::Passed(passed) => Ok(Json(ConsumedBody::passed(&gate, &passed)).into_response()),
+        Decision::Passed(passed) => Ok(Json(ConsumedBody::passed(&gate, &levels, &passed)).into_response()),
     }
 }
 
-impl ConsumedBody {
-    fn passed(gate: &Gate, passed: &Passed) -> Self {
+impl<'a> ConsumedBody<'a> {
+    fn passed(gate: &Gate, levels: &'a Levels, passed: &'a Passed) -> Self {
         Self {
             allowed: true,
             usage_id: None,
@@ -126,7 +129,7 @@ impl ConsumedBody {
             replayed: false,
             degraded: false,
             passed: Some(passed.into()),
-            quota: passed.quota().map(|quota| QuotaBody::new(gate, quota)),
+            quota: passed.quota().map(|quota| QuotaBody::new(gate, levels, quota)),
         }
     }
 }

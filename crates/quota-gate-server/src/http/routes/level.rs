@@ -1,14 +1,19 @@
 //! `PUT /api/chat/quota/level`, alias `…/membership`: changes a user's level.
 
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::answers::quota::{QuotaBody, level_name, rfc3339};
+use crate::http::answers::quota::{QuotaBody, level_name};
 use crate::http::{
     answers::{
         problem::Problem,
         refusals::{Refused, RefusedBody},
+        time::Seconds,
     },
     auth::Admin,
     extract::Body,
@@ -52,31 +57,34 @@ impl EffectiveWord {
 /// Result of a change of level.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct LevelSetBody {
+pub(crate) struct LevelSetBody<'a> {
     #[schema(example = "basic")]
-    previous_level: String,
+    previous_level: &'a str,
     /// Level from the next period, and its start; null if the change applied immediately.
     #[schema(required = true)]
-    pending: Option<PendingBody>,
+    pending: Option<PendingLevelBody<'a>>,
     /// Number of the user's changes of level.
     level_version: u32,
-    quota: QuotaBody,
+    quota: QuotaBody<'a>,
 }
 
 /// A level that applies later.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PendingBody {
-    membership_level: String,
-    effective_at: String,
+pub(crate) struct PendingLevelBody<'a> {
+    membership_level: &'a str,
+    #[schema(value_type = String)]
+    effective_at: Seconds,
 }
 
 /// Changes a user's level. Used AP stays used.
+///
+/// `PUT /api/chat/quota/membership` is an older alias.
 #[utoipa::path(
-    put, path = "/api/chat/quota/membership", tag = "membership", operation_id = "updateQuotaForMembership",
+    put, path = "/api/chat/quota/level", tag = "levels", operation_id = "changeLevel",
     request_body = SetLevelBody,
     responses(
-        (status = 200, description = "Changed", body = LevelSetBody),
+        (status = 200, description = "Changed", body = LevelSetBody<'_>),
         Refused,
         RefusedBody,
     ),
@@ -86,7 +94,7 @@ pub(crate) async fn change(
     Admin(by): Admin,
     State(gate): State<Gate>,
     Body(body): Body<SetLevelBody>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let request = ChangeLevel {
         user: UserId::parse(&body.user_uuid)?,
         level: LevelName::parse(&body.membership_level)?,
@@ -95,13 +103,15 @@ pub(crate) async fn change(
         author: Author::program(&by, body.reason.as_deref())?,
     };
     let changed = gate.change_level(request).await?;
-    Ok(Json(LevelSetBody {
-        previous_level: level_name(&gate, changed.previous),
-        pending: changed.pending.map(|code| PendingBody {
-            membership_level: level_name(&gate, code),
-            effective_at: rfc3339(gate.calendar().period_end(changed.quota.period)),
+    let levels = gate.levels();
+    let body = LevelSetBody {
+        previous_level: level_name(&levels, changed.previous),
+        pending: changed.pending.map(|code| PendingLevelBody {
+            membership_level: level_name(&levels, code),
+            effective_at: Seconds(gate.calendar().period_end(changed.quota.period)),
         }),
         level_version: changed.level_version,
-        quota: QuotaBody::new(&gate, &changed.quota),
-    }))
+        quota: QuotaBody::new(&gate, &levels, &changed.quota),
+    };
+    Ok(Json(body).into_response())
 }

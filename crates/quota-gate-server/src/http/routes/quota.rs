@@ -1,10 +1,20 @@
 //! `GET /api/chat/quota`: a user's quota.
 
-use axum::{Json, extract::State, http::header, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use quota_gate::gate::Gate;
 
 use crate::http::{
-    answers::{headers::rate_limit, problem::Problem, quota::QuotaBody, refusals::Refused},
+    answers::{
+        headers::rate_limit,
+        problem::Problem,
+        quota::QuotaBody,
+        refusals::{Refused, RefusedParams},
+    },
     auth::Caller,
 };
 
@@ -13,14 +23,16 @@ use crate::http::{
     get, path = "/api/chat/quota", tag = "quota", operation_id = "getQuota",
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
-        (status = 200, description = "The quota", body = QuotaBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The quota", body = QuotaBody<'_>),
         Refused,
+        RefusedParams,
     ),
     security(("user" = []), ("service" = [])),
 )]
-pub(crate) async fn quota(State(gate): State<Gate>, Caller(user): Caller) -> Result<impl IntoResponse, Problem> {
+pub(crate) async fn quota(State(gate): State<Gate>, Caller(user): Caller) -> Result<Response, Problem> {
     let quota = gate.quota(&user).await?;
     let headers = rate_limit(&quota, gate.calendar());
-    Ok(([(header::CACHE_CONTROL, "no-store")], headers, Json(QuotaBody::new(&gate, &quota))))
+    let levels = gate.levels();
+    let body = QuotaBody::new(&gate, &levels, &quota);
+    Ok(([(header::CACHE_CONTROL, "no-store")], headers, Json(body)).into_response())
 }

@@ -15,7 +15,10 @@ use tokio::time::sleep;
 
 use crate::http::answers::quota::QuotaBody;
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+    },
     auth::Caller,
     state::{AppState, Readiness},
 };
@@ -35,8 +38,8 @@ const RETRY: Duration = Duration::from_secs(2);
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "Events with the quota", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("user" = []), ("service" = [])),
 )]
@@ -57,17 +60,18 @@ pub(crate) async fn stream_quota(
         Some((quota, (receiver, false)))
     });
     let events = events.map(move |quota| {
-        let _for_as_long_as_it_lasts = &permit;
+        // Held until the stream ends.
+        let _permit = &permit;
         Ok::<_, Infallible>(event(&gate, &quota))
     });
     let stopping = readiness.stopping.clone();
-    let over = async move {
+    let end = async move {
         tokio::select! {
             () = stopping.cancelled() => {}
             () = sleep(LIFETIME) => {}
         }
     };
-    let mut response = Sse::new(events.take_until(over)).keep_alive(KeepAlive::default()).into_response();
+    let mut response = Sse::new(events.take_until(end)).keep_alive(KeepAlive::default()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Otherwise nginx collects events until its buffer is full.
@@ -77,6 +81,6 @@ pub(crate) async fn stream_quota(
 
 fn event(gate: &Gate, quota: &Quota) -> Event {
     let event = Event::default().event("quota").id(quota.version.to_string()).retry(RETRY);
-    let body = serde_json::to_string(&QuotaBody::new(gate, quota)).unwrap_or_default();
+    let body = serde_json::to_string(&QuotaBody::new(gate, &gate.levels(), quota)).unwrap_or_default();
     event.data(body)
 }

@@ -6,7 +6,6 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,7 +14,8 @@ use crate::http::{
     answers::{
         headers::rate_limit,
         problem::Problem,
-        refusals::{Refused, RefusedBody},
+        refusals::{Refused, RefusedBody, RefusedMessage, UnknownReservation},
+        time::Millis,
     },
     auth::Service,
     extract::{Body, IdempotencyHeader, ReservationId, cost},
@@ -25,6 +25,7 @@ use quota_gate::{
         ap::Ap,
         decision::{Decision, Passed, Reserved, Settled},
         hold::Ttl,
+        level::Levels,
         model_name::ModelName,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -76,15 +77,15 @@ pub(crate) struct ExtendBody {
 /// AP held for a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ReservationBody {
+pub(crate) struct ReservationBody<'a> {
     /// Current id of the reservation; null if the rollout passed the message: there is nothing to settle.
     #[schema(required = true)]
     reservation_id: Option<String>,
     /// Held AP.
     ap: u32,
     /// When the AP is given back automatically; null if nothing is held.
-    #[schema(required = true)]
-    expires_at: Option<String>,
+    #[schema(value_type = Option<String>, required = true)]
+    expires_at: Option<Millis>,
     /// True for the answer to an earlier request with the same Idempotency-Key, with the numbers of that time.
     replayed: bool,
     /// True if Redis is unavailable: nothing is held; Postgres' numbers allowed the message.
@@ -94,13 +95,13 @@ pub(crate) struct ReservationBody {
     passed: Option<PassedWord>,
     /// Null if no store was queried.
     #[schema(required = true)]
-    quota: Option<QuotaBody>,
+    quota: Option<QuotaBody<'a>>,
 }
 
 /// A committed reservation.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct CommittedBody {
+pub(crate) struct CommittedBody<'a> {
     /// Charged AP.
     charged: u32,
     /// AP that the quota no longer covers: recorded, never charged.
@@ -109,16 +110,16 @@ pub(crate) struct CommittedBody {
     late: bool,
     /// True if it was already committed.
     replayed: bool,
-    quota: QuotaBody,
+    quota: QuotaBody<'a>,
 }
 
 /// A released reservation.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct ReleasedBody {
+pub(crate) struct ReleasedBody<'a> {
     /// True if it was already released, or ended long ago.
     pub(crate) replayed: bool,
-    pub(crate) quota: QuotaBody,
+    pub(crate) quota: QuotaBody<'a>,
 }
 
 /// A settlement that is applied when Redis is available again.
@@ -134,11 +135,10 @@ pub(crate) struct AcceptedBody {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
     request_body = ReserveBody,
     responses(
-        (status = 200, description = "Passed by the rollout: nothing is held", body = ReservationBody),
-        (status = 201, description = "Held", body = ReservationBody),
+        (status = 200, description = "Passed by the rollout: nothing is held", body = ReservationBody<'_>),
+        (status = 201, description = "Held", body = ReservationBody<'_>),
         (status = 409, description = "CONFLICT: too many live reservations", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "MISMATCH: the Idempotency-Key was used for another request", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "QUOTA_EXCEEDED: nothing was held", body = QuotaExceeded, content_type = "application/problem+json"),
+        RefusedMessage,
         Refused,
         RefusedBody,
     ),
@@ -157,16 +157,18 @@ pub(crate) async fn reserve(
         ttl: ttl(body.ttl_seconds)?,
         idempotency_key,
     };
-    match gate.reserve(request).await? {
+    let decision = gate.reserve(request).await?;
+    let levels = gate.levels();
+    match decision {
         Decision::Allowed(reserved) => {
             let id = gate.reservation_id(&reserved.reservation);
             let location = format!("/api/chat/quota/reservations/{id}");
-            let body = ReservationBody::new(&gate, &reserved, id);
+            let body = ReservationBody::new(&gate, &levels, &reserved, id);
             let headers = rate_limit(&reserved.quota, gate.calendar());
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], headers, Json(body)).into_response())
         }
         Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
-        Decision::Passed(passed) => Ok(Json(ReservationBody::passed(&gate, &passed)).into_response()),
+        Decision::Passed(passed) => Ok(Json(ReservationBody::passed(&gate, &levels, &passed)).into_response()),
     }
 }
 
@@ -176,9 +178,9 @@ pub(crate) async fn reserve(
     params(("id" = String, Path, description = "The reservationId")),
     request_body = CommitBody,
     responses(
-        (status = 200, description = "Charged", body = CommittedBody),
+        (status = 200, description = "Charged", body = CommittedBody<'_>),
         (status = 202, description = "Redis is unavailable: the commit is applied later, once", body = AcceptedBody),
-        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        UnknownReservation,
         (status = 409, description = "CONFLICT: already released", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: nothing was charged", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "MISMATCH: already committed with another cost", body = Problem, content_type = "application/problem+json"),
@@ -199,12 +201,13 @@ pub(crate) async fn commit(
         model: body.model.as_deref().map(ModelName::parse).transpose()?,
     };
     let Settled::Now(committed) = gate.commit(&id, commit).await? else { return Ok(accepted()) };
+    let levels = gate.levels();
     let body = CommittedBody {
         charged: committed.charged.get(),
         overage: committed.overage.get(),
         late: committed.late,
         replayed: committed.replayed,
-        quota: QuotaBody::new(&gate, &committed.quota),
+        quota: QuotaBody::new(&gate, &levels, &committed.quota),
     };
     Ok((rate_limit(&committed.quota, gate.calendar()), Json(body)).into_response())
 }
@@ -214,9 +217,9 @@ pub(crate) async fn commit(
     post, path = "/api/chat/quota/reservations/{id}/release", tag = "messages", operation_id = "release",
     params(("id" = String, Path, description = "The reservationId")),
     responses(
-        (status = 200, description = "Given back", body = ReleasedBody),
+        (status = 200, description = "Given back", body = ReleasedBody<'_>),
         (status = 202, description = "Redis is unavailable: the AP is given back later", body = AcceptedBody),
-        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        UnknownReservation,
         (status = 409, description = "CONFLICT: already committed", body = Problem, content_type = "application/problem+json"),
         Refused,
     ),
@@ -228,7 +231,8 @@ pub(crate) async fn release(
     ReservationId(id): ReservationId,
 ) -> Result<Response, Problem> {
     let Settled::Now(released) = gate.release(&id).await? else { return Ok(accepted()) };
-    let body = ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &released.quota) };
+    let levels = gate.levels();
+    let body = ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &levels, &released.quota) };
     Ok((rate_limit(&released.quota, gate.calendar()), Json(body)).into_response())
 }
 
@@ -238,8 +242,8 @@ pub(crate) async fn release(
     params(("id" = String, Path, description = "The reservationId")),
     request_body = ExtendBody,
     responses(
-        (status = 200, description = "Extended", body = ReservationBody),
-        (status = 404, description = "NOT_FOUND: no gate has issued this id", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Extended", body = ReservationBody<'_>),
+        UnknownReservation,
         (status = 409, description = "CONFLICT: already settled", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "RESERVATION_EXPIRED: it can still be committed", body = Problem, content_type = "application/problem+json"),
         Refused,
@@ -252,26 +256,28 @@ pub(crate) async fn extend(
     State(gate): State<Gate>,
     ReservationId(id): ReservationId,
     Body(body): Body<ExtendBody>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let reserved = gate.extend(&id, ttl(body.ttl_seconds)?).await?;
     let id = gate.reservation_id(&reserved.reservation);
-    Ok((rate_limit(&reserved.quota, gate.calendar()), Json(ReservationBody::new(&gate, &reserved, id))))
+    let levels = gate.levels();
+    let body = ReservationBody::new(&gate, &levels, &reserved, id);
+    Ok((rate_limit(&reserved.quota, gate.calendar()), Json(body)).into_response())
 }
 
-impl ReservationBody {
-    fn new(gate: &Gate, reserved: &Reserved, id: String) -> Self {
+impl<'a> ReservationBody<'a> {
+    fn new(gate: &Gate, levels: &'a Levels, reserved: &'a Reserved, id: String) -> Self {
         Self {
             reservation_id: Some(id),
             ap: reserved.reservation.ap.get(),
-            expires_at: Some(reserved.reservation.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            expires_at: Some(Millis(reserved.reservation.expires_at)),
             replayed: reserved.replayed,
             degraded: reserved.degraded,
             passed: None,
-            quota: Some(QuotaBody::new(gate, &reserved.quota)),
+            quota: Some(QuotaBody::new(gate, levels, &reserved.quota)),
         }
     }
 
-    fn passed(gate: &Gate, passed: &Passed) -> Self {
+    fn passed(gate: &Gate, levels: &'a Levels, passed: &'a Passed) -> Self {
         Self {
             reservation_id: None,
             ap: 0,
@@ -279,7 +285,7 @@ impl ReservationBody {
             replayed: false,
             degraded: false,
             passed: Some(passed.into()),
-            quota: passed.quota().map(|quota| QuotaBody::new(gate, quota)),
+            quota: passed.quota().map(|quota| QuotaBody::new(gate, levels, quota)),
         }
     }
 }

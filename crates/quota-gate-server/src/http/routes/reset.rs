@@ -11,9 +11,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::answers::quota::rfc3339;
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{problem::Problem, refusals::Refused, time::Seconds},
     auth::Cron,
 };
 use quota_gate::{
@@ -140,8 +139,8 @@ impl From<ResetRun> for LastRunBody {
     fn from(run: ResetRun) -> Self {
         Self {
             trigger: run.trigger,
-            started_at: rfc3339(run.started_at),
-            finished_at: run.finished_at.map(rfc3339),
+            started_at: Seconds(run.started_at).to_string(),
+            finished_at: run.finished_at.map(|at| Seconds(at).to_string()),
             reset_count: run.rows,
             failed_count: run.failed,
             failed: run.failed > 0 || run.error.is_some(),

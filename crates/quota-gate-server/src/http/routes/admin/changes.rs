@@ -7,9 +7,13 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, millis, month, page, page_size, unavailable, wrong_place};
+use crate::http::routes::admin::{fresh, month, page::Page, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+        time::Millis,
+    },
     auth::Admin,
     extract::Params,
 };
@@ -79,8 +83,8 @@ struct ChangeBody {
     params(ChangesParams),
     responses(
         (status = 200, description = "A page", body = ChangesBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -89,20 +93,18 @@ pub(crate) async fn list(
     State(verifier): State<Arc<Verifier>>,
     Params(params): Params<ChangesParams>,
 ) -> Result<Response, Problem> {
-    let limit = page_size(params.limit)?;
+    let page = Page::new(params.limit, params.after.as_deref(), read_cursor)?;
     let user = params.user.as_deref().map(UserId::parse).transpose()?;
-    let after = params.after.as_deref().map(|text| read_place(text).ok_or_else(wrong_place)).transpose()?;
-    let found = verifier.postgres.changes(user.as_ref(), after, limit + 1).await.map_err(unavailable)?;
-    let (changes, has_more) = page(found, limit);
-    let next = changes.last().filter(|_| has_more).map(|last| place(last.place));
+    let found = verifier.postgres.changes(user.as_ref(), page.after, page.query_limit()).await.map_err(unavailable)?;
+    let (changes, next) = page.cut(found, |change| cursor(change.place));
     Ok(fresh(ChangesBody { changes: changes.into_iter().map(ChangeBody::from).collect(), next }))
 }
 
-fn place(Place { at, source, id }: Place) -> String {
+fn cursor(Place { at, source, id }: Place) -> String {
     format!("{}_{source}_{id}", at.timestamp_micros())
 }
 
-fn read_place(text: &str) -> Option<Place> {
+fn read_cursor(text: &str) -> Option<Place> {
     let mut parts = text.split('_');
     let at = DateTime::from_timestamp_micros(parts.next()?.parse().ok()?)?;
     Some(Place { at, source: parts.next()?.parse().ok()?, id: parts.next()?.parse().ok()? })
@@ -111,7 +113,7 @@ fn read_place(text: &str) -> Option<Place> {
 impl From<Change> for ChangeBody {
     fn from(change: Change) -> Self {
         Self {
-            at: millis(change.place.at),
+            at: Millis(change.place.at).to_string(),
             by: change.by,
             reason: change.reason,
             kind: change.kind,

@@ -6,9 +6,12 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, page_size, unavailable};
+use crate::http::routes::admin::{fresh, page::page_size, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+    },
     auth::Admin,
     extract::Params,
 };
@@ -64,8 +67,8 @@ struct DifferenceBody {
     params(DriftParams),
     responses(
         (status = 200, description = "A page", body = DriftBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]

@@ -6,9 +6,13 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, page_size, unavailable};
+use crate::http::routes::admin::{fresh, page::page_size, unavailable};
 use crate::http::{
-    answers::{problem::Problem, quota::rfc3339, refusals::Refused},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+        time::Seconds,
+    },
     auth::Admin,
     extract::Params,
 };
@@ -96,8 +100,8 @@ struct RunningOutBody {
     params(TopUsersParams),
     responses(
         (status = 200, description = "The users", body = TopUsersBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -121,8 +125,8 @@ pub(crate) async fn top(
     params(ForecastParams),
     responses(
         (status = 200, description = "The forecast", body = ForecastBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -138,17 +142,17 @@ pub(crate) async fn forecast(
     let (calendar, now) = (gate.calendar(), gate.now());
     let period = calendar.period_at(now);
     let (start, end) = (calendar.period_start(period), calendar.period_end(period));
-    let over = elapsed(start, end, now);
-    let levels = verifier.postgres.forecast(id(period), over).await.map_err(unavailable)?;
-    let users = verifier.postgres.running_out(id(period), over, level, limit).await.map_err(unavailable)?;
-    let whole = (end - start).to_std().unwrap_or_default();
+    let elapsed = elapsed(start, end, now);
+    let levels = verifier.postgres.forecast(id(period), elapsed).await.map_err(unavailable)?;
+    let users = verifier.postgres.running_out(id(period), elapsed, level, limit).await.map_err(unavailable)?;
+    let length = (end - start).to_std().unwrap_or_default();
     let running_out = |RunningOut { user, at_fraction }: RunningOut| RunningOutBody {
         user: user.into(),
-        runs_out_at: rfc3339(start + whole.mul_f64(at_fraction)),
+        runs_out_at: Seconds(start + length.mul_f64(at_fraction)).to_string(),
     };
     Ok(fresh(ForecastBody {
         period: period.to_string(),
-        quota_reset_at: rfc3339(end),
+        quota_reset_at: Seconds(end).to_string(),
         levels: levels.into_iter().map(LevelForecastSumBody::from).collect(),
         users: users.into_iter().map(running_out).collect(),
     }))

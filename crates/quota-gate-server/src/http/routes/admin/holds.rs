@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::http::routes::admin::{fresh, known};
+use crate::http::routes::admin::{fresh, require_user};
 use crate::http::{
     answers::{
         problem::Problem,
@@ -34,7 +34,7 @@ pub(crate) struct ReleaseHoldBody {
     params(("user" = String, Path, description = "The user's id"), ("hold" = String, Path, description = "The hold's id")),
     request_body = ReleaseHoldBody,
     responses(
-        (status = 200, description = "Released", body = ReleasedBody),
+        (status = 200, description = "Released", body = ReleasedBody<'_>),
         (status = 404, description = "NOT_FOUND: no such user, or no such live hold", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "CONFLICT: the hold was committed meanwhile", body = Problem, content_type = "application/problem+json"),
         Refused,
@@ -50,7 +50,8 @@ pub(crate) async fn release(
     Body(body): Body<ReleaseHoldBody>,
 ) -> Result<Response, Problem> {
     let author = Author::person(&by, &body.reason)?;
-    known(&verifier.postgres, &user).await?;
+    require_user(&verifier.postgres, &user).await?;
     let released = gate.release_hold(&user, hold, &author).await?;
-    Ok(fresh(ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &released.quota) }))
+    let levels = gate.levels();
+    Ok(fresh(ReleasedBody { replayed: released.replayed, quota: QuotaBody::new(&gate, &levels, &released.quota) }))
 }

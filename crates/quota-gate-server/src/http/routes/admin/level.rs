@@ -6,12 +6,13 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::routes::admin::{fresh, known};
+use crate::http::routes::admin::{fresh, require_user};
 use crate::http::{
     answers::{
         problem::Problem,
-        quota::{StatusWord, level_name, rfc3339},
-        refusals::{Refused, RefusedBody},
+        quota::{StatusWord, level_name},
+        refusals::{Refused, RefusedBody, UnknownUser},
+        time::Seconds,
     },
     auth::Admin,
     extract::{Body, PathUser},
@@ -22,7 +23,7 @@ use quota_gate::{
     domain::{
         author::Author,
         decision::LevelPreview,
-        level::{LevelCode, LevelName},
+        level::{LevelCode, LevelName, Levels},
         quota::Quota,
     },
     gate::{ChangeLevel, Gate},
@@ -49,14 +50,14 @@ pub(crate) struct ChangeLevelBody {
 /// Effect of a change of level.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct LevelForecastBody {
+pub(crate) struct LevelForecastBody<'a> {
     /// True if nothing was changed.
     preview: bool,
-    before: StandingBody,
-    after: StandingBody,
+    before: StandingBody<'a>,
+    after: StandingBody<'a>,
     /// When the level changes; null if immediately.
-    #[schema(required = true)]
-    effective_at: Option<String>,
+    #[schema(value_type = Option<String>, required = true)]
+    effective_at: Option<Seconds>,
     /// Number of the user's changes of level, including this one if it was made.
     level_version: u32,
 }
@@ -64,11 +65,11 @@ pub(crate) struct LevelForecastBody {
 /// Level and quota of a user.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct StandingBody {
-    membership_level: String,
+struct StandingBody<'a> {
+    membership_level: &'a str,
     /// Level from the next period.
     #[schema(required = true)]
-    pending_level: Option<String>,
+    pending_level: Option<&'a str>,
     monthly_quota: u32,
     monthly_used: u32,
     held: u32,
@@ -78,12 +79,12 @@ struct StandingBody {
 
 /// Changes a user's level, or previews the change. Used AP stays used.
 #[utoipa::path(
-    put, path = "/api/admin/users/{user}/level", tag = "admin", operation_id = "changeLevel",
+    put, path = "/api/admin/users/{user}/level", tag = "admin", operation_id = "changeUserLevel",
     params(("user" = String, Path, description = "The user's id")),
     request_body = ChangeLevelBody,
     responses(
-        (status = 200, description = "Effect of the change", body = LevelForecastBody),
-        (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Effect of the change", body = LevelForecastBody<'_>),
+        UnknownUser,
         (status = 409, description = "CONFLICT: the level has changed since the preview", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedBody,
@@ -105,7 +106,7 @@ pub(crate) async fn change(
         if_version: body.if_level_version,
         author: Author::person(&by, reason)?,
     };
-    known(&verifier.postgres, &request.user).await?;
+    require_user(&verifier.postgres, &request.user).await?;
     let mut forecast = gate.preview_level(&request).await?;
     if !body.preview {
         // Guarantees that the reported `before` is correct.
@@ -114,27 +115,27 @@ pub(crate) async fn change(
         let changed = gate.change_level(request).await?;
         (forecast.after, forecast.level_version) = (changed.quota, changed.level_version);
     }
-    Ok(fresh(LevelForecastBody::new(&gate, &forecast, body.preview)))
+    Ok(fresh(LevelForecastBody::new(&gate, &gate.levels(), &forecast, body.preview)))
 }
 
-impl LevelForecastBody {
-    fn new(gate: &Gate, forecast: &LevelPreview, preview: bool) -> Self {
+impl<'a> LevelForecastBody<'a> {
+    fn new(gate: &Gate, levels: &'a Levels, forecast: &LevelPreview, preview: bool) -> Self {
         let LevelPreview { before, pending_before, after, pending, level_version } = forecast;
         Self {
             preview,
-            before: StandingBody::new(gate, before, *pending_before),
-            after: StandingBody::new(gate, after, *pending),
-            effective_at: pending.map(|_| rfc3339(gate.calendar().period_end(after.period))),
+            before: StandingBody::new(levels, before, *pending_before),
+            after: StandingBody::new(levels, after, *pending),
+            effective_at: pending.map(|_| Seconds(gate.calendar().period_end(after.period))),
             level_version: *level_version,
         }
     }
 }
 
-impl StandingBody {
-    fn new(gate: &Gate, quota: &Quota, pending: Option<LevelCode>) -> Self {
+impl<'a> StandingBody<'a> {
+    fn new(levels: &'a Levels, quota: &Quota, pending: Option<LevelCode>) -> Self {
         Self {
-            membership_level: level_name(gate, quota.level),
-            pending_level: pending.map(|code| level_name(gate, code)),
+            membership_level: level_name(levels, quota.level),
+            pending_level: pending.map(|code| level_name(levels, code)),
             monthly_quota: quota.quota.get(),
             monthly_used: quota.used.get(),
             held: quota.held.get(),

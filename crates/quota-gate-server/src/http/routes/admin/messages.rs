@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::routes::admin::{fresh, millis, month, page, page_size, unavailable, wrong_place};
+use crate::http::routes::admin::{fresh, month, page::Page, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{
+        problem::Problem,
+        refusals::{Refused, RefusedParams},
+        time::Millis,
+    },
     auth::Admin,
     extract::{Params, PathUser},
 };
@@ -64,8 +68,8 @@ struct MessageBody {
     params(("user" = String, Path, description = "The user's id"), MessagesParams),
     responses(
         (status = 200, description = "A page", body = MessagesBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -76,23 +80,19 @@ pub(crate) async fn list(
     PathUser(user): PathUser,
     Params(params): Params<MessagesParams>,
 ) -> Result<Response, Problem> {
-    let limit = page_size(params.limit)?;
-    let before = match params.after.as_deref() {
-        Some(text) => read_place(text).ok_or_else(wrong_place)?,
-        // Redis' clock may be ahead, within the allowed difference.
-        None => (gate.now() + chrono::TimeDelta::days(1), Uuid::max()),
-    };
-    let found = verifier.postgres.list_messages(&user, before, limit + 1).await.map_err(unavailable)?;
-    let (messages, has_more) = page(found, limit);
-    let next = messages.last().filter(|_| has_more).map(place);
+    let page = Page::new(params.limit, params.after.as_deref(), read_cursor)?;
+    // Redis' clock may be ahead, within the allowed difference.
+    let before = page.after.unwrap_or_else(|| (gate.now() + chrono::TimeDelta::days(1), Uuid::max()));
+    let found = verifier.postgres.list_messages(&user, before, page.query_limit()).await.map_err(unavailable)?;
+    let (messages, next) = page.cut(found, cursor);
     Ok(fresh(MessagesBody { messages: messages.into_iter().map(MessageBody::from).collect(), next }))
 }
 
-fn place(last: &ListedMessage) -> String {
-    format!("{}_{}", last.at.timestamp_micros(), last.event)
+fn cursor(message: &ListedMessage) -> String {
+    format!("{}_{}", message.at.timestamp_micros(), message.event)
 }
 
-fn read_place(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
+fn read_cursor(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
     let (micros, event) = text.split_once('_')?;
     Some((DateTime::from_timestamp_micros(micros.parse().ok()?)?, event.parse().ok()?))
 }
@@ -101,7 +101,7 @@ impl From<ListedMessage> for MessageBody {
     fn from(message: ListedMessage) -> Self {
         Self {
             usage_id: message.event.to_string(),
-            at: millis(message.at),
+            at: Millis(message.at).to_string(),
             session_id: message.session,
             membership_level: message.level,
             model: Some(message.model).filter(|model| !model.is_empty()),

@@ -1,4 +1,4 @@
-//! `/api/admin`: what administrators see and change. Lists are paginated: `next` of one page is `after` of the next.
+//! `/api/admin`: what administrators see and change.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -8,6 +8,7 @@
 //! | `usage`, `heavy_users` | usage by day, level and model; users with the most usage; users who will run out |
 //! | `status`, `drift` | state of the gate; differences between the stores |
 //! | `rollout` | for which users the gate decides |
+//! | `page` | pages of the lists |
 
 pub(crate) mod changes;
 pub(crate) mod drift;
@@ -15,6 +16,7 @@ pub(crate) mod heavy_users;
 pub(crate) mod holds;
 pub(crate) mod level;
 pub(crate) mod messages;
+mod page;
 pub(crate) mod rollout;
 pub(crate) mod status;
 pub(crate) mod usage;
@@ -27,37 +29,14 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::http::answers::problem::{Code, Problem};
 use quota_gate::{
-    domain::{InvalidInput, calendar::Period, user_id::UserId},
+    domain::{calendar::Period, user_id::UserId},
     store::postgres::Postgres,
 };
-
-/// Entries of a page: default and maximum.
-const PAGE_DEFAULT: u32 = 50;
-const PAGE_MAX: u32 = 200;
-
-fn page_size(limit: Option<u32>) -> Result<u32, InvalidInput> {
-    match limit.unwrap_or(PAGE_DEFAULT) {
-        limit if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
-        _ => Err(InvalidInput { field: "limit", rule: format!("must be 1 to {PAGE_MAX}") }),
-    }
-}
-
-/// The page, and whether entries follow it. `entries` come from a query with `limit + 1`.
-fn page<T>(mut entries: Vec<T>, limit: u32) -> (Vec<T>, bool) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = entries.len() > limit;
-    entries.truncate(limit);
-    (entries, has_more)
-}
-
-fn wrong_place() -> InvalidInput {
-    InvalidInput { field: "after", rule: "must be `next` of an earlier page".into() }
-}
 
 /// An answer that must not be cached: it is valid only for a moment, and not for every caller.
 fn fresh(body: impl Serialize) -> Response {
@@ -70,16 +49,11 @@ fn unavailable(error: impl Display) -> Problem {
 }
 
 /// Fails if the user does not exist, because a lookup must not create one.
-async fn known(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
+async fn require_user(postgres: &Postgres, user: &UserId) -> Result<(), Problem> {
     match postgres.find(user, DateTime::<Utc>::MAX_UTC).await.map_err(unavailable)? {
         Some(_) => Ok(()),
         None => Err(Problem::new(Code::NotFound, "no such user")),
     }
-}
-
-/// Formats as `2026-11-23T20:13:52.123Z`.
-fn millis(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Formats as `2026-11`.

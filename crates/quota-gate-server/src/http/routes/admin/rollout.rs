@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
-use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,6 +10,7 @@ use crate::http::{
     answers::{
         problem::Problem,
         refusals::{Refused, RefusedBody},
+        time::Millis,
     },
     auth::Admin,
     extract::Body,
@@ -183,7 +183,7 @@ impl From<RolloutChange> for RolloutChangeBody {
     fn from(change: RolloutChange) -> Self {
         let RolloutChange { at, by, reason, rollout, .. } = change;
         Self {
-            at: at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            at: Millis(at).to_string(),
             by,
             reason,
             mode: rollout.mode.into(),

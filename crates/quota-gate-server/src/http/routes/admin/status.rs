@@ -6,9 +6,9 @@ use axum::{extract::State, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::routes::admin::{fresh, millis, unavailable};
+use crate::http::routes::admin::{fresh, unavailable};
 use crate::http::{
-    answers::{problem::Problem, refusals::Refused},
+    answers::{problem::Problem, refusals::Refused, time::Millis},
     auth::Admin,
     routes::reset::{FlushLagBody, LastRunBody},
 };
@@ -106,7 +106,7 @@ pub(crate) async fn status(
     let runs = postgres.reset_runs(RUNS_SHOWN).await.map_err(unavailable)?;
     let letters = postgres.dead_letters(LETTERS_SHOWN).await.map_err(unavailable)?;
     Ok(fresh(StatusBody {
-        as_of: millis(gate.now()),
+        as_of: Millis(gate.now()).to_string(),
         version: env!("CARGO_PKG_VERSION"),
         redis_answers: health.partitions.iter().all(|partition| partition.stream.is_some()),
         problems: health.problems,
@@ -131,7 +131,7 @@ impl From<PartitionHealth> for PartitionBody {
         Self {
             number: partition.number,
             generation: partition.generation,
-            opened_at: millis(partition.opened_at),
+            opened_at: Millis(partition.opened_at).to_string(),
             is_opening: partition.is_opening,
             stream_length,
             flush_lag,
@@ -143,7 +143,7 @@ impl From<DeadLetter> for DeadLetterBody {
     fn from(letter: DeadLetter) -> Self {
         Self {
             id: letter.id,
-            at: millis(letter.at),
+            at: Millis(letter.at).to_string(),
             entry: letter.entry,
             user_uuid: letter.user,
             ap: letter.ap,

@@ -15,7 +15,7 @@ use crate::http::routes::admin::{fresh, unavailable};
 use crate::http::{
     answers::{
         problem::{Code, Problem},
-        refusals::Refused,
+        refusals::{Refused, RefusedParams},
     },
     auth::Admin,
     extract::Params,
@@ -128,8 +128,8 @@ struct UsageSumBody {
     params(UsageParams),
     responses(
         (status = 200, description = "The sums", content((UsageBody = "application/json"), (String = "text/csv"))),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]

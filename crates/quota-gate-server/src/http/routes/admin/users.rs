@@ -6,12 +6,13 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::routes::admin::{fresh, known, millis, month, page, page_size, unavailable};
+use crate::http::routes::admin::{fresh, month, page::Page, require_user, unavailable};
 use crate::http::{
     answers::{
         problem::Problem,
-        quota::{QuotaBody, level_name, rfc3339},
-        refusals::Refused,
+        quota::{QuotaBody, level_name},
+        refusals::{Refused, RefusedParams, UnknownUser},
+        time::{Millis, Seconds},
     },
     auth::Admin,
     extract::{Params, PathUser},
@@ -73,11 +74,11 @@ struct ListedUserBody {
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct UserBody {
-    quota: QuotaBody,
+pub(crate) struct UserBody<'a> {
+    quota: QuotaBody<'a>,
     /// Level from the next period.
     #[schema(required = true)]
-    pending_level: Option<String>,
+    pending_level: Option<&'a str>,
     /// Number of the user's changes of level.
     level_version: u32,
     /// Live holds; empty while Redis is unavailable.
@@ -140,8 +141,8 @@ struct MonthBody {
     params(UsersParams),
     responses(
         (status = 200, description = "A page", body = UsersBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -151,15 +152,17 @@ pub(crate) async fn list(
     State(verifier): State<Arc<Verifier>>,
     Params(params): Params<UsersParams>,
 ) -> Result<Response, Problem> {
-    let limit = page_size(params.limit)?;
-    for id in [&params.prefix, &params.after].into_iter().filter(|id| !id.is_empty()) {
-        UserId::parse(id)?;
+    let after = Some(params.after.as_str()).filter(|after| !after.is_empty());
+    let page = Page::new(params.limit, after, |text| UserId::parse(text).ok())?;
+    let after = page.after.as_ref().map_or("", UserId::as_str);
+    let prefix = params.prefix.as_str();
+    if !prefix.is_empty() {
+        UserId::parse(prefix)?;
     }
     let level = params.level.as_deref().filter(|level| !level.is_empty());
     level.map(LevelName::parse).transpose()?;
-    let found = verifier.postgres.list_users(&params.prefix, level, &params.after, limit + 1).await;
-    let (users, has_more) = page(found.map_err(unavailable)?, limit);
-    let next = users.last().filter(|_| has_more).map(|last| last.user.clone());
+    let found = verifier.postgres.list_users(prefix, level, after, page.query_limit()).await.map_err(unavailable)?;
+    let (users, next) = page.cut(found, |user| user.user.clone());
     let current = gate.calendar().period_at(gate.now());
     let users = users.into_iter().map(|user| ListedUserBody::new(user, current)).collect();
     Ok(fresh(UsersBody { users, next }))
@@ -170,10 +173,10 @@ pub(crate) async fn list(
     get, path = "/api/admin/users/{user}", tag = "admin", operation_id = "showUser",
     params(("user" = String, Path, description = "The user's id")),
     responses(
-        (status = 200, description = "The user", body = UserBody),
-        (status = 400, description = "INVALID_REQUEST", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "NOT_FOUND: no such user", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The user", body = UserBody<'_>),
+        UnknownUser,
         Refused,
+        RefusedParams,
     ),
     security(("admin" = [])),
 )]
@@ -183,7 +186,7 @@ pub(crate) async fn show(
     State(verifier): State<Arc<Verifier>>,
     PathUser(user): PathUser,
 ) -> Result<Response, Problem> {
-    known(&verifier.postgres, &user).await?;
+    require_user(&verifier.postgres, &user).await?;
     let (quota, holds) = match gate.quota_and_holds(&user).await {
         Ok(both) => both,
         Err(_) => (gate.quota(&user).await?, Vec::new()),
@@ -195,9 +198,10 @@ pub(crate) async fn show(
         None => (None, 0),
     };
     let months = verifier.postgres.closed_months(&user, MONTHS_SHOWN).await.map_err(unavailable)?;
+    let levels = gate.levels();
     let body = UserBody {
-        quota: QuotaBody::new(&gate, &quota),
-        pending_level: pending.map(|code| level_name(&gate, code)),
+        quota: QuotaBody::new(&gate, &levels, &quota),
+        pending_level: pending.map(|code| level_name(&levels, code)),
         level_version,
         holds: holds.iter().map(HoldBody::new).collect(),
         comparison: compared.as_ref().map(ComparisonBody::new),
@@ -225,7 +229,7 @@ impl ListedUserBody {
             monthly_quota: user.quota,
             monthly_used: if is_over { 0 } else { user.used },
             total_used: user.total_used,
-            updated_at: rfc3339(user.updated_at),
+            updated_at: Seconds(user.updated_at).to_string(),
         }
     }
 }
@@ -236,7 +240,7 @@ impl HoldBody {
             id: hold.id.to_string(),
             ap: hold.ap.get(),
             period: hold.period.to_string(),
-            expires_at: millis(hold.expires_at()),
+            expires_at: Millis(hold.expires_at()).to_string(),
         }
     }
 }
