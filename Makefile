@@ -1,7 +1,7 @@
 # Tasks for developers and CI. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build check test test-faults plant-bugs soak bench bench-quick fmt clean
+.PHONY: help setup run build check test test-it test-smoke test-web test-faults plant-bugs soak bench bench-quick fmt clean
 
 # Options for `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -17,16 +17,27 @@ setup: ## install missing tools: servers, Node and Python for the official clien
 run: ## start the gate with a private Redis and Postgres; options in ARGS
 	@scripts/setup --run
 	@scripts/prepare-pages
-	cargo run --release -- dev $(ARGS)
+	cargo run --release --bin quota-gate -- dev $(ARGS)
 
 build: ## build the release binary
-	cargo build --release
+	cargo build --release -p quota-gate-server
 
 check: setup ## run all static checks, exactly as CI does
 	@scripts/check
 
 test: setup ## run every test
-	cargo test
+	cargo test --workspace
+
+# The parts of `make test`, which CI runs in parallel.
+test-it: setup ## run the unit and integration tests, except those of web/
+	cargo test --workspace --lib --bins --test it -- --skip binary::web
+	cargo test --workspace --doc
+
+test-smoke: setup ## run the model and a short selection of faults and benchmarks
+	cargo test --workspace --test model --test faults --bench bench
+
+test-web: setup ## run the tests of web/ against a gate
+	cargo test --workspace --test it binary::web
 
 test-faults: setup ## run every fault of docs/reliability.md (about ten minutes); full disks need root
 	cargo test --test faults -- --all
@@ -45,7 +56,7 @@ bench-quick: setup ## run all benchmarks in three minutes; ratios are approximat
 	cargo bench -- --quick
 
 fmt: ## format the sources
-	cargo fmt
+	cargo fmt --all
 
 clean: ## remove build outputs (keeps the data of `make run` in .quota-gate)
 	cargo clean

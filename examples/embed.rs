@@ -1,8 +1,9 @@
-//! Embeds the gate in an application, without HTTP. Each pair of lines on standard input is a message of a user and the model's answer to it:
-//! the message is held, and charged when the answer has been read.
+//! Embeds the gate in an application, without HTTP. Each pair of lines on standard input is a user's message and the
+//! model's answer: the message is held, and charged when the answer has been read.
 //!
 //! `DATABASE_URL=… REDIS_URL=… RESERVATION_SECRET=… cargo run --example embed`
-//! (`quota-gate dev` writes the addresses of its stores to `.quota-gate/dev.json`; `openssl rand -hex 32` makes a secret.)
+//! (`quota-gate dev` writes the addresses of its stores to `.quota-gate/dev.json`; `openssl rand -hex 32` makes a
+//! secret.)
 
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
 #![expect(clippy::disallowed_methods, reason = "an example has no configuration but its environment")]
@@ -26,7 +27,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 async fn main() -> anyhow::Result<()> {
     let secret = env::var("RESERVATION_SECRET")?;
     let options = RuntimeOptions::new(&env::var("DATABASE_URL")?, &env::var("REDIS_URL")?, secret.as_bytes())?;
-    // Everything that a gate needs runs from here on: flusher, inbox worker, resets, and what keeps levels and rollout up to date.
+    // All jobs run from here on: flusher, inbox worker, resets, level sync and rollout sync.
     let runtime = Runtime::start(options).await?;
     println!("ready");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();

@@ -1,4 +1,4 @@
-//! Rebuilds when the pages change. Only release builds look up their commit, so a commit does not trigger other rebuilds.
+//! Rebuilds when the pages change. Only release builds read their commit, so a commit does not trigger other rebuilds.
 
 #![expect(clippy::disallowed_methods, reason = "cargo passes values to build scripts in the environment")]
 

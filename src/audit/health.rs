@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Entries that are looked at per partition to count what waits: enough for a number that people can read.
+/// Entries per partition that are read to count waiting events. More would not make the number more useful.
 const LOOK_AHEAD_ENTRIES: usize = 1_000;
 
 /// What counts as late.
@@ -32,59 +32,59 @@ pub struct HealthCheck {
     started_at: DateTime<Utc>,
 }
 
-/// How the jobs are doing.
+/// State of flushing and resets.
 #[derive(Debug, Clone)]
 pub struct JobHealth {
     /// The last run of the resetter.
     pub last_run: Option<ResetRun>,
-    /// Rows that stand in a period that is over.
+    /// Rows of a period that is over.
     pub due_rows: u64,
-    /// Each, and how far Postgres is behind.
+    /// The partitions, and how far Postgres is behind each.
     pub partitions: Vec<PartitionHealth>,
-    /// Refused events.
+    /// Events that Postgres refused.
     pub dead_letters: u64,
-    /// Settlements that Postgres accepted while Redis was away, and that wait to be made.
+    /// Settlements that Postgres accepted while Redis was unavailable, and that are not applied yet.
     pub inbox: u64,
-    /// What is wrong, in words; empty when all is well.
+    /// Problems, for people; empty if there are none.
     pub problems: Vec<String>,
 }
 
 /// How far Postgres is behind Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlushLag {
-    /// Events that wait; where there are very many, as many as were counted.
+    /// Waiting events, as far as they were counted.
     pub events: u64,
-    /// How long the oldest one has waited.
+    /// Age of the oldest waiting event.
     pub seconds: u64,
 }
 
-/// One partition.
+/// State of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionHealth {
-    /// Which.
+    /// Its number.
     pub number: u16,
-    /// Its life in Redis.
+    /// Its generation.
     pub generation: u32,
-    /// When that began.
+    /// When the generation was opened.
     pub opened_at: DateTime<Utc>,
-    /// It is being opened now.
+    /// Whether it is being opened.
     pub is_opening: bool,
-    /// Its usage stream; none where Redis is away.
+    /// Its usage stream; none if Redis is unavailable.
     pub stream: Option<StreamHealth>,
 }
 
-/// One usage stream.
+/// State of a usage stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamHealth {
-    /// Its length.
+    /// Its length in entries.
     pub entries: u64,
     /// How far Postgres is behind it.
     pub lag: FlushLag,
 }
 
 impl FlushLag {
-    /// Of several partitions: what waits in all of them, and for how long in the one that is furthest behind. None when it is not
-    /// known of each.
+    /// Sums the lag of several partitions: all waiting events, and the age of the oldest. None if a partition's lag is
+    /// unknown.
     #[must_use]
     pub fn of(partitions: &[PartitionHealth]) -> Option<Self> {
         partitions.iter().try_fold(Self::default(), |all, partition| {
@@ -106,11 +106,11 @@ impl HealthCheck {
         self.started_at
     }
 
-    /// Looks. That Redis is away is a problem among the others.
+    /// Checks flushing and resets. An unavailable Redis is one of the problems that it reports.
     ///
     /// # Errors
-    /// If Postgres is away.
-    pub async fn look(&self) -> Result<JobHealth, PostgresError> {
+    /// If Postgres is unavailable.
+    pub async fn check(&self) -> Result<JobHealth, PostgresError> {
         let now = self.gate.now();
         let last_run = self.gate.postgres().last_reset_run().await?;
         let due_rows = self.gate.postgres().due_rows(now).await?;
@@ -146,7 +146,7 @@ impl HealthCheck {
         Ok(JobHealth { last_run, due_rows, partitions, dead_letters, inbox, problems })
     }
 
-    /// Each partition, by what is known of the watermarks. Once Redis has not answered it is not asked again.
+    /// Returns the state of each partition, given its watermark. After one failed request Redis is not asked again.
     pub(crate) async fn partitions(&self, watermarks: &[Watermark], now: DateTime<Utc>) -> Vec<PartitionHealth> {
         let mut partitions = Vec::with_capacity(watermarks.len());
         let mut redis_answers = true;
@@ -172,7 +172,7 @@ impl HealthCheck {
     ) -> Result<StreamHealth, RedisError> {
         let generation = watermark.generation;
         let entries = self.gate.redis().stream_length(partition, generation).await?;
-        // What is being opened has no watermark that it could be behind.
+        // A partition that is being opened has no watermark.
         let Some(position) = watermark.position else { return Ok(StreamHealth { entries, lag: FlushLag::default() }) };
         let read = self.gate.redis().read_stream(partition, generation, position.id, LOOK_AHEAD_ENTRIES).await?;
         let mut waiting = read.iter().filter(|entry| entry.id > position.id).peekable();
@@ -183,6 +183,6 @@ impl HealthCheck {
     }
 }
 
-fn seconds(of: TimeDelta) -> u64 {
-    u64::try_from(of.num_seconds()).unwrap_or_default()
+fn seconds(duration: TimeDelta) -> u64 {
+    u64::try_from(duration.num_seconds()).unwrap_or_default()
 }

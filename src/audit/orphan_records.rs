@@ -19,7 +19,7 @@ impl Verifier {
             let (next, users) = self.redis.scan_users(partition, cursor).await?;
             let orphan_records = self.without_rows(users).await?;
             if !orphan_records.is_empty() {
-                let (generation, view) = self.look(partition, &orphan_records.iter().collect::<Vec<_>>()).await?;
+                let (generation, view) = self.read(partition, &orphan_records.iter().collect::<Vec<_>>()).await?;
                 let tail = Tail::of(&view.tail);
                 let records: Vec<_> = orphan_records.iter().zip(view.records).collect();
                 // A flush may have created a row before `look`: then the row has what the journal had.

@@ -78,9 +78,9 @@ impl Repairer {
         for drift in self.gate.postgres().drift().await? {
             let Some(period) = drift.period else { continue };
             if drift.logged > drift.total {
-                let (Ok(user), Some(of)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
+                let (Ok(user), Some(period)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
                 let ap = drift.logged.abs_diff(drift.total);
-                let event = self.adjustment(&user, of, ap, &levels);
+                let event = self.adjustment(&user, period, ap, &levels);
                 self.gate.postgres().raise_period(&event, &levels, self.gate.calendar(), self.gate.now()).await?;
                 raised.insert(drift.user);
             } else {

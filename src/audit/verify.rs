@@ -28,8 +28,8 @@ use super::error::AuditError;
 /// Rows compared at a time.
 const PAGE_ROWS: u32 = 1_000;
 /// Attempts to read a partition that is flushed or opened between the two reads, before this is an error.
-const LOOKS: u32 = 100;
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const ATTEMPTS_MAX: u32 = 100;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Compares the stores.
 #[derive(Debug, Clone)]
@@ -154,7 +154,7 @@ impl Verifier {
             ..Verdict::default()
         };
         for partition in self.partitions.all() {
-            let (_, view) = self.look(partition, &[]).await?;
+            let (_, view) = self.read(partition, &[]).await?;
             verdict.unflushed += view.tail.iter().map(|entry| entry.events().len() as u64).sum::<u64>();
             for stray in self.orphan_records(partition).await? {
                 verdict.differences.push(self.with_letters(partition, stray).await?);
@@ -212,7 +212,7 @@ impl Verifier {
         mut watermark: Watermark,
         mut rows: Vec<QuotaRow>,
     ) -> Result<Vec<Compared>, AuditError> {
-        for _ in 0..LOOKS {
+        for _ in 0..ATTEMPTS_MAX {
             let users: Vec<&UserId> = rows.iter().map(|row| &row.user).collect();
             let view = match watermark.position {
                 Some(from) => self.redis.view(partition, (watermark.generation, from), &users).await?,
@@ -223,7 +223,7 @@ impl Verifier {
                 let compared = rows.into_iter().zip(view.records);
                 return Ok(compared.map(|(row, record)| tail.compare(row, record, watermark.generation)).collect());
             }
-            sleep(LOOK_PAUSE).await;
+            sleep(ATTEMPT_PAUSE).await;
             let page = self.postgres.rows_of(&users).await?;
             (watermark, rows) = (page.watermarks[partition.index()], page.rows);
         }
@@ -231,15 +231,15 @@ impl Verifier {
     }
 
     /// Reads some records of a partition and its journal after the watermark, at one moment, and the generation.
-    pub(super) async fn look(&self, partition: Partition, users: &[&UserId]) -> Result<(u32, View), AuditError> {
-        for _ in 0..LOOKS {
+    pub(super) async fn read(&self, partition: Partition, users: &[&UserId]) -> Result<(u32, View), AuditError> {
+        for _ in 0..ATTEMPTS_MAX {
             let watermark = self.postgres.watermark(partition.number()).await?;
             if let Some(from) = watermark.position
                 && let Some(view) = self.redis.view(partition, (watermark.generation, from), users).await?
             {
                 return Ok((watermark.generation, view));
             }
-            sleep(LOOK_PAUSE).await;
+            sleep(ATTEMPT_PAUSE).await;
         }
         Err(AuditError::Closed(partition))
     }
@@ -272,15 +272,15 @@ impl<'a> Tail<'a> {
     }
 
     /// Compares the record of a user without a row.
-    pub(super) fn unknown(&self, whose: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
-        let used = (u64::from(record.used.get()), self.in_period(whose, record.period));
-        let total_used = (record.total_used, self.ever(whose));
-        self.difference(whose, record, generation, used, total_used)
+    pub(super) fn unknown(&self, user: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
+        let used = (u64::from(record.used.get()), self.in_period(user, record.period));
+        let total_used = (record.total_used, self.ever(user));
+        self.difference(user, record, generation, used, total_used)
     }
 
     fn difference(
         &self,
-        whose: &UserId,
+        user: &UserId,
         record: &Record,
         generation: u32,
         mut used: (u64, u64),
@@ -296,7 +296,7 @@ impl<'a> Tail<'a> {
         }
         let differs = used.0 != used.1 || total_used.0 != total_used.1;
         differs.then(|| RecordDifference {
-            user: whose.clone(),
+            user: user.clone(),
             period: record.period,
             used,
             total_used,

@@ -90,6 +90,13 @@ impl Period {
     }
 }
 
+impl From<Period> for i32 {
+    /// The number `YYYYMM`, for Postgres.
+    fn from(period: Period) -> Self {
+        period.0.cast_signed()
+    }
+}
+
 impl fmt::Display for Period {
     /// Formats as `2026-11`, for people and JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

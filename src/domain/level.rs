@@ -1,12 +1,19 @@
 //! Membership levels and their quotas.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use super::{InvalidInput, ap::Ap};
+use super::{InvalidInput, ap::Ap, text::text_type};
 
-/// A level's name as configured: 1 to 32 characters of `a-z 0-9 _ -`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LevelName(Arc<str>);
+text_type! {
+    /// A level's name as configured: 1 to 32 characters of `a-z 0-9 _ -`.
+    pub struct LevelName;
+    field: "membershipLevel",
+    must_be: "1 to 32 characters of a-z 0-9 _ -",
+    is_valid: |name| {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+        (1..=32).contains(&name.len()) && name.bytes().all(allowed)
+    },
+}
 
 /// The number that stands for a level in Redis records and usage events.
 ///
@@ -28,27 +35,6 @@ pub struct Level {
 /// All levels, lowest first. A new user gets the lowest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels(Arc<[Level]>);
-
-impl LevelName {
-    /// Validates a name.
-    ///
-    /// # Errors
-    /// If the name does not match `^[a-z0-9_-]{1,32}$`.
-    pub fn parse(name: &str) -> Result<Self, InvalidInput> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
-        if (1..=32).contains(&name.len()) && name.bytes().all(allowed) {
-            Ok(Self(name.into()))
-        } else {
-            Err(InvalidInput::new("membershipLevel", "must be 1 to 32 characters of a-z 0-9 _ -"))
-        }
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 impl LevelCode {
     /// Creates a code. Codes start at 1; 0 means "no level" in a record.
@@ -116,18 +102,6 @@ impl Levels {
     #[must_use]
     pub fn next_above(&self, quota: Ap) -> Option<&Level> {
         self.0.iter().find(|level| level.quota > quota)
-    }
-}
-
-impl fmt::Display for LevelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for LevelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod quota;
 pub mod rollout;
 pub mod scope;
 pub mod subscription;
+mod text;
 pub mod usage;
 pub mod user_id;
 

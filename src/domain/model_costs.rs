@@ -41,8 +41,8 @@ impl ModelCosts {
 mod tests {
     use super::*;
 
-    fn costs(of: &[(&str, u32)]) -> Result<ModelCosts, InvalidInput> {
-        ModelCosts::new(&of.iter().map(|(name, ap)| ((*name).to_owned(), *ap)).collect())
+    fn costs(models: &[(&str, u32)]) -> Result<ModelCosts, InvalidInput> {
+        ModelCosts::new(&models.iter().map(|(name, ap)| ((*name).to_owned(), *ap)).collect())
     }
 
     #[test]

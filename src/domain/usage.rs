@@ -77,6 +77,13 @@ impl Tokens {
     }
 }
 
+impl From<Tokens> for i32 {
+    /// The count as a number, for Postgres.
+    fn from(tokens: Tokens) -> Self {
+        tokens.0.cast_signed()
+    }
+}
+
 impl UsageKind {
     /// The byte for this kind in a usage event.
     #[must_use]

@@ -1,44 +1,28 @@
 //! Ids of users and conversations. They come from the product and become part of keys, rows and log lines.
 
-use std::{fmt, sync::Arc};
-
 use uuid::Uuid;
 
-use super::InvalidInput;
+use super::text::{has_id_length, is_short_text, text_type};
 
-/// A user of the chat product: 1 to 128 characters of `A-Z a-z 0-9 . _ : @ -`.
-///
-/// None of these characters can change a Redis hash tag, a log line or a URL.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(Arc<str>);
+text_type! {
+    /// A user of the chat product: 1 to 128 characters of `A-Z a-z 0-9 . _ : @ -`.
+    ///
+    /// None of these characters can change a Redis hash tag, a log line or a URL.
+    pub struct UserId;
+    field: "userUuid",
+    must_be: "1 to 128 characters of A-Z a-z 0-9 . _ : @ -",
+    is_valid: |id| has_id_length(id) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:@-".contains(&b)),
+}
 
-/// The conversation that a message belongs to: 1 to 128 bytes of text without control characters.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(Arc<str>);
-
-/// Maximum length of a user or session id, in bytes. A usage event stores each length in one byte.
-pub const ID_BYTES_MAX: usize = 128;
+text_type! {
+    /// The conversation that a message belongs to: 1 to 128 bytes of text without control characters.
+    pub struct SessionId;
+    field: "sessionId",
+    must_be: "1 to 128 bytes of text without control characters",
+    is_valid: is_short_text,
+}
 
 impl UserId {
-    /// Validates an id.
-    ///
-    /// # Errors
-    /// If the id does not match `^[A-Za-z0-9._:@-]{1,128}$`.
-    pub fn parse(id: &str) -> Result<Self, InvalidInput> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'@' | b'-');
-        if (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(allowed) {
-            Ok(Self(id.into()))
-        } else {
-            Err(InvalidInput::new("userUuid", "must be 1 to 128 characters of A-Z a-z 0-9 . _ : @ -"))
-        }
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The id as a UUID, if it is one in lower case with hyphens.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
@@ -51,24 +35,6 @@ impl SessionId {
     #[must_use]
     pub fn unnamed() -> Self {
         Self("none".into())
-    }
-
-    /// Validates an id.
-    ///
-    /// # Errors
-    /// If the id is empty, longer than 128 bytes or contains a control character.
-    pub fn parse(id: &str) -> Result<Self, InvalidInput> {
-        if (1..=ID_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control) {
-            Ok(Self(id.into()))
-        } else {
-            Err(InvalidInput::new("sessionId", "must be 1 to 128 bytes of text without control characters"))
-        }
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 
     /// The id as a UUID, if it is one in lower case with hyphens.
@@ -85,30 +51,6 @@ fn plain_uuid(id: &str) -> Option<Uuid> {
     }
     // Of the forms that `try_parse` accepts, only the hyphenated one has this length.
     Uuid::try_parse(id).ok()
-}
-
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
 }
 
 #[cfg(test)]

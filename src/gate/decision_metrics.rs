@@ -62,17 +62,17 @@ pub(in crate::gate) enum Settlement {
 }
 
 impl DecisionMetrics {
-    /// Counts a decision and its duration. `of` returns the level of an allowed request, and whether it was degraded.
+    /// Counts a decision and its duration. `level_of` returns the level of an allowed request, and whether it was degraded.
     pub(in crate::gate) fn decided<A>(
         &self,
         (asked, mode, started): (Asked, Mode, Instant),
         decision: &Result<Decision<A>, GateError>,
-        of: impl Fn(&A) -> (LevelCode, bool),
+        level_of: impl Fn(&A) -> (LevelCode, bool),
         levels: impl FnOnce() -> Levels,
     ) {
         self.seconds[asked as usize].record(started.elapsed());
         let (outcome, level) = match decision {
-            Ok(Decision::Allowed(allowed)) => match of(allowed) {
+            Ok(Decision::Allowed(allowed)) => match level_of(allowed) {
                 (level, false) => (DecisionOutcome::Allowed, Some(level)),
                 (level, true) => (DecisionOutcome::Degraded, Some(level)),
             },

@@ -54,6 +54,43 @@ use crate::{
 /// Decides whether users may send messages.
 ///
 /// Cheap to clone, usable without HTTP. Any number of gates may share one Redis and one Postgres.
+///
+/// ```
+/// # use quota_gate_dev::{PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir};
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = ScratchDir::new()?;
+/// # let redis = RedisServer::start(&dir.path().join("redis"), RedisServerOptions::default()).await?;
+/// # let postgres = PostgresServer::start(&dir.path().join("postgres"), PostgresServerOptions::default()).await?;
+/// # let (database_url, redis_url) = (postgres.url("postgres"), redis.url());
+/// # use quota_gate::runtime::{Runtime, RuntimeOptions};
+/// # let options = RuntimeOptions::new(&database_url, &redis_url, &[7; 32])?;
+/// # options.postgres.migrate().await?;
+/// # let runtime = Runtime::start(options).await?;
+/// # let gate = runtime.gate();
+/// use quota_gate::{
+///     domain::{
+///         ap::Ap,
+///         decision::{Decision, Settled},
+///         hold::Ttl,
+///         user_id::{SessionId, UserId},
+///     },
+///     gate::{Commit, Reserve},
+/// };
+///
+/// let (user, session) = (UserId::parse("alice")?, SessionId::parse("chat-1")?);
+/// let request = Reserve { user: user.clone(), session, ap: Ap::cost(5)?, ttl: Ttl::DEFAULT, idempotency_key: None };
+/// let Decision::Allowed(reserved) = gate.reserve(request).await? else { return Ok(()) };
+/// let id = gate.reservation_id(&reserved.reservation);
+/// // … generate the answer, which turns out to cost 3 AP …
+/// let commit = Commit { ap: Some(Ap::cost(3)?), ..Commit::default() };
+/// let Settled::Now(done) = gate.commit(&id, commit).await? else { return Ok(()) };
+/// assert_eq!(done.charged.get(), 3);
+/// assert_eq!(gate.quota(&user).await?.remaining().get(), 97);
+/// # runtime.shutdown(std::time::Duration::from_secs(20)).await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Gate(Arc<Inner>);
 

@@ -173,7 +173,7 @@ impl Inner {
             }
             let lock = step(self.postgres.try_lock_partition(number)).await?;
             // Since then, according to the lock, another process has been opening the partition.
-            let since = elsewhere.filter(|(of, _)| *of == generation).map(|(_, since)| since);
+            let since = elsewhere.filter(|(seen, _)| *seen == generation).map(|(_, since)| since);
             if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
                 match self.open(partition, generation).await {
                     Ok(opened) => {

@@ -68,7 +68,7 @@ impl Gate {
 
     /// Returns the counts of messages that passed or were decided in shadow mode.
     #[must_use]
-    pub fn rollout_tally(&self) -> RolloutCounts {
+    pub fn rollout_counts(&self) -> RolloutCounts {
         let Switch { out, shadow_allowed, shadow_denied, shadow_undecided, .. } = &self.0.switch;
         RolloutCounts {
             out: out.seen(),

@@ -1,15 +1,15 @@
-//! The flusher: carries usage events from Redis to Postgres, each exactly once.
+//! The flusher: writes usage events from Redis to Postgres, each exactly once.
 //!
 //! One step for one partition:
-//! 1. read the watermark, then the stream from it on, the watermark's own entry included: the *anchor*. If it is not
-//!    there with the event that was recorded, Redis has lost data, and the partition is opened anew. An opening that somebody has
-//!    begun is waited for, and taken over where it stands still: nobody else may notice, for the fence may still be there;
-//! 2. one Postgres transaction: move the watermark by compare-and-swap, write the rows, add to the totals;
-//! 3. trim the stream up to the watermark before, so that the anchor stays.
+//! 1. Read the watermark, then the stream from it on, including the watermark's own entry, the *anchor*. If the anchor
+//!    with the recorded event is missing, Redis has lost data, and the partition is reopened. If an opening is running,
+//!    wait for it; if it makes no progress, take it over: while the fence exists, only the flusher notices.
+//! 2. In one Postgres transaction, move the watermark by compare-and-swap, write the rows, add to the totals.
+//! 3. Trim the stream up to the previous watermark, so that the anchor stays.
 //!
-//! There are no acknowledgements and no consumer groups: the watermark is the proof that nothing counts twice. Any number
-//! of flushers may run; all but one lose the compare-and-swap. A commit whose answer was lost needs no care: the
-//! next step reads the watermark and sees.
+//! There are no acknowledgements and no consumer groups: the watermark proves that nothing counts twice. Any number of
+//! flushers may run; all but one lose the compare-and-swap. After a commit whose answer was lost, the next step reads
+//! the watermark.
 
 use std::time::Duration;
 
@@ -63,29 +63,29 @@ pub struct Flusher {
 pub enum PartitionFlush {
     /// There was nothing to do.
     Idle,
-    /// These events are in Postgres now.
+    /// Events were written to Postgres.
     Flushed {
-        /// How many.
+        /// Number of events.
         events: u64,
-        /// The step had its fill: there are probably more.
+        /// Whether the batch was full, so that there are probably more events.
         more: bool,
     },
     /// Another flusher, or an opening, was faster.
     Superseded,
-    /// Redis had lost data, or somebody was opening the partition: it is open anew.
+    /// Redis had lost data, or the partition was being opened: it is open again.
     Reopened,
 }
 
-/// What a round came to.
+/// Result of a round over all partitions.
 #[derive(Debug, Clone, Copy, Default)]
 struct Round {
     /// Something was flushed or opened.
     busy: bool,
-    /// A step had its fill.
+    /// A batch was full.
     more: bool,
 }
 
-/// Why a step failed. Nothing is lost: the next one begins where the watermark is.
+/// Why a flush failed. Nothing is lost: the next flush starts at the watermark.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
     /// The stream could not be read.
@@ -124,8 +124,9 @@ impl Job for Flusher {
         Pace { pause, retry_pause_max: Duration::from_secs(2), step_max }
     }
 
-    /// One round over all partitions. Between two rounds events gather for the next transaction. A flusher that keeps up flushes one
-    /// partition after the other, so that decisions hardly notice; one that is behind flushes them concurrently, without a pause.
+    /// Flushes every partition once. Between two rounds events accumulate for the next transaction. A flusher that
+    /// keeps up flushes one partition after the other, which hardly slows decisions; one that is behind flushes several
+    /// concurrently, without a pause.
     async fn step(&mut self) -> Result<Next, StepError> {
         let round = self.round(self.concurrency).await;
         self.report_streams().await;
@@ -157,7 +158,7 @@ impl Flusher {
         Self { gate, options, concurrency: 1 }
     }
 
-    /// Tells how long the streams are, also when Postgres is away: that is when they grow.
+    /// Publishes the length of each stream, also while Postgres is unavailable, because they grow then.
     async fn report_streams(&self) {
         for partition in self.gate.partitions().all() {
             let generation = self.gate.generation(partition);
@@ -172,7 +173,8 @@ impl Flusher {
         }
     }
 
-    /// Flushes what was charged before this was called. Other gates go on charging, so there may be no end to what comes.
+    /// Flushes what was charged before this call. Other gates continue to charge, so waiting for an empty stream might
+    /// never end.
     async fn flush_present(&self) -> Result<(), FlushError> {
         while self.round(CONCURRENCY_MAX).await?.more {}
         Ok(())
@@ -181,14 +183,14 @@ impl Flusher {
     /// Flushes until nothing is left.
     ///
     /// # Errors
-    /// If Redis or Postgres is away; what was flushed by then stays flushed.
+    /// If Redis or Postgres is unavailable. Events that were flushed before stay flushed.
     pub async fn flush_all(&self) -> Result<(), FlushError> {
         while self.round(CONCURRENCY_MAX).await?.busy {}
         Ok(())
     }
 
-    /// One step for each partition, `concurrency` of them at a time: their users, streams and watermarks have nothing in
-    /// common. Other partitions' steps go on when one fails; it begins again in the next round.
+    /// Runs one step for each partition, `concurrency` at a time: partitions share no users, streams or watermarks. If
+    /// one step fails, the others continue; it is repeated in the next round.
     async fn round(&self, concurrency: usize) -> Result<Round, FlushError> {
         let levels = self.gate.postgres().all_levels().await?;
         let watermarks = self.gate.postgres().watermarks().await?;
@@ -207,10 +209,10 @@ impl Flusher {
             .await
     }
 
-    /// One step for one partition.
+    /// Flushes one partition once.
     ///
     /// # Errors
-    /// If Redis or Postgres is away. The step may be repeated in any case.
+    /// If Redis or Postgres is unavailable. It may be repeated in any case.
     pub async fn flush_partition(&self, partition: Partition, levels: &Levels) -> Result<PartitionFlush, FlushError> {
         let watermark = self.gate.postgres().watermark(partition.number()).await?;
         self.flush_from(watermark, partition, levels).await
@@ -260,7 +262,7 @@ impl Flusher {
         Ok(PartitionFlush::Flushed { events, more })
     }
 
-    /// The entry at `from` and what follows it, until there are events enough; and whether there is more.
+    /// Reads the entry at `from` and the entries after it, until the batch is full. Also returns whether there may be more.
     async fn read(
         &self,
         partition: Partition,
@@ -273,7 +275,7 @@ impl Flusher {
         while read == READ_ENTRIES && events(&entries) < self.options.batch_events_max {
             let Some(last) = entries.last().map(Entry::position) else { break };
             let next = self.gate.redis().read_stream(partition, generation, last.id, READ_ENTRIES).await?;
-            // Another flusher has trimmed it meanwhile: what follows would leave a gap.
+            // Another flusher has trimmed the stream meanwhile: the entries would leave a gap.
             if next.first().map(Entry::position) != Some(last) {
                 break;
             }

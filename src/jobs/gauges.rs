@@ -1,6 +1,7 @@
-//! The gauges: numbers that no event reports, read every few seconds for `/metrics`. Also compares Redis with Postgres, a page at a time.
+//! The gauges: metrics that are read every few seconds because no event reports them. Also compares Redis with
+//! Postgres, a page at a time.
 //!
-//! While Postgres is unavailable the flush lag is computed from the last known watermarks, because that is when it grows.
+//! While Postgres is unavailable, the flush lag is computed from the last known watermarks, because it grows then.
 
 use std::time::{Duration, Instant};
 
@@ -141,8 +142,7 @@ impl Gauges {
         let calendar = self.gate.calendar();
         let period = calendar.period_at(now);
         let since = calendar.period_start(period);
-        let id = i32::try_from(period.id()).unwrap_or(i32::MAX);
-        set("quota_gate_over_admitted_users", self.postgres().over_admitted(id, since).await?);
+        set("quota_gate_over_admitted_users", self.postgres().over_admitted(period, since).await?);
         self.over_admission_at = Some(Instant::now());
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The inbox worker: applies the settlements that Postgres accepted while Redis was unavailable, each once.
 //!
-//! Workers of several gates claim items, so that they do not do the same work twice. A claim is a time limit, not a lock: it
-//! protects a few columns of a row, and applying an item twice changes nothing.
+//! Workers of several gates claim items to avoid duplicate work. A claim is a time limit, not a lock: it protects a few
+//! columns of a row, and applying an item twice changes nothing.
 
 use std::time::Duration;
 

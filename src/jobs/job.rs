@@ -1,4 +1,5 @@
-//! A job: an idempotent step that is repeated. The one loop of all jobs is here; a job's file has its step and its bounds.
+//! A job: an idempotent step that is repeated. This file has the loop of all jobs; each job's file has its step and its
+//! bounds.
 
 use std::{error::Error, time::Duration};
 
@@ -57,7 +58,8 @@ pub trait Job: Clone + Send + 'static {
     }
 }
 
-/// Repeats the steps of a job until cancelled, then finishes it. `before_step` is called with the job's name before each step.
+/// Repeats the steps of a job until cancelled, then finishes it. Calls `before_step` with the job's name before each
+/// step.
 pub async fn repeat<J: Job>(mut job: J, cancelled: CancellationToken, before_step: &(dyn Fn(&'static str) + Sync)) {
     let (name, Pace { pause, retry_pause_max, step_max }) = (job.name(), job.pace());
     let mut failures: u32 = 0;

@@ -1,8 +1,8 @@
 //! The level sync: sends changed levels to Redis that Redis has not received yet.
 //!
-//! A change of level is sent to Redis immediately. If that gate dies in between, or an operator changes many levels in Postgres, the level
-//! sync of any gate sends them. Sending twice is harmless: a lower level version never replaces a higher one. One user who cannot be
-//! reached does not block the others.
+//! The gate that changes a level sends it to Redis immediately. If that gate dies before, or an operator changes many
+//! levels in Postgres, the level sync of any gate sends them. Sending twice is harmless: a lower level version never
+//! replaces a higher one. One failed user does not block the others.
 
 use std::time::Duration;
 

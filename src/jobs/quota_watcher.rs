@@ -1,7 +1,7 @@
-//! The quota_watcher: tells whoever has a page open that a user's quota has changed, whichever gate changed it.
+//! The quota watcher: reports changes of watched users' quotas, made by any gate.
 //!
-//! Messages pay nothing for it: the quota_watcher compares the records of watched users a few times a second, many in one read, and
-//! asks the gate for those that changed. What changes by itself (a hold expires, a month begins) is found within seconds.
+//! It adds no work to messages: it compares the records of watched users a few times a second, many in one read, and
+//! reads the quotas that changed. It detects changes by time (a hold expires, a month begins) within seconds.
 
 use std::{
     collections::HashMap,
@@ -24,18 +24,18 @@ use crate::{
     gate::{Gate, GateError},
 };
 
-/// Between two looks at the records.
+/// Pause between two comparisons of the records.
 const PAUSE: Duration = Duration::from_millis(200);
 /// While no user is watched, the watcher sleeps until one is.
 const IDLE: Duration = Duration::from_hours(1);
-/// An unchanged record may mean another quota after this time.
+/// A quota is read again after this time even if the record is unchanged, because time itself changes quotas.
 const READ_EVERY: Duration = Duration::from_secs(5);
 /// Users of one read.
 const USERS_PER_READ: usize = 500;
-/// Users whose quota is asked for at a time.
-const ASKED_AT_ONCE: usize = 32;
+/// Users whose quotas are read concurrently.
+const CONCURRENCY: usize = 32;
 
-/// Watches quotas. A cheap clone.
+/// Reports changed quotas. A cheap clone.
 #[derive(Clone)]
 pub struct QuotaWatcher(Arc<Inner>);
 
@@ -69,20 +69,20 @@ impl Job for QuotaWatcher {
         Ok(Next::AfterPause)
     }
 
-    /// A user has begun to be watched.
+    /// Resolves when a user is watched for the first time.
     async fn woken(&self) {
         self.0.arrived.notified().await;
     }
 }
 
 impl QuotaWatcher {
-    /// Nobody is watched yet.
+    /// Creates a watcher that watches no user yet.
     #[must_use]
     pub fn new(gate: &Gate) -> Self {
         Self(Arc::new(Inner { gate: gate.clone(), watched: Mutex::default(), arrived: Notify::new() }))
     }
 
-    /// The user's quota, now and whenever it changes. Watched for as long as somebody holds the receiver.
+    /// Returns a receiver of the user's quota, now and after each change. The user is watched while a receiver exists.
     ///
     /// # Errors
     /// If the quota cannot be read now.
@@ -95,21 +95,21 @@ impl QuotaWatcher {
             read_at: Instant::now(),
         });
         let receiver = entry.quota.subscribe();
-        entry.tell(quota);
+        entry.publish(quota);
         self.0.arrived.notify_one();
         Ok(receiver)
     }
 
-    /// How many users are watched.
+    /// Returns the number of watched users.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Looks at every watched user once.
+    /// Compares the record of each watched user with the last one, and reads the quotas that may have changed.
     ///
     /// # Errors
-    /// If Redis is away.
+    /// If Redis is unavailable.
     pub async fn compare(&self) -> Result<(), GateError> {
         let mut by_partition: HashMap<_, Vec<UserId>> = HashMap::new();
         {
@@ -123,13 +123,13 @@ impl QuotaWatcher {
             for users in users.chunks(USERS_PER_READ) {
                 let fingerprints = self.0.gate.redis().fingerprints(partition, users).await?;
                 let due = self.due(users, &fingerprints);
-                stream::iter(due).for_each_concurrent(ASKED_AT_ONCE, |user| self.read(user)).await;
+                stream::iter(due).for_each_concurrent(CONCURRENCY, |user| self.read(user)).await;
             }
         }
         Ok(())
     }
 
-    /// Those whose record has changed, or who were not read for some time.
+    /// Returns the users whose record has changed, or whose quota was not read for some time.
     fn due(&self, users: &[UserId], fingerprints: &[Option<u64>]) -> Vec<UserId> {
         let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |(user, fingerprint): (&UserId, &Option<u64>)| {
@@ -146,21 +146,21 @@ impl QuotaWatcher {
         let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = watched.get_mut(&user) else { return };
         match quota {
-            Ok(quota) => entry.tell(quota),
-            // It is read again at the next look.
+            Ok(quota) => entry.publish(quota),
+            // The quota is read again in the next step.
             Err(_) => entry.fingerprint = None,
         }
     }
 }
 
 impl Watched {
-    fn tell(&mut self, quota: Quota) {
+    fn publish(&mut self, quota: Quota) {
         self.read_at = Instant::now();
         self.quota.send_if_modified(|known| {
             let is_newer = match (known.source, quota.source) {
-                // Of two reads that were under way at once, the one with the lower version is the older.
+                // Of two concurrent reads, the one with the lower version is older.
                 (Source::Redis, Source::Redis) => quota.version >= known.version,
-                // What Postgres says is behind, and its version does not compare.
+                // A quota from Postgres is behind, and its version cannot be compared.
                 (Source::Redis, Source::Postgres) => false,
                 (Source::Postgres, _) => true,
             };

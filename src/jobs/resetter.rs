@@ -1,7 +1,7 @@
-//! The resetter: brings every row that is due into the current period.
+//! The resetter: rolls every row that is due into the current period.
 //!
-//! It is housekeeping, not what makes a reset happen: a period ends by the calendar, Redis and the flusher roll users as
-//! they come, and the resetter rolls those who do not come. So it may run a hundred times or never; it cannot grant quota.
+//! Resets do not depend on it: a period ends by the calendar, Redis and the flusher roll active users, and the resetter
+//! rolls the others. So it may run a hundred times or never; it cannot grant quota.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use crate::{
     store::postgres::{PostgresError, RolledBatch},
 };
 
-/// Rows per transaction: locked for about a tenth of a second, which only a flush or a change of level would notice.
+/// Rows per transaction. They are locked for about a tenth of a second, which delays only flushes and level changes.
 const BATCH_ROWS: u32 = 5_000;
-/// How often a failed batch is tried again, with a pause that doubles from 100 ms: about three seconds in all.
+/// Tries of a batch, with a pause that doubles from 100 ms: about three seconds in total.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The log's partitions are made this far ahead.
+/// Months ahead for which partitions of the usage log are created.
 const MONTHS_AHEAD: u32 = 3;
 
 /// Rolls due rows.
@@ -30,7 +30,7 @@ pub struct Resetter {
     sweeper: Sweeper,
 }
 
-/// What asked for a reset.
+/// What started a reset run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
     /// `POST /api/chat/quota/reset`
@@ -41,14 +41,14 @@ pub enum Trigger {
     CommandLine,
 }
 
-/// What a run did.
+/// Result of a reset run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResetReport {
-    /// Rows that were rolled.
+    /// Number of rolled rows.
     pub reset_count: u64,
-    /// Batches that failed after every try; the next run finds their rows.
+    /// Batches that failed after all tries. The next run rolls their rows.
     pub failed_count: u64,
-    /// How long it took.
+    /// Duration of the run.
     pub duration: Duration,
 }
 
@@ -66,25 +66,25 @@ impl Resetter {
     /// Runs once. Batches that fail are counted and left to the next run.
     ///
     /// # Errors
-    /// If Postgres is away from the beginning.
+    /// If Postgres is unavailable when the run starts.
     pub async fn run(&self, trigger: Trigger) -> Result<ResetReport, PostgresError> {
         let started = Instant::now();
         let run = self.gate.postgres().begin_reset_run(trigger.as_str(), self.gate.now()).await?;
         let mut last_error = None;
         if let Err(error) = self.gate.postgres().ensure_log_partitions(self.gate.now(), MONTHS_AHEAD).await {
-            tracing::error!(%error, "the log's coming partitions could not be made");
+            tracing::error!(%error, "partitions of the usage log for the next months could not be created");
             last_error = Some(error.to_string());
         }
         let (reset_count, failed_count) = self.roll_all(&mut last_error).await;
         match self.sweeper.sweep().await {
             Ok(swept) => tracing::info!(deleted = swept.deleted, freed = swept.freed, "swept records"),
             Err(error) => {
-                tracing::warn!(%error, "records were not swept; the next run does it");
+                tracing::warn!(%error, "records were not swept; the next run sweeps them");
                 last_error.get_or_insert(error.to_string());
             }
         }
         if let Err(error) = self.gate.postgres().forget_settled(self.gate.now() - inbox_worker::KEPT).await {
-            tracing::warn!(%error, "settled items of the inbox were not forgotten; the next run does it");
+            tracing::warn!(%error, "settled items of the inbox were not deleted; the next run deletes them");
         }
         let duration = started.elapsed();
         metrics::counter!("quota_gate_resets_total").increment(reset_count);
@@ -118,7 +118,7 @@ impl Resetter {
                     tracing::error!(%error, after = after.as_ref().map(UserId::as_str), "a batch of rows was not rolled");
                     *last_error = Some(error.to_string());
                     failed += 1;
-                    // Where the batch would have ended is unknown, so what follows is left to the next run as well.
+                    // The end of the batch is unknown, so the remaining rows are left to the next run too.
                     return (rolled, failed);
                 }
             }

@@ -1,7 +1,7 @@
-//! The rollout sync: makes this gate follow the most recent change of the rollout, made at any gate.
+//! The rollout sync: applies the most recent change of the rollout, made at any gate, to this gate.
 //!
-//! The configuration is read again every second. A changed configuration counts as a change; an unreadable one changes nothing. While
-//! Postgres is unavailable, a changed configuration takes effect at the gates that have it.
+//! It reads the configuration every second. A changed configuration counts as a change; an unreadable one changes
+//! nothing. While Postgres is unavailable, a changed configuration takes effect at the gates that have it.
 
 use std::{sync::Arc, time::Duration};
 

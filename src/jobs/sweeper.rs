@@ -1,8 +1,8 @@
-//! The sweeper: looks after users whom nobody touches.
+//! The sweeper: cleans up the records of inactive users.
 //!
-//! Records carry no time to live: a record that vanished by itself could take charges with it that are not in
-//! Postgres yet. So the sweeper deletes those that nobody has touched for two periods, once they are flushed, and gives
-//! back what expired holds still show as held. It is part of the resetter's daily run.
+//! Records have no time to live: a record that expired could take charges with it that are not in Postgres yet. So the
+//! sweeper deletes records that were not used for two periods, once they are flushed, and removes expired holds from
+//! the others. It is part of the resetter's daily run.
 
 use crate::{
     domain::partition::Partition,
@@ -40,13 +40,13 @@ impl Sweeper {
     /// Sweeps every partition.
     ///
     /// # Errors
-    /// If Redis or Postgres is away; what was swept by then stays swept.
+    /// If Redis or Postgres is unavailable. Partitions that were swept before stay swept.
     pub async fn sweep(&self) -> Result<Swept, SweepError> {
         let mut swept = Swept::default();
         for partition in self.gate.partitions().all() {
-            let one = self.sweep_partition(partition).await?;
-            swept.deleted += one.deleted;
-            swept.freed += one.freed;
+            let part = self.sweep_partition(partition).await?;
+            swept.deleted += part.deleted;
+            swept.freed += part.freed;
         }
         Ok(swept)
     }
@@ -54,7 +54,7 @@ impl Sweeper {
     async fn sweep_partition(&self, partition: Partition) -> Result<Swept, SweepError> {
         let watermark = self.gate.postgres().watermark(partition.number()).await?;
         let mut swept = Swept::default();
-        // While a partition is being opened, nothing is known to be flushed.
+        // While a partition is being opened, it is unknown what is flushed.
         let Some(position) = watermark.position else { return Ok(swept) };
         let calendar = self.gate.calendar();
         let untouched_since = calendar.period_start(calendar.period_at(self.gate.now()).previous());

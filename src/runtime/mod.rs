@@ -1,15 +1,23 @@
-//! The runtime: a gate with every job that it needs, started in order, supervised, and shut down without losing a charge.
+//! The runtime: a gate with its jobs. Starts them in order, supervises them, and shuts down without losing a charge.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! ```
+//! # use quota_gate_dev::{PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir};
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = ScratchDir::new()?;
+//! # let redis = RedisServer::start(&dir.path().join("redis"), RedisServerOptions::default()).await?;
+//! # let postgres = PostgresServer::start(&dir.path().join("postgres"), PostgresServerOptions::default()).await?;
+//! # let (database_url, redis_url) = (postgres.url("postgres"), redis.url());
 //! use std::time::Duration;
 //!
 //! use quota_gate::runtime::{Runtime, RuntimeOptions};
 //!
-//! let options = RuntimeOptions::new("postgres://…", "redis://…", b"at least 32 random bytes, the same everywhere")?;
+//! let secret = b"at least 32 random bytes, the same for every gate";
+//! let options = RuntimeOptions::new(&database_url, &redis_url, secret)?;
+//! options.postgres.migrate().await?; // creates the tables, or updates them
 //! let runtime = Runtime::start(options).await?;
 //! let gate = runtime.gate(); // consume, reserve, commit, release, quota
-//! // … serve requests until `runtime.failed()` resolves or the process is asked to stop …
+//! // … serve requests until the process is asked to stop, or `runtime.failed()` resolves …
 //! runtime.shutdown(Duration::from_secs(20)).await;
 //! # Ok(())
 //! # }
@@ -49,7 +57,7 @@ use crate::{
 /// Closing waits for statements that are under way, one of which Postgres may not answer.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// A running gate. Dropping it stops the jobs where they are; [`shutdown`](Self::shutdown) also flushes what was charged.
+/// A running gate. Dropping it aborts the jobs; [`shutdown`](Self::shutdown) also flushes what was charged.
 #[derive(Debug)]
 pub struct Runtime {
     gate: Gate,
@@ -136,7 +144,8 @@ impl Runtime {
         self.run_in(&self.supervisor, job, &self.stop);
     }
 
-    /// Runs a task of the application's until `stop` is cancelled, supervised as the jobs are: what `start` makes, and again when it ends.
+    /// Runs a task of the application until `stop` is cancelled, supervised like the jobs. `start` creates the task,
+    /// also again when it ends.
     pub fn keep<F>(&self, name: &'static str, stop: CancellationToken, start: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -144,7 +153,8 @@ impl Runtime {
         self.supervisor.keep(name, stop, start);
     }
 
-    /// Resolves when a job failed again after each restart. The process should end then: what the job does is not done any more.
+    /// Resolves when a job has failed again after every restart. The process should end then, because the job no longer
+    /// runs.
     pub async fn failed(&self) -> TaskFailed {
         tokio::select! {
             failed = self.supervisor.failed() => failed,

@@ -63,7 +63,8 @@ pub struct JobOptions {
 }
 
 impl RuntimeOptions {
-    /// The defaults, on these stores: levels free (100 AP a month), basic (300), plus (1,000) and pro (3,000), four partitions, UTC.
+    /// Returns the defaults with these stores: levels free (100 AP a month), basic (300), plus (1,000) and pro (3,000);
+    /// four partitions; UTC.
     ///
     /// # Errors
     /// If a URL is invalid.

@@ -1,4 +1,4 @@
-//! Keeps tasks running: one that panics or ends is logged, counted and started again. One that keeps failing is reported.
+//! The supervisor: logs, counts and restarts a task that panics or ends, and reports one that keeps failing.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -85,7 +85,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits for all tasks, whose `stop` tokens have been cancelled; aborts those that have not ended by then, and returns their number.
+    /// Waits for all tasks, whose `stop` tokens must have been cancelled. Aborts those that have not ended at the
+    /// deadline, and returns their number.
     pub(super) async fn join(&self, deadline: Instant) -> usize {
         let mut tasks = std::mem::take(&mut *self.tasks());
         let all = async { while tasks.join_next().await.is_some() {} };

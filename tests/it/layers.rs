@@ -1,7 +1,7 @@
 //! The layers of the library: each uses only those before it in `domain → store → gate → audit → jobs → runtime`.
 //!
-//! Between crates, Cargo enforces the direction. Inside the library this test does: it reads every path that begins with `crate::` or
-//! leaves its layer by `super::`, in code and in `use` groups; comments and strings do not count.
+//! Between crates, Cargo enforces the direction. Inside the library this test does: it reads every path that begins
+//! with `crate::` or leaves its layer by `super::`, in code and in `use` groups; comments and strings do not count.
 
 use std::{
     fs,
@@ -54,7 +54,7 @@ fn a_broken_rule_is_found() {
     assert_eq!(out_of_place("gate/mod.rs", "use crate::store::{redis::Script, postgres};").len(), 0);
 }
 
-/// `gate/consume.rs: crate::jobs::flusher` for each path to a layer that the file's own may not use.
+/// `gate/message/consume.rs: crate::jobs::flusher` for each path to a layer that the file's own may not use.
 fn out_of_order(file: &str, text: &str) -> Vec<String> {
     let layer = file.split(['/', '.']).next().unwrap();
     let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == layer) else {

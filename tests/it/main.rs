@@ -11,3 +11,4 @@ mod runtime;
 mod script;
 mod support;
 mod tidy;
+mod upgrade;

@@ -263,7 +263,7 @@ async fn message_that_passes_the_rollout_is_answered_and_costs_nothing() {
         let answer = ask_for(&chat, path, "alice").await.unwrap();
         assert!(answer.into_body().collect().await.is_ok(), "{path}");
     }
-    assert_eq!((settlements.count(), gate.gate.rollout_tally().out), (0, 2));
+    assert_eq!((settlements.count(), gate.gate.rollout_counts().out), (0, 2));
 }
 
 #[tokio::test]

@@ -11,6 +11,38 @@ const LINES_MAX: usize = 400;
 /// Longer files, each with its reason.
 const LONGER: [(&str, &str); 1] =
     [("tests/it/script/property.rs", "one state machine: its steps, their generation and their check belong together")];
+/// Maximum width of a comment line, in characters.
+const COMMENT_COLUMNS_MAX: usize = 120;
+/// Folders, extensions of their files, and what begins a comment line.
+const COMMENTS: [(&str, &str, &str); 12] = [
+    ("src", "rs", "//"),
+    ("crates", "rs", "//"),
+    ("tests", "rs", "//"),
+    ("benches", "rs", "//"),
+    ("examples", "rs", "//"),
+    ("lua", "lua", "--"),
+    ("benches", "lua", "--"),
+    ("migrations", "sql", "--"),
+    ("crates", "sh", "#"),
+    ("crates", "toml", "#"),
+    ("tests", "toml", "#"),
+    ("config", "toml", "#"),
+];
+/// Beginnings of paths that documents write from the root of the repository.
+const FOLDERS: [&str; 12] = [
+    "src/",
+    "crates/",
+    "tests/",
+    "lua/",
+    "docs/",
+    "web/",
+    "deploy/",
+    "scripts/",
+    "benches/",
+    "config/",
+    "migrations/",
+    "examples/",
+];
 
 #[test]
 fn each_source_file_starts_with_a_doc_comment() {
@@ -36,6 +68,60 @@ fn long_files_are_listed_with_a_reason() {
     assert!(unlisted.is_empty(), "more than {LINES_MAX} lines; split by ideas, or list with a reason: {unlisted:?}");
     let outdated: Vec<_> = LONGER.iter().filter(|(name, _)| !long.iter().any(|file| file == name)).collect();
     assert!(outdated.is_empty(), "listed as long, but are not: {outdated:?}");
+}
+
+#[test]
+fn comment_lines_are_not_too_wide() {
+    let mut files = Vec::new();
+    for (dir, extension, mark) in COMMENTS {
+        files.extend(files_under(&root().join(dir), extension).into_iter().map(|path| (path, mark)));
+    }
+    let scripts = fs::read_dir(root().join("scripts")).unwrap();
+    files.extend(scripts.map(|script| (script.unwrap().path(), "#")));
+    let mut wide = Vec::new();
+    for (path, mark) in files {
+        let text = fs::read_to_string(&path).unwrap();
+        for (index, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with(mark) && line.chars().count() > COMMENT_COLUMNS_MAX {
+                wide.push(format!("{}:{}", relative(&path), index + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "comments wider than {COMMENT_COLUMNS_MAX} columns: {wide:?}");
+}
+
+#[test]
+fn links_and_paths_in_documents_exist() {
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = without_code_blocks(&fs::read_to_string(&document).unwrap());
+        let folder = document.parent().unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { document.clone() } else { folder.join(file) };
+            let found = target.exists() && (anchor.is_empty() || has_anchor(&target, anchor));
+            if !found {
+                missing.push(format!("{}: {link}", relative(&document)));
+            }
+        }
+        for path in paths(&text) {
+            if !root().join(path).exists() && !folder.join(path).exists() {
+                missing.push(format!("{}: {path}", relative(&document)));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these files or headings do not exist: {missing:?}");
+}
+
+#[test]
+fn links_paths_and_anchors_are_found() {
+    let text = "[a](b.md#c), [d](https://e.org), `src/gate`, `scripts/check --all`, `src/*.rs`, `gate/mod.rs`";
+    assert_eq!(links(text).collect::<Vec<_>>(), ["b.md#c"]);
+    assert_eq!(paths(text).collect::<Vec<_>>(), ["src/gate", "scripts/check"]);
+    assert_eq!(
+        anchors("# Two words\n## `script`: it_runs\n# Two words"),
+        ["two-words", "script-it_runs", "two-words-1"]
+    );
 }
 
 #[test]
@@ -120,6 +206,56 @@ fn cited(text: &str) -> impl Iterator<Item = String> {
         .flat_map(move |(at, word)| after(&text[at + word.len()..]))
         .collect::<Vec<_>>()
         .into_iter()
+}
+
+/// Returns the documents whose links and paths are checked.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = files_under(&root().join("docs"), "md");
+    documents
+        .extend(["README.zh-CN.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"].map(|name| root().join(name)));
+    for folder in [root().to_path_buf(), root().join("crates"), root().join("web")] {
+        let readmes = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("README.md"));
+        documents.extend(readmes.filter(|readme| readme.is_file()));
+    }
+    documents
+}
+
+fn without_code_blocks(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+/// Returns the targets of links inside the repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// Returns the paths in code spans that begin at the root of the repository, except patterns.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split('`').skip(1).step_by(2).filter_map(|span| span.split_whitespace().next());
+    words.filter(|word| {
+        FOLDERS.iter().any(|folder| word.starts_with(*folder)) && !word.contains(['*', '<', '…', '{', '$'])
+    })
+}
+
+fn has_anchor(document: &Path, anchor: &str) -> bool {
+    let text = without_code_blocks(&fs::read_to_string(document).unwrap());
+    anchors(&text).iter().any(|found| found == anchor)
+}
+
+/// Returns the anchors of headings by GitHub's rule: lower case, hyphens for spaces, no punctuation, a number after a
+/// repeated heading.
+fn anchors(text: &str) -> Vec<String> {
+    let mut anchors = Vec::new();
+    let mut counts = BTreeMap::new();
+    for heading in text.lines().filter(|line| line.starts_with('#')) {
+        let words = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        let anchor: String = words.chars().filter(|c| c.is_alphanumeric() || *c == '-' || *c == '_').collect();
+        let count: &mut u32 = counts.entry(anchor.clone()).or_default();
+        anchors.push(if *count == 0 { anchor } else { format!("{anchor}-{count}") });
+        *count += 1;
+    }
+    anchors
 }
 
 /// Returns the files below `dir` for which `is_wrong` holds.

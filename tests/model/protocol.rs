@@ -22,11 +22,11 @@ pub(crate) struct Protocol {
 /// The rules that the code keeps. Each is necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// The flusher finds the last flushed entry before it trusts the rest (`Flusher::step_from`).
+    /// The flusher finds the last flushed entry before it trusts the rest (`Flusher::flush_from`).
     Anchor,
     /// An opening begins a generation higher than any seen (`Inner::open`).
     Generation,
-    /// The flusher trims only what is committed (`Flusher::step_from`).
+    /// The flusher trims only what is committed (`Flusher::flush_from`).
     TrimAfterCommit,
     /// A partition opens only if its streams still end where the drain ended (`open.lua`).
     CompareStreams,
@@ -34,7 +34,7 @@ pub(crate) enum Rule {
     CountOnlyInserted,
     /// The fence names the process (`fence.rs`).
     FenceNamesProcess,
-    /// A stalled opening is taken over, even while the fence is there (`Flusher::step_from`).
+    /// A stalled opening is taken over, even while the fence is there (`Flusher::flush_from`).
     TakeOver,
 }
 

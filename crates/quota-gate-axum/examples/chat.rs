@@ -1,8 +1,9 @@
-//! A chat service behind the gate. Each message is held before it is answered, charged when its answer has ended, and free if it failed.
-//! The model echoes what it receives.
+//! A chat service behind the gate. Each message is held before it is answered, charged when its answer has ended, and
+//! free if it failed. The model echoes what it receives.
 //!
 //! `DATABASE_URL=… REDIS_URL=… RESERVATION_SECRET=… cargo run -p quota-gate-axum --example chat`, then
-//! `curl -N localhost:3000/chat -H 'x-user: alice' -d 'hello'`. (A real service identifies its users by a session, not by a header.)
+//! `curl -N localhost:3000/chat -H 'x-user: alice' -d 'hello'`. (A real service identifies its users by a session, not
+//! by a header.)
 
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
 #![expect(clippy::disallowed_methods, reason = "an example has no configuration but its environment")]

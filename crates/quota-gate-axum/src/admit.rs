@@ -80,7 +80,8 @@ impl Admitter {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn admit(&self, ask: Ask) -> Result<Admission, Refusal> {
-        // The hold is made in a task of its own. If the client disconnects meanwhile, the task finds no receiver, and releases the hold.
+        // A separate task makes the hold. If the client disconnects meanwhile, the task has no receiver, and releases
+        // the hold.
         let (sender, receiver) = oneshot::channel();
         let admitter = self.clone();
         self.settlements.0.spawn(async move { drop(sender.send(admitter.hold(ask).await)) });

@@ -24,7 +24,8 @@ where
     A: Fn(&Parts) -> Result<Ask, Response> + Clone,
     R: Fn(Refusal) -> Response + Clone,
 {
-    /// `ask` reads from a request who sends it and what it costs, or answers it; `refuse` answers a message that is not admitted.
+    /// Creates the layer. `ask` reads the sender and the cost from a request, or answers it; `refuse` answers a message
+    /// that is not admitted.
     pub fn new(gate: Gate, ask: A, refuse: R) -> Self {
         Self { admitter: Admitter::new(gate), ask, refuse }
     }

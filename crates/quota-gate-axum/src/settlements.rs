@@ -7,7 +7,8 @@ use tokio_util::task::TaskTracker;
 pub struct Settlements(pub(crate) TaskTracker);
 
 impl Settlements {
-    /// Waits until all settlements are made, or accepted by Postgres. Call it at shutdown, after the last request has ended.
+    /// Waits until all settlements are made, or accepted by Postgres. Call it at shutdown, after the last request has
+    /// ended.
     pub async fn finished(&self) {
         self.0.close();
         self.0.wait().await;

@@ -25,24 +25,38 @@ impl Inner {
         user: &UserId,
         operation: Operation,
     ) -> Result<Answer, GateError> {
-        let partition = self.partitions.of(user);
         let deadline = Instant::now() + self.deadline;
         loop {
-            let generation = self.generations.get(partition);
-            match self.call_in(None, partition, user, &operation).await {
-                Ok(answer) => return Ok(answer),
-                // Redis changed nothing, so a retry is safe.
-                Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.recover_from_stale(partition, generation, deadline).await?;
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(answer) = self.try_call(None, user, &operation, deadline).await? {
+                return Ok(answer);
             }
         }
     }
 
-    /// Runs an operation without a retry after STALE. If a `generation` is given, which must come from Postgres, the
-    /// operation is STALE in any other.
-    pub(in crate::gate) async fn call_in(
+    /// Runs an operation once. If a `generation` is given, which must come from Postgres, the operation is STALE in any
+    /// other. Returns `None` after STALE, once the partition is open; the caller tries again.
+    pub(in crate::gate) async fn try_call(
+        self: &Arc<Self>,
+        generation: Option<u32>,
+        user: &UserId,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, GateError> {
+        let partition = self.partitions.of(user);
+        let assumed = generation.unwrap_or_else(|| self.generations.get(partition));
+        match self.call_in(generation, partition, user, operation).await {
+            Ok(answer) => Ok(Some(answer)),
+            // Redis changed nothing, so a retry is safe.
+            Err(RedisError::Stale) if Instant::now() < deadline => {
+                self.recover_from_stale(partition, assumed, deadline).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Calls Redis; if the user is missing there, loads it and calls again.
+    async fn call_in(
         &self,
         generation: Option<u32>,
         partition: Partition,

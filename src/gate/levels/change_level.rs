@@ -52,12 +52,12 @@ impl Gate {
         // The row is changed: Redis must get the change even if the caller stops waiting.
         let this = self.clone();
         let (user, row) = (request.user.clone(), change.after.clone());
-        let told = tokio::spawn(async move { this.0.tell_redis(&user, &row).await });
-        let Ok(told) = timeout(gate.deadline, told).await else {
+        let sent = tokio::spawn(async move { this.0.send_level_to_redis(&user, &row).await });
+        let Ok(sent) = timeout(gate.deadline, sent).await else {
             let reason = "the level is changed, but Redis is not updated yet; the gate keeps trying".to_owned();
             return Err(GateError::Unavailable { reason, retry_after: Duration::from_secs(5) });
         };
-        let answer = told.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
+        let answer = sent.map_err(|error| GateError::Indeterminate { reason: error.to_string() })??;
         Ok(LevelChanged {
             previous: change.before.level,
             pending: change.after.pending,
@@ -102,7 +102,7 @@ impl Gate {
     pub async fn refresh_level(&self, user: &UserId) -> Result<(), GateError> {
         let today = self.0.calendar.day_start(self.0.calendar.day_at(self.0.now()));
         if let Some(row) = self.0.postgres.find(user, today).await? {
-            self.0.tell_redis(user, &row).await?;
+            self.0.send_level_to_redis(user, &row).await?;
         }
         Ok(())
     }
@@ -117,13 +117,13 @@ fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidI
 
 impl Inner {
     /// Sends a level to Redis until it succeeds. The level version makes repeats harmless.
-    async fn tell_redis(self: &Arc<Self>, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
+    async fn send_level_to_redis(self: &Arc<Self>, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
         let mut pause = RETRY_PAUSE_MIN;
         loop {
             let answer = self.call(user, Operation::SetLevel(user_level(row))).await;
             match answer {
                 Ok(answer) if answer.status == ReplyStatus::Ok => {
-                    if let Err(error) = self.postgres.note_told(user, row.level_version).await {
+                    if let Err(error) = self.postgres.note_synced(user, row.level_version).await {
                         tracing::warn!(%user, %error, "a synced level was not recorded; Redis will get it again");
                     }
                     return Ok(answer);

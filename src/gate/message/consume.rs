@@ -15,7 +15,7 @@ use crate::{
         model_name::ModelName,
         rollout::Mode,
     },
-    store::redis::{Operation, RedisError, ReplyStatus},
+    store::redis::{Operation, ReplyStatus},
 };
 
 impl Gate {
@@ -54,17 +54,13 @@ impl Gate {
             if request.idempotency_key.is_none() {
                 break gate.call(&request.user, operation).await?;
             }
-            let asking = self.charged_earlier(partition, event, request);
-            let generation = match timeout_at(deadline, asking).await.map_err(|_| GateError::slow())?? {
+            let lookup = self.charged_earlier(partition, event, request);
+            let generation = match timeout_at(deadline, lookup).await.map_err(|_| GateError::slow())?? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
                 Earlier::NotBefore(generation) => generation,
             };
-            match gate.call_in(Some(generation), partition, &request.user, &operation).await {
-                Ok(answer) => break answer,
-                Err(RedisError::Stale) if Instant::now() < deadline => {
-                    gate.recover_from_stale(partition, generation, deadline).await?;
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(answer) = gate.try_call(Some(generation), &request.user, &operation, deadline).await? {
+                break answer;
             }
         };
         let ap = request.ap;

@@ -57,12 +57,12 @@ impl Gate {
         request: &Consume,
     ) -> Result<Earlier, GateError> {
         let gate = &self.0;
-        let (believed, opened_at) = gate.generations.opened(partition);
+        let (assumed, opened_at) = gate.generations.opened(partition);
         let now = gate.now();
         let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
         // If this generation is over by now, the call is STALE.
-        if believed <= FIRST_GENERATION || opened_at.is_some_and(|at| at + remembered < now) {
-            return Ok(Earlier::NotBefore(believed));
+        if assumed <= FIRST_GENERATION || opened_at.is_some_and(|at| at + remembered < now) {
+            return Ok(Earlier::NotBefore(assumed));
         }
         let watermark = gate.postgres.watermark(partition.number()).await?;
         gate.generations.learn(partition, watermark.generation, Some(watermark.opened_at));

@@ -19,7 +19,7 @@ use crate::{
     },
     store::{
         postgres::LoggedUsage,
-        redis::{Answer, Operation, RedisError, ReplyStatus},
+        redis::{Answer, Operation, ReplyStatus},
     },
 };
 
@@ -40,24 +40,21 @@ impl Inner {
         accepted_at: Option<DateTime<Utc>>,
         operation: impl Fn(bool) -> Operation,
     ) -> Result<Settling, GateError> {
-        let partition = self.partitions.of(&reservation.user);
+        let user = &reservation.user;
+        let partition = self.partitions.of(user);
         let deadline = Instant::now() + self.deadline;
-        let answer = self.call(&reservation.user, operation(false)).await?;
+        let answer = self.call(user, operation(false)).await?;
         if answer.status != ReplyStatus::UnknownHold {
             return Ok(Settling::Answered(answer));
         }
         loop {
-            let asking = self.logged_commit(partition, reservation, accepted_at);
-            let (generation, logged) = timeout_at(deadline, asking).await.map_err(|_| GateError::slow())??;
+            let lookup = self.logged_commit(partition, reservation, accepted_at);
+            let (generation, logged) = timeout_at(deadline, lookup).await.map_err(|_| GateError::slow())??;
             if let Some(logged) = logged {
                 return Ok(Settling::CommittedBefore(logged));
             }
-            match self.call_in(Some(generation), partition, &reservation.user, &operation(true)).await {
-                Ok(answer) => return Ok(Settling::Answered(answer)),
-                Err(RedisError::Stale) if Instant::now() < deadline => {
-                    self.recover_from_stale(partition, generation, deadline).await?;
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(answer) = self.try_call(Some(generation), user, &operation(true), deadline).await? {
+                return Ok(Settling::Answered(answer));
             }
         }
     }
@@ -72,7 +69,7 @@ impl Inner {
         self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
         // Until the settle window is over, Redis remembers what was settled in this generation.
         if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
-            self.see_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
+            self.require_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
         }
         // A commit follows its hold, and extensions keep a hold alive for a few hours at most. A day to either side
         // limits the search to those days of the log. An accepted commit is charged whenever Redis is back.
@@ -85,7 +82,7 @@ impl Inner {
 
     /// Fails unless all usage journalled up to `until` is in the log. Where Redis has forgotten a settlement, only the
     /// log has it.
-    async fn see_flushed_until(
+    async fn require_flushed_until(
         &self,
         partition: Partition,
         watermark: Watermark,

@@ -63,8 +63,8 @@ impl Gate {
         let gate = &self.0;
         match self.quota_without_redis(&request.user, request.ap).await {
             Some(Ok(quota)) => {
-                let who = (&request.user, &request.session);
-                let reservation = gate.unheld(gate.new_id(), &quota, who, request.ap, request.ttl);
+                let user = (&request.user, &request.session);
+                let reservation = gate.unheld(gate.new_id(), &quota, user, request.ap, request.ttl);
                 count("reserve");
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: false, degraded: true }))
             }

@@ -21,6 +21,7 @@
 //! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
 mod error;
+mod integers;
 
 mod admin;
 mod installation;
@@ -74,7 +75,7 @@ pub use self::{
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: PgPool,
-    hands_over: bool,
+    dual_write: bool,
 }
 
 /// Far longer than any transaction of the gate pauses between two statements.
@@ -127,13 +128,13 @@ impl Postgres {
             .max_connections(options.connections_max)
             .acquire_timeout(options.acquire_timeout)
             .connect_lazy_with(connect);
-        Ok(Self { pool, hands_over: false })
+        Ok(Self { pool, dual_write: false })
     }
 
     /// Also queues each written charge for the old credits system.
     #[must_use]
     pub fn with_dual_write(self) -> Self {
-        Self { hands_over: true, ..self }
+        Self { dual_write: true, ..self }
     }
 
     /// Checks that Postgres answers.

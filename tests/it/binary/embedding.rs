@@ -1,5 +1,5 @@
-//! Programs that embed the gate: the examples, with Redis unavailable between a hold and its commit, and a program outside of the
-//! repository that is built against the packaged crates.
+//! Programs that embed the gate: the examples, with Redis unavailable between a hold and its commit, and a program
+//! outside of the workspace that is built against the packaged crates.
 
 use std::{
     fs,

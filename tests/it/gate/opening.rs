@@ -155,12 +155,12 @@ async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_deleted_the
         HealthLimits { reset_overdue_after: TimeDelta::hours(1), flush_lag_max: TimeDelta::hours(1) },
     );
     let problem = format!("partition {place} is being opened: its usage waits until it is");
-    assert_eq!(check.look().await.unwrap().problems, [problem]);
+    assert_eq!(check.check().await.unwrap().problems, [problem]);
     let levels = gate.postgres.all_levels().await.unwrap();
     assert_eq!(gate.flusher.flush_partition(place, &levels).await.unwrap(), PartitionFlush::Reopened);
     assert!(gate.charges("alice", 11).await);
     gate.flush_and_verify().await;
-    assert!(check.look().await.unwrap().problems.is_empty());
+    assert!(check.check().await.unwrap().problems.is_empty());
     assert_eq!(world.number("select total_used from chat_quotas").await, 23);
     assert_eq!(world.number("select max(generation)::bigint from flush_watermarks").await, 2);
 }

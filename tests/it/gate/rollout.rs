@@ -34,7 +34,7 @@ async fn off_calls_no_store_and_charges_nothing() {
     world.redis.kill().await;
     assert!(matches!(gate.consume("alice", 1000).await, Ok(Decision::Passed(Passed::Out))));
     assert!(matches!(gate.gate.reserve(reserve("alice", 1000, 60)).await, Ok(Decision::Passed(Passed::Out))));
-    assert_eq!(gate.gate.rollout_tally().out, 2);
+    assert_eq!(gate.gate.rollout_counts().out, 2);
 }
 
 #[tokio::test]
@@ -53,8 +53,8 @@ async fn shadow_charges_and_passes_what_it_would_deny_or_cannot_decide() {
     assert!(gate.gate.consume(with_key(2)).await.is_err());
     world.redis.kill().await;
     assert!(matches!(gate.consume("alice", 1).await, Ok(Decision::Passed(Passed::Undecided))));
-    let decision_metrics = gate.gate.rollout_tally();
-    assert_eq!((decision_metrics.shadow_denied, decision_metrics.shadow_undecided, decision_metrics.out), (1, 1, 0));
+    let counts = gate.gate.rollout_counts();
+    assert_eq!((counts.shadow_denied, counts.shadow_undecided, counts.out), (1, 1, 0));
 }
 
 #[tokio::test]
@@ -101,11 +101,8 @@ async fn switching_under_load_loses_no_charge_and_leaves_no_hold() {
     gate.flush_and_verify().await;
     let log = world.number("select sum(ap_used)::bigint from chat_usage_logs").await;
     assert_eq!(u64::try_from(log).unwrap(), in_redis);
-    let decision_metrics = gate.gate.rollout_tally();
-    assert!(
-        decision_metrics.out > 0 && decision_metrics.shadow_allowed > 0,
-        "every mode was used: {decision_metrics:?}"
-    );
+    let counts = gate.gate.rollout_counts();
+    assert!(counts.out > 0 && counts.shadow_allowed > 0, "every mode was used: {counts:?}");
 }
 
 #[tokio::test]

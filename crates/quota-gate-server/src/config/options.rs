@@ -31,15 +31,13 @@ impl Config {
     /// # Errors
     /// If a setting is missing or invalid.
     pub fn runtime_options(&self) -> anyhow::Result<RuntimeOptions> {
-        let secret = &self.auth.reservation_secret;
-        let secret = secret.required("auth.reservation_secret", "create one with `openssl rand -hex 32`")?;
         Ok(RuntimeOptions {
-            redis: app::redis(self)?,
             postgres: app::postgres(self)?,
+            redis: app::redis(self)?,
             partitions: self.partitions()?,
             time_zone: self.time_zone()?,
             levels: self.levels()?,
-            reservation_secret: secret.as_bytes().to_vec(),
+            reservation_secret: self.auth.reservation_secret()?,
             batcher: BatcherOptions::from(&self.redis),
             idempotency_ttl: std::time::Duration::from_secs(self.quota.idempotency_ttl_seconds),
             on_redis_failure: self.quota.on_redis_failure,
@@ -168,6 +166,12 @@ impl<'a> From<&'a Auth> for JwtOptions<'a> {
 }
 
 impl Auth {
+    fn reservation_secret(&self) -> Result<Vec<u8>, ConfigError> {
+        let secret = &self.reservation_secret;
+        let secret = secret.required("auth.reservation_secret", "create one with `openssl rand -hex 32`")?;
+        Ok(secret.as_bytes().to_vec())
+    }
+
     /// Returns the tokens of services.
     pub(crate) fn token_options(&self) -> Vec<TokenOptions> {
         let tokens = self.tokens.iter();

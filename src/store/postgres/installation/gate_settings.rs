@@ -3,7 +3,7 @@
 use chrono_tz::Tz;
 
 use crate::domain::partition::Partitions;
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, integers::smallint};
 
 /// Settings that cannot be changed later: that would move users between partitions, or the ends of months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Postgres {
             "insert into gate_settings (partitions, time_zone)
              values ($1, $2)
              on conflict do nothing",
-            i16::try_from(configured.partitions.count()).unwrap_or(i16::MAX),
+            smallint(configured.partitions.count()),
             configured.time_zone.name(),
         )
         .execute(&self.pool)

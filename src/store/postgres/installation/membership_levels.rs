@@ -7,7 +7,7 @@ use crate::domain::{
     ap::Ap,
     level::{Level, LevelCode, LevelName, Levels},
 };
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 impl Postgres {
     /// Stores the configured levels: assigns a code to each new level and updates changed quotas. A user's quota
@@ -33,7 +33,7 @@ impl Postgres {
                      updated_at = excluded.updated_at
                  where levels.monthly_quota <> excluded.monthly_quota",
                 name.as_str(),
-                i32::try_from(quota.get()).unwrap_or(i32::MAX),
+                integer(quota.get()),
                 now,
             )
             .execute(&mut *transaction)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 
 use crate::domain::{InvalidInput, rollout::Rollout, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError};
@@ -42,17 +43,8 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn rollout_changes(&self, limit: u32) -> Result<Vec<RolloutChange>, PostgresError> {
-        let rows = sqlx::query_as!(
-            Row,
-            "select id, changed_at, changed_by, reason, mode, percentage, always_in, always_out
-             from rollout_changes
-             order by id desc
-             limit $1",
-            i64::from(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter().map(Row::read).collect()
+        let mut connection = self.pool.acquire().await?;
+        newest(&mut connection, false, limit).await
     }
 
     /// Changes the rollout.
@@ -77,29 +69,39 @@ impl Postgres {
     pub async fn configure_rollout(&self, rollout: &Rollout, at: DateTime<Utc>) -> Result<bool, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!("select pg_advisory_xact_lock($1)", CONFIGURATION_LOCK).execute(&mut *transaction).await?;
-        let last = sqlx::query_as!(
-            Row,
-            "select id, changed_at, changed_by, reason, mode, percentage, always_in, always_out
-             from rollout_changes
-             where from_configuration
-             order by id desc
-             limit 1",
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let last = last.map(Row::read).transpose()?.map_or_else(Rollout::default, |change| change.rollout);
-        if last == *rollout {
+        let last = newest(&mut transaction, true, 1).await?.pop();
+        if last.map_or_else(Rollout::default, |change| change.rollout) == *rollout {
             return Ok(false);
         }
-        let said = ("configuration", "the configuration has changed");
-        insert(&mut transaction, rollout, said, at, true).await?;
+        insert(&mut transaction, rollout, ("configuration", "the configuration has changed"), at, true).await?;
         transaction.commit().await?;
         Ok(true)
     }
 }
 
+/// Returns the last changes, newest first; if `configured`, only those that came from the configuration.
+async fn newest(
+    connection: &mut PgConnection,
+    configured: bool,
+    limit: u32,
+) -> Result<Vec<RolloutChange>, PostgresError> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, changed_at, changed_by, reason, mode, percentage, always_in, always_out
+         from rollout_changes
+         where from_configuration or not $1
+         order by id desc
+         limit $2",
+        configured,
+        i64::from(limit),
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Row::read).collect()
+}
+
 async fn insert(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     rollout: &Rollout,
     (by, reason): (&str, &str),
     at: DateTime<Utc>,

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Datelike, Utc};
 
+use crate::domain::calendar::Period;
 use crate::store::postgres::{Postgres, PostgresError};
 
 /// Oldest version that the gate is tested with, as `server_version_num`.
@@ -71,7 +72,7 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn over_admitted(&self, period: i32, since: DateTime<Utc>) -> Result<u64, PostgresError> {
+    pub async fn over_admitted(&self, period: Period, since: DateTime<Utc>) -> Result<u64, PostgresError> {
         let count = sqlx::query_scalar!(
             r#"select count(*) as "count!"
              from chat_quotas as quotas
@@ -83,7 +84,7 @@ impl Postgres {
                      and changes.kind = 'level'
                      and changes.changed_at >= $2
                )"#,
-            period,
+            i32::from(period),
             since,
         )
         .fetch_one(&self.pool)

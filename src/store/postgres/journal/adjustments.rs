@@ -10,6 +10,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::integer,
     journal::{
         chat_usage_logs::{self, Mode},
         totals,
@@ -29,8 +30,7 @@ impl Postgres {
         now: DateTime<Utc>,
     ) -> Result<bool, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        let events = std::slice::from_ref(event);
-        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        let written = chat_usage_logs::write(&mut transaction, &[event], levels, Mode::IfAbsent).await?;
         totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
         let added = !written.new.is_empty();
         transaction.commit().await?;
@@ -58,7 +58,7 @@ impl Postgres {
             user,
             period,
             session,
-            i32::try_from(ap).unwrap_or(i32::MAX),
+            integer(ap),
             UsageKind::Adjustment.as_str(),
             now,
         )

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres as Database, Transaction};
 
 use crate::domain::{journal::Watermark, user_id::UserId};
 use crate::store::postgres::{
-    Postgres, PostgresError, QuotaRow, journal::flush_watermarks::watermarks, users::chat_quotas::RawRow,
+    Postgres, PostgresError, QuotaRow, journal::flush_watermarks::watermarks, users::chat_quotas,
 };
 
 /// A user whose totals differ from the sum of the log.
@@ -132,28 +132,7 @@ impl Postgres {
 
 impl Page {
     async fn read(ids: &[String], snapshot: &mut PgConnection) -> Result<Self, PostgresError> {
-        let rows = sqlx::query_as!(
-            RawRow,
-            r#"select quotas.user_uuid,
-                    levels.code as level_code,
-                    pending.code as "pending_code?",
-                    quotas.level_version,
-                    quotas.monthly_quota,
-                    quotas.period,
-                    quotas.monthly_used,
-                    quotas.total_used,
-                    quotas.updated_at,
-                    0::bigint as "used_today!"
-             from chat_quotas as quotas
-             join membership_levels as levels on levels.name = quotas.membership_level
-             left join membership_levels as pending on pending.name = quotas.pending_level
-             where quotas.user_uuid = any ($1)
-             order by quotas.user_uuid"#,
-            ids,
-        )
-        .fetch_all(&mut *snapshot)
-        .await?;
-        let rows = rows.into_iter().map(RawRow::parse).collect::<Result<_, _>>()?;
+        let rows = chat_quotas::rows_of(snapshot, ids).await?;
         Ok(Self { rows, watermarks: watermarks(snapshot).await? })
     }
 }

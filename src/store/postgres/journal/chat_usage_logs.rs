@@ -7,7 +7,9 @@ use uuid::Uuid;
 use crate::domain::{
     ap::Ap, calendar::Period, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
 };
-use crate::store::postgres::{Postgres, PostgresError, error::is_about_data, users::chat_quotas::parse_period};
+use crate::store::postgres::{
+    Postgres, PostgresError, error::is_about_data, integers::integer, users::chat_quotas::parse_period,
+};
 
 /// A charge in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl Postgres {
 /// refused event is alone.
 pub(in crate::store::postgres) async fn write<'a>(
     transaction: &mut Pg,
-    events: &'a [UsageEvent],
+    events: &[&'a UsageEvent],
     levels: &Levels,
     mode: Mode,
 ) -> Result<Written<'a>, PostgresError> {
@@ -103,13 +105,13 @@ pub(in crate::store::postgres) async fn write<'a>(
         }
         let mut savepoint = transaction.begin().await?;
         let outcome = match mode {
-            Mode::New => copy(&mut savepoint, list, levels).await.map(|()| list.iter().collect()),
+            Mode::New => copy(&mut savepoint, list, levels).await.map(|()| list.to_vec()),
             Mode::IfAbsent => insert_absent(&mut savepoint, list, levels).await,
         };
         match outcome {
             Ok(new) => {
                 savepoint.commit().await?;
-                written.new.extend::<Vec<&UsageEvent>>(new);
+                written.new.extend(new);
             }
             Err(error) if is_about_data(&error) => {
                 savepoint.rollback().await?;
@@ -127,7 +129,7 @@ pub(in crate::store::postgres) async fn write<'a>(
     Ok(written)
 }
 
-async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
+async fn copy(connection: &mut PgConnection, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let mut copy = connection
         .copy_in_raw(
             "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
@@ -144,17 +146,17 @@ async fn copy(connection: &mut PgConnection, events: &[UsageEvent], levels: &Lev
 /// of those days (decision 0015).
 async fn insert_absent<'a>(
     connection: &mut PgConnection,
-    events: &'a [UsageEvent],
+    events: &[&'a UsageEvent],
     levels: &Levels,
 ) -> Result<Vec<&'a UsageEvent>, sqlx::Error> {
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let users: Vec<&str> = events.iter().map(|event| event.user.as_str()).collect();
     let sessions: Vec<&str> = events.iter().map(|event| event.session.as_str()).collect();
     let level_names: Vec<&str> = events.iter().map(|event| level_name(event, levels)).collect();
-    let periods: Vec<i32> = events.iter().map(|event| signed(event.period.id())).collect();
-    let tokens: Vec<i32> = events.iter().map(|event| signed(event.tokens.get())).collect();
-    let aps: Vec<i32> = events.iter().map(|event| signed(event.ap.get())).collect();
-    let overages: Vec<i32> = events.iter().map(|event| signed(event.overage.get())).collect();
+    let periods: Vec<i32> = events.iter().map(|event| event.period.into()).collect();
+    let tokens: Vec<i32> = events.iter().map(|event| event.tokens.into()).collect();
+    let aps: Vec<i32> = events.iter().map(|event| integer(event.ap.get())).collect();
+    let overages: Vec<i32> = events.iter().map(|event| integer(event.overage.get())).collect();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     let models: Vec<&str> = events.iter().map(|event| ModelName::column(event.model.as_ref())).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
@@ -189,7 +191,7 @@ async fn insert_absent<'a>(
     .await?;
     let mut inserted: std::collections::HashSet<Uuid> = inserted.into_iter().collect();
     // An id that occurs twice in the list counts once.
-    Ok(events.iter().filter(|event| inserted.remove(&event.id)).collect())
+    Ok(events.iter().copied().filter(|event| inserted.remove(&event.id)).collect())
 }
 
 /// Returns the level's name, or "unknown" if its code is not in the table. Codes are never deleted.
@@ -197,12 +199,8 @@ pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a
     levels.coded(event.level).map_or("unknown", |level| level.name.as_str())
 }
 
-fn signed(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
-fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
+fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
     const COLUMNS: i16 = 11;
     const TRAILER: i16 = -1;
@@ -215,10 +213,10 @@ fn encode(events: &[UsageEvent], levels: &Levels) -> Vec<u8> {
         put(&mut to, event.user.as_str().as_bytes());
         put(&mut to, event.session.as_str().as_bytes());
         put(&mut to, level_name(event, levels).as_bytes());
-        put(&mut to, &signed(event.period.id()).to_be_bytes());
-        put(&mut to, &signed(event.tokens.get()).to_be_bytes());
-        put(&mut to, &signed(event.ap.get()).to_be_bytes());
-        put(&mut to, &signed(event.overage.get()).to_be_bytes());
+        put(&mut to, &i32::from(event.period).to_be_bytes());
+        put(&mut to, &i32::from(event.tokens).to_be_bytes());
+        put(&mut to, &integer(event.ap.get()).to_be_bytes());
+        put(&mut to, &integer(event.overage.get()).to_be_bytes());
         put(&mut to, event.kind.as_str().as_bytes());
         put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
         put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());

@@ -17,9 +17,9 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
-        flush_watermarks::{number, signed},
         totals, usage_days,
     },
     outbox::dual_writes,
@@ -82,12 +82,12 @@ impl Origin {
             "insert into dead_letters (partition, generation, entry_id, event, user_uuid, ap_used, payload, reason, created_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              on conflict do nothing",
-            number(self.partition),
-            signed(self.generation),
+            smallint(self.partition),
+            integer(self.generation),
             entry,
             event.map(|event| event.id),
             event.map(|event| event.user.as_str()),
-            event.map(|event| i32::try_from(event.ap.get()).unwrap_or(i32::MAX)),
+            event.map(|event| integer(event.ap.get())),
             payload,
             reason,
             self.now,
@@ -218,7 +218,7 @@ impl Postgres {
              where user_uuid = $1
                 or (partition = $2 and event is null)"#,
             user.as_str(),
-            number(partition),
+            smallint(partition),
         )
         .fetch_one(&self.pool)
         .await?;
@@ -260,13 +260,14 @@ impl Postgres {
         let mut transaction = self.pool.begin().await?;
         let deleted = sqlx::query_scalar!("delete from dead_letters where id = $1 returning partition", id);
         let Some(partition) = deleted.fetch_optional(&mut *transaction).await? else { return Ok(Replay::Done) };
-        let written = chat_usage_logs::write(&mut transaction, events, levels, Mode::IfAbsent).await?;
+        let events: Vec<&UsageEvent> = events.iter().collect();
+        let written = chat_usage_logs::write(&mut transaction, &events, levels, Mode::IfAbsent).await?;
         if let Some((_, reason)) = written.refused.into_iter().next() {
             transaction.rollback().await?;
             return Ok(Replay::Refused(reason));
         }
         totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
-        if self.hands_over {
+        if self.dual_write {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
         usage_days::add(&mut transaction, partition, &written.new, levels, calendar).await?;

@@ -7,11 +7,10 @@ use chrono::{DateTime, Utc};
 use crate::domain::{calendar::Calendar, journal::Entry, level::Levels, usage::UsageEvent};
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
-        dead_letters,
-        flush_watermarks::{number, signed},
-        totals, usage_days,
+        dead_letters, totals, usage_days,
     },
     outbox::dual_writes,
 };
@@ -55,15 +54,15 @@ impl Postgres {
                and generation = $2
                and last_id is null
              for update",
-            number(partition),
-            signed(generation),
+            smallint(partition),
+            integer(generation),
         )
         .fetch_optional(&mut *transaction)
         .await?;
         if opening.is_none() {
             return Ok(None);
         }
-        let events: Vec<UsageEvent> = entries.iter().flat_map(Entry::events).cloned().collect();
+        let events: Vec<&UsageEvent> = entries.iter().flat_map(Entry::events).collect();
         let mut report = DrainReport { events: events.len() as u64, ..DrainReport::default() };
         let letters = dead_letters::Origin { partition, generation, now };
         report.dead_letters += letters.keep(&mut transaction, entries, &[]).await?;
@@ -71,14 +70,14 @@ impl Postgres {
         for chunk in events.chunks(CHUNK_EVENTS) {
             let written = chat_usage_logs::write(&mut transaction, chunk, levels, Mode::IfAbsent).await?;
             totals::add(&mut transaction, &written.new, levels, calendar, now).await?;
-            if self.hands_over {
+            if self.dual_write {
                 dual_writes::enqueue(&mut transaction, &written.new).await?;
             }
             report.inserted += written.new.len() as u64;
             new.extend(written.new);
             report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
         }
-        usage_days::add(&mut transaction, number(partition), &new, levels, calendar).await?;
+        usage_days::add(&mut transaction, smallint(partition), &new, levels, calendar).await?;
         transaction.commit().await?;
         Ok(Some(report))
     }

@@ -13,11 +13,10 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
-        dead_letters,
-        flush_watermarks::{number, signed},
-        totals, usage_days,
+        dead_letters, totals, usage_days,
     },
     outbox::dual_writes,
 };
@@ -77,8 +76,8 @@ impl Postgres {
                and generation = $2
                and last_id = $3
                and last_event = $4",
-            number(flush.partition),
-            signed(flush.generation),
+            smallint(flush.partition),
+            integer(flush.generation),
             flush.from.id.to_string(),
             flush.from.event,
             to.id.to_string(),
@@ -91,13 +90,14 @@ impl Postgres {
             transaction.rollback().await?;
             return Ok(FlushOutcome::Superseded);
         }
-        let events: Vec<UsageEvent> = flush.entries.iter().flat_map(Entry::events).cloned().collect();
+        let events: Vec<&UsageEvent> = flush.entries.iter().flat_map(Entry::events).collect();
         let written = chat_usage_logs::write(&mut transaction, &events, flush.levels, Mode::New).await?;
         totals::add(&mut transaction, &written.new, flush.levels, flush.calendar, flush.now).await?;
-        if self.hands_over {
+        if self.dual_write {
             dual_writes::enqueue(&mut transaction, &written.new).await?;
         }
-        usage_days::add(&mut transaction, number(flush.partition), &written.new, flush.levels, flush.calendar).await?;
+        usage_days::add(&mut transaction, smallint(flush.partition), &written.new, flush.levels, flush.calendar)
+            .await?;
         let letters = dead_letters::Origin { partition: flush.partition, generation: flush.generation, now: flush.now };
         let dead_letters = letters.keep(&mut transaction, flush.entries, &written.refused).await?;
         transaction.commit().await?;

@@ -2,12 +2,24 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::domain::{
     journal::{Position, Watermark},
     partition::Partitions,
 };
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    integers::{integer, smallint},
+};
+
+struct Row {
+    partition: i16,
+    generation: i32,
+    last_id: Option<String>,
+    last_event: Uuid,
+    opened_at: DateTime<Utc>,
+}
 
 impl Postgres {
     /// Creates a row for each partition without one: being opened, generation 0.
@@ -34,16 +46,17 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable, or the partition does not exist.
     pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
-        let row = sqlx::query!(
-            "select generation, last_id, last_event, opened_at
+        let row = sqlx::query_as!(
+            Row,
+            "select partition, generation, last_id, last_event, opened_at
              from flush_watermarks
              where partition = $1",
-            number(partition),
+            smallint(partition),
         )
         .fetch_optional(&self.pool)
         .await?
         .ok_or_else(|| PostgresError::inconsistent("flush_watermarks", "partition", partition))?;
-        watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+        row.read()
     }
 
     /// Returns how far the events of every partition are in Postgres, in partition order.
@@ -71,8 +84,8 @@ impl Postgres {
                  updated_at = $3
              where partition = $1
                and generation = $2",
-            number(partition),
-            signed(generation),
+            smallint(partition),
+            integer(generation),
             now,
         )
         .execute(&self.pool)
@@ -102,9 +115,9 @@ impl Postgres {
              where partition = $1
                and generation = $2
                and last_id is null",
-            number(partition),
-            signed(generation),
-            signed(opened),
+            smallint(partition),
+            integer(generation),
+            integer(opened),
             Position::GENESIS.id.to_string(),
             Position::GENESIS.event,
             now,
@@ -118,40 +131,25 @@ impl Postgres {
 pub(in crate::store::postgres) async fn watermarks(
     connection: &mut PgConnection,
 ) -> Result<Vec<Watermark>, PostgresError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         "select partition, generation, last_id, last_event, opened_at
          from flush_watermarks
          order by partition"
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let partition = u16::try_from(row.partition).unwrap_or_default();
-            watermark_of(partition, row.generation, row.last_id.as_deref(), row.last_event, row.opened_at)
+    rows.into_iter().map(Row::read).collect()
+}
+
+impl Row {
+    fn read(self) -> Result<Watermark, PostgresError> {
+        let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, self.partition);
+        let id = self.last_id.map(|id| id.parse()).transpose().map_err(|_| wrong("last_id"))?;
+        Ok(Watermark {
+            generation: u32::try_from(self.generation).map_err(|_| wrong("generation"))?,
+            position: id.map(|id| Position { id, event: self.last_event }),
+            opened_at: self.opened_at,
         })
-        .collect()
-}
-
-pub(in crate::store::postgres) fn number(partition: u16) -> i16 {
-    i16::try_from(partition).unwrap_or(i16::MAX)
-}
-
-pub(in crate::store::postgres) fn signed(generation: u32) -> i32 {
-    i32::try_from(generation).unwrap_or(i32::MAX)
-}
-
-fn watermark_of(
-    partition: u16,
-    generation: i32,
-    last_id: Option<&str>,
-    last_event: uuid::Uuid,
-    opened_at: DateTime<Utc>,
-) -> Result<Watermark, PostgresError> {
-    let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, partition);
-    let position = match last_id {
-        Some(id) => Some(Position { id: id.parse().map_err(|_| wrong("last_id"))?, event: last_event }),
-        None => None,
-    };
-    Ok(Watermark { generation: u32::try_from(generation).map_err(|_| wrong("generation"))?, position, opened_at })
+    }
 }

@@ -37,8 +37,8 @@ impl Postgres {
         .await?;
         let partitions = rows.into_iter().filter_map(|row| {
             let digits: u32 = row.name.rsplit('_').next()?.parse().ok()?;
-            let of = NaiveDate::from_ymd_opt(i32::try_from(digits / 100).ok()?, digits % 100, 1)?;
-            (of < month).then_some(LogPartition { name: row.name, month: of, rows: row.rows, bytes: row.bytes })
+            let begin = NaiveDate::from_ymd_opt(i32::try_from(digits / 100).ok()?, digits % 100, 1)?;
+            (begin < month).then_some(LogPartition { name: row.name, month: begin, rows: row.rows, bytes: row.bytes })
         });
         Ok(partitions.collect())
     }

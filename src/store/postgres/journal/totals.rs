@@ -6,7 +6,7 @@
 //! Locks are taken in one order: the partition's watermark, users' rows, closed months. The resetter skips locked rows,
 //! and a change of level locks one row, so there are no deadlocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -54,17 +54,23 @@ pub(in crate::store::postgres) async fn add(
     let added = add_to_current(connection, &Batch::of(&sums, |_| true), at).await?;
     // Keep what was not added. Reading the periods again would be wrong: a row may have rolled since, or while the
     // update waited for it.
-    sums.retain(|(user, period), _| !added.contains(&(user.as_str().to_owned(), id(*period))));
+    sums.retain(|(user, period), _| added.get(user.as_str()) != Some(&i32::from(*period)));
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
     for period in periods {
-        let batch = Batch::of(&sums, |of| of == period);
+        let batch = Batch::of(&sums, |other| other == period);
         let end = calendar.period_end(period);
         create_missing(connection, &sums, period, end, levels, at).await?;
         // From here on the rows do not change period: after the roll, each is in this period or a later one.
         lock(connection, &batch).await?;
-        sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &batch.users as &[&str], id(period), end, at)
-            .fetch_one(&mut *connection)
-            .await?;
+        sqlx::query_scalar!(
+            "select roll_chat_quotas($1, $2, $3, $4)",
+            &batch.users as &[&str],
+            i32::from(period),
+            end,
+            at
+        )
+        .fetch_one(&mut *connection)
+        .await?;
         add_to_current(connection, &batch, at).await?;
         add_to_closed(connection, &batch, at).await?;
     }
@@ -76,7 +82,7 @@ impl<'a> Batch<'a> {
         let mut batch = Self::default();
         for ((user, period), sum) in sums.iter().filter(|((_, period), _)| wanted(*period)) {
             batch.users.push(user.as_str());
-            batch.periods.push(id(*period));
+            batch.periods.push((*period).into());
             batch.aps.push(sum.ap);
             batch.overages.push(sum.overage);
         }
@@ -84,12 +90,12 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Adds to rows that are in the period of the charge. Returns the rows it found.
+/// Adds to rows that are in the period of the charge. Returns the users whose rows it found, and their periods.
 async fn add_to_current(
     connection: &mut PgConnection,
     batch: &Batch<'_>,
     at: DateTime<Utc>,
-) -> Result<HashSet<(String, i32)>, PostgresError> {
+) -> Result<HashMap<String, i32>, PostgresError> {
     let rows = sqlx::query!(
         "update chat_quotas as quotas
          set monthly_used = quotas.monthly_used + batch.ap,
@@ -159,7 +165,7 @@ async fn create_missing(
     levels: &Levels,
     at: DateTime<Utc>,
 ) -> Result<(), PostgresError> {
-    let of_period = sums.iter().filter(|((_, of), _)| *of == period);
+    let of_period = sums.iter().filter(|((_, other), _)| *other == period);
     let (users, names): (Vec<&str>, Vec<&str>) = of_period
         .map(|((user, _), sum)| {
             let level = sum.level.and_then(|code| levels.coded(code)).unwrap_or_else(|| levels.lowest());
@@ -175,7 +181,7 @@ async fn create_missing(
          on conflict (user_uuid) do nothing",
         &users as &[&str],
         &names as &[&str],
-        id(period),
+        i32::from(period),
         reset_at,
         at,
     )
@@ -195,8 +201,4 @@ async fn lock(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), Po
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn id(period: Period) -> i32 {
-    i32::try_from(period.id()).unwrap_or(i32::MAX)
 }

@@ -236,7 +236,7 @@ pub(in crate::store::postgres) async fn add(
     let days: Vec<NaiveDate> = sums.keys().map(|(day, ..)| *day).collect();
     let level_names: Vec<&str> = sums.keys().map(|(_, level, _)| *level).collect();
     let models: Vec<&str> = sums.keys().map(|(.., model)| *model).collect();
-    let column = |of: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(of).collect() };
+    let column = |field: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(field).collect() };
     sqlx::query!(
         "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
          select day, level, model, $4, messages, ap, overage, tokens

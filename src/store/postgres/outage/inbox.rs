@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, usage::Tokens, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 /// An accepted settlement or message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +81,8 @@ impl Postgres {
             item.user.as_str(),
             item.kind.as_str(),
             item.reservation_id,
-            i32::try_from(item.ap.get()).unwrap_or(i32::MAX),
-            i32::try_from(item.tokens.get()).unwrap_or(i32::MAX),
+            integer(item.ap.get()),
+            i32::from(item.tokens),
             ModelName::column(item.model.as_ref()),
             item.idempotency_key.as_ref().map(IdempotencyKey::as_str),
             item.accepted_at,

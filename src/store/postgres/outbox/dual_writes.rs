@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{calendar::Period, usage::UsageEvent, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, journal::flush_watermarks::signed};
+use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 /// A charge that the old system has not confirmed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub(in crate::store::postgres) async fn enqueue(
     let events: Vec<Uuid> = charges.iter().map(|event| event.id).collect();
     let users: Vec<&str> = charges.iter().map(|event| event.user.as_str()).collect();
     let sessions: Vec<&str> = charges.iter().map(|event| event.session.as_str()).collect();
-    let periods: Vec<i32> = charges.iter().map(|event| signed(event.period.id())).collect();
-    let aps: Vec<i32> = charges.iter().map(|event| i32::try_from(event.ap.get()).unwrap_or(i32::MAX)).collect();
-    let tokens: Vec<i32> = charges.iter().map(|event| i32::try_from(event.tokens.get()).unwrap_or(i32::MAX)).collect();
+    let periods: Vec<i32> = charges.iter().map(|event| event.period.into()).collect();
+    let aps: Vec<i32> = charges.iter().map(|event| integer(event.ap.get())).collect();
+    let tokens: Vec<i32> = charges.iter().map(|event| event.tokens.into()).collect();
     let times: Vec<DateTime<Utc>> = charges.iter().map(|event| event.at).collect();
     sqlx::query!(
         "insert into dual_writes (event, user_uuid, session_id, period, ap, tokens, charged_at, due_at)
@@ -160,7 +160,7 @@ impl Postgres {
                and user_uuid > $2
              order by user_uuid
              limit $3"#,
-            signed(period.id()),
+            i32::from(period),
             after.map_or("", UserId::as_str),
             i64::from(limit),
         )

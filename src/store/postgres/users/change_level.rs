@@ -10,6 +10,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError, QuotaRow,
+    integers::integer,
     users::{chat_quotas::find, user_changes::note_level},
 };
 
@@ -38,7 +39,7 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Option<LevelChange>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        let period = i32::try_from(first.period.id()).unwrap_or(i32::MAX);
+        let period = i32::from(first.period);
         sqlx::query!(
             "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
              values ($1, $2, $3, $4, $5, $6, $6)
@@ -46,7 +47,7 @@ impl Postgres {
             user.as_str(),
             first.level.name.as_str(),
             period,
-            i32::try_from(first.level.quota.get()).unwrap_or(i32::MAX),
+            integer(first.level.quota.get()),
             first.reset_at,
             first.now,
         )
@@ -82,7 +83,7 @@ impl Postgres {
                      where user_uuid = $1",
                     user.as_str(),
                     target.name.as_str(),
-                    i32::try_from(target.quota.get()).unwrap_or(i32::MAX),
+                    integer(target.quota.get()),
                     first.now,
                 )
                 .execute(&mut *transaction)

@@ -1,6 +1,7 @@
 //! `chat_quotas`: one row per user, for the current period.
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 
 use crate::domain::{
     ap::Ap,
@@ -8,7 +9,10 @@ use crate::domain::{
     level::{Level, LevelCode},
     user_id::UserId,
 };
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    integers::{integer, smallint},
+};
 
 /// A user's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub struct Loaded {
     pub rows: Vec<QuotaRow>,
 }
 
-struct LoadedRow {
+struct RawRow {
     user_uuid: String,
     level_code: i16,
     pending_code: Option<i16>,
@@ -68,43 +72,50 @@ struct LoadedRow {
     total_used: i64,
     used_today: i64,
     updated_at: DateTime<Utc>,
-    generation: i32,
+    /// Generation of the user's partition, in a load.
+    generation: Option<i32>,
 }
 
-pub(in crate::store::postgres) struct RawRow {
-    pub(in crate::store::postgres) user_uuid: String,
-    pub(in crate::store::postgres) level_code: i16,
-    pub(in crate::store::postgres) pending_code: Option<i16>,
-    pub(in crate::store::postgres) level_version: i32,
-    pub(in crate::store::postgres) monthly_quota: i32,
-    pub(in crate::store::postgres) period: i32,
-    pub(in crate::store::postgres) monthly_used: i64,
-    pub(in crate::store::postgres) total_used: i64,
-    pub(in crate::store::postgres) used_today: i64,
-    pub(in crate::store::postgres) updated_at: DateTime<Utc>,
+/// Queries [`RawRow`]s. Only this macro lists the columns of a user. `from` and `where` name the user's row `quotas`.
+macro_rules! raw_rows {
+    (
+        $(with: $with:literal,)?
+        used_today: $used_today:literal,
+        generation: $generation:literal,
+        from: $from:literal,
+        where: $where:literal,
+        $($argument:expr),+ $(,)?
+    ) => {
+        sqlx::query_as!(
+            RawRow,
+            $($with +)? r#"select quotas.user_uuid as "user_uuid!",
+                    levels.code as "level_code!",
+                    pending.code as "pending_code?",
+                    quotas.level_version as "level_version!",
+                    quotas.monthly_quota as "monthly_quota!",
+                    quotas.period as "period!",
+                    quotas.monthly_used as "monthly_used!",
+                    quotas.total_used as "total_used!",
+                    quotas.updated_at as "updated_at!",
+                    "# + $used_today + r#" as "used_today!",
+                    "# + $generation + r#" as "generation?"
+             from "# + $from + "
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             where " + $where,
+            $($argument),+
+        )
+    };
 }
 
 impl Loaded {
-    fn of(partition: u16, rows: Vec<LoadedRow>) -> Result<Option<Self>, PostgresError> {
+    fn of(partition: u16, rows: Vec<RawRow>) -> Result<Option<Self>, PostgresError> {
         let Some(any) = rows.first() else { return Ok(None) };
-        let generation = u32::try_from(any.generation)
-            .map_err(|_| PostgresError::inconsistent("flush_watermarks", "generation", partition))?;
-        let row = |row: LoadedRow| {
-            RawRow {
-                user_uuid: row.user_uuid,
-                level_code: row.level_code,
-                pending_code: row.pending_code,
-                level_version: row.level_version,
-                monthly_quota: row.monthly_quota,
-                period: row.period,
-                monthly_used: row.monthly_used,
-                total_used: row.total_used,
-                used_today: row.used_today,
-                updated_at: row.updated_at,
-            }
-            .parse()
-        };
-        Ok(Some(Self { generation, rows: rows.into_iter().map(row).collect::<Result<_, _>>()? }))
+        let generation = any
+            .generation
+            .and_then(|generation| u32::try_from(generation).ok())
+            .ok_or_else(|| PostgresError::inconsistent("flush_watermarks", "generation", partition))?;
+        Ok(Some(Self { generation, rows: rows.into_iter().map(RawRow::parse).collect::<Result<_, _>>()? }))
     }
 }
 
@@ -121,33 +132,20 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Option<Loaded>, PostgresError> {
         let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let rows = sqlx::query_as!(
-            LoadedRow,
-            r#"select quotas.user_uuid,
-                    levels.code as level_code,
-                    pending.code as "pending_code?",
-                    quotas.level_version,
-                    quotas.monthly_quota,
-                    quotas.period,
-                    quotas.monthly_used,
-                    quotas.total_used,
-                    quotas.updated_at,
-                    case when quotas.updated_at >= $2 then (
+        let rows = raw_rows!(
+            used_today: "case when quotas.updated_at >= $2 then (
                         select coalesce(sum(logs.ap_used), 0)
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
-                    ) else 0 end as "used_today!",
-                    watermark.generation
-             from chat_quotas as quotas
-             join membership_levels as levels on levels.name = quotas.membership_level
-             left join membership_levels as pending on pending.name = quotas.pending_level
-             cross join flush_watermarks as watermark
-             where quotas.user_uuid = any ($1)
-               and watermark.partition = $3"#,
+                    ) else 0 end",
+            generation: "watermark.generation",
+            from: "chat_quotas as quotas cross join flush_watermarks as watermark",
+            where: "quotas.user_uuid = any ($1)
+               and watermark.partition = $3",
             &ids as &[&str],
             today_start,
-            i16::try_from(partition).unwrap_or(i16::MAX),
+            smallint(partition),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -183,15 +181,14 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Option<Loaded>, PostgresError> {
         let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let rows = sqlx::query_as!(
-            LoadedRow,
-            r#"with wanted as (
+        let rows = raw_rows!(
+            with: r#"with wanted as (
                  select user_uuid collate "C" as user_uuid
                  from unnest($1::text[]) as given (user_uuid)
              ),
              created as (
                  insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
-                 select user_uuid, $2, $3, $4, $5, $6, $6
+                 select user_uuid, $4, $5, $6, $7, $8, $8
                  from wanted
                  where not exists (select from chat_quotas where chat_quotas.user_uuid = wanted.user_uuid)
                  order by user_uuid
@@ -205,35 +202,24 @@ impl Postgres {
                  union all
                  select * from created
              )
-             select found.user_uuid as "user_uuid!",
-                    levels.code as "level_code!",
-                    pending.code as "pending_code?",
-                    found.level_version as "level_version!",
-                    found.monthly_quota as "monthly_quota!",
-                    found.period as "period!",
-                    found.monthly_used as "monthly_used!",
-                    found.total_used as "total_used!",
-                    found.updated_at as "updated_at!",
-                    case when found.updated_at >= $7 then (
+             "#,
+            used_today: "case when quotas.updated_at >= $2 then (
                         select coalesce(sum(logs.ap_used), 0)
                         from chat_usage_logs as logs
-                        where logs.user_uuid = found.user_uuid
-                          and logs.created_at >= $7
-                    ) else 0 end as "used_today!",
-                    watermark.generation
-             from found
-             join membership_levels as levels on levels.name = found.membership_level
-             left join membership_levels as pending on pending.name = found.pending_level
-             cross join flush_watermarks as watermark
-             where watermark.partition = $8"#,
+                        where logs.user_uuid = quotas.user_uuid
+                          and logs.created_at >= $2
+                    ) else 0 end",
+            generation: "watermark.generation",
+            from: "found as quotas cross join flush_watermarks as watermark",
+            where: "watermark.partition = $3",
             &ids as &[&str],
+            today_start,
+            smallint(partition),
             first.level.name.as_str(),
-            i32::try_from(first.period.id()).unwrap_or(i32::MAX),
-            i32::try_from(first.level.quota.get()).unwrap_or(i32::MAX),
+            i32::from(first.period),
+            integer(first.level.quota.get()),
             first.reset_at,
             first.now,
-            today_start,
-            i16::try_from(partition).unwrap_or(i16::MAX),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -251,31 +237,20 @@ impl Postgres {
 }
 
 pub(in crate::store::postgres) async fn find(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     user: &UserId,
     today_start: DateTime<Utc>,
 ) -> Result<Option<QuotaRow>, PostgresError> {
-    let row = sqlx::query_as!(
-        RawRow,
-        r#"select quotas.user_uuid,
-                levels.code as level_code,
-                pending.code as "pending_code?",
-                quotas.level_version,
-                quotas.monthly_quota,
-                quotas.period,
-                quotas.monthly_used,
-                quotas.total_used,
-                quotas.updated_at,
-                (
-                    select coalesce(sum(logs.ap_used), 0)
-                    from chat_usage_logs as logs
-                    where logs.user_uuid = quotas.user_uuid
-                      and logs.created_at >= $2
-                ) as "used_today!"
-         from chat_quotas as quotas
-         join membership_levels as levels on levels.name = quotas.membership_level
-         left join membership_levels as pending on pending.name = quotas.pending_level
-         where quotas.user_uuid = $1"#,
+    let row = raw_rows!(
+        used_today: "(
+                        select coalesce(sum(logs.ap_used), 0)
+                        from chat_usage_logs as logs
+                        where logs.user_uuid = quotas.user_uuid
+                          and logs.created_at >= $2
+                    )",
+        generation: "null::integer",
+        from: "chat_quotas as quotas",
+        where: "quotas.user_uuid = $1",
         user.as_str(),
         today_start,
     )
@@ -284,8 +259,26 @@ pub(in crate::store::postgres) async fn find(
     row.map(RawRow::parse).transpose()
 }
 
+/// Returns the rows of these users in id order, without today's usage.
+pub(in crate::store::postgres) async fn rows_of(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<Vec<QuotaRow>, PostgresError> {
+    let rows = raw_rows!(
+        used_today: "0::bigint",
+        generation: "null::integer",
+        from: "chat_quotas as quotas",
+        where: "quotas.user_uuid = any ($1)
+             order by quotas.user_uuid",
+        ids,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(RawRow::parse).collect()
+}
+
 impl RawRow {
-    pub(in crate::store::postgres) fn parse(self) -> Result<QuotaRow, PostgresError> {
+    fn parse(self) -> Result<QuotaRow, PostgresError> {
         let wrong = |column| PostgresError::inconsistent("chat_quotas", column, &self.user_uuid);
         let code = |code: i16| u8::try_from(code).ok().and_then(LevelCode::new);
         let ap = |amount: i64| u32::try_from(amount).map(Ap::new);

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::domain::{ap::Ap, calendar::Period, level::LevelName, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 /// A user to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +44,9 @@ impl Postgres {
     ) -> Result<ImportReport, PostgresError> {
         let users: Vec<&str> = rows.iter().map(|row| row.user.as_str()).collect();
         let levels: Vec<&str> = rows.iter().map(|row| row.level.as_str()).collect();
-        let used: Vec<i32> = rows.iter().map(|row| i32::try_from(row.used.get()).unwrap_or(i32::MAX)).collect();
+        let used: Vec<i32> = rows.iter().map(|row| integer(row.used.get())).collect();
         let events: Vec<Uuid> = rows.iter().map(|row| event_of(&row.user, period)).collect();
-        let period = i32::try_from(period.id()).unwrap_or(i32::MAX);
+        let period = i32::from(period);
 
         let mut transaction = self.pool.begin().await?;
         let inserted = sqlx::query_scalar!(

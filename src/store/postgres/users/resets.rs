@@ -45,7 +45,7 @@ impl Postgres {
         after: Option<&UserId>,
         limit: u32,
     ) -> Result<RolledBatch, PostgresError> {
-        let period = i32::try_from(period.id()).unwrap_or(i32::MAX);
+        let period = i32::from(period);
         let mut transaction = self.pool.begin().await?;
         // A roll that a crash undoes is due again, and changes based on it commit later in the same WAL.
         sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
 use crate::domain::{ap::Ap, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 /// Rows per statement, well within the statement timeout.
 const BATCH_ROWS: i64 = 5_000;
@@ -20,14 +20,14 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is unavailable; the version is then sent again, which is harmless.
-    pub async fn note_told(&self, user: &UserId, level_version: u32) -> Result<(), PostgresError> {
+    pub async fn note_synced(&self, user: &UserId, level_version: u32) -> Result<(), PostgresError> {
         sqlx::query!(
             "update chat_quotas
              set synced_version = $2
              where user_uuid = $1
                and synced_version < $2",
             user.as_str(),
-            i32::try_from(level_version).unwrap_or(i32::MAX),
+            integer(level_version),
         )
         .execute(&self.pool)
         .await?;
@@ -59,7 +59,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable. Completed changes remain; another call makes the rest.
     pub async fn apply_level(&self, level: &str, quota: Ap, now: DateTime<Utc>) -> Result<u64, PostgresError> {
-        let quota = i32::try_from(quota.get()).unwrap_or(i32::MAX);
+        let quota = integer(quota.get());
         let (mut changed, mut after) = (0, String::new());
         loop {
             let (batch, last) = self.apply_batch((level, quota), now, &after).await?;

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Postgres as Database, Transaction};
 use uuid::Uuid;
 
 use crate::domain::{ap::Ap, author::Author, calendar::Period, level::LevelName, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 /// A change of a user or of the rollout.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,7 +134,7 @@ impl Postgres {
             author.reason,
             user.as_str(),
             hold,
-            i32::try_from(ap.get()).unwrap_or(i32::MAX),
+            integer(ap.get()),
         )
         .execute(&mut *transaction)
         .await?;
@@ -170,7 +170,7 @@ pub(in crate::store::postgres) async fn note_level(
         user.as_str(),
         before,
         after.as_str(),
-        effective.map(|period| i32::try_from(period.id()).unwrap_or(i32::MAX)),
+        effective.map(i32::from),
     )
     .execute(connection)
     .await?;

@@ -110,7 +110,7 @@ pub(crate) async fn run(_: Cron, State(resetter): State<Arc<Resetter>>) -> Resul
     ),
 )]
 pub(crate) async fn health(State(check): State<Arc<HealthCheck>>) -> Response {
-    let body = match check.look().await {
+    let body = match check.check().await {
         Ok(health) => ResetHealthBody::from(health),
         Err(error) => {
             tracing::warn!(%error, "cannot determine the health of the jobs");

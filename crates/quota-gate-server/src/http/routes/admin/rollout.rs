@@ -167,7 +167,7 @@ impl ChangeRolloutBody {
 impl RolloutBody {
     fn new(gate: &Gate, changes: Vec<RolloutChange>) -> Self {
         let now = gate.rollout();
-        let RolloutCounts { out, shadow_allowed, shadow_denied, shadow_undecided } = gate.rollout_tally();
+        let RolloutCounts { out, shadow_allowed, shadow_denied, shadow_undecided } = gate.rollout_counts();
         Self {
             mode: now.mode.into(),
             percentage: now.percentage.get(),

@@ -102,7 +102,7 @@ pub(crate) async fn status(
     State(verifier): State<Arc<Verifier>>,
 ) -> Result<Response, Problem> {
     let postgres = &verifier.postgres;
-    let health = check.look().await.map_err(unavailable)?;
+    let health = check.check().await.map_err(unavailable)?;
     let runs = postgres.reset_runs(RUNS_SHOWN).await.map_err(unavailable)?;
     let letters = postgres.dead_letters(LETTERS_SHOWN).await.map_err(unavailable)?;
     Ok(fresh(StatusBody {

@@ -1,0 +1,11 @@
+//! SQL integers for the gate's unsigned numbers. SQL has no unsigned types.
+
+/// Converts to `integer`. A number that is too large becomes the largest one.
+pub(in crate::store::postgres) fn integer(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Converts to `smallint`. A number that is too large becomes the largest one.
+pub(in crate::store::postgres) fn smallint(number: u16) -> i16 {
+    i16::try_from(number).unwrap_or(i16::MAX)
+}
