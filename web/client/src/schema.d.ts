@@ -11,7 +11,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Who changed what, and why. */
+        /** Lists changes: who changed what, and why. */
         get: operations["listChanges"];
         put?: never;
         post?: never;
@@ -28,7 +28,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Compares a page of users. It is exact while messages are being charged: what is on its way to Postgres is counted. */
+        /** Compares a page of users. Exact even during traffic: usage that is not in Postgres yet is counted. */
         get: operations["compareStores"];
         put?: never;
         post?: never;
@@ -45,7 +45,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Who will run out before the reset: whoever has used a larger part of the quota than of the month. */
+        /** Users who will run out before the reset: they have used a larger part of the quota than of the month has passed. */
         get: operations["getForecast"];
         put?: never;
         post?: never;
@@ -62,14 +62,14 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** For whom the gate decides, and who made it so. */
+        /** Returns the rollout and its latest changes. */
         get: operations["getRollout"];
         put?: never;
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        /** Changes for whom the gate decides. It holds here at once, and within seconds at every other gate. */
+        /** Changes the rollout. The change applies immediately at this gate, and within seconds at every other gate. */
         patch: operations["changeRollout"];
         trace?: never;
     };
@@ -80,7 +80,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** How the gate is: partitions, flush lag, resets, dead letters. */
+        /** Returns the state of the gate: partitions, flush lag, resets, dead letters. */
         get: operations["getStatus"];
         put?: never;
         post?: never;
@@ -97,7 +97,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Who used most in a month, as far as it is in Postgres. */
+        /** Users with the most usage in a month, as far as it is in Postgres. */
         get: operations["topUsers"];
         put?: never;
         post?: never;
@@ -114,7 +114,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What was used, by day, level and model, as far as it is in Postgres. */
+        /** Returns usage by day, level and model, as far as it is in Postgres. */
         get: operations["getUsage"];
         put?: never;
         post?: never;
@@ -131,7 +131,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Finds users by how their ids begin. */
+        /** Finds users by the prefix of their ids. */
         get: operations["listUsers"];
         put?: never;
         post?: never;
@@ -148,7 +148,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** One user: the quota, live holds, closed months, and whether Redis and Postgres agree. */
+        /** Returns a user's quota, live holds and closed months, and compares Redis with Postgres. */
         get: operations["showUser"];
         put?: never;
         post?: never;
@@ -167,7 +167,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Releases a hold. Whoever made it cannot commit it any more. */
+        /** Releases a hold. It cannot be committed any more. */
         post: operations["releaseHold"];
         delete?: never;
         options?: never;
@@ -183,8 +183,8 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
-        /** Changes a user's level, or tells what that would do. What is used stays used. */
-        put: operations["changeLevel"];
+        /** Changes a user's level, or previews the change. Used AP stays used. */
+        put: operations["changeUserLevel"];
         post?: never;
         delete?: never;
         options?: never;
@@ -199,10 +199,30 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What a user was charged for, newest first, as far as it is in Postgres. */
+        /** Lists a user's charges, newest first, as far as they are in Postgres. */
         get: operations["listMessages"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/billing/subscription": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
+         * @description `POST /api/webhooks/subscription` is an older alias.
+         */
+        post: operations["subscriptionEvent"];
         delete?: never;
         options?: never;
         head?: never;
@@ -216,7 +236,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The quota of the user of the JWT; or, for a chat service, of the user in `X-User-Id`. */
+        /** Returns the quota of the user of the JWT or, for a chat service, of the user in `X-User-Id`. */
         get: operations["getQuota"];
         put?: never;
         post?: never;
@@ -233,10 +253,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** May this request pass? Holds or charges what it costs, as POST does: gateways ask in either way. */
+        /** Authorizes a request, as POST does: gateways use either method. */
         get: operations["authorizeByGet"];
         put?: never;
-        /** May this request pass? Holds or charges what it costs. */
+        /** Authorizes a request: holds or charges its cost. */
         post: operations["authorize"];
         delete?: never;
         options?: never;
@@ -253,7 +273,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Charges a message, if the user's quota covers it. */
+        /** Charges a message if the user's quota covers it. */
         post: operations["consume"];
         delete?: never;
         options?: never;
@@ -261,7 +281,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/chat/quota/membership": {
+    "/api/chat/quota/level": {
         parameters: {
             query?: never;
             header?: never;
@@ -269,8 +289,11 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
-        /** Gives a user another level; what is used stays used. */
-        put: operations["updateQuotaForMembership"];
+        /**
+         * Changes a user's level. Used AP stays used.
+         * @description `PUT /api/chat/quota/membership` is an older alias.
+         */
+        put: operations["changeLevel"];
         post?: never;
         delete?: never;
         options?: never;
@@ -287,7 +310,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Holds AP for a message, if the user's quota covers it. */
+        /** Holds AP for a message if the user's quota covers it. */
         post: operations["reserve"];
         delete?: never;
         options?: never;
@@ -321,7 +344,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Keeps AP held while its message is generated. The answer has a new reservationId: use it from now on. */
+        /** Extends a hold while its message is generated. The answer has a new reservationId to use from now on. */
         post: operations["extend"];
         delete?: never;
         options?: never;
@@ -338,7 +361,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Gives the AP back, because nothing was generated. Safe to repeat. */
+        /** Gives the AP back because nothing was generated. Safe to repeat. */
         post: operations["release"];
         delete?: never;
         options?: never;
@@ -353,10 +376,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Is the reset done and the flusher keeping up? 200 when healthy, 503 when not. */
+        /** Reports whether the reset is done and the flusher keeps up: 200 if healthy, 503 if not. */
         get: operations["resetHealth"];
         put?: never;
-        /** Runs the resetter. Running it again changes nothing, and it cannot grant quota. */
+        /** Runs the resetter. A repeated run changes nothing, and no run can grant quota. */
         post: operations["reset"];
         delete?: never;
         options?: never;
@@ -372,30 +395,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The user's quota, now and after each change, until the client goes.
-         * @description Events are named `quota`; their data is what `GET /api/chat/quota` answers, their id its version: of two, the one with the
-         *     higher version is newer. A browser reads them by `fetch`, for an `EventSource` cannot send the JWT.
+         * Streams the user's quota, now and after each change, until the client disconnects.
+         * @description Events are named `quota`. Their data is the body of `GET /api/chat/quota`, their id is its version: of two events,
+         *     the one with the higher version is newer. Browsers read them with `fetch` because `EventSource` cannot send the JWT.
          */
         get: operations["streamQuota"];
         put?: never;
         post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/webhooks/subscription": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /** Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts. */
-        post: operations["subscriptionEvent"];
         delete?: never;
         options?: never;
         head?: never;
@@ -409,7 +415,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The process lives. */
+        /** Reports that the process is running. */
         get: operations["live"];
         put?: never;
         post?: never;
@@ -426,7 +432,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Metrics in the text format of Prometheus. */
+        /** Returns metrics in the text format of Prometheus. */
         get: operations["metrics"];
         put?: never;
         post?: never;
@@ -443,7 +449,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** May requests be sent here? Without Postgres, users whom Redis knows are still served, so only Redis counts. */
+        /** Reports whether the gate is ready for requests. Only Redis counts: users in Redis are served without Postgres too. */
         get: operations["ready"];
         put?: never;
         post?: never;
@@ -462,7 +468,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Asks the model, if the quota covers what it costs. Charged when the answer has ended, and only if it was given. */
+        /**
+         * Sends a message to the model if the user's quota covers its cost. Charges it when the answer has ended, and only if
+         *     the model answered.
+         */
         post: operations["createChatCompletion"];
         delete?: never;
         options?: never;
@@ -477,7 +486,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The upstream's models; free. `GET /v1/models/{model}` is passed on as well. */
+        /** Returns the upstream's models. Costs nothing. `GET /v1/models/{model}` is forwarded as well. */
         get: operations["listModels"];
         put?: never;
         post?: never;
@@ -496,7 +505,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** The same, by the other of the two APIs. */
+        /** Does the same as `/v1/chat/completions`, in the format of the Responses API. */
         post: operations["createResponse"];
         delete?: never;
         options?: never;
@@ -508,31 +517,31 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description A settlement that is made when Redis is back. */
+        /** @description A settlement that is applied when Redis is available again. */
         AcceptedBody: {
-            /** @description Always true: it will be made, once. */
+            /** @description Always true: the settlement will be applied once. */
             accepted: boolean;
         };
-        /** @description One change. What does not belong to its kind is null. */
+        /** @description A change. Members of other kinds are null. */
         ChangeBody: {
             /** Format: int32 */
             ap: number | null;
             at: string;
-            /** @description The id of the token, or the command. */
+            /** @description Id of the token, or the command. */
             by: string;
-            /** @description The month from which on the level holds, where it is not the one of the change. */
+            /** @description First month of the new level, if it is not the month of the change. */
             effectivePeriod: string | null;
-            /** @description The hold that was released. */
+            /** @description The released hold. */
             hold: string | null;
             /** @description `level`, `hold_released` or `rollout`. */
             kind: string;
             levelAfter: string | null;
             levelBefore: string | null;
-            /** @description Of the rollout. */
+            /** @description Mode of the rollout. */
             mode: string | null;
             /** Format: double */
             percentage: number | null;
-            /** @description Empty where a program gave none. */
+            /** @description Empty if a program gave none. */
             reason: string;
             userUuid: string | null;
         };
@@ -541,21 +550,21 @@ export interface components {
             effective?: null | components["schemas"]["EffectiveWord"];
             /**
              * Format: int32
-             * @description `levelVersion` of the preview: the change is refused when somebody else was faster.
+             * @description `levelVersion` of the preview: the change is refused if the level has changed since.
              */
             ifLevelVersion?: number | null;
             /** @example plus */
             membershipLevel: string;
-            /** @description Only tell what would be; then the reason may be anything. */
+            /** @description Only previews the change; the reason may then be anything. */
             preview?: boolean;
-            /** @description Why, for whoever reads the history. */
+            /** @description Reason, recorded in the history. */
             reason: string;
         };
-        /** @description A change of the rollout. What is not given stays as it is. */
+        /** @description A change of the rollout. Omitted members stay unchanged. */
         ChangeRolloutBody: {
-            /** @description Users who are in, whatever the percentage. */
+            /** @description Users who are in, regardless of the percentage. */
             alwaysIn?: string[] | null;
-            /** @description Users who are out, whatever else. */
+            /** @description Users who are out, regardless of everything else. */
             alwaysOut?: string[] | null;
             mode?: null | components["schemas"]["ModeWord"];
             /**
@@ -564,65 +573,65 @@ export interface components {
              * @example 12.5
              */
             percentage?: number | null;
-            /** @description Why, for whoever reads the history. */
+            /** @description Reason, recorded in the history. */
             reason: string;
         };
         /** @description Changes, newest first. */
         ChangesBody: {
             changes: components["schemas"]["ChangeBody"][];
-            /** @description Where the next page begins; null at the end. */
+            /** @description `after` for the next page; null at the end. */
             next: string | null;
         };
         /**
-         * @description A stable name for each kind of problem.
+         * @description Stable code of a kind of problem.
          * @enum {string}
          */
         Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
-        /** @description What was generated. */
+        /** @description The generated answer to charge. */
         CommitBody: {
             /**
              * Format: int64
-             * @description What it cost; all that is held, when not given.
+             * @description Actual cost in AP; by default all held AP.
              */
             ap?: number | null;
             /**
-             * @description The model that wrote the answer, for the usage log.
+             * @description Model that generated the answer, for the usage log.
              * @example gpt-4o
              */
             model?: string | null;
             /**
              * Format: int64
-             * @description Tokens that the model counted.
+             * @description Tokens counted by the model.
              */
             tokens?: number | null;
         };
-        /** @description A reservation that was charged. */
+        /** @description A committed reservation. */
         CommittedBody: {
             /**
              * Format: int32
-             * @description What was charged.
+             * @description Charged AP.
              */
             charged: number;
-            /** @description It had expired: only what was still free was charged. */
+            /** @description True if it had expired: only AP still free was charged. */
             late: boolean;
             /**
              * Format: int32
-             * @description What the quota no longer covers: recorded, never charged.
+             * @description AP that the quota no longer covers: recorded, never charged.
              */
             overage: number;
             quota: components["schemas"]["QuotaBody"];
-            /** @description It had been committed before. */
+            /** @description True if it was already committed. */
             replayed: boolean;
         };
-        /** @description Redis beside Postgres, at one moment. */
+        /** @description Redis and Postgres at one moment. */
         ComparisonBody: {
-            /** @description What differs beyond that, and what probably happened; null when all is explained. */
+            /** @description Difference that `unflushed` does not explain, and its probable cause, or null. */
             drift: string | null;
             postgres: components["schemas"]["SideBody"];
             redis: null | components["schemas"]["SideBody"];
             /**
              * Format: int64
-             * @description AP that is journalled and on its way to Postgres.
+             * @description AP that is journaled but not in Postgres yet.
              */
             unflushed: number;
         };
@@ -630,43 +639,43 @@ export interface components {
         ConsumeBody: {
             /**
              * Format: int64
-             * @description What the message costs; 1 when not given.
+             * @description Cost of the message in AP; 1 by default.
              */
             ap?: number | null;
             /**
-             * @description The model that wrote the answer, for the usage log.
+             * @description Model that generated the answer, for the usage log.
              * @example gpt-4o
              */
             model?: string | null;
             /**
-             * @description The conversation.
+             * @description Id of the conversation.
              * @example chat-42
              */
             sessionId: string;
             /**
              * Format: int64
-             * @description Tokens that the model counted.
+             * @description Tokens counted by the model.
              */
             tokens?: number | null;
             /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */
             userUuid: string;
         };
-        /** @description A message that was charged. */
+        /** @description A message that was charged or passed. */
         ConsumedBody: {
             /** @description Always true: a denial is a 429. */
             allowed: boolean;
             /**
              * Format: int32
-             * @description What was charged.
+             * @description Charged AP.
              */
             charged: number;
-            /** @description Redis is away: the message was let through by what Postgres knows, and is charged later. */
+            /** @description True if Redis is unavailable: Postgres' numbers allowed the message; it is charged later. */
             degraded: boolean;
             passed: null | components["schemas"]["PassedWord"];
             quota: null | components["schemas"]["QuotaBody"];
-            /** @description The answer to an earlier request with the same Idempotency-Key, with the numbers of that time. */
+            /** @description True for the answer to an earlier request with the same Idempotency-Key, with the numbers of that time. */
             replayed: boolean;
-            /** @description The id of the usage event; null when the rollout let it through. */
+            /** @description Id of the usage event; null if the rollout passed the message. */
             usageId: string | null;
         };
         DeadLetterBody: {
@@ -677,22 +686,22 @@ export interface components {
             entry: string;
             /** Format: int64 */
             id: number;
-            /** @description Why it was refused. */
+            /** @description Why Postgres refused it. */
             reason: string;
             userUuid: string | null;
         };
-        /** @description What a denied message lacks. */
+        /** @description Numbers of a denial. */
         DenialNumbers: {
             quotaResetAt: string;
             recommendedUpgrade: null | components["schemas"]["Upgrade"];
             /**
              * Format: int32
-             * @description What is left.
+             * @description Remaining AP.
              */
             remaining: number;
             /**
              * Format: int32
-             * @description What the message would have cost.
+             * @description Cost of the message in AP.
              */
             required: number;
             /**
@@ -701,46 +710,46 @@ export interface components {
              */
             shortfall: number;
         };
-        /** @description A user of whom the stores say different things. */
+        /** @description A user whose numbers differ between the stores. */
         DifferenceBody: {
             period: string;
             /** Format: int64 */
             postgresTotalUsed: number;
             /**
              * Format: int64
-             * @description AP used in the period, by Postgres and the stream.
+             * @description AP used in the period, according to Postgres and the stream.
              */
             postgresUsed: number;
-            /** @description What probably happened, and what to do. */
+            /** @description Probable cause, and what to do. */
             reason: string;
             /** Format: int64 */
             redisTotalUsed: number;
             /**
              * Format: int64
-             * @description AP used in the period, by Redis.
+             * @description AP used in the period, according to Redis.
              */
             redisUsed: number;
             userUuid: string;
         };
-        /** @description Some users, compared. */
+        /** @description Comparison of a page of users. */
         DriftBody: {
-            /** @description Users of whom Redis says something else than Postgres and the stream. */
+            /** @description Users whose numbers in Redis differ from Postgres plus the stream. */
             differences: components["schemas"]["DifferenceBody"][];
-            /** @description Where the next page begins; null at the end. */
+            /** @description `after` for the next page; null at the end. */
             next: string | null;
             /**
              * Format: int64
-             * @description Those whom Redis knows at the moment.
+             * @description Number of those users that are in Redis at the moment.
              */
             records: number;
             /**
              * Format: int64
-             * @description How many were compared.
+             * @description Number of compared users.
              */
             users: number;
         };
         /**
-         * @description When a change takes effect: "now" also downwards.
+         * @description When a change applies. `now`: immediately, also a downgrade.
          * @enum {string}
          */
         EffectiveWord: "now";
@@ -760,11 +769,11 @@ export interface components {
              */
             type: string;
         };
-        /** @description How long to go on holding. */
+        /** @description An extension of a hold. */
         ExtendBody: {
             /**
              * Format: int64
-             * @description From now; 60 when not given. A hold never ends sooner than it would have.
+             * @description From now; 60 by default. An extension never shortens a hold.
              */
             ttlSeconds?: number | null;
         };
@@ -775,12 +784,12 @@ export interface components {
             /** Format: int64 */
             seconds: number;
         };
-        /** @description Who will run out before the reset, by what was used so far. */
+        /** @description Users who will run out before the reset, estimated from their usage so far. */
         ForecastBody: {
             levels: components["schemas"]["LevelForecastSumBody"][];
             period: string;
             quotaResetAt: string;
-            /** @description The first to run out first. */
+            /** @description Ordered by the time at which they run out. */
             users: components["schemas"]["RunningOutBody"][];
         };
         HeavyUserBody: {
@@ -800,7 +809,7 @@ export interface components {
         };
         /** @description One run of the resetter. */
         LastRunBody: {
-            /** @description Something failed: the gate's log says what. */
+            /** @description True if something failed; the gate's log has the error. */
             failed: boolean;
             /** Format: int64 */
             failedCount: number;
@@ -815,96 +824,87 @@ export interface components {
             /** Format: int32 */
             monthlyQuota: number;
         };
-        /** @description What a change of level does, or would do. */
+        /** @description Effect of a change of level. */
         LevelForecastBody: {
             after: components["schemas"]["StandingBody"];
             before: components["schemas"]["StandingBody"];
-            /** @description When the level changes; null when it does so now. */
+            /** @description When the level changes; null if immediately. */
             effectiveAt: string | null;
             /**
              * Format: int32
-             * @description Counts the user's changes of level, this one included if it was made.
+             * @description Number of the user's changes of level, including this one if it was made.
              */
             levelVersion: number;
-            /** @description It was only asked. */
+            /** @description True if nothing was changed. */
             preview: boolean;
         };
         LevelForecastSumBody: {
             /**
              * Format: int64
-             * @description Users who have used something.
+             * @description Users with usage.
              */
             active: number;
             /**
              * Format: int64
-             * @description Those whose quota is gone.
+             * @description Users whose quota is used up.
              */
             exhausted: number;
             membershipLevel: string;
             /**
              * Format: int64
-             * @description Those whose quota will be gone before the reset, if they go on as they did.
+             * @description Users whose quota will be used up before the reset at their current rate.
              */
             runningOut: number;
         };
-        /** @description A user, as far as Postgres knows. */
+        /** @description Result of a change of level. */
+        LevelSetBody: {
+            /**
+             * Format: int32
+             * @description Number of the user's changes of level.
+             */
+            levelVersion: number;
+            pending: null | components["schemas"]["PendingLevelBody"];
+            /** @example basic */
+            previousLevel: string;
+            quota: components["schemas"]["QuotaBody"];
+        };
+        /** @description A user, according to Postgres. */
         ListedUserBody: {
             membershipLevel: string;
             /**
              * Format: int32
-             * @description AP of the current period; what the row says where its period is over and nobody has asked since.
+             * @description Quota of the current period; the row's quota if its period is over and it was not used since.
              */
             monthlyQuota: number;
             /**
              * Format: int64
-             * @description AP charged in the current period, but for the last second.
+             * @description AP charged in the current period, except in the last second.
              */
             monthlyUsed: number;
-            /** @description The level that takes over at the next period. */
+            /** @description Level from the next period. */
             pendingLevel: string | null;
             /** Format: int64 */
             totalUsed: number;
             updatedAt: string;
             userUuid: string;
         };
-        /** @description A change of level. */
-        MembershipBody: {
-            effective?: null | components["schemas"]["EffectiveWord"];
-            /** @example plus */
-            membershipLevel: string;
-            /** @description Why, for whoever reads the history. */
-            reason?: string | null;
-            userUuid: string;
-        };
-        /** @description A change of level that was made. */
-        MembershipChangedBody: {
-            /**
-             * Format: int32
-             * @description Counts the user's changes of level.
-             */
-            levelVersion: number;
-            pending: null | components["schemas"]["PendingBody"];
-            /** @example basic */
-            previousLevel: string;
-            quota: components["schemas"]["QuotaBody"];
-        };
-        /** @description One row of the usage log. */
+        /** @description A row of the usage log. */
         MessageBody: {
             /** Format: int32 */
             ap: number;
             at: string;
-            /** @description `consume`, `commit`, `late_commit`; `import` and `adjustment` for what no message was. */
+            /** @description `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message. */
             kind: string;
-            /** @description At the time. */
+            /** @description Level at that time. */
             membershipLevel: string;
-            /** @description Null where the caller named none. */
+            /** @description Null if the caller named none. */
             model: string | null;
             /**
              * Format: int32
-             * @description What the quota could not cover.
+             * @description AP that the quota could not cover.
              */
             overage: number;
-            /** @description The period that was charged. */
+            /** @description The charged period. */
             period: string;
             sessionId: string;
             /** Format: int32 */
@@ -914,23 +914,23 @@ export interface components {
         /** @description Messages, newest first. */
         MessagesBody: {
             messages: components["schemas"]["MessageBody"][];
-            /** @description Where the next page begins; null at the end. */
+            /** @description `after` for the next page; null at the end. */
             next: string | null;
         };
         /**
-         * @description What the gate does with messages: nothing, decide without denying, or decide.
+         * @description `off` passes messages, `shadow` decides without denying, `enforce` decides.
          * @enum {string}
          */
         ModeWord: "off" | "shadow" | "enforce";
-        /** @description A period that is over. */
+        /** @description A closed month. */
         MonthBody: {
-            /** @description At its end. */
+            /** @description Level at its end. */
             membershipLevel: string;
             /** Format: int32 */
             monthlyQuota: number;
             /**
              * Format: int64
-             * @description What was generated beyond the quota, and never charged.
+             * @description AP that the quota did not cover: never charged.
              */
             overage: number;
             period: string;
@@ -946,53 +946,56 @@ export interface components {
             flushLag: null | components["schemas"]["FlushLagBody"];
             /**
              * Format: int32
-             * @description Its life in Redis: rises whenever Redis lost or may have lost data.
+             * @description Increases whenever Redis lost or may have lost data.
              */
             generation: number;
-            /** @description It is being opened now. */
+            /** @description It is being opened. */
             isOpening: boolean;
             /** Format: int32 */
             number: number;
             openedAt: string;
             /**
              * Format: int64
-             * @description Entries of its usage stream; null while Redis is away.
+             * @description Entries of its usage stream; null while Redis is unavailable.
              */
             streamLength: number | null;
         };
         /**
-         * @description Why the rollout lets a message through without a charge.
+         * @description Why the rollout passed a message without a charge.
          * @enum {string}
          */
         PassedWord: "out" | "wouldBeDenied" | "undecided";
-        /** @description A level that takes over later. */
-        PendingBody: {
+        /** @description A level that applies later. */
+        PendingLevelBody: {
             effectiveAt: string;
             membershipLevel: string;
         };
-        /** @description A problem, as clients see it. */
+        /** @description Describes why a request failed (RFC 9457). */
         Problem: {
             code: components["schemas"]["Code"];
             /** @description What is wrong with this request, and what to do. */
             detail?: string | null;
-            /** @description The request may or may not have been carried out: repeat it only if it is a commit, a release, or has an Idempotency-Key. */
+            /**
+             * @description True if the request may have been carried out. Repeat only commits, releases and requests with an
+             *     Idempotency-Key.
+             */
             indeterminate?: boolean;
             /**
              * Format: int32
-             * @description The status code again.
+             * @description HTTP status code.
              */
             status: number;
-            /** @description The kind of problem in words. */
+            /** @description Name of the kind of problem. */
             title: string;
             /**
-             * @description Names the kind of problem; its documentation is under that heading in docs/http-api.md.
+             * @description Identifies the kind of problem; see "Problems" in docs/http-api.md.
              * @example urn:quota-gate:problem:invalid-request
              */
             type: string;
         };
         /** @description A user's quota at one moment. */
         QuotaBody: {
-            /** @description When this was true. */
+            /** @description Time of these numbers. */
             asOf: string;
             /**
              * Format: int32
@@ -1004,7 +1007,7 @@ export interface components {
             membershipLevel: string;
             /**
              * Format: int32
-             * @description AP that the user may use in the period.
+             * @description AP that the user can use in the period.
              * @example 300
              */
             monthlyQuota: number;
@@ -1017,7 +1020,7 @@ export interface components {
             /** @example 2026-11 */
             period: string;
             /**
-             * @description When the period ends.
+             * @description End of the period.
              * @example 2026-12-01T00:00:00Z
              */
             quotaResetAt: string;
@@ -1031,7 +1034,7 @@ export interface components {
             source: components["schemas"]["SourceWord"];
             status: components["schemas"]["StatusWord"];
             /**
-             * @description Whose midnights end days and months.
+             * @description Time zone of days and months.
              * @example UTC
              */
             timeZone: string;
@@ -1042,7 +1045,7 @@ export interface components {
             todayUsed: number;
             /**
              * Format: int64
-             * @description AP charged ever.
+             * @description AP charged in all periods.
              */
             totalUsed: number;
             /**
@@ -1053,11 +1056,11 @@ export interface components {
             userUuid: string;
             /**
              * Format: int64
-             * @description Rises with every change: of two answers, the one with the higher version is newer.
+             * @description Increases with every change: of two answers, the one with the higher version is newer.
              */
             version: number;
         };
-        /** @description A denial, as a problem: 429 `QUOTA_EXCEEDED`. */
+        /** @description A denial: the problem `QUOTA_EXCEEDED`, status 429. */
         QuotaExceeded: components["schemas"]["DenialNumbers"] & {
             code: components["schemas"]["Code"];
             /** Format: int32 */
@@ -1065,79 +1068,79 @@ export interface components {
             title: string;
             type: string;
         };
-        /** @description May requests be sent here? */
+        /** @description Readiness of the gate. */
         ReadyBody: {
             postgres: boolean;
             ready: boolean;
             redis: boolean;
-            /** @description The gate is about to stop. */
+            /** @description True if the gate is about to stop. */
             stopping: boolean;
         };
-        /** @description Why a hold is released. */
+        /** @description A release of a hold. */
         ReleaseHoldBody: {
-            /** @description For whoever reads the history. */
+            /** @description Reason, recorded in the history. */
             reason: string;
         };
-        /** @description A reservation that was given back. */
+        /** @description A released reservation. */
         ReleasedBody: {
             quota: components["schemas"]["QuotaBody"];
-            /** @description It had been released before, or was over long ago. */
+            /** @description True if it was already released, or ended long ago. */
             replayed: boolean;
         };
-        /** @description AP that is held. */
+        /** @description AP held for a message. */
         ReservationBody: {
             /**
              * Format: int32
-             * @description What is held.
+             * @description Held AP.
              */
             ap: number;
-            /** @description Redis is away: nothing is held, the message was let through by what Postgres knows. */
+            /** @description True if Redis is unavailable: nothing is held; Postgres' numbers allowed the message. */
             degraded: boolean;
-            /** @description When it goes back by itself; null when nothing is held. */
+            /** @description When the AP is given back automatically; null if nothing is held. */
             expiresAt: string | null;
             passed: null | components["schemas"]["PassedWord"];
             quota: null | components["schemas"]["QuotaBody"];
-            /** @description The answer to an earlier request with the same Idempotency-Key, with the numbers of that time. */
+            /** @description True for the answer to an earlier request with the same Idempotency-Key, with the numbers of that time. */
             replayed: boolean;
-            /** @description Names the reservation from now on; null when the rollout let the message through: there is nothing to settle. */
+            /** @description Current id of the reservation; null if the rollout passed the message: there is nothing to settle. */
             reservationId: string | null;
         };
         /** @description A message to hold AP for. */
         ReserveBody: {
             /**
              * Format: int64
-             * @description What the message costs at most; 1 when not given.
+             * @description Maximum cost of the message in AP; 1 by default.
              */
             ap?: number | null;
             /**
-             * @description The conversation.
+             * @description Id of the conversation.
              * @example chat-42
              */
             sessionId: string;
             /**
              * Format: int64
-             * @description How long to hold it; 60 when not given.
+             * @description Time to hold the AP, in seconds; 60 by default.
              */
             ttlSeconds?: number | null;
             /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */
             userUuid: string;
         };
-        /** @description What a reset run did. */
+        /** @description Result of a reset run. */
         ResetBody: {
             /** Format: int64 */
             durationMs: number;
             /**
              * Format: int64
-             * @description Batches that failed; the next run finds their rows.
+             * @description Failed batches; the next run processes their rows.
              */
             failedCount: number;
             /**
              * Format: int64
-             * @description Rows that were brought into the current period.
+             * @description Rows that were moved to the current period.
              */
             resetCount: number;
         };
-        /** @description How the jobs are doing. */
+        /** @description Health of the jobs. */
         ResetHealthBody: {
             /**
              * Format: int64
@@ -1146,25 +1149,25 @@ export interface components {
             deadLetters: number;
             /**
              * Format: int64
-             * @description Rows whose period is over; they reset when they are next needed, or at the next run.
+             * @description Rows whose period is over; they reset when next used, or at the next run.
              */
             dueRows: number;
             flushLag: components["schemas"]["FlushLagBody"];
             healthy: boolean;
             /**
              * Format: int64
-             * @description Settlements that were accepted while Redis was away and wait to be made.
+             * @description Settlements accepted while Redis was unavailable, not applied yet.
              */
             inbox: number;
             lastRun: null | components["schemas"]["LastRunBody"];
-            /** @description What is wrong, in words. */
+            /** @description Descriptions of what is wrong. */
             problems: string[];
         };
-        /** @description For whom the gate decides. */
+        /** @description For which users the gate decides. */
         RolloutBody: {
             alwaysIn: string[];
             alwaysOut: string[];
-            /** @description The newest changes, newest first. */
+            /** @description The latest changes, newest first. */
             changes: components["schemas"]["RolloutChangeBody"][];
             mode: components["schemas"]["ModeWord"];
             /**
@@ -1172,24 +1175,55 @@ export interface components {
              * @example 12.5
              */
             percentage: number;
-            /** @description Messages that this gate let through, or decided in shadow mode, since it started. */
-            tally: components["schemas"]["TallyBody"];
+            /** @description Messages that this gate passed, or decided in shadow mode, since it started. */
+            tally: components["schemas"]["RolloutCountsBody"];
         };
-        /** @description One change. */
+        /** @description A change of the rollout. */
         RolloutChangeBody: {
             alwaysIn: string[];
             alwaysOut: string[];
             at: string;
-            /** @description The id of the token, or `configuration`. */
+            /** @description Id of the token, or `configuration`. */
             by: string;
             mode: components["schemas"]["ModeWord"];
             /** Format: double */
             percentage: number;
             reason: string;
         };
+        RolloutCountsBody: {
+            /**
+             * Format: int64
+             * @description Messages of users for whom the gate does not decide.
+             */
+            out: number;
+            /**
+             * Format: int64
+             * @description Messages charged in shadow mode.
+             */
+            shadowAllowed: number;
+            /**
+             * Format: int64
+             * @description Messages that would have been denied.
+             */
+            shadowDenied: number;
+            /**
+             * Format: int64
+             * @description Messages without a decision.
+             */
+            shadowUndecided: number;
+        };
         RunningOutBody: components["schemas"]["HeavyUserBody"] & {
-            /** @description When nothing will be left. */
+            /** @description When the quota will be used up. */
             runsOutAt: string;
+        };
+        /** @description A change of level. */
+        SetLevelBody: {
+            effective?: null | components["schemas"]["EffectiveWord"];
+            /** @example plus */
+            membershipLevel: string;
+            /** @description Reason, recorded in the history. */
+            reason?: string | null;
+            userUuid: string;
         };
         SideBody: {
             /** Format: int32 */
@@ -1199,11 +1233,11 @@ export interface components {
             totalUsed: number;
         };
         /**
-         * @description Which store answered: postgres when Redis is away, and then maybe a moment behind.
+         * @description Store that answered: `postgres` while Redis is unavailable; its numbers may be a moment old.
          * @enum {string}
          */
         SourceWord: "redis" | "postgres";
-        /** @description How a user stands. */
+        /** @description Level and quota of a user. */
         StandingBody: {
             /** Format: int32 */
             held: number;
@@ -1212,15 +1246,15 @@ export interface components {
             monthlyQuota: number;
             /** Format: int32 */
             monthlyUsed: number;
-            /** @description The level that takes over at the next period. */
+            /** @description Level from the next period. */
             pendingLevel: string | null;
             /** Format: int32 */
             remaining: number;
             status: components["schemas"]["StatusWord"];
         };
-        /** @description How the gate is. */
+        /** @description State of the gate. */
         StatusBody: {
-            /** @description When this was true. */
+            /** @description Time of this state. */
             asOf: string;
             /**
              * Format: int64
@@ -1229,26 +1263,26 @@ export interface components {
             deadLetters: number;
             /**
              * Format: int64
-             * @description Rows whose period is over; they reset when they are next needed, or at the next run.
+             * @description Rows whose period is over; they reset when next used, or at the next run.
              */
             dueRows: number;
             /**
              * Format: int64
-             * @description Settlements that were accepted while Redis was away and wait to be made.
+             * @description Settlements accepted while Redis was unavailable, not applied yet.
              */
             inbox: number;
             levels: components["schemas"]["LevelBody"][];
-            /** @description The newest of them. */
+            /** @description The latest dead letters. */
             newestDeadLetters: components["schemas"]["DeadLetterBody"][];
             partitions: components["schemas"]["PartitionBody"][];
-            /** @description What is wrong, in words. */
+            /** @description Descriptions of what is wrong. */
             problems: string[];
             redisAnswers: boolean;
-            /** @description The newest runs of the resetter, newest first. */
+            /** @description The latest runs of the resetter, newest first. */
             resetRuns: components["schemas"]["LastRunBody"][];
-            /** @description Whose midnights end days and months. */
+            /** @description Time zone of days and months. */
             timeZone: string;
-            /** @description The program's version. */
+            /** @description Version of the program. */
             version: string;
         };
         /**
@@ -1261,38 +1295,16 @@ export interface components {
             /** @description Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events. */
             changed: boolean;
         };
-        TallyBody: {
-            /**
-             * Format: int64
-             * @description Of users for whom the gate does not decide.
-             */
-            out: number;
-            /**
-             * Format: int64
-             * @description Charged in shadow mode.
-             */
-            shadowAllowed: number;
-            /**
-             * Format: int64
-             * @description Would have been denied.
-             */
-            shadowDenied: number;
-            /**
-             * Format: int64
-             * @description There was no decision.
-             */
-            shadowUndecided: number;
-        };
-        /** @description Who used most in a month. */
+        /** @description Users with the most usage in a month. */
         TopUsersBody: {
             period: string;
             users: components["schemas"]["HeavyUserBody"][];
         };
-        /** @description A level that would give the user more. */
+        /** @description A level with a higher quota. */
         Upgrade: {
             /**
              * Format: int32
-             * @description How much more than now.
+             * @description Difference to the current quota.
              * @example 700
              */
             additionalAp: number;
@@ -1304,7 +1316,7 @@ export interface components {
              */
             monthlyQuota: number;
         };
-        /** @description What was used. Imports and adjustments are not in it: nobody sent them. */
+        /** @description Usage, without imports and adjustments: they are not messages. */
         UsageBody: {
             /** @example 2026-11-01 */
             from: string;
@@ -1314,16 +1326,16 @@ export interface components {
              */
             next: number | null;
             rows: components["schemas"]["UsageRowBody"][];
-            /** @description Whose days these are. */
+            /** @description Time zone of the days. */
             timeZone: string;
             /** @example 2026-11-30 */
             to: string;
-            /** @description The sum of all rows, also of those on other pages. */
+            /** @description Sum of all rows, including those on other pages. */
             total: components["schemas"]["UsageSumBody"];
         };
-        /** @description One sum. What it is not grouped by is null. */
+        /** @description A sum. Members that it is not grouped by are null. */
         UsageRowBody: components["schemas"]["UsageSumBody"] & {
-            /** @description The day, or the first one of the month. */
+            /** @description The day, or the first day of the month. */
             day: string | null;
             membershipLevel: string | null;
             /** @description Empty for messages that named none. */
@@ -1333,44 +1345,44 @@ export interface components {
         UsageSumBody: {
             /**
              * Format: int64
-             * @description What they were charged.
+             * @description Charged AP.
              */
             ap: number;
             /**
              * Format: int64
-             * @description Messages that were charged.
+             * @description Charged messages.
              */
             messages: number;
             /**
              * Format: int64
-             * @description What the quotas could not cover.
+             * @description AP that the quotas could not cover.
              */
             overage: number;
             /**
              * Format: int64
-             * @description Tokens that the models counted.
+             * @description Tokens counted by the models.
              */
             tokens: number;
         };
-        /** @description One user. */
+        /** @description A user. */
         UserBody: {
             comparison: null | components["schemas"]["ComparisonBody"];
-            /** @description Live holds; empty while Redis is away. */
+            /** @description Live holds; empty while Redis is unavailable. */
             holds: components["schemas"]["HoldBody"][];
             /**
              * Format: int32
-             * @description Counts the user's changes of level.
+             * @description Number of the user's changes of level.
              */
             levelVersion: number;
             /** @description Closed months, newest first. */
             months: components["schemas"]["MonthBody"][];
-            /** @description The level that takes over at the next period. */
+            /** @description Level from the next period. */
             pendingLevel: string | null;
             quota: components["schemas"]["QuotaBody"];
         };
-        /** @description Users, in the order of their ids. */
+        /** @description Users, ordered by id. */
         UsersBody: {
-            /** @description Where the next page begins; null at the end. */
+            /** @description `after` for the next page; null at the end. */
             next: string | null;
             users: components["schemas"]["ListedUserBody"][];
         };
@@ -1386,9 +1398,9 @@ export interface operations {
     listChanges: {
         parameters: {
             query?: {
-                /** @description Of this user only; without it, those of the rollout too. */
+                /** @description Only changes of this user; without it, also those of the rollout. */
                 user?: string;
-                /** @description `next` of the page before. */
+                /** @description `next` of the previous page. */
                 after?: string;
                 limit?: number;
             };
@@ -1401,7 +1413,7 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1412,7 +1424,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1423,7 +1435,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1434,7 +1446,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1445,9 +1457,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1460,7 +1472,7 @@ export interface operations {
     compareStores: {
         parameters: {
             query?: {
-                /** @description `next` of the page before. */
+                /** @description `next` of the previous page. */
                 after?: string;
                 limit?: number;
             };
@@ -1473,7 +1485,7 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1484,7 +1496,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1495,7 +1507,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1506,7 +1518,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1517,9 +1529,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1532,7 +1544,7 @@ export interface operations {
     getForecast: {
         parameters: {
             query?: {
-                /** @description Of this level only. */
+                /** @description Only users of this level. */
                 level?: string;
                 limit?: number;
             };
@@ -1545,7 +1557,7 @@ export interface operations {
             /** @description The forecast */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1556,7 +1568,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1567,7 +1579,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1578,7 +1590,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1589,9 +1601,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1613,7 +1625,7 @@ export interface operations {
             /** @description The rollout */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1624,7 +1636,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1635,7 +1647,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1646,9 +1658,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1671,10 +1683,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The rollout as it is now */
+            /** @description The new rollout */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1685,7 +1697,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1696,7 +1708,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1707,7 +1719,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1718,7 +1730,7 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1729,7 +1741,7 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1740,9 +1752,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1761,10 +1773,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description How it is */
+            /** @description The state */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1775,7 +1787,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1786,7 +1798,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1797,9 +1809,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1813,7 +1825,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description The month; the current one when not given.
+                 * @description Month; the current one by default.
                  * @example 2026-11
                  */
                 period?: string;
@@ -1828,7 +1840,7 @@ export interface operations {
             /** @description The users */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1839,7 +1851,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1850,7 +1862,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1861,7 +1873,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1872,9 +1884,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1888,27 +1900,27 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description The first day; thirty days are added up when not given.
+                 * @description First day; by default the range has 30 days.
                  * @example 2026-11-01
                  */
                 from?: string;
                 /**
-                 * @description The last day; today when not given.
+                 * @description Last day; today by default.
                  * @example 2026-11-30
                  */
                 to?: string;
                 /**
-                 * @description `day` or `month`, `level`, `model`, and of one user `session`; several of them with commas. `day` when not given.
+                 * @description `day` or `month`, `level`, `model` and, with `user`, `session`; separated by commas. `day` by default.
                  * @example day,model
                  */
                 groupBy?: string;
-                /** @description Of this user only; as far back as the log is kept. */
+                /** @description Only usage of this user, as far back as the log is kept. */
                 user?: string;
-                /** @description Of this level only. */
+                /** @description Only usage of this level. */
                 level?: string;
-                /** @description Of this model only; empty for messages that named none. */
+                /** @description Only usage of this model; empty for messages that named none. */
                 model?: string;
-                /** @description Rows to leave out: where the next page begins. */
+                /** @description Rows to skip: the start of the page. */
                 offset?: number;
                 limit?: number;
                 format?: "json" | "csv";
@@ -1922,7 +1934,7 @@ export interface operations {
             /** @description The sums */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1934,7 +1946,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1945,7 +1957,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1956,7 +1968,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1967,9 +1979,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -1982,11 +1994,11 @@ export interface operations {
     listUsers: {
         parameters: {
             query?: {
-                /** @description How their ids begin. */
+                /** @description Prefix of the users' ids. */
                 prefix?: string;
-                /** @description Of this level only. */
+                /** @description Only users of this level. */
                 level?: string;
-                /** @description `next` of the page before. */
+                /** @description `next` of the previous page. */
                 after?: string;
                 limit?: number;
             };
@@ -1999,7 +2011,7 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2010,7 +2022,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2021,7 +2033,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2032,7 +2044,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2043,9 +2055,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2070,7 +2082,7 @@ export interface operations {
             /** @description The user */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2081,7 +2093,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2092,7 +2104,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2103,7 +2115,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2114,7 +2126,7 @@ export interface operations {
             /** @description NOT_FOUND: no such user */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2125,9 +2137,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2158,7 +2170,7 @@ export interface operations {
             /** @description Released */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2169,7 +2181,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2180,7 +2192,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2191,7 +2203,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2202,7 +2214,7 @@ export interface operations {
             /** @description NOT_FOUND: no such user, or no such live hold */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2210,10 +2222,10 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description CONFLICT: it was committed meanwhile */
+            /** @description CONFLICT: the hold was committed meanwhile */
             409: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2224,7 +2236,7 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2235,7 +2247,7 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2246,9 +2258,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2258,7 +2270,7 @@ export interface operations {
             };
         };
     };
-    changeLevel: {
+    changeUserLevel: {
         parameters: {
             query?: never;
             header?: never;
@@ -2274,10 +2286,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What it does, or would do */
+            /** @description Effect of the change */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2288,7 +2300,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2299,7 +2311,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2310,7 +2322,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2321,7 +2333,7 @@ export interface operations {
             /** @description NOT_FOUND: no such user */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2329,10 +2341,10 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description CONFLICT: the level is not what the preview saw */
+            /** @description CONFLICT: the level has changed since the preview */
             409: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2343,7 +2355,7 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2354,7 +2366,7 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2365,9 +2377,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2380,7 +2392,7 @@ export interface operations {
     listMessages: {
         parameters: {
             query?: {
-                /** @description `next` of the page before. */
+                /** @description `next` of the previous page. */
                 after?: string;
                 limit?: number;
             };
@@ -2396,7 +2408,7 @@ export interface operations {
             /** @description A page */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2407,7 +2419,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2418,7 +2430,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2429,7 +2441,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -2440,1220 +2452,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    getQuota: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description The user, when a chat service asks */
-                "X-User-Id"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The quota */
-            200: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["QuotaBody"];
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    authorizeByGet: {
-        parameters: {
-            query?: {
-                /** @description What the message costs; what `model` costs when not given. */
-                ap?: number;
-                /** @description The model, for its cost in `[models]`, and for the usage log; the default cost when not given. */
-                model?: string;
-                /** @description The conversation. */
-                session?: string;
-                /** @description When the message is charged. */
-                settle?: "callback" | "expiry" | "now";
-                /** @description How long to hold its AP; 60 when not given. */
-                ttlSeconds?: number;
-                /** @description The status of a denial: 429, or 403 for nginx, which passes on nothing else. 429 when not given. */
-                denied?: number;
-            };
-            header?: {
-                /** @description The user, when a service asks */
-                "X-User-Id"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held */
-            200: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description CONFLICT: too many live reservations */
-            409: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403` */
-            429: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["QuotaExceeded"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    authorize: {
-        parameters: {
-            query?: {
-                /** @description What the message costs; what `model` costs when not given. */
-                ap?: number;
-                /** @description The model, for its cost in `[models]`, and for the usage log; the default cost when not given. */
-                model?: string;
-                /** @description The conversation. */
-                session?: string;
-                /** @description When the message is charged. */
-                settle?: "callback" | "expiry" | "now";
-                /** @description How long to hold its AP; 60 when not given. */
-                ttlSeconds?: number;
-                /** @description The status of a denial: 429, or 403 for nginx, which passes on nothing else. 429 when not given. */
-                denied?: number;
-            };
-            header?: {
-                /** @description The user, when a service asks */
-                "X-User-Id"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description It may: X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation where something is held */
-            200: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description CONFLICT: too many live reservations */
-            409: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; 403 with `denied=403` */
-            429: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["QuotaExceeded"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    consume: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description Makes the request safe to repeat */
-                "Idempotency-Key"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ConsumeBody"];
-            };
-        };
-        responses: {
-            /** @description Charged; or let through by the rollout */
-            200: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ConsumedBody"];
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description PAYLOAD_TOO_LARGE */
-            413: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNSUPPORTED_MEDIA_TYPE */
-            415: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description MISMATCH: the Idempotency-Key was used for another request */
-            422: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_EXCEEDED: nothing was charged */
-            429: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["QuotaExceeded"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    updateQuotaForMembership: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MembershipBody"];
-            };
-        };
-        responses: {
-            /** @description Changed */
-            200: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MembershipChangedBody"];
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description PAYLOAD_TOO_LARGE */
-            413: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNSUPPORTED_MEDIA_TYPE */
-            415: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    reserve: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description Makes the request safe to repeat */
-                "Idempotency-Key"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ReserveBody"];
-            };
-        };
-        responses: {
-            /** @description Let through by the rollout: nothing is held */
-            200: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ReservationBody"];
-                };
-            };
-            /** @description Held */
-            201: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ReservationBody"];
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description CONFLICT: too many live reservations */
-            409: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description PAYLOAD_TOO_LARGE */
-            413: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNSUPPORTED_MEDIA_TYPE */
-            415: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description MISMATCH: the Idempotency-Key was used for another request */
-            422: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_EXCEEDED: nothing was held */
-            429: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["QuotaExceeded"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    commit: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The reservationId */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CommitBody"];
-            };
-        };
-        responses: {
-            /** @description Charged */
-            200: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CommittedBody"];
-                };
-            };
-            /** @description Redis is away: it is charged later, once */
-            202: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AcceptedBody"];
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description NOT_FOUND: no gate has issued this id */
-            404: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description CONFLICT: it was released */
-            409: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description RESERVATION_EXPIRED: nothing was charged */
-            410: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description PAYLOAD_TOO_LARGE */
-            413: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNSUPPORTED_MEDIA_TYPE */
-            415: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description MISMATCH: it was committed with another cost */
-            422: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    extend: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The reservationId */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ExtendBody"];
-            };
-        };
-        responses: {
-            /** @description Held for longer */
-            200: {
-                headers: {
-                    /** @description `"monthly";r=41;t=604800`: what remains, and seconds until the reset */
-                    RateLimit?: string;
-                    /** @description `"monthly";q=300;w=2592000`: quota, and seconds of the period */
-                    "RateLimit-Policy"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ReservationBody"];
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description NOT_FOUND: no gate has issued this id */
-            404: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description CONFLICT: it is settled */
-            409: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description RESERVATION_EXPIRED: it can still be committed */
-            410: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description PAYLOAD_TOO_LARGE */
-            413: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNSUPPORTED_MEDIA_TYPE */
-            415: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    release: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The reservationId */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Given back */
-            200: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ReleasedBody"];
-                };
-            };
-            /** @description Redis is away: it is given back later */
-            202: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AcceptedBody"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description NOT_FOUND: no gate has issued this id */
-            404: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description CONFLICT: it was committed */
-            409: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    resetHealth: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Healthy */
-            200: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ResetHealthBody"];
-                };
-            };
-            /** @description Not healthy: problems says why */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ResetHealthBody"];
-                };
-            };
-        };
-    };
-    reset: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Ran */
-            200: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ResetBody"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    streamQuota: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description The user, when a chat service asks */
-                "X-User-Id"?: string | null;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Events with the quota */
-            200: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/event-stream": string;
-                };
-            };
-            /** @description INVALID_REQUEST */
-            400: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description UNAUTHENTICATED */
-            401: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description FORBIDDEN */
-            403: {
-                headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description QUOTA_UNAVAILABLE */
-            503: {
-                headers: {
-                    /** @description Seconds until asking again makes sense */
-                    "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3683,7 +2484,7 @@ export interface operations {
             /** @description Accepted */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3694,7 +2495,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3705,7 +2506,7 @@ export interface operations {
             /** @description UNAUTHENTICATED: the signature is invalid or too old */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3716,7 +2517,7 @@ export interface operations {
             /** @description NOT_FOUND: billing.webhook_secret is not set */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3727,7 +2528,7 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3738,7 +2539,7 @@ export interface operations {
             /** @description UNSUPPORTED_MEDIA_TYPE */
             415: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3749,9 +2550,1220 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE: send the event again */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getQuota: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The user; required for services */
+                "X-User-Id"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The quota */
+            200: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    authorizeByGet: {
+        parameters: {
+            query?: {
+                /** @description Cost of the message in AP; by default the cost of `model`. */
+                ap?: number;
+                /** @description Model, for its cost in `[models]` and the usage log; without it, the default cost applies. */
+                model?: string;
+                /** @description Id of the conversation. */
+                session?: string;
+                /** @description When to charge the message. */
+                settle?: "callback" | "expiry" | "now";
+                /** @description Time to hold the AP, in seconds; 60 by default. */
+                ttlSeconds?: number;
+                /** @description Status of a denial: 429, or 403 for nginx, which does not forward 429. 429 by default. */
+                denied?: number;
+            };
+            header?: {
+                /** @description The user; required for services */
+                "X-User-Id"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Allowed, with X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation if AP is held */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: too many live reservations */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; status 403 with `denied=403` */
+            429: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    authorize: {
+        parameters: {
+            query?: {
+                /** @description Cost of the message in AP; by default the cost of `model`. */
+                ap?: number;
+                /** @description Model, for its cost in `[models]` and the usage log; without it, the default cost applies. */
+                model?: string;
+                /** @description Id of the conversation. */
+                session?: string;
+                /** @description When to charge the message. */
+                settle?: "callback" | "expiry" | "now";
+                /** @description Time to hold the AP, in seconds; 60 by default. */
+                ttlSeconds?: number;
+                /** @description Status of a denial: 429, or 403 for nginx, which does not forward 429. 429 by default. */
+                denied?: number;
+            };
+            header?: {
+                /** @description The user; required for services */
+                "X-User-Id"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Allowed, with X-Quota-User, X-Quota-Remaining, and X-Quota-Reservation if AP is held */
+            200: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: too many live reservations */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_EXCEEDED, with X-Quota-Required, X-Quota-Remaining and X-Quota-Reset-At; status 403 with `denied=403` */
+            429: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    consume: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes the request safe to repeat */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConsumeBody"];
+            };
+        };
+        responses: {
+            /** @description Charged, or passed by the rollout */
+            200: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConsumedBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: the Idempotency-Key was used for another request */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_EXCEEDED: nothing was charged or held */
+            429: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changeLevel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetLevelBody"];
+            };
+        };
+        responses: {
+            /** @description Changed */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LevelSetBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reserve: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes the request safe to repeat */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReserveBody"];
+            };
+        };
+        responses: {
+            /** @description Passed by the rollout: nothing is held */
+            200: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReservationBody"];
+                };
+            };
+            /** @description Held */
+            201: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReservationBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: too many live reservations */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: the Idempotency-Key was used for another request */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_EXCEEDED: nothing was charged or held */
+            429: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    commit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The reservationId */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CommitBody"];
+            };
+        };
+        responses: {
+            /** @description Charged */
+            200: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CommittedBody"];
+                };
+            };
+            /** @description Redis is unavailable: the commit is applied later, once */
+            202: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AcceptedBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no gate has issued this id */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: already released */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description RESERVATION_EXPIRED: nothing was charged */
+            410: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: already committed with another cost */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    extend: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The reservationId */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExtendBody"];
+            };
+        };
+        responses: {
+            /** @description Extended */
+            200: {
+                headers: {
+                    /** @description `"monthly";r=41;t=604800`: remaining AP, and seconds until the reset */
+                    RateLimit?: string;
+                    /** @description `"monthly";q=300;w=2592000`: quota, and length of the period in seconds */
+                    "RateLimit-Policy"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReservationBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no gate has issued this id */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: already settled */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description RESERVATION_EXPIRED: it can still be committed */
+            410: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    release: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The reservationId */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Given back */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReleasedBody"];
+                };
+            };
+            /** @description Redis is unavailable: the AP is given back later */
+            202: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AcceptedBody"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no gate has issued this id */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: already committed */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resetHealth: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Healthy */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResetHealthBody"];
+                };
+            };
+            /** @description Not healthy: `problems` has the reasons */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResetHealthBody"];
+                };
+            };
+        };
+    };
+    reset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Completed */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResetBody"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    streamQuota: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The user; required for services */
+                "X-User-Id"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Events with the quota */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3773,7 +3785,7 @@ export interface operations {
             /** @description ok */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3793,7 +3805,7 @@ export interface operations {
             /** @description Metrics */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3812,10 +3824,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Yes */
+            /** @description Ready */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3823,12 +3835,12 @@ export interface operations {
                     "application/json": components["schemas"]["ReadyBody"];
                 };
             };
-            /** @description No */
+            /** @description Not ready */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3842,15 +3854,15 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The user, when a chat service asks */
+                /** @description The user; required for services */
                 "X-User-Id"?: string | null;
-                /** @description The conversation */
+                /** @description Id of the conversation */
                 "X-Session-Id"?: string | null;
             };
             path?: never;
             cookie?: never;
         };
-        /** @description As the upstream's API has it; `model` is required */
+        /** @description A request of the upstream's API; `model` is required */
         requestBody: {
             content: {
                 "application/json": unknown;
@@ -3860,7 +3872,7 @@ export interface operations {
             /** @description The upstream's answer, whole or as server-sent events */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3871,7 +3883,7 @@ export interface operations {
             /** @description INVALID_REQUEST, or the upstream's error */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3882,7 +3894,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3893,7 +3905,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3904,7 +3916,7 @@ export interface operations {
             /** @description NOT_FOUND: this gate has no upstream */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3915,7 +3927,7 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3926,7 +3938,7 @@ export interface operations {
             /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error */
             429: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3937,7 +3949,7 @@ export interface operations {
             /** @description UPSTREAM_FAILED: nothing was charged */
             502: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3948,9 +3960,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE: nothing was charged */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3961,7 +3973,7 @@ export interface operations {
             /** @description UPSTREAM_TIMEOUT: nothing was charged */
             504: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3975,7 +3987,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The user, when a chat service asks */
+                /** @description The user; required for services */
                 "X-User-Id"?: string | null;
             };
             path?: never;
@@ -3986,7 +3998,7 @@ export interface operations {
             /** @description The upstream's answer */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -3997,7 +4009,7 @@ export interface operations {
             /** @description INVALID_REQUEST */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4008,7 +4020,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4019,7 +4031,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4030,7 +4042,7 @@ export interface operations {
             /** @description NOT_FOUND: this gate has no upstream */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4038,10 +4050,10 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description UPSTREAM_FAILED */
+            /** @description UPSTREAM_FAILED: nothing was charged */
             502: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4049,10 +4061,10 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description UPSTREAM_TIMEOUT */
+            /** @description UPSTREAM_TIMEOUT: nothing was charged */
             504: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4066,15 +4078,15 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description The user, when a chat service asks */
+                /** @description The user; required for services */
                 "X-User-Id"?: string | null;
-                /** @description The conversation */
+                /** @description Id of the conversation */
                 "X-Session-Id"?: string | null;
             };
             path?: never;
             cookie?: never;
         };
-        /** @description As the upstream's API has it; `model` is required */
+        /** @description A request of the upstream's API; `model` is required */
         requestBody: {
             content: {
                 "application/json": unknown;
@@ -4084,7 +4096,7 @@ export interface operations {
             /** @description The upstream's answer, whole or as server-sent events */
             200: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4095,7 +4107,7 @@ export interface operations {
             /** @description INVALID_REQUEST, or the upstream's error */
             400: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4106,7 +4118,7 @@ export interface operations {
             /** @description UNAUTHENTICATED */
             401: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4117,7 +4129,7 @@ export interface operations {
             /** @description FORBIDDEN */
             403: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4128,7 +4140,7 @@ export interface operations {
             /** @description NOT_FOUND: this gate has no upstream */
             404: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4139,7 +4151,7 @@ export interface operations {
             /** @description PAYLOAD_TOO_LARGE */
             413: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4150,7 +4162,7 @@ export interface operations {
             /** @description QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error */
             429: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4161,7 +4173,7 @@ export interface operations {
             /** @description UPSTREAM_FAILED: nothing was charged */
             502: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4172,9 +4184,9 @@ export interface operations {
             /** @description QUOTA_UNAVAILABLE: nothing was charged */
             503: {
                 headers: {
-                    /** @description Seconds until asking again makes sense */
+                    /** @description Seconds to wait before a retry */
                     "Retry-After"?: string;
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -4185,7 +4197,7 @@ export interface operations {
             /** @description UPSTREAM_TIMEOUT: nothing was charged */
             504: {
                 headers: {
-                    /** @description The request's id: that of the request, or one of the gate's */
+                    /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };

@@ -11,11 +11,14 @@ use utoipa::{
 
 use crate::{
     billing::subscription,
-    http::routes::{
-        admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
-        authorize, consume, health, level, quota, quota_stream, reservations, reset,
+    http::{
+        answers::{problem::Problem, quota::QuotaExceeded},
+        routes::{
+            admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
+            authorize, consume, health, level, quota, quota_stream, reservations, reset,
+        },
     },
-    openai::proxy,
+    openai::{OpenAiError, proxy},
 };
 
 #[derive(OpenApi)]
@@ -58,6 +61,8 @@ use crate::{
         health::ready,
         health::metrics,
     ),
+    // utoipa does not collect the schemas of types that implement `IntoResponses`.
+    components(schemas(Problem, QuotaExceeded<'_>, OpenAiError<'_>)),
     modifiers(&Credentials, &AnsweredHeaders),
 )]
 struct Contract;
