@@ -188,7 +188,9 @@ async fn every_error_says_what_to_do() {
     assert!(run(&["serve"], &with("QUOTA_GATE__SERVER__PORT", "1")).contains("port"));
     assert!(run(&["token", "a b"], &[("QUOTA_GATE__AUTH__JWT_SECRET", "x")]).contains("1 to 128 characters"));
     let unmigrated = format!("{}/template1", dev.text("databaseUrl").strip_suffix("/postgres").unwrap());
-    assert!(run(&["serve"], &[("DATABASE_URL", &unmigrated), stores[1]]).contains("run `quota-gate migrate`"));
+    let secret = ("QUOTA_GATE__AUTH__RESERVATION_SECRET", "a secret of at least thirty-two bytes");
+    let serve = run(&["serve"], &[("DATABASE_URL", &unmigrated), stores[1], secret]);
+    assert!(serve.contains("run `quota-gate migrate`"), "{serve}");
 }
 
 #[tokio::test]
