@@ -1,7 +1,5 @@
 //! Makes the compile-time check of queries use `.sqlx`, even if an embedding application is built with `DATABASE_URL`.
 
-#![expect(clippy::disallowed_methods, reason = "cargo passes settings to build scripts in environment variables")]
-
 fn main() {
     println!("cargo::rerun-if-changed=.sqlx");
     println!("cargo::rerun-if-changed=migrations");
