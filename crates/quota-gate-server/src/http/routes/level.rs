@@ -39,7 +39,7 @@ pub(crate) struct SetLevelBody {
 }
 
 /// When a change applies. `now`: immediately, also a downgrade.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EffectiveWord {
     Now,
