@@ -273,9 +273,9 @@ impl<'a> Tail<'a> {
 
     /// Compares the record of a user without a row.
     pub(super) fn unknown(&self, user: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
-        let used = (u64::from(record.used.get()), self.in_period(user, record.period));
+        let in_period = (u64::from(record.used.get()), self.in_period(user, record.period));
         let total_used = (record.total_used, self.ever(user));
-        self.difference(user, record, generation, used, total_used)
+        self.difference(user, record, generation, in_period, total_used)
     }
 
     fn difference(
@@ -283,22 +283,22 @@ impl<'a> Tail<'a> {
         user: &UserId,
         record: &Record,
         generation: u32,
-        mut used: (u64, u64),
+        mut in_period: (u64, u64),
         mut total_used: (u64, u64),
     ) -> Option<RecordDifference> {
         if record.generation != generation {
             // The next access replaces a record of an older generation by the larger of it and its row, and every
             // charge of that generation that survived is in Postgres by now. So the record may be behind; what it has
             // more was lost by Postgres.
-            for (recorded, known) in [&mut used, &mut total_used] {
+            for (recorded, known) in [&mut in_period, &mut total_used] {
                 *recorded = (*recorded).max(*known);
             }
         }
-        let differs = used.0 != used.1 || total_used.0 != total_used.1;
+        let differs = in_period.0 != in_period.1 || total_used.0 != total_used.1;
         differs.then(|| RecordDifference {
             user: user.clone(),
             period: record.period,
-            used,
+            used: in_period,
             total_used,
             dead_letters: 0,
             unreadable: self.unreadable,

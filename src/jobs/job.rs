@@ -102,5 +102,5 @@ pub async fn repeat<J: Job>(mut job: J, cancelled: CancellationToken, before_ste
 /// Up to a tenth less, so that the processes of an installation do not ask the stores at the same moments.
 fn jittered(pause: Duration) -> Duration {
     let random = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
-    pause - pause * random / (10 * 256)
+    pause.saturating_sub(pause * random / (10 * 256))
 }

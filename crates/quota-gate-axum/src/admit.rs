@@ -120,6 +120,7 @@ impl Admission {
 
     /// Settles by this response: an error status releases the hold; otherwise the body's end decides, as the
     /// [table](crate) says.
+    #[must_use]
     pub fn settle_by(self, response: Response) -> Response {
         match self.held {
             Some((hold, _)) if response.status().is_success() => {
