@@ -30,7 +30,7 @@ test: setup ## run every test
 
 # The parts of `make test`, which CI runs in parallel.
 test-it: setup ## run the unit and integration tests, except those of web/
-	cargo test --workspace --lib --bins --test it -- --skip binary::web
+	cargo test --workspace --lib --bins --examples --test it -- --skip binary::web
 	cargo test --workspace --doc
 
 test-smoke: setup ## run the model and a short selection of faults and benchmarks

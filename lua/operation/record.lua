@@ -5,16 +5,13 @@
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
 --   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent without holds
 --
--- Defines: the fields; read_record, roll_to, bring_up_to_date, charge; find_hold, add_hold, remove_hold
+-- Defines: the fields; read_record, roll_to, bring_up_to_date, charge. holds.lua has the holds.
 
 local BASE, BASE_BYTES = '>BI4I3BI4BI4I4I6I2I4I6', 40
-local HOLD, WHOLE_HOLD, HOLD_BYTES = '>I4I3I6', '>c16I4I3I6', 29
 local FORMAT = 1
 
-local record_generation, period, level, quota, pending, level_version
+local record_generation, level, quota, pending, level_version
 local used, total_used, day, used_today, version
-local held, earliest_expiry_ms, holds
-local expired_now = 0   -- number of expired holds that this operation has found
 
 local function read_record(bytes)
   local _
@@ -29,24 +26,6 @@ local function read_record(bytes)
   end
 end
 
--- Keeps the live holds except `without`, and recomputes the AP that they hold in this period. Counts expired holds for
--- the metrics; they disappear only when the record is written.
-local function keep_holds(without)
-  local kept = {}
-  held, earliest_expiry_ms = 0, 0
-  for at = 1, #holds, HOLD_BYTES do
-    local ap, hold_period, expiry_ms = unpack(HOLD, holds, at + 16)
-    if expiry_ms > now_ms and sub(holds, at, at + 15) ~= without then
-      kept[#kept + 1] = sub(holds, at, at + HOLD_BYTES - 1)
-      if hold_period == period then held = held + ap end
-      if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
-    elseif expiry_ms <= now_ms then
-      expired_now = expired_now + 1
-    end
-  end
-  holds = join(kept)
-end
-
 -- Starts a later period. Holds of the old period stay, so they can still be committed to it.
 local function roll_to(later_period)
   period, used = later_period, 0
@@ -59,8 +38,8 @@ end
 local function bring_up_to_date()
   if period < current_period then
     roll_to(current_period)
-  elseif holds ~= '' and earliest_expiry_ms <= now_ms then
-    keep_holds()
+  else
+    expire_holds()
   end
   if day < current_day then day, used_today = current_day, 0 end
 end
@@ -75,27 +54,4 @@ local function charge(ap, charged_period)
   if charged_period == period then used = used + ap end
   total_used = total_used + ap
   used_today = used_today + ap
-end
-
--- Returns the position, AP, period and expiry of a hold; nil if it is not among the live holds.
-local function find_hold(id)
-  local at = find(holds, id, 1, true)
-  while at and at % HOLD_BYTES ~= 1 do
-    at = find(holds, id, at + 1, true)   -- the match may span two holds
-  end
-  if at then return at, unpack(HOLD, holds, at + 16) end
-end
-
-local function add_hold(id, ap, hold_period, expiry_ms)
-  holds = holds .. pack(WHOLE_HOLD, id, ap, hold_period, expiry_ms)
-  if hold_period == period then held = held + ap end
-  if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
-end
-
-local function remove_hold(id)
-  if #holds == HOLD_BYTES then
-    held, earliest_expiry_ms, holds = 0, 0, ''
-  else
-    keep_holds(id)
-  end
 end

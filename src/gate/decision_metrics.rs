@@ -62,7 +62,8 @@ pub(in crate::gate) enum Settlement {
 }
 
 impl DecisionMetrics {
-    /// Counts a decision and its duration. `level_of` returns the level of an allowed request, and whether it was degraded.
+    /// Counts a decision and its duration. `level_of` returns the level of an allowed request, and whether it was
+    /// degraded.
     pub(in crate::gate) fn decided<A>(
         &self,
         (asked, mode, started): (Asked, Mode, Instant),

@@ -15,7 +15,7 @@
 //! much there is to drain.
 //!
 //! Each step may be repeated, interleaved with another opener's, or run late by a process that slept. The conditions
-//! make that safe; the advisory lock only saves work. A condition that does not hold ends the attempt; a caller that
+//! make that safe; the claim of the row only saves work. A condition that does not hold ends the attempt; a caller that
 //! still gets STALE begins again. ARCHITECTURE.md explains each condition.
 
 use std::{
@@ -24,9 +24,10 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, SemaphorePermit, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
+use uuid::Uuid;
 
 use crate::gate::{Gate, GateError, Inner};
 use crate::{
@@ -40,8 +41,11 @@ use crate::{
     },
 };
 
-/// Time to wait for another opener before taking over: many times the duration of an opening.
-const TAKE_OVER_AFTER: Duration = Duration::from_secs(2);
+/// Time for which an opener claims a partition. It renews the claim with each part of the drain, so this is many times the
+/// duration of a part. Then others take over.
+const CLAIM: Duration = Duration::from_secs(2);
+/// Partitions that one process opens concurrently. Each opening uses connections to Postgres that requests need too.
+const OPENINGS_MAX: usize = 8;
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Time limit for one step, or one part of a drain. A store that hangs does not end the step.
@@ -56,7 +60,10 @@ type OpeningOutcome = Option<Result<(), GateError>>;
 
 /// The running openings: one per partition at a time in this process.
 #[derive(Debug)]
-pub(in crate::gate) struct Openings(Box<[Mutex<watch::Receiver<OpeningOutcome>>]>);
+pub(in crate::gate) struct Openings {
+    by_partition: Box<[Mutex<watch::Receiver<OpeningOutcome>>]>,
+    places: Semaphore,
+}
 
 /// Why a generation is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +82,8 @@ enum AttemptError {
 
 impl Openings {
     pub(in crate::gate) fn new(partitions: Partitions) -> Self {
-        Self(partitions.all().map(|_| Mutex::new(watch::channel(Some(Ok(()))).1)).collect())
+        let by_partition = partitions.all().map(|_| Mutex::new(watch::channel(Some(Ok(()))).1)).collect();
+        Self { by_partition, places: Semaphore::new(OPENINGS_MAX) }
     }
 
     /// Returns the running opening, or the one that `begin` starts.
@@ -84,11 +92,19 @@ impl Openings {
         partition: Partition,
         begin: impl FnOnce() -> watch::Receiver<OpeningOutcome>,
     ) -> watch::Receiver<OpeningOutcome> {
-        let mut under_way = self.0[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.by_partition[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
         if under_way.borrow().is_some() || under_way.has_changed().is_err() {
             *under_way = begin();
         }
         under_way.clone()
+    }
+}
+
+impl Openings {
+    /// Waits until this process may open one more partition.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.places.acquire().await.ok()
     }
 }
 
@@ -160,7 +176,7 @@ impl Inner {
         let number = partition.number();
         let began = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
-        let mut elsewhere: Option<(u32, Instant)> = None;
+        let opener = Uuid::new_v4();
         loop {
             let watermark = step(self.postgres.watermark(number)).await?;
             let generation = watermark.generation;
@@ -171,11 +187,13 @@ impl Inner {
                 self.generations.learn(partition, generation, Some(watermark.opened_at));
                 return Ok(());
             }
-            let lock = step(self.postgres.try_lock_partition(number)).await?;
-            // Since then, according to the lock, another process has been opening the partition.
-            let since = elsewhere.filter(|(seen, _)| *seen == generation).map(|(_, since)| since);
-            if lock.is_some() || since.is_some_and(|since| since.elapsed() >= TAKE_OVER_AFTER) {
-                match self.open(partition, generation).await {
+            let place = self.openings.place().await;
+            if step(self.postgres.claim_opening(number, opener, CLAIM.as_secs_f64())).await? {
+                let attempt = self.open(partition, generation, opener).await;
+                if let Err(error) = step(self.postgres.release_opening(number, opener)).await {
+                    tracing::debug!(%error, %partition, "the claim of an opening was not released; it ends by its time");
+                }
+                match attempt {
                     Ok(opened) => {
                         self.generations.learn(partition, opened, Some(self.now()));
                         return Ok(());
@@ -183,10 +201,8 @@ impl Inner {
                     Err(AttemptError::Failed(error)) => return Err(error),
                     Err(AttemptError::Overtaken) => {}
                 }
-            } else if since.is_none() {
-                elsewhere = Some((generation, Instant::now()));
             }
-            drop(lock);
+            drop(place);
             if began.elapsed() > ATTEMPTS_MAX {
                 return Err(being_opened(partition));
             }
@@ -197,7 +213,7 @@ impl Inner {
     }
 
     /// Makes one attempt at the six steps.
-    async fn open(&self, partition: Partition, generation: u32) -> Result<u32, AttemptError> {
+    async fn open(&self, partition: Partition, generation: u32, opener: Uuid) -> Result<u32, AttemptError> {
         let number = partition.number();
         // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
         // partition from gates that are connected to its successor.
@@ -211,6 +227,8 @@ impl Inner {
         let mut report = DrainReport::default();
         let mut draining = self.redis.drain(partition, &also).await?;
         while let Some(entries) = draining.next().await? {
+            // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
+            step(self.postgres.claim_opening(number, opener, CLAIM.as_secs_f64())).await?;
             let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());
             report += step(written).await?.ok_or(AttemptError::Overtaken)?;
         }

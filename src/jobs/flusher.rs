@@ -262,7 +262,8 @@ impl Flusher {
         Ok(PartitionFlush::Flushed { events, more })
     }
 
-    /// Reads the entry at `from` and the entries after it, until the batch is full. Also returns whether there may be more.
+    /// Reads the entry at `from` and the entries after it, until the batch is full. Also returns whether there may
+    /// be more.
     async fn read(
         &self,
         partition: Partition,

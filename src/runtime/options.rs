@@ -68,6 +68,9 @@ impl RuntimeOptions {
     ///
     /// # Errors
     /// If a URL is invalid.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn new(database_url: &str, redis_url: &str, reservation_secret: &[u8]) -> Result<Self, StartError> {
         let level = |(name, quota)| Ok((LevelName::parse(name)?, Ap::new(quota)));
         let levels = [("free", 100), ("basic", 300), ("plus", 1_000), ("pro", 3_000)];

@@ -1,7 +1,7 @@
-//! An upgrade from the last release: this program continues with the tables, records and journal that release 0.1.0 left behind.
+//! An upgrade from the last release: this program continues with the tables, records and journal of release 0.1.0.
 //!
-//! `tests/fixtures/0.1.0` was written by that release: a dump of Postgres, and of each key of Redis. Half of the charges were not flushed
-//! yet, and one hold was open.
+//! `tests/fixtures/0.1.0` was written by that release: a dump of Postgres, and of each key of Redis. Half of the charges
+//! were not flushed yet, and one hold was open.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -21,7 +21,7 @@ fn fixture(file: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/0.1.0")).join(file)
 }
 
-/// Writes the fixture: `cargo test -p quota-gate-server --test it upgrade -- --ignored`. Only at a release, in a folder of its own.
+/// Writes the fixture, at a release: `cargo test -p quota-gate-server --test it upgrade -- --ignored`.
 #[tokio::test]
 #[ignore = "writes the fixture of a release"]
 async fn write_the_fixture() {

@@ -16,7 +16,7 @@
 //! | `dual_writes` | charges for the old credits system |
 //! | `user_changes`, `listing`, `heavy_users` | history of changes, and lists for administrators |
 //! | `resets`, `dead_letters` | the resetter's queries, and refused events |
-//! | `advisory_locks` | locks for work of one process |
+//! | `repair_lock` | one repair at a time |
 //! | `server_info` | server info |
 //! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
@@ -41,8 +41,8 @@ pub use self::{
     },
     error::PostgresError,
     installation::{
-        advisory_locks::AdvisoryLock,
         gate_settings::Settings,
+        repair_lock::RepairLock,
         rollout_changes::RolloutChange,
         server_info::{PostgresServerInfo, VERSION_MIN as POSTGRES_VERSION_MIN},
     },

@@ -27,6 +27,7 @@ const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
 /// The files after the clock. Each uses only locals of the files before it.
 const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/protocol.lua"),
+    include_str!("../../../lua/operation/holds.lua"),
     include_str!("../../../lua/operation/record.lua"),
     include_str!("../../../lua/operation/journal.lua"),
     include_str!("../../../lua/operation/answer.lua"),

@@ -178,17 +178,19 @@ async fn every_error_says_what_to_do() {
     let stores = [("DATABASE_URL", dev.text("databaseUrl")), ("REDIS_URL", dev.text("redisUrl"))];
     assert!(run(&["serve"], &[]).contains("set DATABASE_URL"));
     assert!(run(&["serve"], &stores[..1]).contains("set REDIS_URL"));
-    let with = |name, value| [stores[0], stores[1], ("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0"), (name, value)];
+    let listen = ("QUOTA_GATE__SERVER__LISTEN", "127.0.0.1:0");
     assert!(
-        run(&["serve"], &with("X", ""))
+        run(&["serve"], &[stores[0], stores[1], listen])
             .contains("auth.reservation_secret is not set: create one with `openssl rand -hex 32`")
     );
+    let secret = ("QUOTA_GATE__AUTH__RESERVATION_SECRET", "00112233445566778899aabbccddeeff");
+    let with = |name, value| [stores[0], stores[1], listen, secret, (name, value)];
     assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__PARTITIONS", "9")).contains("set quota.partitions = 4"));
     assert!(run(&["serve"], &with("QUOTA_GATE__QUOTA__TIME_ZONE", "Mars/Base")).contains("is not a time zone"));
     assert!(run(&["serve"], &with("QUOTA_GATE__SERVER__PORT", "1")).contains("port"));
     assert!(run(&["token", "a b"], &[("QUOTA_GATE__AUTH__JWT_SECRET", "x")]).contains("1 to 128 characters"));
     let unmigrated = format!("{}/template1", dev.text("databaseUrl").strip_suffix("/postgres").unwrap());
-    assert!(run(&["serve"], &[("DATABASE_URL", &unmigrated), stores[1]]).contains("run `quota-gate migrate`"));
+    assert!(run(&["serve"], &[("DATABASE_URL", &unmigrated), stores[1], secret]).contains("run `quota-gate migrate`"));
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::sync::OnceCell;
 
 use super::process::BINARY;
 use crate::support::{World, eventually, scratch};
@@ -25,9 +24,8 @@ struct Example {
 }
 
 impl Example {
-    async fn start(name: &str, world: &World) -> Self {
-        let program = examples().await.join(name);
-        let mut process = Command::new(program)
+    fn start(name: &str, world: &World) -> Self {
+        let mut process = Command::new(example(name))
             .env("DATABASE_URL", &world.database)
             .env("REDIS_URL", world.redis.url())
             .env("RESERVATION_SECRET", "a secret of at least thirty-two bytes")
@@ -62,16 +60,11 @@ impl Drop for Example {
     }
 }
 
-/// Builds the examples, which `cargo test` of the whole workspace has done, and returns their folder.
-async fn examples() -> &'static Path {
-    static EXAMPLES: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = async || {
-        let mut cargo = tokio::process::Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--workspace", "--examples"]).current_dir(root());
-        assert!(cargo.status().await.unwrap().success());
-        Path::new(BINARY).parent().unwrap().join("examples")
-    };
-    EXAMPLES.get_or_init(build).await
+/// Returns the path of an example, which `cargo test --workspace` and `make test-it` build.
+fn example(name: &str) -> PathBuf {
+    let program = Path::new(BINARY).parent().unwrap().join("examples").join(name);
+    assert!(program.exists(), "{} is missing: cargo build --workspace --examples", program.display());
+    program
 }
 
 fn root() -> &'static Path {
@@ -88,7 +81,7 @@ async fn is_charged(world: &World, ap: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embed_example_charges_a_commit_that_postgres_accepted() {
     let mut world = World::new().await;
-    let mut example = Example::start("embed", &world).await;
+    let mut example = Example::start("embed", &world);
     assert_eq!(example.line(), "ready");
     example.send("Hello");
     assert_eq!(example.line(), "held: 97 AP remain");
@@ -109,7 +102,7 @@ async fn the_embed_example_charges_a_commit_that_postgres_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_chat_example_charges_an_answer_that_ended_while_redis_was_unavailable() {
     let mut world = World::new().await;
-    let mut example = Example::start("chat", &world).await;
+    let mut example = Example::start("chat", &world);
     let address = example.line().replace("listening on ", "");
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
     let message = futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));

@@ -87,7 +87,7 @@ async fn requests_over_the_limit_are_refused_immediately_and_settlements_are_ser
             async || narrow.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s"})).await;
         eventually("the next request is refused", async || {
             let (status, body) = consume().await;
-            status.as_u16() == 503 && body["detail"].as_str().is_some_and(|detail| detail.contains("as much to do"))
+            status.as_u16() == 503 && body["detail"].as_str().is_some_and(|detail| detail.contains("too many requests"))
         })
         .await;
         let (status, committed) = narrow.post(&commit, json!({})).await;

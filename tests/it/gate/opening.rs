@@ -1,6 +1,7 @@
 //! Opening a partition: each step may be repeated, delayed, or interleaved with another opener's steps.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
@@ -24,7 +25,7 @@ use quota_gate::{
     },
 };
 
-use crate::support::{GateUnderTest, World, user};
+use crate::support::{GateUnderTest, Tuning, World, eventually, user};
 
 fn partition(gate: &GateUnderTest) -> Partition {
     gate.gate.partitions().of(&user("alice"))
@@ -268,4 +269,30 @@ async fn gates_that_open_concurrently_under_load_lose_and_duplicate_nothing() {
     let rows = world.number("select count(*) from chat_usage_logs").await;
     assert_eq!(rows, i64::from(charged.load(Ordering::Relaxed)));
     assert!(rows > 100, "{rows} charges are too few to prove anything");
+}
+
+#[tokio::test]
+async fn opening_many_partitions_needs_few_connections() {
+    let mut world = World::new().await.with_partitions(32);
+    // An opener that kept one connection while it waits for another would wait for a minute.
+    let few = |tuning: &mut Tuning| {
+        (tuning.postgres_connections, tuning.acquire_timeout) = (2, Duration::from_mins(1));
+    };
+    let gate = world.gate_with(few).await;
+    let mut users = BTreeMap::new();
+    for number in 0.. {
+        let name = format!("user-{number}");
+        users.entry(gate.gate.partitions().of(&user(&name)).number()).or_insert(name);
+        if users.len() == 32 {
+            break;
+        }
+    }
+    world.redis.restart().await.unwrap();
+    eventually("each partition serves again", async || {
+        let charges = users.values().map(|name| gate.consume(name, 1));
+        join_all(charges).await.iter().all(|charge| matches!(charge, Ok(Decision::Allowed(_))))
+    })
+    .await;
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select min(generation)::bigint from flush_watermarks").await, 2);
 }

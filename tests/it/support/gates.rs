@@ -61,6 +61,8 @@ pub(crate) struct Tuning {
     pub(crate) response_timeout: Duration,
     pub(crate) on_redis_failure: OnRedisFailure,
     pub(crate) deadline: Duration,
+    pub(crate) postgres_connections: u32,
+    pub(crate) acquire_timeout: Duration,
     /// Secret that signs reservation ids.
     pub(crate) secret: [u8; 32],
 }
@@ -77,7 +79,15 @@ impl Default for Tuning {
         };
         let on_redis_failure = OnRedisFailure::Deny;
         let (response_timeout, deadline) = (Duration::from_secs(5), Duration::from_secs(15));
-        Self { batcher, response_timeout, on_redis_failure, deadline, secret: [7; 32] }
+        Self {
+            batcher,
+            response_timeout,
+            on_redis_failure,
+            deadline,
+            postgres_connections: 8,
+            acquire_timeout: Duration::from_secs(5),
+            secret: [7; 32],
+        }
     }
 }
 
@@ -107,6 +117,11 @@ impl World {
         let world = Self::with(Clock::manual(now.parse().expect("an instant")), true, zone).await;
         world.set_time(now).await;
         world
+    }
+
+    /// Changes the number of partitions, before the first gate starts.
+    pub(crate) fn with_partitions(self, partitions: u16) -> Self {
+        Self { partitions, ..self }
     }
 
     async fn with(clock: Clock, manual: bool, zone: &'static str) -> Self {
@@ -169,8 +184,8 @@ impl World {
         change(&mut tuning);
         let postgres = Postgres::new(&PostgresOptions {
             url: self.database.clone(),
-            connections_max: 8,
-            acquire_timeout: Duration::from_secs(5),
+            connections_max: tuning.postgres_connections,
+            acquire_timeout: tuning.acquire_timeout,
             statement_timeout: Duration::from_secs(30),
         })
         .expect("a valid URL");

@@ -16,7 +16,7 @@ test("an answer streams, the quota decreases, and another tab shows it", async (
     await page.getByText("This is the local model").waitFor();
     await left(page, before - 1);
     await left(other, before - 1);
-    await page.getByText("would: one by one.").waitFor();
+    await page.getByText("a large model: word by word.").waitFor();
     await page.getByText("1 AP used this month").waitFor();
     await other.getByText("1 AP used this month").waitFor();
 });

@@ -1,5 +1,5 @@
-//! `POST /api/billing/subscription`, alias `/api/webhooks/subscription`: receives events of a billing system, in Stripe's
-//! format and signature scheme (<https://docs.stripe.com/webhooks#verify-manually>,
+//! `POST /api/billing/subscription`, alias `/api/webhooks/subscription`: receives events of a billing system, in
+//! Stripe's format and signature scheme (<https://docs.stripe.com/webhooks#verify-manually>,
 //! <https://docs.stripe.com/api/subscriptions/object>).
 
 use std::sync::Arc;

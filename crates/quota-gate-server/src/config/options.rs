@@ -225,8 +225,8 @@ impl Billing {
 mod tests {
     use super::{super::tests::from_toml, *};
 
-    #[test]
-    fn defaults_of_the_library_are_those_of_the_configuration() {
+    #[tokio::test]
+    async fn defaults_of_the_library_are_those_of_the_configuration() {
         let (database, redis) = ("postgres://postgres@localhost/quota", "redis://localhost");
         let secret = "00112233445566778899aabbccddeeff";
         let text = format!(

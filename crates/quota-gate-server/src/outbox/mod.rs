@@ -117,8 +117,8 @@ impl<O: Outbox> Dispatcher<O> {
         Ok(tried)
     }
 
-    /// Maximum duration of a step, which makes two requests after each other. The items of a gate that died stay claimed
-    /// for this long.
+    /// Maximum duration of a step, which makes two requests after each other. The items of a gate that died stay
+    /// claimed for this long.
     fn claim_time(&self) -> Duration {
         self.timeout * 2 + CLAIM_SLACK
     }

@@ -1,6 +1,7 @@
 //! Migrations whose comments were rewritten before the first release, with the checksums of their older texts.
 //!
-//! Databases of unreleased builds recorded these checksums. The statements are the same, so the newer checksum is put in their place.
+//! Databases of unreleased builds recorded these checksums. The statements are the same, so the newer checksum replaces
+//! them.
 
 /// Version, and SHA-384 of the older text in hexadecimal.
 pub(super) const REWORDED: [(i64, &str); 21] = [

@@ -68,6 +68,46 @@ impl Postgres {
         watermarks(&mut connection).await
     }
 
+    /// Claims a partition's opening for `opener`, or renews the claim. Returns false while the claim of another process is
+    /// valid. Times are those of Postgres, so the clocks of the processes do not matter.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn claim_opening(&self, partition: u16, opener: Uuid, claim_seconds: f64) -> Result<bool, PostgresError> {
+        let claimed = sqlx::query!(
+            "update flush_watermarks
+             set opener = $2,
+                 opener_until = now() + make_interval(secs => $3)
+             where partition = $1
+               and (opener is null or opener = $2 or opener_until < now())",
+            smallint(partition),
+            opener,
+            claim_seconds,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(claimed.rows_affected() == 1)
+    }
+
+    /// Ends the claim of this opener, if it still has it.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable. The claim then ends by its time.
+    pub async fn release_opening(&self, partition: u16, opener: Uuid) -> Result<(), PostgresError> {
+        sqlx::query!(
+            "update flush_watermarks
+             set opener = null,
+                 opener_until = null
+             where partition = $1
+               and opener = $2",
+            smallint(partition),
+            opener,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Marks a partition as being opened if it is still in this generation. From then on, no flush commits.
     ///
     /// # Errors

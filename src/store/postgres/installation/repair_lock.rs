@@ -1,0 +1,36 @@
+//! The lock of repairs: one repair at a time.
+
+use sqlx::{Connection, PgConnection};
+
+use crate::store::postgres::{Postgres, PostgresError};
+
+/// The lock of a running repair. It has a connection of its own, and ends with it.
+#[derive(Debug)]
+pub struct RepairLock {
+    _connection: PgConnection,
+}
+
+/// Distinguishes the gate's advisory locks from others in the same database.
+const CLASS: i32 = 0x7167; // "qg"
+/// Lock number of repairs.
+const REPAIRS: i32 = -1;
+
+impl Postgres {
+    /// Takes the lock of repairs if it is free.
+    ///
+    /// A lock that took a connection of the pool could wait for itself: the repair needs the others. It is held by an open
+    /// transaction, because behind a pooler a session's lock may outlive the client.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn try_lock_repairs(&self) -> Result<Option<RepairLock>, PostgresError> {
+        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        sqlx::query("begin").execute(&mut connection).await?;
+        // A repair takes as long as it takes.
+        sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(&mut connection).await?;
+        let locked = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1, $2) as "locked!""#, CLASS, REPAIRS)
+            .fetch_one(&mut connection)
+            .await?;
+        Ok(locked.then_some(RepairLock { _connection: connection }))
+    }
+}
