@@ -176,7 +176,7 @@ impl Inner {
         let number = partition.number();
         let began = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
-        let opener = Uuid::new_v4();
+        let claim = Uuid::new_v4();
         loop {
             let watermark = step(self.postgres.watermark(number)).await?;
             let generation = watermark.generation;
@@ -188,9 +188,9 @@ impl Inner {
                 return Ok(());
             }
             let place = self.openings.place().await;
-            if step(self.postgres.claim_opening(number, opener, CLAIM.as_secs_f64())).await? {
-                let attempt = self.open(partition, generation, opener).await;
-                if let Err(error) = step(self.postgres.release_opening(number, opener)).await {
+            if step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await? {
+                let attempt = self.open(partition, generation, claim).await;
+                if let Err(error) = step(self.postgres.release_opening(number, claim)).await {
                     tracing::debug!(%error, %partition, "the claim of an opening was not released; it ends by its time");
                 }
                 match attempt {
@@ -213,7 +213,7 @@ impl Inner {
     }
 
     /// Makes one attempt at the six steps.
-    async fn open(&self, partition: Partition, generation: u32, opener: Uuid) -> Result<u32, AttemptError> {
+    async fn open(&self, partition: Partition, generation: u32, claim: Uuid) -> Result<u32, AttemptError> {
         let number = partition.number();
         // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
         // partition from gates that are connected to its successor.
@@ -228,7 +228,7 @@ impl Inner {
         let mut draining = self.redis.drain(partition, &also).await?;
         while let Some(entries) = draining.next().await? {
             // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
-            step(self.postgres.claim_opening(number, opener, CLAIM.as_secs_f64())).await?;
+            step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await?;
             let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());
             report += step(written).await?.ok_or(AttemptError::Overtaken)?;
         }
