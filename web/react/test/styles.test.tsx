@@ -1,5 +1,7 @@
 /** What the stylesheet does to the page around the components, and where its colors come from. */
 
+/// <reference types="vite/client" />
+
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { cdp, page } from "vitest/browser";
 import { render } from "vitest-browser-react";
