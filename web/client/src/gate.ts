@@ -105,8 +105,8 @@ export class QuotaGate {
     }
 
     /**
-     * Holds AP, runs `generate`, and settles: success is charged, an error costs nothing. Extends the hold while
-     * `generate` runs.
+     * Holds AP, runs `generate`, and settles: success is charged, an error of `generate` costs nothing. Extends the hold
+     * while `generate` runs. If the commit fails, its error is thrown, and the answer may have been charged.
      * @throws QuotaExceededError if the quota does not cover it; `generate` was not called
      */
     async withQuota<T>(

@@ -7,8 +7,12 @@ import { jittered, pause } from "./pause.js";
 export interface TransportOptions {
     /** Base URL of the gate, for example `https://quota.internal`; in browsers, of your own routes. */
     url: string;
-    /** Service token or user's JWT; a function is called before each request. Omit it where a cookie authenticates. */
-    token?: string | (() => string | Promise<string>) | undefined;
+    /**
+     * Service token or user's JWT. A function is called before each request. If the gate rejects its token, it is
+     * called again with that token; if it returns a new one, the request is sent again. Omit the token where a cookie
+     * authenticates.
+     */
+    token?: string | ((rejected?: string) => string | Promise<string>) | undefined;
     /** Timeout of one attempt, in milliseconds; 5000 by default. */
     timeoutMs?: number | undefined;
     /** Maximum retries of a request that is safe to repeat; 2 by default. */
@@ -60,22 +64,36 @@ export class Transport {
         }
     }
 
-    /** Sends a request once, without a timeout, and returns the response. */
+    /** Sends a request once, or twice if its token was renewed, without a timeout, and returns the response. */
     async open(ask: Ask, accept: string): Promise<Response> {
         const headers = new Headers({ accept });
         if (ask.body !== undefined) headers.set("content-type", "application/json");
         if (ask.user !== undefined) headers.set("x-user-id", ask.user);
         if (ask.idempotencyKey !== undefined) headers.set("idempotency-key", ask.idempotencyKey);
-        const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+        const source = this.#token;
+        const token = typeof source === "function" ? await source() : source;
+        const response = await this.#send(ask, headers, token);
+        if (response.ok) return response;
+        if (response.status === 401 && typeof source === "function" && token !== undefined) {
+            const renewed = await renew(source, token);
+            if (renewed !== token) {
+                await response.body?.cancel();
+                const repeated = await this.#send(ask, headers, renewed);
+                if (repeated.ok) return repeated;
+                throw await errorOf(repeated);
+            }
+        }
+        throw await errorOf(response);
+    }
+
+    #send(ask: Ask, headers: Headers, token: string | undefined): Promise<Response> {
         if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-        const response = await this.#fetch(this.#url + ask.path, {
+        return this.#fetch(this.#url + ask.path, {
             method: ask.method,
             headers,
             body: ask.body === undefined ? null : JSON.stringify(ask.body),
             signal: ask.signal ?? null,
         });
-        if (!response.ok) throw await errorOf(response);
-        return response;
     }
 
     async #once<T>(ask: Ask): Promise<T> {
@@ -90,6 +108,15 @@ export class Transport {
             // The request may have arrived.
             throw new QuotaGateError(what, { status: 0, code: "NO_ANSWER", indeterminate: true, cause: error });
         }
+    }
+}
+
+/** Returns a new token, or the rejected one if there is none: the error is then the gate's. */
+async function renew(source: (rejected: string) => string | Promise<string>, rejected: string): Promise<string> {
+    try {
+        return await source(rejected);
+    } catch {
+        return rejected;
     }
 }
 

@@ -67,6 +67,38 @@ describe("messages", () => {
         server.close();
     });
 
+    test("a token function renews a rejected token, for a request, a charge and a stream", async () => {
+        const user = newUser();
+        const rejected: (string | undefined)[] = [];
+        let token = "expired";
+        const gate = new QuotaGate({
+            url,
+            token: (old) => {
+                rejected.push(old);
+                if (old !== undefined) token = serviceToken;
+                return token;
+            },
+        });
+        expect((await gate.quota(user)).monthlyUsed).toBe(0);
+        expect(rejected).toEqual([undefined, "expired"]);
+        token = "expired again";
+        await gate.consume(message(user, 3));
+        token = "expired again";
+        for await (const quota of gate.watch(user)) {
+            expect(quota.monthlyUsed).toBe(3);
+            break;
+        }
+        expect(rejected.filter(Boolean)).toEqual(["expired", "expired again", "expired again"]);
+    });
+
+    test("a token that cannot be renewed is an error of status 401", async () => {
+        const token = (old?: string) => {
+            if (old !== undefined) throw new Error("the session is over");
+            return "expired";
+        };
+        await expect(new QuotaGate({ url, token }).quota("u")).rejects.toMatchObject({ status: 401 });
+    });
+
     test("a rejected request is not retried", async () => {
         let asked = 0;
         const counting: typeof fetch = (...request) => {

@@ -50,6 +50,156 @@ test("only an administrator token opens the page", async () => {
     await page.getByLabel("Administrator token").waitFor();
 });
 
+test("a token that is no longer valid leads back to the sign-in, and then to the same section", async () => {
+    const page = await here.context.newPage();
+    await page.goto(`${url}/admin`);
+    await page.evaluate('sessionStorage.setItem("quota-gate-admin-token", "expired")');
+    await page.goto(`${url}/admin#/status`);
+    await page.reload();
+    await page.getByText("Your token is no longer valid. Sign in again.").waitFor();
+    expect(here.wrongs.splice(0).join()).toContain("401");
+    await page.getByLabel("Administrator token").fill(adminToken);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("heading", { name: "Health" }).waitFor();
+    // A token that loses the scope while the page is open ends the session too.
+    await page.route("**/api/admin/status*", (route) => route.fulfill({ status: 403, json: { title: "no scope" } }));
+    await page.getByText("Your token is no longer valid. Sign in again.").waitFor();
+    expect(here.wrongs.splice(0).join()).toContain("403");
+    expect(await page.evaluate('sessionStorage.getItem("quota-gate-admin-token")')).toBeNull();
+});
+
+test.each(["users/50%", "users/%E0%A4%A", "users/100%25", "%", "nothing/here"])(
+    "#/%s shows a page, and leads on",
+    async (part) => {
+        const page = await here.context.newPage();
+        const errors: Error[] = [];
+        page.on("pageerror", (error) => errors.push(error));
+        await page.addInitScript((token) => sessionStorage.setItem("quota-gate-admin-token", token), adminToken);
+        await page.goto(`${url}/admin#/${part}`);
+        await page.locator("main table, main h2, main [role=alert]").first().waitFor();
+        await page.getByRole("link", { name: "Users", exact: true }).click();
+        await page.getByLabel("User ID starts with").waitFor();
+        await page.evaluate("location.hash = '#/users/20%'");
+        await page.locator("main h2, main [role=alert]").first().waitFor();
+        expect(errors).toEqual([]);
+        here.wrongs = here.wrongs.filter((wrong) => !/40\d/.test(wrong));
+    },
+);
+
+test("an unexpected answer breaks one section, not the page", async () => {
+    const page = await open("users");
+    await page.route("**/api/admin/rollout*", (route) => route.fulfill({ json: {} }));
+    await page.getByRole("link", { name: "Rollout" }).click();
+    await page.getByText("This section cannot be shown:").waitFor();
+    await page.getByRole("link", { name: "Changes" }).click();
+    await page.getByRole("heading", { name: "Changes" }).waitFor();
+    // React reports the error.
+    expect(here.wrongs.splice(0).length).toBeGreaterThan(0);
+});
+
+test("what is unknown while Redis is unavailable is not shown as 0", async () => {
+    const page = await here.context.newPage();
+    await page.addInitScript((token) => sessionStorage.setItem("quota-gate-admin-token", token), adminToken);
+    type Partition = { streamLength: number | null; flushLag: object | null };
+    let change = (partitions: Partition[]): Partition[] =>
+        partitions.map((partition) => ({ ...partition, streamLength: null, flushLag: null }));
+    await page.route("**/api/admin/status*", async (route) => {
+        const answer = await route.fetch();
+        const status = (await answer.json()) as { partitions: Partition[] };
+        await route.fulfill({ json: { ...status, partitions: change(status.partitions), redisAnswers: false } });
+    });
+    await page.goto(`${url}/admin#/status`);
+    const facts = ["Events not yet in Postgres", "Age of the oldest (seconds)", "Stream entries"];
+    await page.locator(".facts").first().waitFor();
+    for (const name of facts) expect(await fact(page, name), name).toBe("unknown");
+    expect(await fact(page, "Generation")).toMatch(/^\d+$/);
+    // A sum of which a part is unknown is unknown.
+    change = (partitions) => partitions.map((one, at) => (at === 0 ? { ...one, streamLength: null } : one));
+    await expect.poll(() => fact(page, "Events not yet in Postgres"), { timeout: 20_000 }).toMatch(/^\d+$/);
+    expect(await fact(page, "Stream entries")).toBe("unknown");
+    change = () => [];
+    for (const name of [...facts, "Generation"])
+        await expect.poll(() => fact(page, name), { message: name, timeout: 20_000 }).toBe("unknown");
+
+    await page.route("**/api/admin/users/pro-user?*", async (route) => {
+        const answer = await route.fetch();
+        const user = (await answer.json()) as { quota: object };
+        const json = { ...user, quota: { ...user.quota, source: "postgres" }, holds: [], comparison: null };
+        await route.fulfill({ json });
+    });
+    await page.evaluate("location.hash = '#/users/pro-user'");
+    await page.getByText("Unknown while Redis is unavailable.").waitFor();
+    expect(await fact(page, "Held (AP)")).toBe("unknown");
+    expect(await page.getByText("No open holds.").count()).toBe(0);
+
+    await page.route("**/api/admin/changes?*", async (route) => {
+        const answer = await route.fetch();
+        const change = { at: "2026-11-23T10:00:00Z", by: "x", reason: "", userUuid: null, effectivePeriod: null };
+        const none = { ap: null, percentage: null, mode: null, levelBefore: null, levelAfter: null, hold: null };
+        const changes = ["hold_released", "rollout", "level"].map((kind) => ({ ...change, ...none, kind }));
+        await route.fulfill({ json: { ...(await answer.json()), changes } });
+    });
+    await page.evaluate("location.hash = '#/changes'");
+    await page.getByRole("cell", { name: "Hold released: unknown AP" }).waitFor();
+    await page.getByRole("cell", { name: "Rollout: unknown, unknown %" }).waitFor();
+    await page.getByRole("cell", { name: "unknown → unknown" }).waitFor();
+});
+
+test("levels that cannot be read are an error, not an empty list", async () => {
+    const page = await here.context.newPage();
+    await page.addInitScript((token) => sessionStorage.setItem("quota-gate-admin-token", token), adminToken);
+    await page.route("**/api/admin/status*", (route) => route.fulfill({ status: 503, json: { title: "no levels" } }));
+    for (const part of ["users", "users/pro-user"]) {
+        await page.goto(`${url}/admin#/${part}`);
+        await page.getByText("no levels").waitFor();
+        await page.goto("about:blank");
+    }
+    here.wrongs = here.wrongs.filter((wrong) => !wrong.includes("503"));
+});
+
+test("a comparison that failed is over, and shows no old result", async () => {
+    const page = await open("status");
+    let pages = 0;
+    await page.route("**/api/admin/drift*", (route) =>
+        pages++ === 0
+            ? route.fulfill({ json: { users: 2, differences: [], next: "a" } })
+            : route.fulfill({ status: 503, json: { title: "Redis is unavailable" } }),
+    );
+    const compare = page.getByRole("button", { name: "Compare now" });
+    await compare.click();
+    await page.getByText("Request failed: Redis is unavailable").waitFor();
+    expect(await page.getByText("Comparing…").count()).toBe(0);
+    expect(await compare.isEnabled()).toBe(true);
+    await compare.click();
+    await expect.poll(() => pages).toBe(3);
+    await page.getByText("Request failed: Redis is unavailable").waitFor();
+    expect(await page.getByText("users compared").count()).toBe(0);
+    here.wrongs = here.wrongs.filter((wrong) => !wrong.includes("503"));
+});
+
+test.each(["en-US", "zh-CN"])("the labels of the chart are complete at any size: %s", async (locale) => {
+    const context = await newContext(here, { locale });
+    const page = await context.newPage();
+    await page.addInitScript((token) => sessionStorage.setItem("quota-gate-admin-token", token), adminToken);
+    let most = 0;
+    await page.route("**/api/admin/usage*", async (route) => {
+        const total = { messages: most, ap: most, tokens: most, overage: 0 };
+        const rows = [{ ...total, day: "2026-11-30", membershipLevel: null, model: "local" }];
+        await route.fulfill({ json: { from: "2026-11-01", to: "2026-11-30", timeZone: "UTC", total, rows } });
+    });
+    for (most of [7, 950, 12_345, 999_999, 1_234_567, 40_000_000, 7_654_321_000, 999_999_999_999]) {
+        await page.goto(`${url}/admin#/usage`);
+        await page.locator("svg text").first().waitFor();
+        const outside = await page.evaluate(`[...document.querySelectorAll("svg text")].filter((text) => {
+            const [inner, outer] = [text.getBoundingClientRect(), text.closest("svg").getBoundingClientRect()];
+            return inner.left < outer.left || inner.right > outer.right;
+        }).map((text) => text.textContent)`);
+        expect(outside, String(most)).toEqual([]);
+        await page.goto("about:blank");
+    }
+    await context.close();
+});
+
 test("every message of a chat is counted", async () => {
     const before = await ask<{ total: { messages: number } }>("/api/admin/usage?groupBy=model&model=local", adminToken);
     const chat = await openChat(here.context, "plus-user");

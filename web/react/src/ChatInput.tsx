@@ -12,16 +12,18 @@ export interface ChatInputProps extends ChatInputOptions {
 export function ChatInput({ className, cost = 1, ...options }: ChatInputProps) {
     const { store, messages } = useShared();
     const number = useNumber();
-    const { quota, pending, refresh } = useChatQuota();
+    const { quota, refresh } = useChatQuota();
     const { blocked, canSend, isSending, error, send, reasonId, inputProps } = useChatInput({ ...options, cost });
-    const free = Math.max(0, (quota?.remaining ?? 0) - pending);
-    const reason = blocked
-        ? messages.blocked(blocked, number(cost), number(free))
-        : error !== undefined
-          ? messages.failed
-          : store
-            ? messages.cost(number(cost))
-            : "";
+    const reason =
+        blocked && quota
+            ? messages.blocked(blocked, number(cost), number(quota.remaining))
+            : error !== undefined
+              ? isDenial(error)
+                  ? messages.notSent
+                  : messages.failed
+              : store
+                ? messages.cost(number(cost))
+                : "";
     return (
         <form
             className={`qg-input${className ? ` ${className}` : ""}`}
@@ -54,4 +56,9 @@ export function ChatInput({ className, cost = 1, ...options }: ChatInputProps) {
             </div>
         </form>
     );
+}
+
+/** A denial charges nothing. Any other failure may follow a charge, such as a broken connection in an answer. */
+function isDenial(error: unknown): boolean {
+    return (error as { code?: unknown } | null)?.code === "QUOTA_EXCEEDED";
 }

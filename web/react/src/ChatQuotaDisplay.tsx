@@ -26,11 +26,13 @@ export function ChatQuotaDisplay({ compact = false, className }: ChatQuotaDispla
         "data-status": status,
         "aria-label": messages.quota,
     };
+    const troubles = { stale: messages.stale, error: messages.unavailable, signedOut: messages.signedOut };
+    const trouble = status === "loading" || status === "ready" ? undefined : troubles[status];
     if (!quota) {
         return (
             <section {...root} aria-busy={status === "loading"}>
-                <p className="qg-note">{status === "error" ? messages.unavailable : messages.loading}</p>
-                {status === "error" && <Refresh label={messages.refresh} refresh={refresh} />}
+                <p className="qg-note">{trouble ?? messages.loading}</p>
+                {trouble && <Refresh label={messages.refresh} refresh={refresh} />}
             </section>
         );
     }
@@ -66,9 +68,9 @@ export function ChatQuotaDisplay({ compact = false, className }: ChatQuotaDispla
                     <p className="qg-note">{reset}</p>
                 </>
             )}
-            {status === "stale" && (
+            {trouble && (
                 <p className="qg-note">
-                    {messages.stale} <Refresh label={messages.refresh} refresh={refresh} />
+                    {trouble} <Refresh label={messages.refresh} refresh={refresh} />
                 </p>
             )}
             <p className="qg-announcement" role="status">

@@ -44,7 +44,8 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
         await refresh();
         setIsChecking(false);
     };
-    const upgrade = quota?.recommendedUpgrade ?? denial?.recommendedUpgrade;
+    // The quota is newer than the denial.
+    const { recommendedUpgrade: upgrade } = quota ?? denial ?? { recommendedUpgrade: null };
     const available = quota?.remaining ?? denial?.remaining ?? 0;
     return (
         <dialog

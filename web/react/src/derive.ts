@@ -12,8 +12,8 @@ export type Level = Quota["status"];
 /** Returns why a message of this cost cannot be sent. An unknown quota blocks nothing: the gate decides. */
 export function blockedBy(state: QuotaState, cost: number): Blocked | undefined {
     if (!state.quota) return undefined;
-    const free = state.quota.remaining - state.pending;
-    if (free >= cost) return undefined;
+    // Pending AP are not subtracted: `remaining` excludes the AP of a message as soon as the gate holds them.
+    if (state.quota.remaining >= cost) return undefined;
     return state.quota.remaining === 0 ? "exhausted" : "tooExpensive";
 }
 
@@ -23,17 +23,28 @@ export function fillOf(quota: Quota): number {
     return Math.min(1, Math.max(0, 1 - quota.remaining / quota.monthlyQuota));
 }
 
-/** Formats the reset time in the quota's time zone and names the zone, which may differ from the user's. */
+/**
+ * Formats the reset time in the quota's time zone and names the zone, which may differ from the user's. Uses UTC if the
+ * browser does not know the zone. Returns an invalid time unchanged.
+ */
 export function resetText(quota: Quota, locale: string): string {
-    return new Intl.DateTimeFormat(locale, {
-        timeZone: quota.timeZone,
-        year: "numeric",
-        month: "short",
-        day: "numeric",
-        hour: "2-digit",
-        minute: "2-digit",
-        timeZoneName: "short",
-    }).format(new Date(quota.quotaResetAt));
+    const at = new Date(quota.quotaResetAt);
+    if (Number.isNaN(at.getTime())) return quota.quotaResetAt;
+    const format = (timeZone: string) =>
+        new Intl.DateTimeFormat(locale, {
+            timeZone,
+            year: "numeric",
+            month: "short",
+            day: "numeric",
+            hour: "2-digit",
+            minute: "2-digit",
+            timeZoneName: "short",
+        }).format(at);
+    try {
+        return format(quota.timeZone);
+    } catch {
+        return format("UTC");
+    }
 }
 
 const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [

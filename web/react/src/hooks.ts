@@ -6,6 +6,7 @@ import type { Upgrade } from "@quota-gate/client";
 import { useCallback, useEffect, useId, useRef, useState, useSyncExternalStore } from "react";
 import { useNumber, useShared } from "./context.js";
 import { type Blocked, blockedBy, type Level } from "./derive.js";
+import { readDraft, writeDraft } from "./draft.js";
 import type { QuotaState, QuotaStore } from "./store.js";
 
 /** The known quota, and the actions on it. */
@@ -42,21 +43,26 @@ export function useChatQuota(): ChatQuota {
 
 /** Returns the announcement of a crossed threshold: once per crossing, and not for the first quota. */
 export function useThresholdAnnouncement(): string {
-    const { messages } = useShared();
+    const { store, messages } = useShared();
     const number = useNumber();
     const { quota } = useChatQuota();
-    const last = useRef<{ level: Level; period: string }>(undefined);
+    const last = useRef<{ store: QuotaStore | null; level: Level; period: string }>(undefined);
     const [text, setText] = useState("");
     const level = quota?.status;
     const period = quota?.period;
-    const remaining = quota?.remaining ?? 0;
+    const remaining = quota?.remaining;
     useEffect(() => {
-        if (level === undefined || period === undefined) return;
+        // Another store is another user.
+        if (last.current?.store !== store) {
+            last.current = undefined;
+            setText("");
+        }
+        if (level === undefined || period === undefined || remaining === undefined) return;
         const before = last.current;
-        last.current = { level, period };
+        last.current = { store, level, period };
         if (before === undefined || (before.level === level && before.period === period)) return;
         setText(level === "ok" ? "" : messages.announcement(level, number(remaining)));
-    }, [level, period, remaining, messages, number]);
+    }, [store, level, period, remaining, messages, number]);
     return text;
 }
 
@@ -90,24 +96,29 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
     const [error, setError] = useState<unknown>();
     const latest = useRef("");
     const isComposing = useRef(false);
-    const storageKey = draftKey === undefined ? undefined : `quota-gate-draft:${draftKey}`;
 
     useEffect(() => {
-        const kept = storageKey === undefined ? null : sessionStorage.getItem(storageKey);
+        const kept = readDraft(draftKey);
         if (kept === null) return;
         latest.current = kept;
         setDraftState(kept);
-    }, [storageKey]);
+    }, [draftKey]);
 
-    const setDraft = useCallback(
+    const keepDraft = useCallback(
         (text: string) => {
             latest.current = text;
             setDraftState(text);
-            if (storageKey === undefined) return;
-            if (text === "") sessionStorage.removeItem(storageKey);
-            else sessionStorage.setItem(storageKey, text);
+            writeDraft(draftKey, text);
         },
-        [storageKey],
+        [draftKey],
+    );
+    const setDraft = useCallback(
+        (text: string) => {
+            // The failure was about the draft before this change.
+            setError(undefined);
+            keepDraft(text);
+        },
+        [keepDraft],
     );
 
     const blocked = quota.blockedBy(cost);
@@ -122,21 +133,20 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
         const text = draft;
         const answered = quota.hold(cost);
         setIsSending(true);
-        setError(undefined);
         setDraft("");
         try {
             await onSend(text);
         } catch (failure) {
             setError(failure);
             // Keep the text typed in the meantime as well.
-            setDraft(latest.current === "" ? text : `${text}\n${latest.current}`);
+            keepDraft(latest.current === "" ? text : `${text}\n${latest.current}`);
         } finally {
             answered();
             setIsSending(false);
             // A stream, if there is one, also delivers this change.
             void quota.refresh();
         }
-    }, [blocked, canSend, draft, quota, cost, onSend, onBlocked, setDraft]);
+    }, [blocked, canSend, draft, quota, cost, onSend, onBlocked, setDraft, keepDraft]);
 
     const inputProps = {
         value: draft,

@@ -8,6 +8,7 @@ export interface Messages {
     loading: string;
     unavailable: string;
     stale: string;
+    signedOut: string;
     remaining: (remaining: string, total: string) => string;
     used: (used: string) => string;
     today: (used: string) => string;
@@ -36,6 +37,9 @@ export interface Messages {
     send: string;
     cost: (ap: string) => string;
     blocked: (why: Blocked, cost: string, remaining: string) => string;
+    /** After a denial. */
+    notSent: string;
+    /** After another failure: whether it was charged is unknown. */
     failed: string;
 }
 
@@ -44,6 +48,7 @@ export const en: Messages = {
     loading: "Loading your quota…",
     unavailable: "Your quota is not available right now.",
     stale: "These numbers may be slightly out of date.",
+    signedOut: "Sign in again to see your quota.",
     remaining: (remaining, total) => `${remaining} of ${total} AP left`,
     used: (used) => `${used} AP used this month`,
     today: (used) => `${used} AP used today`,
@@ -80,5 +85,6 @@ export const en: Messages = {
         why === "exhausted"
             ? "Your chat quota is used up. Your message is kept."
             : `This message costs ${cost} AP, and ${remaining} AP are left. Your message is kept.`,
-    failed: "The message was not sent. Nothing was charged, and your message is kept.",
+    notSent: "The message was not sent. Nothing was charged, and your message is kept.",
+    failed: "The answer failed. Your message is kept.",
 };

@@ -11,14 +11,20 @@ export interface QuotaSource {
     watch?(user?: string, options?: { signal?: AbortSignal }): AsyncIterable<Quota>;
 }
 
-/** `stale`: the quota may be out of date, and cannot be fetched now. */
-export type Status = "loading" | "ready" | "stale" | "error";
+/**
+ * `stale`: the quota may be out of date, and cannot be fetched now. `error`: it is unknown, and cannot be fetched now.
+ * `signedOut`: the user's token or session was rejected.
+ */
+export type Status = "loading" | "ready" | "stale" | "error" | "signedOut";
 
 /** State of a store. */
 export interface QuotaState {
     readonly status: Status;
     readonly quota: Quota | undefined;
-    /** AP of sent messages that the gate has not answered yet. Never subtracted from `quota.remaining`. */
+    /**
+     * AP of unanswered messages that `quota` does not include yet, neither as held nor as used. Only for display: never
+     * subtracted from `quota.remaining`.
+     */
     readonly pending: number;
     readonly error: unknown;
 }
@@ -28,6 +34,18 @@ export interface QuotaStoreOptions {
     source: QuotaSource;
     /** Quota from the server that rendered the page: shown immediately. */
     initialQuota?: Quota | undefined;
+    /**
+     * Called when the user's token or session is rejected. Sign the user in again, then call `refresh`. A token that
+     * can be renewed is better renewed by the `token` function of `QuotaGate`.
+     */
+    onSignedOut?: (() => void) | undefined;
+}
+
+/** A message that is not answered yet. */
+interface Sent {
+    ap: number;
+    /** Period, and used and held AP of it, at which the known quota includes the message; undefined if it was unknown. */
+    includedAt: { period: string; taken: number } | undefined;
 }
 
 /** Maximum random delay, so that not all clients fetch at the moment of a reset. */
@@ -36,21 +54,36 @@ const JITTER_MAX_MS = 3000;
 const LOOK_EVERY_MS = 15 * 60 * 1000;
 /** Minimum age of the last fetch before a return to the page fetches again. */
 const FRESH_MS = 1000;
+/** Pause before a retry while the quota is not current. It doubles with each failure. */
+const RETRY_MIN_MS = 1000;
+const RETRY_MAX_MS = 30_000;
 
 /** Holds one user's quota for any number of components. */
 export class QuotaStore {
     readonly #source: QuotaSource;
+    readonly #onSignedOut: (() => void) | undefined;
     readonly #listeners = new Set<() => void>();
     readonly #initial: QuotaState;
     #state: QuotaState;
+    /** Highest version from Redis. */
+    #version = -1;
+    readonly #sent = new Set<Sent>();
     #users = 0;
     #stop: (() => void) | undefined;
+    /** Aborts when the last listener is removed. */
+    #signal: AbortSignal | undefined;
+    /** Signal of the stream that runs. */
+    #following: AbortSignal | undefined;
     #looking: Promise<void> | undefined;
     #lookedAt = 0;
+    /** Fetches in a row that brought no current quota. */
+    #failures = 0;
     #timer: ReturnType<typeof setTimeout> | undefined;
 
-    constructor({ source, initialQuota }: QuotaStoreOptions) {
+    constructor({ source, initialQuota, onSignedOut }: QuotaStoreOptions) {
         this.#source = source;
+        this.#onSignedOut = onSignedOut;
+        if (initialQuota?.source === "redis") this.#version = initialQuota.version;
         const status = initialQuota ? statusOf(initialQuota) : "loading";
         this.#initial = { status, quota: initialQuota, pending: 0, error: undefined };
         this.#state = this.#initial;
@@ -73,13 +106,13 @@ export class QuotaStore {
     /** Applies a quota from any source, such as a chat's own stream. An older quota does not replace the known one. */
     readonly apply = (quota: Quota): void => {
         const known = this.#state.quota;
-        if (known && !isNewer(quota, known)) {
-            // The numbers are not newer, but the source shows whether the known ones are still up to date.
-            const isBehind = quota.source === "redis" && quota.version < known.version;
-            if (!isBehind) this.#set({ status: statusOf(quota), error: undefined });
-            return;
-        }
-        this.#set({ status: statusOf(quota), quota, error: undefined });
+        if (quota.source === "redis" && quota.version < this.#version) return;
+        if (quota.source === "redis") this.#version = quota.version;
+        // Numbers that are not newer still show whether the known ones are up to date.
+        const isNews = !known || isNewer(quota, known);
+        if (isNews) this.#settle(quota);
+        this.#set({ status: statusOf(quota), error: undefined, ...(isNews && { quota, pending: this.#pending() }) });
+        if (this.#state.status === "ready") this.#failures = 0;
         this.#arm();
     };
 
@@ -93,23 +126,41 @@ export class QuotaStore {
 
     /** Adds the cost of a message to `pending`. Call the returned function when the message is answered. */
     readonly hold = (ap: number): (() => void) => {
-        let isHeld = true;
-        this.#set({ pending: this.#state.pending + ap });
+        const { quota, pending } = this.#state;
+        const sent: Sent = { ap, includedAt: quota && { period: quota.period, taken: takenOf(quota) + pending + ap } };
+        this.#sent.add(sent);
+        this.#set({ pending: this.#pending() });
         return () => {
-            if (!isHeld) return;
-            isHeld = false;
-            this.#set({ pending: this.#state.pending - ap });
+            if (this.#sent.delete(sent)) this.#set({ pending: this.#pending() });
         };
     };
+
+    #pending(): number {
+        return [...this.#sent].reduce((sum, { ap }) => sum + ap, 0);
+    }
+
+    /** Forgets the messages that this quota includes. */
+    #settle(quota: Quota): void {
+        for (const sent of this.#sent) {
+            const at = sent.includedAt;
+            if (at && (at.period !== quota.period || takenOf(quota) >= at.taken)) this.#sent.delete(sent);
+        }
+    }
 
     async #look(): Promise<void> {
         try {
             const quota = await this.#source.quota();
             this.#lookedAt = Date.now();
             this.apply(quota);
+            // A stream that was rejected may be allowed again.
+            if (this.#signal) void this.#follow(this.#signal);
         } catch (error) {
-            this.#set({ status: this.#state.quota ? "stale" : "error", error });
+            const wasSignedOut = this.#state.status === "signedOut";
+            this.#set({ status: isSignedOut(error) ? "signedOut" : this.#state.quota ? "stale" : "error", error });
+            if (this.#state.status === "signedOut" && !wasSignedOut) this.#onSignedOut?.();
         }
+        if (this.#state.status !== "ready") this.#failures++;
+        this.#arm();
     }
 
     #start(): () => void {
@@ -118,6 +169,7 @@ export class QuotaStore {
             if (document.visibilityState === "visible" && Date.now() - this.#lookedAt > FRESH_MS) void this.refresh();
         };
         const { signal } = controller;
+        this.#signal = signal;
         window.addEventListener("focus", comeBack, { signal });
         window.addEventListener("online", comeBack, { signal });
         document.addEventListener("visibilitychange", comeBack, { signal });
@@ -126,19 +178,26 @@ export class QuotaStore {
         this.#arm();
         return () => {
             controller.abort();
+            this.#signal = undefined;
             clearTimeout(this.#timer);
         };
     }
 
     async #follow(signal: AbortSignal): Promise<void> {
+        if (this.#following === signal || !this.#source.watch) return;
+        this.#following = signal;
         try {
-            for await (const quota of this.#source.watch?.(undefined, { signal }) ?? []) this.apply(quota);
+            for await (const quota of this.#source.watch(undefined, { signal })) this.apply(quota);
         } catch {
             // Without a stream, fetches keep the quota up to date.
         }
+        if (this.#following === signal) this.#following = undefined;
     }
 
-    /** Schedules a fetch at the end of the period and whenever a day may have begun. */
+    /**
+     * Schedules a fetch: at the end of the period and whenever a day may have begun; sooner if the last fetch failed,
+     * because no event follows when the gate or Redis is available again.
+     */
     #arm(): void {
         clearTimeout(this.#timer);
         if (this.#users === 0) return;
@@ -146,12 +205,16 @@ export class QuotaStore {
         const reset = this.#state.quota ? Date.parse(this.#state.quota.quotaResetAt) : Number.POSITIVE_INFINITY;
         const nextQuarter = (Math.floor(now / LOOK_EVERY_MS) + 1) * LOOK_EVERY_MS;
         const at = reset > now ? Math.min(reset, nextQuarter) : nextQuarter;
-        this.#timer = setTimeout(
-            () => {
-                void this.refresh().then(() => this.#arm());
-            },
-            at - now + Math.random() * JITTER_MAX_MS,
-        );
+        const regular = at - now + Math.random() * JITTER_MAX_MS;
+        this.#timer = setTimeout(() => void this.refresh(), Math.min(regular, this.#retryMs()));
+    }
+
+    /** Pause before the next retry; infinite if a retry is useless. A hidden page fetches when it is shown again. */
+    #retryMs(): number {
+        const { status } = this.#state;
+        const helps = (status === "stale" || status === "error") && document.visibilityState === "visible";
+        if (!helps) return Number.POSITIVE_INFINITY;
+        return Math.min(RETRY_MIN_MS * 2 ** this.#failures, RETRY_MAX_MS) * (0.5 + Math.random() / 2);
     }
 
     #set(change: Partial<QuotaState>): void {
@@ -165,10 +228,17 @@ function statusOf(quota: Quota): Status {
     return quota.source === "redis" ? "ready" : "stale";
 }
 
-/** Compares versions, which only rise, or else times: a quota from Postgres has no comparable version. */
+/** Returns whether the quota, which is no older version, has other numbers than the known one. */
 function isNewer(quota: Quota, known: Quota): boolean {
-    const compares = quota.source === "redis" && known.source === "redis";
-    if (compares && quota.version !== known.version) return quota.version > known.version;
-    // An expired hold or a new day changes the numbers but not the version.
+    if (quota.source === "redis" && (known.source === "postgres" || quota.version > known.version)) return true;
+    // An expired hold or a new day changes the numbers but not the version; a quota from Postgres has no version.
     return Date.parse(quota.asOf) > Date.parse(known.asOf);
+}
+
+function takenOf(quota: Quota): number {
+    return quota.monthlyUsed + quota.held;
+}
+
+function isSignedOut(error: unknown): boolean {
+    return (error as { status?: unknown } | undefined)?.status === 401;
 }

@@ -1,4 +1,4 @@
-import type { Quota } from "@quota-gate/client";
+import { type Quota, QuotaExceededError, QuotaGateError } from "@quota-gate/client";
 import { type ReactNode, StrictMode, version } from "react";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { page, userEvent } from "vitest/browser";
@@ -22,6 +22,7 @@ class Gate implements QuotaSource {
     asked = 0;
     #now: Quota | Error;
     #told: ((quota: Quota) => void) | undefined;
+    #failed: ((error: Error) => void) | undefined;
 
     constructor(now: Quota | Error) {
         this.#now = now;
@@ -37,6 +38,11 @@ class Gate implements QuotaSource {
         this.#told?.(quota);
     }
 
+    /** Ends the stream with an error. */
+    fail(error: Error) {
+        this.#failed?.(error);
+    }
+
     quota = async () => {
         this.asked++;
         if (this.#now instanceof Error) throw this.#now;
@@ -47,6 +53,7 @@ class Gate implements QuotaSource {
         while (!signal?.aborted) {
             yield await new Promise<Quota>((resolve, reject) => {
                 this.#told = resolve;
+                this.#failed = reject;
                 signal?.addEventListener("abort", () => reject(new Error("over")));
             });
         }
@@ -70,6 +77,7 @@ beforeEach(async () => {
 
 afterEach(() => {
     vi.useRealTimers();
+    vi.restoreAllMocks();
 });
 
 test("the tests run on the React version of their project", () => {
@@ -107,6 +115,80 @@ describe("the store", () => {
         gate.set(quotaOf(100));
         await known.refresh();
         expect(known.getSnapshot().status).toBe("ready");
+    });
+
+    test.each([
+        ["the quota is unknown", undefined, new Error("unavailable")],
+        ["the quota is known", quotaOf(100), new Error("unavailable")],
+        ["Postgres answers", quotaOf(100), quotaOf(97, { version: 1, source: "postgres" })],
+    ])("is ready again soon after an outage, without any event: %s", async (_, initialQuota, outage) => {
+        vi.useFakeTimers({ now: new Date("2026-11-23T10:00:10Z") });
+        const gate = new Gate(outage);
+        const store = new QuotaStore({ source: gate, initialQuota });
+        const stop = store.subscribe(() => undefined);
+        await store.refresh();
+        expect(store.getSnapshot().status).toBe(initialQuota ? "stale" : "error");
+        await vi.advanceTimersByTimeAsync(60_000);
+        const asked = gate.asked;
+        expect(asked).toBeGreaterThan(2);
+        // Redis has the same version as before, and the clock of this gate is behind.
+        gate.set(quotaOf(100, { asOf: "2026-11-23T09:59:00.000Z" }));
+        await vi.advanceTimersByTimeAsync(61_000);
+        expect(store.getSnapshot()).toMatchObject({ status: "ready", error: undefined, quota: { source: "redis" } });
+        expect(gate.asked).toBeLessThanOrEqual(asked + 2);
+        stop();
+    });
+
+    test("a rejected token is reported once and not retried, and the stream resumes after a new sign-in", async () => {
+        vi.useFakeTimers({ now: new Date("2026-11-23T10:00:10Z") });
+        const gate = new Gate(quotaOf(100));
+        const onSignedOut = vi.fn();
+        const store = new QuotaStore({ source: gate, onSignedOut });
+        const stop = store.subscribe(() => undefined);
+        await vi.advanceTimersByTimeAsync(1);
+        const rejected = new QuotaGateError("expired", { status: 401, code: "UNAUTHENTICATED" });
+        gate.set(rejected);
+        gate.fail(rejected);
+        await store.refresh();
+        await store.refresh();
+        expect(store.getSnapshot()).toMatchObject({ status: "signedOut", quota: { remaining: 100 } });
+        expect(onSignedOut).toHaveBeenCalledOnce();
+        const asked = gate.asked;
+        await vi.advanceTimersByTimeAsync(60_000);
+        expect(gate.asked).toBe(asked);
+        gate.set(quotaOf(100));
+        await store.refresh();
+        expect(store.getSnapshot().status).toBe("ready");
+        gate.tell(quotaOf(90, { version: 2 }));
+        await vi.advanceTimersByTimeAsync(1);
+        expect(store.getSnapshot().quota?.remaining).toBe(90);
+        stop();
+    });
+
+    test("a message is pending until the known quota includes it, whatever other messages do", async () => {
+        const store = new QuotaStore({ source: new Gate(quotaOf(100)), initialQuota: quotaOf(100) });
+        const pending = () => store.getSnapshot().pending;
+        const first = store.hold(10);
+        const second = store.hold(20);
+        expect(pending()).toBe(30);
+        store.apply(quotaOf(90, { version: 2, monthlyUsed: 200, held: 10 }));
+        expect(pending()).toBe(20);
+        // The first message cost less than was held.
+        store.apply(quotaOf(97, { version: 3, monthlyUsed: 203 }));
+        expect(pending()).toBe(20);
+        store.apply(quotaOf(70, { version: 4, monthlyUsed: 230 }));
+        expect(pending()).toBe(0);
+        first();
+        second();
+        expect(pending()).toBe(0);
+        // In a new period, older messages take nothing from the quota. Its own ones end when they are answered.
+        store.hold(5);
+        store.apply(quotaOf(300, { version: 5, period: "2026-12" }));
+        const third = store.hold(7);
+        expect(pending()).toBe(7);
+        third();
+        third();
+        expect(pending()).toBe(0);
     });
 
     test("fetches at the reset and on focus, but not after the last listener is removed", async () => {
@@ -153,7 +235,7 @@ describe("the display", () => {
         const store = new QuotaStore({ source: new Gate(quotaOf(70)), initialQuota: quotaOf(70) });
         const { getByRole } = await shown(store, <ChatQuotaDisplay />);
         const said = getByRole("status");
-        await expect.element(said).toHaveTextContent("");
+        await expect.element(said).toBeEmptyDOMElement();
         store.apply(quotaOf(50, { version: 2 }));
         await expect.element(said).toHaveTextContent("You have used more than 80% of your chat quota. 50 AP are left.");
         store.apply(quotaOf(45, { version: 3 }));
@@ -171,7 +253,116 @@ describe("the display", () => {
     });
 });
 
+describe("the display, when something is unusual", () => {
+    test("a time zone that the browser does not know, or a time that is none, breaks nothing", async () => {
+        const strange = { timeZone: "Mars/Olympus_Mons" };
+        const store = new QuotaStore({ source: new Gate(quotaOf(41, strange)), initialQuota: quotaOf(41, strange) });
+        await shown(store, <ChatQuotaDisplay />);
+        await expect.element(page.getByText(/Dec 1, 2026.*12:00 AM.*UTC/)).toBeVisible();
+        store.apply(quotaOf(40, { version: 2, quotaResetAt: "" }));
+        await expect.element(page.getByText("40 of 300 AP left")).toBeVisible();
+    });
+
+    test("asks a signed-out user to sign in", async () => {
+        const rejected = new QuotaGateError("expired", { status: 401, code: "UNAUTHENTICATED" });
+        const gate = new Gate(rejected);
+        await shown(new QuotaStore({ source: gate }), <ChatQuotaDisplay />);
+        await expect.element(page.getByText("Sign in again to see your quota.")).toBeVisible();
+        gate.set(quotaOf(41));
+        await page.getByRole("button", { name: "Check again" }).click();
+        await expect.element(page.getByText("41 of 300 AP left")).toBeVisible();
+        expect(page.getByText("Sign in again").elements()).toEqual([]);
+    });
+
+    test("announces nothing about one user to the next", async () => {
+        const storeOf = (remaining: number) =>
+            new QuotaStore({ source: new Gate(quotaOf(remaining)), initialQuota: quotaOf(remaining) });
+        const view = (store: QuotaStore) => (
+            <QuotaProvider store={store}>
+                <ChatQuotaDisplay />
+            </QuotaProvider>
+        );
+        const first = storeOf(70);
+        const { getByRole, rerender } = await render(view(first));
+        first.apply(quotaOf(50, { version: 2 }));
+        await expect.element(getByRole("status")).toHaveTextContent("50 AP are left.");
+        await rerender(view(storeOf(9)));
+        await expect.element(page.getByText("9 of 300 AP left")).toBeVisible();
+        await expect.element(getByRole("status")).toBeEmptyDOMElement();
+    });
+});
+
 describe("the input", () => {
+    test("while an answer streams, the input, the meter and the dialog count its AP once", async () => {
+        const gate = new Gate(quotaOf(50));
+        const store = new QuotaStore({ source: gate, initialQuota: quotaOf(50) });
+        let answer = () => {};
+        const onSend = () => new Promise<void>((resolve) => (answer = resolve));
+        const onBlocked = vi.fn();
+        await shown(store, [
+            <ChatQuotaDisplay key="d" />,
+            <ChatInput key="i" onSend={onSend} cost={25} onBlocked={onBlocked} />,
+        ]);
+        await box().fill("Hello");
+        await userEvent.keyboard("{Enter}");
+        await expect.element(page.getByText("25 AP pending")).toBeVisible();
+        // The gate holds the AP: they are no longer in `remaining`.
+        gate.tell(quotaOf(25, { version: 2, monthlyUsed: 250, held: 25 }));
+        await expect.element(page.getByRole("meter")).toHaveAttribute("aria-valuenow", "25");
+        await expect.element(page.getByText("25 AP held for answers in progress")).toBeVisible();
+        await expect.element(page.getByText("25 AP pending")).not.toBeInTheDocument();
+        await expect.element(page.getByText("Costs 25 AP")).toBeVisible();
+        expect(document.body.textContent).not.toContain("0 AP are left");
+        await box().fill("And then?");
+        await userEvent.keyboard("{Enter}");
+        expect(onBlocked).not.toHaveBeenCalled();
+        gate.set(quotaOf(25, { version: 3 }));
+        answer();
+        await expect.element(send()).toHaveAttribute("aria-disabled", "false");
+    });
+
+    test("claims that nothing was charged only if that is known", async () => {
+        let failure: Error = new Error("the connection broke");
+        const onSend = () => Promise.reject(failure);
+        await shown(null, <ChatInput onSend={onSend} />);
+        await box().fill("Hello");
+        await userEvent.keyboard("{Enter}");
+        await expect.element(page.getByRole("status")).toHaveTextContent("The answer failed. Your message is kept.");
+        // The note is about that attempt.
+        await userEvent.keyboard("!");
+        await expect.element(page.getByRole("status")).toBeEmptyDOMElement();
+        failure = new QuotaExceededError(
+            {
+                type: "",
+                title: "denied",
+                status: 429,
+                code: "QUOTA_EXCEEDED",
+                required: 1,
+                remaining: 0,
+                shortfall: 1,
+                quotaResetAt: "2026-12-01T00:00:00Z",
+                recommendedUpgrade: null,
+            },
+            undefined,
+        );
+        await userEvent.keyboard("{Enter}");
+        await expect.element(page.getByRole("status")).toHaveTextContent("Nothing was charged");
+    });
+
+    test("works where the browser blocks storage", async () => {
+        const blocked = () => {
+            throw new DOMException("blocked", "SecurityError");
+        };
+        for (const name of ["getItem", "setItem", "removeItem"] as const) {
+            vi.spyOn(Storage.prototype, name).mockImplementation(blocked);
+        }
+        const onSend = vi.fn();
+        await shown(null, <ChatInput onSend={onSend} draftKey="chat-1" />);
+        await box().fill("Hello");
+        await userEvent.keyboard("{Enter}");
+        expect(onSend).toHaveBeenCalledWith("Hello");
+    });
+
     test("sends on Enter, shows pending AP, and does not subtract them from the remaining AP", async () => {
         const gate = new Gate(quotaOf(241));
         const store = new QuotaStore({ source: gate, initialQuota: quotaOf(241) });
@@ -235,7 +426,7 @@ describe("the input", () => {
         await box().fill("second");
         fail(new Error("network error"));
         await expect.element(box()).toHaveValue("first\nsecond");
-        await expect.element(page.getByText("The message was not sent.", { exact: false })).toBeVisible();
+        await expect.element(page.getByText("The answer failed.", { exact: false })).toBeVisible();
         await first.unmount();
         await shown(null, <ChatInput onSend={onSend} draftKey="chat-1" />);
         await expect.element(box()).toHaveValue("first\nsecond");
@@ -292,6 +483,17 @@ describe("the dialog", () => {
         }
         await userEvent.keyboard("{Escape}");
         expect(onClose).toHaveBeenCalledOnce();
+    });
+
+    test("recommends no upgrade to a user who has reached the highest level since the denial", async () => {
+        const upgraded = quotaOf(20, { membershipLevel: "pro", recommendedUpgrade: null });
+        const store = new QuotaStore({ source: new Gate(upgraded), initialQuota: upgraded });
+        const recommendedUpgrade = { membershipLevel: "pro", monthlyQuota: 1000, additionalAp: 700 };
+        const before = { ...denial, recommendedUpgrade };
+        await shown(store, <QuotaExceededDialog denial={before} onClose={() => undefined} pricingUrl="#plans" />);
+        await expect.element(page.getByRole("dialog")).toHaveTextContent("Required50 AP");
+        expect(page.getByRole("link", { name: "See plans" }).elements()).toEqual([]);
+        expect(page.getByRole("dialog").element().textContent).not.toContain("With pro");
     });
 
     test("offers to continue as soon as the quota covers the message", async () => {

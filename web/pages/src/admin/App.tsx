@@ -2,6 +2,7 @@
 
 import { useEffect, useMemo, useState } from "react";
 import { AdminApi } from "./api.js";
+import { Boundary } from "./Boundary.js";
 import { Changes } from "./Changes.js";
 import { PageContext, pageIn } from "./context.js";
 import { Rollout } from "./Rollout.js";
@@ -19,12 +20,20 @@ const TOKEN = "quota-gate-admin-token";
 type Theme = "system" | "light" | "dark";
 
 export function App() {
-    const [token, setToken] = useState(() => sessionStorage.getItem(TOKEN) ?? "");
+    const [{ token, isEnded }, setSession] = useState(() => ({ token: storedToken(), isEnded: false }));
     const [locale, setLocale] = useState<Locale>(navigator.language.startsWith("zh") ? "zh-CN" : "en");
     const [theme, setTheme] = useState<Theme>("system");
     const [part = "users", name] = useHash();
     const text = texts[locale];
-    const page = useMemo(() => pageIn(new AdminApi(token), locale, text), [token, locale, text]);
+    const page = useMemo(() => {
+        // The section stays in the URL, so the next sign-in shows it again.
+        const end = (rejected: string) => {
+            // A late answer to an earlier token does not end the session of a newer one.
+            if (storedToken() === rejected) storeToken("");
+            setSession((now) => (now.token === rejected ? { token: "", isEnded: true } : now));
+        };
+        return pageIn(new AdminApi(token, end), locale, text);
+    }, [token, locale, text]);
 
     useEffect(() => {
         document.documentElement.lang = locale;
@@ -36,12 +45,12 @@ export function App() {
     }, [theme]);
 
     const signedIn = (given: string) => {
-        sessionStorage.setItem(TOKEN, given);
-        setToken(given);
+        storeToken(given);
+        setSession({ token: given, isEnded: false });
     };
     const signOut = () => {
-        sessionStorage.removeItem(TOKEN);
-        setToken("");
+        storeToken("");
+        setSession({ token: "", isEnded: false });
     };
     return (
         <PageContext value={page}>
@@ -83,28 +92,35 @@ export function App() {
             </header>
             <main>
                 {token === "" ? (
-                    <SignIn onSignedIn={signedIn} />
-                ) : part === "users" && name !== undefined ? (
-                    <User key={name} name={name} />
-                ) : part === "usage" ? (
-                    <Usage />
-                ) : part === "status" ? (
-                    <Status />
-                ) : part === "rollout" ? (
-                    <Rollout />
-                ) : part === "changes" ? (
-                    <Changes />
+                    <SignIn isEnded={isEnded} onSignedIn={signedIn} />
                 ) : (
-                    <Users />
+                    <Boundary key={`${part}/${name}`} text={text}>
+                        <Section part={part} name={name} />
+                    </Boundary>
                 )}
             </main>
         </PageContext>
     );
 }
 
+function Section({ part, name }: { part: string; name: string | undefined }) {
+    switch (part) {
+        case "usage":
+            return <Usage />;
+        case "status":
+            return <Status />;
+        case "rollout":
+            return <Rollout />;
+        case "changes":
+            return <Changes />;
+        default:
+            return part === "users" && name !== undefined ? <User name={name} /> : <Users />;
+    }
+}
+
 /** `#/users/ann` becomes `["users", "ann"]`. */
 function useHash(): string[] {
-    const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+    const read = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded);
     const [parts, setParts] = useState(read);
     useEffect(() => {
         const changed = () => setParts(read());
@@ -112,4 +128,31 @@ function useHash(): string[] {
         return () => removeEventListener("hashchange", changed);
     }, []);
     return parts;
+}
+
+/** Decodes a part of the URL. A part that was typed and is not encoded, such as `50%`, means itself. */
+function decoded(part: string): string {
+    try {
+        return decodeURIComponent(part);
+    } catch {
+        return part;
+    }
+}
+
+/** Returns the token of this tab; empty if there is none, or if the browser blocks storage. */
+function storedToken(): string {
+    try {
+        return sessionStorage.getItem(TOKEN) ?? "";
+    } catch {
+        return "";
+    }
+}
+
+function storeToken(token: string): void {
+    try {
+        if (token === "") sessionStorage.removeItem(TOKEN);
+        else sessionStorage.setItem(TOKEN, token);
+    } catch {
+        // The token is kept until the page is closed or reloaded.
+    }
 }

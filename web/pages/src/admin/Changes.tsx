@@ -69,13 +69,13 @@ function useWhat(): (change: Change) => string {
         switch (change.kind) {
             case "level": {
                 const later = change.effectivePeriod === null ? "" : ` (${text.from} ${change.effectivePeriod})`;
-                return `${change.levelBefore} → ${change.levelAfter}${later}`;
+                return `${change.levelBefore ?? text.unknown} → ${change.levelAfter ?? text.unknown}${later}`;
             }
             case "hold_released":
-                return `${text.released}: ${number(change.ap ?? 0)} AP`;
+                return `${text.released}: ${number(change.ap)} AP`;
             case "rollout": {
                 const mode = change.mode as keyof typeof text.modes | null;
-                return `${text.part.rollout}: ${mode === null ? "?" : text.modes[mode]}, ${number(change.percentage ?? 0)} %`;
+                return `${text.part.rollout}: ${mode === null ? text.unknown : text.modes[mode]}, ${number(change.percentage)} %`;
             }
             default:
                 return change.kind;

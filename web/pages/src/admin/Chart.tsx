@@ -11,11 +11,12 @@ export interface Series {
 }
 
 const HEIGHT = 220;
-const MARGIN = { top: 12, right: 4, bottom: 22, left: 52 };
+/** Has room for the shortened numbers of the axis, and for half of the last date. */
+const MARGIN = { top: 12, right: 16, bottom: 22, left: 52 };
 const LINES = 4;
 
 export function Chart({ label, days, series }: { label: string; days: string[]; series: Series[] }) {
-    const { number } = usePage();
+    const { number, short } = usePage();
     const box = useRef<HTMLDivElement>(null);
     const [width, setWidth] = useState(640);
     useLayoutEffect(() => {
@@ -39,7 +40,7 @@ export function Chart({ label, days, series }: { label: string; days: string[]; 
                         <g key={value}>
                             <line className="grid" x1={MARGIN.left} x2={width} y1={y(value)} y2={y(value)} />
                             <text x={MARGIN.left - 6} y={y(value) + 4} textAnchor="end">
-                                {number(value)}
+                                {short(value)}
                             </text>
                         </g>
                     ))}

@@ -7,7 +7,8 @@ import { Reason, Trouble } from "./parts.js";
 
 interface HoldsProps {
     user: string;
-    holds: User["holds"];
+    /** Undefined if they are unknown. */
+    holds: User["holds"] | undefined;
     onReleased: () => void;
 }
 
@@ -16,6 +17,10 @@ export function Holds({ user, holds, onReleased }: HoldsProps) {
     const [chosen, setChosen] = useState<string>();
     const [reason, setReason] = useState("");
     const [error, setError] = useState<Error>();
+    const choose = (hold: string) => {
+        setChosen(hold);
+        setError(undefined);
+    };
     const release = async (event: FormEvent) => {
         event.preventDefault();
         try {
@@ -31,19 +36,19 @@ export function Holds({ user, holds, onReleased }: HoldsProps) {
     return (
         <section className="panel" aria-labelledby="holds-title">
             <h3 id="holds-title">{text.holds}</h3>
-            {holds.length === 0 && <p>{text.noHolds}</p>}
+            {holds === undefined ? <p>{text.holdsUnknown}</p> : holds.length === 0 && <p>{text.noHolds}</p>}
             <ul>
-                {holds.map((hold) => (
+                {holds?.map((hold) => (
                     <li key={hold.id}>
                         {number(hold.ap)} AP, {text.until} {time(hold.expiresAt)} <code>{hold.id}</code>{" "}
-                        <button type="button" className="qg-button" onClick={() => setChosen(hold.id)}>
+                        <button type="button" className="qg-button" onClick={() => choose(hold.id)}>
                             {text.release}
                         </button>
                     </li>
                 ))}
             </ul>
             <Trouble error={error} />
-            {holds.some(({ id }) => id === chosen) && (
+            {holds?.some(({ id }) => id === chosen) && (
                 <form onSubmit={(event) => void release(event)}>
                     <p>{text.releaseHint}</p>
                     <Reason value={reason} onChange={setReason} />{" "}

@@ -13,7 +13,8 @@ interface LevelChangeProps {
 
 export function LevelChange({ user, quota, onChanged }: LevelChangeProps) {
     const { api, text, time } = usePage();
-    const levels = useAsked("levels", () => api.status()).data?.levels ?? [];
+    const { data: status, error: statusError } = useAsked("levels", () => api.status());
+    const levels = status?.levels ?? [];
     const [level, setLevel] = useState("");
     const [isNow, setIsNow] = useState(false);
     const [reason, setReason] = useState("");
@@ -33,6 +34,7 @@ export function LevelChange({ user, quota, onChanged }: LevelChangeProps) {
     const apply = async () => {
         try {
             await api.changeLevel(user, { ...wanted, preview: false, ifLevelVersion: forecast?.levelVersion ?? null });
+            setError(undefined);
             setForecast(undefined);
             setReason("");
             onChanged();
@@ -77,10 +79,10 @@ export function LevelChange({ user, quota, onChanged }: LevelChangeProps) {
                     {text.preview}
                 </button>
             </form>
-            <Trouble error={error} />
+            <Trouble error={error ?? statusError} />
             {forecast && (
                 <div className="forecast">
-                    <Forecast forecast={forecast} />
+                    <Forecast forecast={forecast} knowsHolds={quota.source === "redis"} />
                     <p>
                         {forecast.effectiveAt === null
                             ? text.holdsAtOnce
@@ -95,14 +97,15 @@ export function LevelChange({ user, quota, onChanged }: LevelChangeProps) {
     );
 }
 
-function Forecast({ forecast: { before, after } }: { forecast: LevelForecast }) {
+function Forecast({ forecast, knowsHolds }: { forecast: LevelForecast; knowsHolds: boolean }) {
+    const { before, after } = forecast;
     const { text, number } = usePage();
     const level = (of: typeof before) => of.membershipLevel + (of.pendingLevel ? ` → ${of.pendingLevel}` : "");
     const rows: [string, (of: typeof before) => string][] = [
         [text.level, level],
         [text.quota, (of) => number(of.monthlyQuota)],
         [text.used, (of) => number(of.monthlyUsed)],
-        [text.held, (of) => number(of.held)],
+        [text.held, (of) => number(knowsHolds ? of.held : null)],
         [text.remaining, (of) => number(of.remaining)],
     ];
     return (

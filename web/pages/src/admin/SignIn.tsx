@@ -1,21 +1,22 @@
-/** Asks for an administrator token and verifies it. */
+/** Asks for an administrator token and verifies it. `isEnded`: the previous token was rejected. */
 
 import { type FormEvent, useState } from "react";
-import { AdminApi, Refused } from "./api.js";
+import { AdminApi, isRejection, Refused } from "./api.js";
 import { usePage } from "./context.js";
 
-export function SignIn({ onSignedIn }: { onSignedIn: (token: string) => void }) {
+export function SignIn({ isEnded, onSignedIn }: { isEnded: boolean; onSignedIn: (token: string) => void }) {
     const [given, setGiven] = useState("");
-    const [wrong, setWrong] = useState<string>();
     const { text } = usePage();
+    const [wrong, setWrong] = useState<string>();
+    const note = wrong ?? (isEnded ? text.tokenEnded : undefined);
     const submit = async (event: FormEvent) => {
         event.preventDefault();
         try {
             await new AdminApi(given).status();
             onSignedIn(given);
         } catch (error) {
-            const isRefused = error instanceof Refused && [401, 403].includes(error.status);
-            setWrong(isRefused ? text.wrongToken : (error as Error).message);
+            const isRejected = error instanceof Refused && isRejection(error.status);
+            setWrong(isRejected ? text.wrongToken : (error as Error).message);
         }
     };
     return (
@@ -31,7 +32,7 @@ export function SignIn({ onSignedIn }: { onSignedIn: (token: string) => void }) 
                 />
             </label>
             <p className="muted">{text.tokenHint}</p>
-            {wrong !== undefined && <p role="alert">{wrong}</p>}
+            {note !== undefined && <p role="alert">{note}</p>}
             <button type="submit" className="qg-button">
                 {text.signIn}
             </button>

@@ -11,9 +11,11 @@ export function Status() {
     const { api, text, number, time } = usePage();
     const { data, error } = useAsked("status", () => api.status(), LOOK_EVERY_MS);
     if (!data) return <Trouble error={error} />;
-    const lag = (of: (lag: { events: number; seconds: number }) => number) =>
-        data.partitions.map((partition) => (partition.flushLag ? of(partition.flushLag) : 0));
-    const lengths = data.partitions.map(({ streamLength }) => streamLength ?? 0);
+    const { partitions } = data;
+    const events = partitions.map(({ flushLag }) => flushLag?.events);
+    const seconds = partitions.map(({ flushLag }) => flushLag?.seconds);
+    const lengths = partitions.map(({ streamLength }) => streamLength);
+    const generations = partitions.map(({ generation }) => generation);
     return (
         <>
             <Trouble error={error} />
@@ -32,10 +34,10 @@ export function Status() {
                     facts={[
                         [text.version, data.version],
                         ["Redis", data.redisAnswers ? text.answers : text.isAway],
-                        [text.lagEvents, number(sum(lag(({ events }) => events)))],
-                        [text.lagSeconds, number(Math.max(0, ...lag(({ seconds }) => seconds)))],
-                        [text.streamLength, number(sum(lengths))],
-                        [text.generation, number(Math.max(0, ...data.partitions.map(({ generation }) => generation)))],
+                        [text.lagEvents, number(known(events, sum))],
+                        [text.lagSeconds, number(known(seconds, most))],
+                        [text.streamLength, number(known(lengths, sum))],
+                        [text.generation, number(known(generations, most))],
                         [text.dueRows, number(data.dueRows)],
                         [text.inbox, number(data.inbox)],
                         [text.deadLetters, number(data.deadLetters)],
@@ -56,16 +58,16 @@ export function Status() {
                         text.lagSeconds,
                     ]}
                 >
-                    {data.partitions.map((partition) => (
+                    {partitions.map((partition) => (
                         <tr key={partition.number}>
                             <th scope="row">{partition.number}</th>
                             <td>
                                 {number(partition.generation)} {partition.isOpening && text.isOpening}
                             </td>
                             <td>{time(partition.openedAt)}</td>
-                            <td>{partition.streamLength === null ? "?" : number(partition.streamLength)}</td>
-                            <td>{partition.flushLag === null ? "?" : number(partition.flushLag.events)}</td>
-                            <td>{partition.flushLag === null ? "?" : number(partition.flushLag.seconds)}</td>
+                            <td>{number(partition.streamLength)}</td>
+                            <td>{number(partition.flushLag?.events)}</td>
+                            <td>{number(partition.flushLag?.seconds)}</td>
                         </tr>
                     ))}
                 </Table>
@@ -111,8 +113,8 @@ function DeadLetters({ letters }: { letters: StatusAnswer["newestDeadLetters"] }
                         {letters.map((letter) => (
                             <tr key={letter.id}>
                                 <th scope="row">{time(letter.at)}</th>
-                                <td>{letter.userUuid ?? "?"}</td>
-                                <td>{letter.ap === null ? "?" : number(letter.ap)}</td>
+                                <td>{letter.userUuid ?? text.unknown}</td>
+                                <td>{number(letter.ap)}</td>
                                 <td>{letter.reason}</td>
                             </tr>
                         ))}
@@ -126,40 +128,38 @@ function DeadLetters({ letters }: { letters: StatusAnswer["newestDeadLetters"] }
 /** Compares all users in Redis and Postgres, one page at a time. */
 function DriftCheck() {
     const { api, text, number } = usePage();
-    const [found, setFound] = useState<{ users: number; differences: Drift["differences"]; isDone: boolean }>();
+    const [found, setFound] = useState<{ users: number; differences: Drift["differences"] }>();
+    const [isChecking, setIsChecking] = useState(false);
     const [error, setError] = useState<Error>();
     const check = async () => {
         let [users, after, differences]: [number, string | null, Drift["differences"]] = [0, "", []];
         setError(undefined);
+        setFound(undefined);
+        setIsChecking(true);
         try {
             while (after !== null) {
                 const page: Drift = await api.drift({ after, limit: 200 });
                 users += page.users;
                 differences = [...differences, ...page.differences];
                 after = page.next;
-                setFound({ users, differences, isDone: after === null });
+                setFound({ users, differences });
             }
         } catch (refused) {
             setError(refused as Error);
         }
+        setIsChecking(false);
     };
     return (
         <section className="panel" aria-labelledby="drift-title">
             <h2 id="drift-title">{text.bothStores}</h2>
             <p>{text.driftHint}</p>
-            <button
-                type="button"
-                className="qg-button"
-                disabled={found !== undefined && !found.isDone && !error}
-                onClick={() => void check()}
-            >
+            <button type="button" className="qg-button" disabled={isChecking} onClick={() => void check()}>
                 {text.compare}
             </button>
             <Trouble error={error} />
             {found && (
                 <p role="status" className={found.differences.length === 0 ? "good" : "trouble"}>
-                    {text.compared(number(found.users), number(found.differences.length))}{" "}
-                    {!found.isDone && text.goingOn}
+                    {text.compared(number(found.users), number(found.differences.length))} {isChecking && text.goingOn}
                 </p>
             )}
             {found && found.differences.length > 0 && (
@@ -181,6 +181,16 @@ function DriftCheck() {
     );
 }
 
-function sum(of: number[]): number {
-    return of.reduce((total, value) => total + value, 0);
+/** Combines the values of all partitions. The result is unknown if a value is, or if there are no partitions. */
+function known(values: (number | null | undefined)[], combine: (values: number[]) => number): number | undefined {
+    const all = values.filter((value) => value !== null && value !== undefined);
+    return all.length < values.length || all.length === 0 ? undefined : combine(all);
+}
+
+function sum(values: number[]): number {
+    return values.reduce((total, value) => total + value, 0);
+}
+
+function most(values: number[]): number {
+    return Math.max(...values);
 }

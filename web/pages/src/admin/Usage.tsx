@@ -29,13 +29,13 @@ export function Usage() {
     };
     const { data, error } = useAsked(`usage ${JSON.stringify(params)}`, () => api.usage(params), LOOK_EVERY_MS);
     const download = async () => {
+        setFailed(undefined);
         try {
             const link = document.createElement("a");
             link.href = URL.createObjectURL(await api.usageFile(params));
             link.download = "usage.csv";
             link.click();
             URL.revokeObjectURL(link.href);
-            setFailed(undefined);
         } catch (refused) {
             setFailed(refused as Error);
         }

@@ -19,6 +19,8 @@ export function User({ name }: { name: string }) {
     };
     if (!data) return <Trouble error={error} />;
     const { quota, comparison, months } = data;
+    // Postgres does not know the holds.
+    const knowsHolds = quota.source === "redis";
     return (
         <>
             <h2>{name}</h2>
@@ -30,7 +32,7 @@ export function User({ name }: { name: string }) {
                         [text.level, quota.membershipLevel + (data.pendingLevel ? ` → ${data.pendingLevel}` : "")],
                         [text.period, quota.period],
                         [text.used, `${number(quota.monthlyUsed)} / ${number(quota.monthlyQuota)}`],
-                        [text.held, number(quota.held)],
+                        [text.held, number(knowsHolds ? quota.held : null)],
                         [text.remaining, number(quota.remaining)],
                         [text.usedToday, number(quota.todayUsed)],
                         [text.usedEver, number(quota.totalUsed)],
@@ -67,7 +69,7 @@ export function User({ name }: { name: string }) {
                     <p>{text.cannotCompare}</p>
                 )}
             </section>
-            <Holds user={name} holds={data.holds} onReleased={done} />
+            <Holds user={name} holds={knowsHolds ? data.holds : undefined} onReleased={done} />
             <LevelChange key={data.levelVersion} user={name} quota={quota} onChanged={done} />
             <section className="panel" aria-labelledby="months-title">
                 <h3 id="months-title">{text.months}</h3>

@@ -9,7 +9,8 @@ export function Users() {
     const [prefix, setPrefix] = useState("");
     const [level, setLevel] = useState("");
     const [after, setAfter] = useState("");
-    const levels = useAsked("levels", () => api.status()).data?.levels ?? [];
+    const { data: status, error: statusError } = useAsked("levels", () => api.status());
+    const levels = status?.levels ?? [];
     const { data, error } = useAsked(JSON.stringify(["users", prefix, level, after]), () =>
         api.users({ prefix, level, after }),
     );
@@ -44,7 +45,7 @@ export function Users() {
                     </select>
                 </label>
             </form>
-            <Trouble error={error} />
+            <Trouble error={error ?? statusError} />
             {data && (
                 <>
                     <Table

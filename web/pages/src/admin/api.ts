@@ -30,9 +30,12 @@ type Params = Record<string, string | number | undefined>;
 /** Calls the routes under `/api/admin` with an administrator token. */
 export class AdminApi {
     readonly #token: string;
+    readonly #onRejected: ((token: string) => void) | undefined;
 
-    constructor(token: string) {
+    /** `onRejected` is called when the gate rejects the token: it is invalid, or no longer has the scope. */
+    constructor(token: string, onRejected?: (token: string) => void) {
         this.#token = token;
+        this.#onRejected = onRejected;
     }
 
     users = (params: Params) => this.#get<Users>("users", params);
@@ -48,7 +51,9 @@ export class AdminApi {
     changeLevel = (user: string, body: Schemas["ChangeLevelBody"]) =>
         this.#send<LevelForecast>("PUT", `users/${encodeURIComponent(user)}/level`, body);
     releaseHold = (user: string, hold: string, reason: string) =>
-        this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${hold}/release`, { reason });
+        this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${encodeURIComponent(hold)}/release`, {
+            reason,
+        });
     changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
 
     async usageFile(params: UsageParams): Promise<Blob> {
@@ -68,9 +73,15 @@ export class AdminApi {
         if (body !== undefined) headers["content-type"] = "application/json";
         const response = await fetch(`/api/admin/${path}`, { method, headers, ...(body !== undefined && { body }) });
         if (response.ok) return response;
+        if (isRejection(response.status)) this.#onRejected?.(this.#token);
         const problem = (await response.json().catch(() => ({}))) as { title?: string; detail?: string };
         throw new Refused(response.status, problem.detail ?? problem.title ?? String(response.status));
     }
+}
+
+/** Returns whether an error status is about the token. */
+export function isRejection(status: number): boolean {
+    return status === 401 || status === 403;
 }
 
 function query(params: Params): URLSearchParams {

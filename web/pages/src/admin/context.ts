@@ -8,7 +8,10 @@ export interface Page {
     api: AdminApi;
     locale: Locale;
     text: Texts;
-    number: (value: number) => string;
+    /** Formats a number; null and undefined are unknown, not 0. */
+    number: (value: number | null | undefined) => string;
+    /** Formats a number in little space, such as `1.2M`. */
+    short: (value: number) => string;
     /** Formats an instant in the browser's time zone. */
     time: (at: string) => string;
 }
@@ -22,9 +25,17 @@ export function usePage(): Page {
 }
 
 export function pageIn(api: AdminApi, locale: Locale, text: Texts): Page {
-    const number = new Intl.NumberFormat(locale);
+    const plain = new Intl.NumberFormat(locale);
+    const compact = new Intl.NumberFormat(locale, { notation: "compact", maximumSignificantDigits: 3 });
     const time = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
-    return { api, locale, text, number: number.format, time: (at) => time.format(new Date(at)) };
+    return {
+        api,
+        locale,
+        text,
+        number: (value) => (value === null || value === undefined ? text.unknown : plain.format(value)),
+        short: compact.format,
+        time: (at) => time.format(new Date(at)),
+    };
 }
 
 /** The newest answer to a query, and the error of a later attempt. */

@@ -38,7 +38,7 @@ export function App() {
     }, [locale, text]);
 
     const store = useMemo(
-        () => session && new QuotaStore({ source: new QuotaGate({ url: "", token: session.jwt }) }),
+        () => session && new QuotaStore({ source: new QuotaGate({ url: "", token: session.token }) }),
         [session],
     );
     return (

@@ -41,7 +41,8 @@ export function Chat({ session, text }: { session: Session; text: Texts }) {
                 setTurns(turns);
                 throw error;
             }
-            show(answer, controller.signal.aborted ? text.stopped : text.failed);
+            const failed = answer === "" ? text.failed : text.brokeOff;
+            show(answer, controller.signal.aborted ? text.stopped : failed);
             if (!controller.signal.aborted && answer === "") throw error;
         } finally {
             setIsAnswering(false);

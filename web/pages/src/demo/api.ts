@@ -2,9 +2,21 @@
 
 import { dataOf, QuotaExceededError } from "@quota-gate/client";
 
-export interface Session {
-    user: string;
-    jwt: string;
+/** A signed-in user, whose JWT is renewed when it has expired. */
+export class Session {
+    readonly user: string;
+    #jwt: string;
+
+    constructor({ user, jwt }: { user: string; jwt: string }) {
+        this.user = user;
+        this.#jwt = jwt;
+    }
+
+    /** Returns the JWT, or a new one if this one was rejected. */
+    token = async (rejected?: string): Promise<string> => {
+        if (rejected !== undefined && rejected === this.#jwt) this.#jwt = (await open(this.user)).jwt;
+        return this.#jwt;
+    };
 }
 
 async function post<T>(path: string, body: unknown): Promise<T> {
@@ -15,7 +27,8 @@ async function post<T>(path: string, body: unknown): Promise<T> {
 }
 
 export const users = async () => (await (await fetch("/api/demo/users")).json()) as string[];
-export const signIn = (user: string) => post<Session>("/api/demo/session", { user });
+const open = (user: string) => post<{ user: string; jwt: string }>("/api/demo/session", { user });
+export const signIn = async (user: string) => new Session(await open(user));
 export const changeLevel = (user: string, membershipLevel: string) =>
     post<true>("/api/demo/level", { user, membershipLevel });
 
@@ -28,20 +41,25 @@ export interface Turn {
 /**
  * Sends the conversation to the model, like any OpenAI API client, and passes each piece of the answer to `said`.
  * @throws QuotaExceededError if the quota does not cover the message
+ * @throws Error if it fails, before or after it began
  */
 export async function ask(
-    { jwt }: Session,
+    session: Session,
     model: string,
     messages: Turn[],
     said: (piece: string) => void,
     signal: AbortSignal,
 ): Promise<void> {
-    const response = await fetch("/v1/chat/completions", {
-        method: "POST",
-        headers: { "content-type": "application/json", authorization: `Bearer ${jwt}`, "x-session-id": "demo" },
-        body: JSON.stringify({ model, stream: true, messages }),
-        signal,
-    });
+    const send = (jwt: string) =>
+        fetch("/v1/chat/completions", {
+            method: "POST",
+            headers: { "content-type": "application/json", authorization: `Bearer ${jwt}`, "x-session-id": "demo" },
+            body: JSON.stringify({ model, stream: true, messages }),
+            signal,
+        });
+    const jwt = await session.token();
+    let response = await send(jwt);
+    if (response.status === 401) response = await send(await session.token(jwt));
     if (!response.ok || !response.body) {
         const { error } = (await response.json()) as { error: { code: string; message: string } };
         if (error.code === "QUOTA_EXCEEDED") {
@@ -55,4 +73,5 @@ export async function ask(
         const chunk = JSON.parse(data) as { choices: { delta: { content?: string } }[] };
         said(chunk.choices[0]?.delta.content ?? "");
     }
+    throw new Error("the answer broke off");
 }

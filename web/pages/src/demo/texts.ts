@@ -13,7 +13,10 @@ export interface Texts {
     you: string;
     stop: string;
     stopped: string;
+    /** Before the first word. */
     failed: string;
+    /** After it. */
+    brokeOff: string;
     plans: string;
     take: (upgrade: Upgrade) => string;
     current: (level: string) => string;
@@ -22,7 +25,7 @@ export interface Texts {
 export const texts: Record<"en" | "zh-CN", Texts> = {
     en: {
         title: "Chat demo",
-        lead: "Each message uses AP from your monthly quota. A failed answer is free.",
+        lead: "Each message uses AP from your monthly quota. An answer that fails before its first word is free.",
         user: "Signed in as",
         model: "Model",
         language: "Language",
@@ -32,6 +35,7 @@ export const texts: Record<"en" | "zh-CN", Texts> = {
         stop: "Stop",
         stopped: "Stopped.",
         failed: "The answer failed.",
+        brokeOff: "The answer broke off.",
         plans: "Plans",
         take: ({ membershipLevel, monthlyQuota, additionalAp }) =>
             `Upgrade to ${membershipLevel}: ${monthlyQuota} AP/month (+${additionalAp})`,
@@ -39,7 +43,7 @@ export const texts: Record<"en" | "zh-CN", Texts> = {
     },
     "zh-CN": {
         title: "额度网关演示",
-        lead: "每条消息消耗每月额度中的 AP，失败的回答免费。",
+        lead: "每条消息消耗每月额度中的 AP。回答在输出第一个字之前失败，则免费。",
         user: "当前用户",
         model: "模型",
         language: "语言",
@@ -49,6 +53,7 @@ export const texts: Record<"en" | "zh-CN", Texts> = {
         stop: "停止",
         stopped: "已停止。",
         failed: "回答失败。",
+        brokeOff: "回答中断。",
         plans: "套餐",
         take: ({ membershipLevel, monthlyQuota, additionalAp }) =>
             `升级到 ${membershipLevel}：每月 ${monthlyQuota} AP（+${additionalAp}）`,

@@ -7,6 +7,7 @@ export const zhCN: Messages = {
     loading: "正在加载额度…",
     unavailable: "暂时无法显示额度。",
     stale: "数据可能略有延迟。",
+    signedOut: "请重新登录以查看额度。",
     remaining: (remaining, total) => `剩余 ${remaining} / ${total} AP`,
     used: (used) => `本月已用 ${used} AP`,
     today: (used) => `今日已用 ${used} AP`,
@@ -43,5 +44,6 @@ export const zhCN: Messages = {
         why === "exhausted"
             ? "聊天额度已用完，消息已保留。"
             : `此消息需要 ${cost} AP，剩余 ${remaining} AP。消息已保留。`,
-    failed: "消息未发送。未扣除额度，消息已保留。",
+    notSent: "消息未发送。未扣除额度，消息已保留。",
+    failed: "回答失败，消息已保留。",
 };
