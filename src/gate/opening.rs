@@ -41,8 +41,8 @@ use crate::{
     },
 };
 
-/// Time for which an opener claims a partition. It renews the claim with each part of the drain, so this is many times the
-/// duration of a part. Then others take over.
+/// Time for which an opener claims a partition, after which others take over. The opener renews the claim with each part
+/// of the drain, which takes far less time.
 const CLAIM: Duration = Duration::from_secs(2);
 /// Partitions that one process opens concurrently. Each opening uses connections to Postgres that requests need too.
 const OPENINGS_MAX: usize = 8;

@@ -1,7 +1,7 @@
 //! An upgrade from the last release: this program continues with the tables, records and journal of release 0.1.0.
 //!
-//! `tests/fixtures/0.1.0` was written by that release: a dump of Postgres, and of each key of Redis. Half of the charges
-//! were not flushed yet, and one hold was open.
+//! `tests/fixtures/0.1.0` was written by that release: a dump of Postgres, and of each key of Redis. Half of the
+//! charges were not flushed yet, and one hold was open.
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -18,8 +18,8 @@ const REPAIRS: i32 = -1;
 impl Postgres {
     /// Takes the lock of repairs if it is free.
     ///
-    /// A lock that took a connection of the pool could wait for itself: the repair needs the others. It is held by an open
-    /// transaction, because behind a pooler a session's lock may outlive the client.
+    /// A lock that took a connection of the pool could wait for itself, because the repair needs connections too. It is
+    /// held by an open transaction, because behind a pooler the lock of a session may outlive the client.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -68,8 +68,8 @@ impl Postgres {
         watermarks(&mut connection).await
     }
 
-    /// Claims a partition's opening for `opener`, or renews the claim. Returns false while the claim of another process is
-    /// valid. Times are those of Postgres, so the clocks of the processes do not matter.
+    /// Claims a partition's opening for `opener`, or renews the claim. Returns false while the claim of another process
+    /// is valid. Times are those of Postgres, so the clocks of the processes do not matter.
     ///
     /// # Errors
     /// If Postgres is unavailable.
