@@ -41,8 +41,8 @@ use crate::{
     },
 };
 
-/// Time for which an opener claims a partition, after which others take over. The opener renews the claim with each part
-/// of the drain, which takes far less time.
+/// Time for which an opener claims a partition. Then others take over. The opener renews the claim with each part of
+/// the drain, which takes far less time.
 const CLAIM: Duration = Duration::from_secs(2);
 /// Partitions that one process opens concurrently. Each opening uses connections to Postgres that requests need too.
 const OPENINGS_MAX: usize = 8;
