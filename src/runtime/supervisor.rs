@@ -24,7 +24,7 @@ const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 /// A task that failed again after each restart. The process should end: what the task did is not done any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the task {name} failed {RESTARTS_MAX} times in a row, last with: {reason}")]
+#[error("the task {name} failed again after {RESTARTS_MAX} restarts in a row, last with: {reason}")]
 pub struct TaskFailed {
     /// The task.
     pub name: &'static str,
