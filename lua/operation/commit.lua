@@ -4,11 +4,14 @@
 --   live hold                        covers its AP, even if its period is over
 --   expired hold                     gave its AP back; charged what is free
 --   expired hold of an ended period  what was free is unknown; charged only if it outlived the period (`covered`)
+--   hold accepted in time            covers its AP, as a live hold
 -- What is not charged is overage.
 --
--- A commit that Postgres accepted while Redis was unavailable counts as made at that time. Its settlement is kept
--- longer, because it may be applied late. By then the settlement of a first attempt, whose answer was lost, may be
--- gone: the answer is UNKNOWN_HOLD, and the gate checks the usage log.
+-- A commit that Postgres accepted while Redis was unavailable counts as made at that time. If its hold was live then,
+-- the hold covers it, even if it has expired meanwhile and other messages have used its AP: only then can `used` exceed
+-- the quota (decision 0020). A degraded reservation, of generation 0, never held anything and covers nothing.
+-- The settlement of an accepted commit is kept longer, because it may be applied late. By then the settlement of a
+-- first attempt, whose answer was lost, may be gone: the answer is UNKNOWN_HOLD, and the gate checks the usage log.
 --
 -- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; time when Postgres
 --            accepted it in ms I6, 0 for a commit made now; then the event's tail
@@ -39,7 +42,8 @@ local function commit(op, at, slot, outcome)
   end
 
   if hold_period > period then roll_to(hold_period) end
-  local chargeable = place and reserved or 0
+  local accepted_in_time = accepted_ms > 0 and accepted_ms < expiry_ms and hold_generation > 0
+  local chargeable = (place or accepted_in_time) and reserved or 0
   if hold_period == period then
     local unheld = free()
     if unheld > chargeable then chargeable = unheld end

@@ -180,6 +180,25 @@ impl Gate {
         if answer["degraded"] == true { None } else { answer["usageId"].as_str()?.parse().ok() }
     }
 
+    /// Sends a request to the API, again while it is refused. Returns the status and the answer.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            let request = reqwest::Client::new()
+                .post(format!("{}{path}", self.url))
+                .bearer_auth(SERVICE_TOKEN)
+                .json(body)
+                .timeout(Duration::from_secs(5));
+            let response = request.send().await?;
+            let status = response.status().as_u16();
+            if status != 503 {
+                return Ok((status, response.json().await?));
+            }
+            ensure!(Instant::now() < deadline, "{path} is refused: {}", response.text().await?);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Returns the AP that this user's holds reserve now.
     pub(crate) async fn held(&self, user: &str) -> Option<u64> {
         let request = reqwest::Client::new()

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{Allowed, Audit};
+use super::{Allowed, Audit, LogRow};
 use crate::{
     history::{Event, History, Kind, Outcome},
     installation::Installation,
@@ -16,7 +16,14 @@ use crate::{
 const UNHELD_MAX: Duration = Duration::from_secs(15);
 
 impl Audit {
-    pub(super) fn holds_settle_once(&mut self, history: &History, allowed: &Allowed, reopened: bool) {
+    pub(super) fn holds_settle_once(
+        &mut self,
+        rows: &[LogRow],
+        history: &History,
+        allowed: &Allowed,
+        reopened: bool,
+    ) {
+        let logged: HashMap<Uuid, &LogRow> = rows.iter().map(|row| (row.event, row)).collect();
         let mut holds: HashMap<Uuid, Vec<&Event>> = HashMap::new();
         for event in &history.0 {
             match (event.kind, event.outcome) {
@@ -35,6 +42,7 @@ impl Audit {
             if !reopened {
                 self.is_covered(hold, &events);
             }
+            self.is_covered_when_accepted(hold, &events, &logged);
         }
     }
 
@@ -81,6 +89,26 @@ impl Audit {
             if in_time && event.ap <= reserved.ap && overage > 0 {
                 self.violated("I6", format!("hold {hold} of {} AP did not cover {} AP", reserved.ap, event.ap));
             }
+        }
+    }
+
+    /// Checks that a commit that Postgres accepted in time is charged in full, whatever its user charged since.
+    fn is_covered_when_accepted(&mut self, hold: Uuid, events: &[&Event], logged: &HashMap<Uuid, &LogRow>) {
+        let Some(reserved) = events.iter().find(|event| matches!(event.outcome, Outcome::Held { degraded: false, .. }))
+        else {
+            return;
+        };
+        let accepted = events.iter().find(|event| {
+            matches!(event.kind, Kind::Commit(_))
+                && event.outcome == Outcome::Accepted
+                && event.answered < reserved.sent + TTL
+        });
+        if let (Some(event), Some(row)) = (accepted, logged.get(&hold))
+            && event.ap <= reserved.ap
+            && row.overage > 0
+        {
+            let (ap, overage) = (event.ap, row.overage);
+            self.violated("I6", format!("hold {hold}: {overage} of {ap} AP accepted in time were not charged"));
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Allowed {
     /// Splits in which two Redis servers accepted messages. A user may exceed the quota by what the gate left behind
     /// admitted.
     pub(crate) splits: Vec<Split>,
+    /// Users whose commits Postgres accepted, beside those of the clients, and their AP.
+    pub(crate) accepted: Vec<(String, u32)>,
     /// Postgres was restored from an older copy, so records may be ahead of it.
     pub(crate) postgres_restored: bool,
     /// Users below this number had other quotas, at most this many AP.
@@ -105,7 +107,7 @@ impl Audit {
         audit.log(&rows, history, allowed);
         audit.no_user_exceeds_the_quota(&rows, history, allowed);
         audit.no_false_denial(history, allowed);
-        audit.holds_settle_once(history, allowed, reopened);
+        audit.holds_settle_once(&rows, history, allowed, reopened);
         audit.no_hold_is_left(installation, history).await?;
         audit.nothing_unexpected(history);
         audit.stores_agree(installation, allowed).await?;

@@ -40,6 +40,7 @@ impl Audit {
                 })
                 .sum();
             self.over_ap += used.saturating_sub(quota);
+            let beside = beside + accepted(who, history, allowed);
             if used > quota + beside {
                 self.violated("I1", format!("{who} was charged {used} AP of {quota} (+{beside}) in {period}"));
             }
@@ -74,6 +75,16 @@ impl Audit {
             }
         }
     }
+}
+
+/// Returns the AP of commits that Postgres accepted. The AP of their holds may have been used again in between.
+fn accepted(who: &str, history: &History, allowed: &Allowed) -> u64 {
+    let by_clients = history.of(who).filter(|event| event.outcome == Outcome::Accepted).map(|event| match event.kind {
+        Kind::Commit(_) => u64::from(event.ap),
+        _ => 0,
+    });
+    let by_row = allowed.accepted.iter().filter(|(user, _)| user == who).map(|(_, ap)| u64::from(*ap));
+    by_clients.chain(by_row).sum()
 }
 
 /// Returns the most AP that a user's requests can have used and held when this request was denied.

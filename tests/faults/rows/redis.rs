@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use futures_util::future::join_all;
 use quota_gate_dev::{AppendOnly, Lifetime, RedisServerOptions};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::audit::{Allowed, Split};
 use crate::{
     cluster,
     history::Outcome,
-    installation::{Options, copy_dir},
+    installation::{Options, QUOTA, copy_dir},
     proxy::Trap,
     replica::Replica,
     run::{Ended, Run, Verdict},
@@ -76,6 +78,61 @@ pub(crate) async fn paused(seed: u64) -> anyhow::Result<Verdict> {
         let slow = refusals.iter().filter(|took| **took > Duration::from_millis(400)).count();
         // If the breaker did not open, each refusal would wait for Redis.
         ended.proves("few refusals waited for Redis", slow * 20 < refusals.len());
+    }
+    Ok(ended.verdict())
+}
+
+/// Redis is away for longer than holds live. Commits that Postgres accepted in time are charged in full, although their
+/// users have used the AP again before the commits are applied.
+pub(crate) async fn away_beyond_holds(seed: u64) -> anyhow::Result<Verdict> {
+    const HOLDERS: usize = 10;
+    const LIFE: Duration = Duration::from_secs(5);
+    let mut run = Run::begin(Options::default(), seed).await?;
+    let holder = |number: usize| format!("holder-{number}");
+    let mut holds = Vec::new();
+    for number in 0..HOLDERS {
+        let body =
+            json!({"userUuid": holder(number), "sessionId": "s", "ap": QUOTA, "ttlSeconds": LIFE.as_secs()});
+        let (status, answer) = run.installation.gates[0].post("/api/chat/quota/reservations", &body).await?;
+        ensure!(status == 201, "a reservation got {status}: {answer}");
+        holds.push(answer["reservationId"].as_str().context("a reservation has no id")?.to_owned());
+    }
+    run.fault_begins();
+    run.installation.redis.pause();
+    // From here on no commit is sent to Redis, which would execute it when it resumes.
+    while run.installation.gates[1].metric("quota_gate_breaker_open").await.unwrap_or(0.0) < 1.0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let committed = async |id: &String| {
+        run.installation.gates[1].post(&format!("/api/chat/quota/reservations/{id}/commit"), &json!({})).await
+    };
+    for answer in join_all(holds.iter().map(committed)).await {
+        let (status, answer) = answer?;
+        ensure!(status == 202, "a commit during the outage got {status}: {answer}");
+    }
+    sleep(LIFE).await;
+    // Inbox workers skip items that another transaction has locked: the users spend their AP first.
+    let mut first = run.installation.pool.begin().await?;
+    sqlx::query("select id from inbox where user_uuid like 'holder-%' for update").execute(&mut *first).await?;
+    run.installation.redis.resume();
+    for number in 0..HOLDERS {
+        let body = json!({"userUuid": holder(number), "sessionId": "s", "ap": QUOTA});
+        let (status, answer) = run.installation.gates[0].post("/api/chat/quota/consume", &body).await?;
+        ensure!(status == 200, "a message after the hold's expiry got {status}: {answer}");
+    }
+    first.rollback().await?;
+    let accepted = (0..HOLDERS).map(|number| (holder(number), QUOTA)).collect();
+    let mut ended = run.end(Allowed { accepted, ..Allowed::default() }).await?;
+    let (charged, overage): (i64, i64) = sqlx::query_as(
+        "select coalesce(sum(ap_used), 0)::bigint, coalesce(sum(overage), 0)::bigint
+         from chat_usage_logs where user_uuid like 'holder-%'",
+    )
+    .fetch_one(&ended.installation.pool)
+    .await?;
+    let promised = i64::from(QUOTA) * i64::try_from(HOLDERS)?;
+    ended.figure("accepted in time and charged after the expiry", format!("{} AP", charged - promised));
+    if (charged, overage) != (2 * promised, 0) {
+        ended.violated(format!("I6: {charged} AP and {overage} AP of overage, though {promised} AP were accepted in time"));
     }
     Ok(ended.verdict())
 }

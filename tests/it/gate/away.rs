@@ -113,6 +113,49 @@ async fn a_commit_that_was_accepted_in_time_is_charged_however_late_redis_return
 }
 
 #[tokio::test]
+async fn a_commit_accepted_in_time_is_charged_in_full_although_its_ap_were_used_again() {
+    let mut world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = world.impatient_gate(Duration::from_millis(200)).await;
+    let all = Commit::default();
+    let in_time = gate.gate.reservation_id(&hold(&gate, "alice", 60).await);
+    let lost = gate.gate.reservation_id(&hold(&gate, "carol", 60).await);
+    let late = gate.gate.reservation_id(&hold(&gate, "bob", 60).await);
+    world.redis.pause();
+    // From here on no commit is sent to Redis, which would execute it when it resumes.
+    away(&gate).await;
+    assert_eq!(gate.gate.commit(&in_time, all.clone()).await.unwrap(), Settled::Later);
+    assert_eq!(gate.gate.commit(&lost, all.clone()).await.unwrap(), Settled::Later);
+    // The holds live for a minute. This one has expired when its commit is accepted.
+    world.clock.set("2026-11-10T12:05:00Z".parse().unwrap());
+    assert_eq!(gate.gate.commit(&late, all).await.unwrap(), Settled::Later);
+    world.redis.resume();
+    eventually("Redis answers", async || world.try_set_time("2026-11-10T12:05:00Z").await).await;
+    for user in ["alice", "bob"] {
+        eventually("a message uses the whole quota", async || {
+            matches!(gate.consume(user, 100).await, Ok(Decision::Allowed(_)))
+        })
+        .await;
+    }
+    gate.flush_and_verify().await;
+    // Carol's partition loses its data before her commit is applied, and she uses her quota again, too.
+    let mut connection = world.redis_connection().await;
+    redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+    assert!(world.try_set_time("2026-11-10T12:05:00Z").await);
+    eventually("a message uses the whole quota", async || {
+        matches!(gate.consume("carol", 100).await, Ok(Decision::Allowed(_)))
+    })
+    .await;
+    settle(&world, &gate).await;
+    for (who, used) in [("alice", 160), ("carol", 160), ("bob", 100)] {
+        let quota = gate.gate.quota(&user(who)).await.unwrap();
+        assert_eq!((quota.used.get(), quota.remaining().get()), (used, 0), "{who}");
+        assert!(matches!(gate.consume(who, 1).await.unwrap(), Decision::Denied(_)), "{who}");
+    }
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 60, "only bob's is overage");
+}
+
+#[tokio::test]
 async fn accepted_settlements_survive_the_loss_of_redis() {
     let mut world = World::new().await;
     let gate = world.impatient_gate(Duration::from_millis(200)).await;

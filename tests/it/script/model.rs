@@ -73,6 +73,8 @@ pub(super) struct Model {
     total_used: u64,
     day: Day,
     used_today: u32,
+    /// AP of this period that accepted commits charged although the AP of their holds had been used again.
+    beyond: u32,
     holds: Vec<Hold>,
     settlements: HashMap<Uuid, Settlement>,
     answers: HashMap<String, (u32, Expected)>,
@@ -94,6 +96,7 @@ impl Model {
             total_used: 0,
             day: calendar.day_at(now),
             used_today: 0,
+            beyond: 0,
             holds: vec![],
             settlements: HashMap::new(),
             answers: HashMap::new(),
@@ -139,7 +142,14 @@ impl Model {
     }
 
     /// `reservation` is the content of the client's id. A live hold may have newer data and takes precedence.
-    pub(super) fn commit(&mut self, now: DateTime<Utc>, reservation: Hold, ap: u32) -> Expected {
+    /// `accepted_at`: when Postgres accepted the commit, if it did.
+    pub(super) fn commit(
+        &mut self,
+        now: DateTime<Utc>,
+        reservation: Hold,
+        ap: u32,
+        accepted_at: Option<DateTime<Utc>>,
+    ) -> Expected {
         self.pass_to(now);
         match self.settlements.get(&reservation.id).copied() {
             Some(Settlement::Released) => return self.answer(ReplyStatus::Settled),
@@ -158,8 +168,9 @@ impl Model {
             None => {}
         }
         let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
-        let late = live.is_none();
-        if late && now > reservation.expires_at + SETTLE_WINDOW {
+        let made_at = accepted_at.unwrap_or(now);
+        let late = live.is_none() && made_at >= reservation.expires_at;
+        if live.is_none() && made_at > reservation.expires_at + SETTLE_WINDOW {
             return self.answer(ReplyStatus::Expired);
         }
         let hold = live.unwrap_or(reservation);
@@ -172,6 +183,9 @@ impl Model {
             (true, false) => 0,
         };
         let charged = ap.min(chargeable);
+        if hold.period == self.period {
+            self.beyond += charged.saturating_sub(self.free());
+        }
         self.charge(reservation.id, hold.period, charged, ap - charged);
         self.settlements.insert(reservation.id, Settlement::Committed { ap, charged, late });
         Expected { late, charged, overage: ap - charged, ..self.answer(ReplyStatus::Ok) }
@@ -218,8 +232,9 @@ impl Model {
         self.levels.coded(level).unwrap().quota.get()
     }
 
+    /// Returns whether more is used and held than the quota and the commits that were accepted in time allow.
     pub(super) fn is_over_quota(&self) -> bool {
-        self.used + self.held() > self.quota
+        self.used + self.held() > self.quota + self.beyond
     }
 
     fn pass_to(&mut self, now: DateTime<Utc>) {
@@ -228,6 +243,7 @@ impl Model {
         if period > self.period {
             self.period = period;
             self.used = 0;
+            self.beyond = 0;
             self.level = self.pending.take().unwrap_or(self.level);
             self.quota = self.quota_of(self.level);
         }

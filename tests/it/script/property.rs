@@ -52,9 +52,11 @@ enum Step {
         hold: u8,
         ttl_seconds: u16,
     },
+    /// With `accepted_seconds_ago`, Postgres accepted it then, while Redis was unavailable.
     Commit {
         hold: u8,
         ap: u32,
+        accepted_seconds_ago: Option<u16>,
     },
     Release {
         hold: u8,
@@ -80,11 +82,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = proptest::option::weighted(0.3, 0..4_u8);
     let ttl = prop_oneof![Just(1_u16), Just(60), Just(900)];
     let hold = 0..6_u8;
+    let accepted = prop_oneof![Just(0_u16), Just(1), Just(61), Just(601), Just(1_201)];
     let step = prop_oneof![
         6 => (cost.clone(), key.clone()).prop_map(|(cost, key)| Step::Consume { cost, key }),
         6 => (cost.clone(), ttl.clone(), key).prop_map(|(cost, ttl_seconds, key)| Step::Reserve { cost, ttl_seconds, key }),
         2 => (hold.clone(), ttl).prop_map(|(hold, ttl_seconds)| Step::Extend { hold, ttl_seconds }),
-        5 => (hold.clone(), cost).prop_map(|(hold, ap)| Step::Commit { hold, ap }),
+        5 => (hold.clone(), cost, proptest::option::weighted(0.3, accepted))
+            .prop_map(|(hold, ap, accepted_seconds_ago)| Step::Commit { hold, ap, accepted_seconds_ago }),
         2 => hold.prop_map(|hold| Step::Release { hold }),
         1 => Just(Step::Peek),
         2 => (1..=3_u8, proptest::option::of(1..=3_u8), -1..3_i8)
@@ -244,18 +248,20 @@ impl History<'_> {
                 let operation = Operation::Extend { hold: reservation.id, ttl };
                 (operation, self.model.extend(now, reservation.id, until))
             }
-            Step::Commit { hold, ap } => {
+            Step::Commit { hold, ap, accepted_seconds_ago } => {
                 let Some(reservation) = self.reservation(hold) else { return };
+                let accepted_at = accepted_seconds_ago.map(|seconds| now - TimeDelta::seconds(seconds.into()));
                 let operation = Operation::Commit {
                     reservation: self.signed(reservation),
                     ap: Ap::new(ap),
                     tokens: Tokens::default(),
                     model: None,
                     covered: self.harness.calendar.period_end(reservation.period) <= reservation.expires_at,
-                    adopt: false,
-                    accepted_at: None,
+                    // The gate has checked the log; here the settlement is never lost.
+                    adopt: accepted_at.is_some(),
+                    accepted_at,
                 };
-                (operation, self.model.commit(now, reservation, ap))
+                (operation, self.model.commit(now, reservation, ap, accepted_at))
             }
             Step::Release { hold } => {
                 let Some(reservation) = self.reservation(hold) else { return };
