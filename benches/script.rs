@@ -12,7 +12,9 @@ use quota_gate::{
         partition::{Partition, Partitions},
         user_id::UserId,
     },
-    store::redis::{Context, Fence, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId, UserLevel},
+    store::redis::{
+        Context, Fence, Memory, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId, UserLevel,
+    },
 };
 use quota_gate_dev::{RedisServer, ScratchDir};
 use redis::Connection;
@@ -266,7 +268,8 @@ impl Bench {
             now: Clock::machine().now(),
             calendar: self.calendar,
             levels: &self.levels,
-            stream_entries_max: u32::MAX,
+            stream_bytes_max: u64::from(u32::MAX),
+            memory: Memory::Limited,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use quota_gate::{
     domain::{ap::Ap, clock::Clock, usage::Tokens, user_id::UserId},
     gate::Gate,
-    store::redis::{Context, Operation, Request, Script, ServerId},
+    store::redis::{Context, Memory, Operation, Request, Script, ServerId},
 };
 use quota_gate_dev::RedisServer;
 use redis::Cmd;
@@ -121,7 +121,8 @@ fn calls(server: &ServerId, gate: &Gate, users: &[UserId], size: usize, count: u
             now: Clock::machine().now(),
             calendar: gate.calendar(),
             levels: &levels,
-            stream_entries_max: u32::MAX,
+            stream_bytes_max: u64::from(u32::MAX),
+            memory: Memory::Limited,
         };
         script.command(&context, &requests)
     };

@@ -9,6 +9,8 @@
 
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
 local ENTRY_FORMAT = 2
+local ENTRY_BYTES_MAX = 65536   -- larger than any entry: 120 events of at most 400 bytes
+local ENTRY_BYTES = 4096        -- assumed where the user of the gate may not ask for a key's memory
 
 local stream            -- key of the usage stream
 local stream_is_full    -- nil until this call has checked
@@ -40,11 +42,18 @@ local function write_journal()
   return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'e', join(events))
 end
 
+-- Returns the memory of the stream: a bound if it is far from full, otherwise what Redis estimates from a few samples.
+local function stream_bytes()
+  local entries = redis.call('XLEN', stream)
+  local bytes_max = entries * ENTRY_BYTES_MAX
+  if bytes_max < stream_bytes_max then return bytes_max end
+  local bytes = redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', '8')
+  return type(bytes) == 'number' and bytes or entries * ENTRY_BYTES
+end
+
 -- True if Postgres has been unavailable for so long that Redis could run out of memory. New work is then refused, but
 -- holds are still settled.
 local function journal_is_full()
-  if stream_is_full == nil then
-    stream_is_full = redis.call('XLEN', stream) >= stream_entries_max
-  end
+  if stream_is_full == nil then stream_is_full = stream_bytes() >= stream_bytes_max end
   return stream_is_full
 end

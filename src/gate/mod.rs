@@ -270,7 +270,9 @@ impl From<RedisError> for GateError {
     fn from(error: RedisError) -> Self {
         match error {
             RedisError::Indeterminate(reason) => Self::Indeterminate { reason },
-            RedisError::Away(_) | RedisError::NotExecuted(_) => Self::RedisAway { reason: error.to_string() },
+            RedisError::Away(_) | RedisError::NotExecuted(_) | RedisError::OutOfMemory(_) => {
+                Self::RedisAway { reason: error.to_string() }
+            }
             error => Self::unavailable(error.to_string()),
         }
     }

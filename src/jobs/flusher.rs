@@ -45,8 +45,8 @@ pub struct FlusherOptions {
     pub interval: Duration,
     /// A transaction takes no further entries once it has this many events.
     pub batch_events_max: usize,
-    /// Length of a usage stream that is logged as an error. At twice this length new work is refused.
-    pub stream_entries_alarm: u64,
+    /// Memory of a usage stream that is logged as an error. At twice this memory new messages are refused.
+    pub stream_bytes_alarm: u64,
 }
 
 /// Writes usage events to Postgres.
@@ -158,17 +158,20 @@ impl Flusher {
         Self { gate, options, concurrency: 1 }
     }
 
-    /// Publishes the length of each stream, also while Postgres is unavailable, because they grow then.
+    /// Publishes the length and the memory of each stream, also while Postgres is unavailable, because they grow then.
     async fn report_streams(&self) {
         for partition in self.gate.partitions().all() {
             let generation = self.gate.generation(partition);
-            let Ok(entries) = self.gate.redis().stream_length(partition, generation).await else { return };
-            let label = partition.to_string();
+            let Ok(size) = self.gate.redis().stream_size(partition, generation).await else { return };
+            let label = || partition.to_string();
             #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
-            metrics::gauge!("quota_gate_stream_entries", "partition" => label).set(entries as f64);
-            if entries > self.options.stream_entries_alarm {
-                tracing::error!(%partition, entries, alarm = self.options.stream_entries_alarm,
-                    "the usage stream is long: is Postgres away? At twice the length new messages are refused");
+            metrics::gauge!("quota_gate_stream_entries", "partition" => label()).set(size.entries as f64);
+            #[expect(clippy::cast_precision_loss, reason = "a metric needs no more")]
+            metrics::gauge!("quota_gate_stream_bytes", "partition" => label()).set(size.bytes as f64);
+            if size.bytes > self.options.stream_bytes_alarm {
+                tracing::error!(%partition, entries = size.entries, bytes = size.bytes,
+                    alarm = self.options.stream_bytes_alarm,
+                    "the usage stream is large: is Postgres unavailable? At twice the size new messages are refused");
             }
         }
     }

@@ -105,7 +105,7 @@ impl Default for JobOptions {
 
 impl Default for FlusherOptions {
     fn default() -> Self {
-        Self { interval: Duration::from_millis(200), batch_events_max: 10_000, stream_entries_alarm: 500_000 }
+        Self { interval: Duration::from_millis(200), batch_events_max: 10_000, stream_bytes_alarm: 32 << 20 }
     }
 }
 

@@ -22,8 +22,8 @@ use super::{
     generations::Generations,
     operation::Request,
     reply::{Answer, Reply},
-    script::{Call, Context, Script},
-    wire::Wire,
+    script::{Call, Context, Memory, Script},
+    wire::{Received, Wire},
 };
 use crate::{
     domain::{
@@ -46,8 +46,9 @@ pub struct BatcherOptions {
     pub queue_length_max: usize,
     /// Maximum wait in the queue; then the request is refused unsent.
     pub queue_timeout: Duration,
-    /// Maximum length of the usage stream. At this length, new messages are refused until Postgres has caught up.
-    pub stream_entries_max: u32,
+    /// Maximum memory of a partition's usage stream, as Redis' `MEMORY USAGE` estimates it. From there on new messages
+    /// are refused until Postgres has caught up; holds are still settled.
+    pub stream_bytes_max: u64,
     /// How long an idle connection is trusted to lead to the same Redis. Then it is checked before use.
     pub identity_trust: Duration,
 }
@@ -59,7 +60,7 @@ impl Default for BatcherOptions {
             calls_in_flight_max: 1,
             queue_length_max: 4_096,
             queue_timeout: Duration::from_secs(1),
-            stream_entries_max: 1_000_000,
+            stream_bytes_max: 64 << 20,
             // Too short to demote a primary, give it another's data and promote it again. Long enough that no call
             // checks under load.
             identity_trust: Duration::from_millis(500),
@@ -218,12 +219,22 @@ impl Worker {
         None
     }
 
-    async fn serve(&self, wire: &mut Option<Wired>, call: &mut Call, generation: u32, batch: Vec<Job>) {
-        let started = Instant::now();
-        let called = self.call(wire, call, generation, &batch).await;
-        self.metrics.call_seconds.record(started.elapsed());
-        let error = match called {
-            Ok(bytes) => {
+    /// Calls the script for these jobs and answers their callers. While Redis' memory is full, it refuses new messages
+    /// only: settlements need little memory, and Postgres may be unavailable too, so they have no other place.
+    async fn serve(&self, wire: &mut Option<Wired>, call: &mut Call, generation: u32, mut batch: Vec<Job>) {
+        let mut called = self.timed_call(wire, call, (generation, Memory::Limited), &batch).await;
+        if let Err(full @ RedisError::OutOfMemory(_)) = &called {
+            let (new, settling) = batch.into_iter().partition(|job| job.request.operation.admits());
+            refuse(new, full);
+            batch = settling;
+            if batch.is_empty() {
+                return;
+            }
+            called = self.timed_call(wire, call, (generation, Memory::Unlimited), &batch).await;
+        }
+        let received = wire.as_ref().map(|(wire, _)| wire.received());
+        let error = match (called, received) {
+            (Ok(()), Some(Received::Text(bytes))) => {
                 self.breaker.succeeded();
                 let outcome = deliver(bytes, self.clock.now().timestamp_millis(), batch);
                 if outcome == Delivered::Stale {
@@ -232,7 +243,8 @@ impl Worker {
                 }
                 return;
             }
-            Err(error) => error,
+            (Ok(()), _) => RedisError::Indeterminate("the connection has no answer".into()),
+            (Err(error), _) => error,
         };
         // Drop the connection: the answer may still arrive on it, and no caller waits for it.
         *wire = None;
@@ -247,13 +259,27 @@ impl Worker {
         refuse(batch, &error);
     }
 
-    async fn call<'w>(
+    async fn timed_call(
         &self,
-        wire: &'w mut Option<Wired>,
+        wire: &mut Option<Wired>,
         call: &mut Call,
-        generation: u32,
+        generation_and_memory: (u32, Memory),
         batch: &[Job],
-    ) -> Result<&'w [u8], RedisError> {
+    ) -> Result<(), RedisError> {
+        let started = Instant::now();
+        let called = self.call(wire, call, generation_and_memory, batch).await;
+        self.metrics.call_seconds.record(started.elapsed());
+        called
+    }
+
+    /// Calls the script. The connection has the answer.
+    async fn call(
+        &self,
+        wire: &mut Option<Wired>,
+        call: &mut Call,
+        (generation, memory): (u32, Memory),
+        batch: &[Job],
+    ) -> Result<(), RedisError> {
         if let Some((idle, server)) = wire
             && !self.is_same_server(idle, server).await
         {
@@ -272,7 +298,8 @@ impl Worker {
             now: self.clock.now(),
             calendar: self.calendar,
             levels: &levels,
-            stream_entries_max: self.options.stream_entries_max,
+            stream_bytes_max: self.options.stream_bytes_max,
+            memory,
         };
         self.script.call(wire, call, &context, batch.iter().map(|job| &job.request)).await
     }

@@ -26,6 +26,9 @@ pub enum RedisError {
     /// The user's row, which Redis needs, could not be loaded from Postgres. Nothing happened.
     #[error("the user could not be loaded: {0}")]
     NotLoaded(String),
+    /// Redis' memory is full. Nothing happened.
+    #[error("Redis' memory is full: {0}")]
+    OutOfMemory(String),
     /// The call was not executed. Nothing happened.
     #[error("Redis did not execute the call: {0}")]
     NotExecuted(String),
@@ -51,7 +54,7 @@ impl RedisError {
     /// Whether Redis is the cause: any other request would fail too.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::NotExecuted(_))
+        matches!(self, Self::Away(_) | Self::NotExecuted(_) | Self::OutOfMemory(_))
     }
 
     /// Classifies the error of a command that was sent. After a timeout or a broken connection, the outcome is unknown.
@@ -73,9 +76,10 @@ fn kind_of(code: &str) -> fn(String) -> RedisError {
     match code {
         // Redis cannot serve the gate, whatever the command.
         "BUSY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "NOAUTH" | "READONLY" => RedisError::Away,
-        "ASK" | "CROSSSLOT" | "MISCONF" | "MOVED" | "NOPERM" | "NOREPLICAS" | "NOSCRIPT" | "OOM" | "TRYAGAIN" => {
+        "ASK" | "CROSSSLOT" | "MISCONF" | "MOVED" | "NOPERM" | "NOREPLICAS" | "NOSCRIPT" | "TRYAGAIN" => {
             RedisError::NotExecuted
         }
+        "OOM" => RedisError::OutOfMemory,
         _ => RedisError::Indeterminate,
     }
 }

@@ -41,7 +41,7 @@ pub use self::{
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},
     reply::{Answer, ReplyStatus},
-    script::{Context, Script},
+    script::{Context, Memory, Script},
     server_info::RedisServerInfo,
     usage_stream::decode_entry,
     view::View,

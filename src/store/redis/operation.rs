@@ -156,6 +156,11 @@ impl Operation {
         }
     }
 
+    /// Whether the operation admits a message. The others settle or read what was admitted before.
+    pub(super) const fn admits(&self) -> bool {
+        matches!(self, Self::Consume { .. } | Self::Reserve { .. })
+    }
+
     const fn code(&self) -> u8 {
         match self {
             Self::Consume { .. } => 2,
@@ -249,7 +254,7 @@ pub(super) fn encode_calendar(
     generation: u32,
     now: DateTime<Utc>,
     bounds: &Bounds,
-    stream_entries_max: u32,
+    stream_bytes_max: u64,
     levels: &Levels,
 ) -> Vec<u8> {
     let mut to = Vec::with_capacity(40 + 5 * Levels::COUNT_MAX);
@@ -261,7 +266,7 @@ pub(super) fn encode_calendar(
     to.put_u16(bounds.day.number());
     to.put_u48(unix_ms(bounds.day_end));
     to.put_u16(bounds.next_day.number());
-    to.put_u32(stream_entries_max);
+    to.put_u48(stream_bytes_max);
     to.put_u8(u8::try_from(levels.iter().count()).unwrap_or(u8::MAX));
     for level in levels.iter() {
         to.put_u8(level.code.get());

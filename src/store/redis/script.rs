@@ -52,6 +52,8 @@ const LOADED_BEFORE: &str = "already exists";
 #[derive(Debug, Clone)]
 pub struct Script {
     name: Arc<str>,
+    /// Name of the same function for settlements while Redis' memory is full.
+    settle_name: Arc<str>,
     library: Arc<str>,
 }
 
@@ -70,8 +72,19 @@ pub struct Context<'a> {
     pub calendar: Calendar,
     /// Levels and their quotas.
     pub levels: &'a Levels,
-    /// Maximum length of the usage stream.
-    pub stream_entries_max: u32,
+    /// Maximum memory of the usage stream.
+    pub stream_bytes_max: u64,
+    /// Whether the call may exceed Redis' memory limit.
+    pub memory: Memory,
+}
+
+/// Whether a call may exceed `maxmemory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// Redis refuses the call while its memory is full.
+    Limited,
+    /// Redis executes the call although its memory is full.
+    Unlimited,
 }
 
 /// A call being built. Its buffers are reused for the next call.
@@ -103,7 +116,7 @@ impl Script {
         let source = format!("{clock}{OPERATIONS}");
         let name = format!("quota_gate_{:016x}", xxh3_64(source.as_bytes()));
         let library = format!("#!lua name={name}\nlocal NAME = '{name}'\n{source}");
-        Self { name: name.into(), library: library.into() }
+        Self { settle_name: format!("{name}_settle").into(), name: name.into(), library: library.into() }
     }
 
     /// The encoded command that loads the function. Redis needs it once, before [`command`](Self::command).
@@ -125,17 +138,16 @@ impl Script {
         call.bytes
     }
 
-    /// Calls the script for these requests, at most [`Self::REQUESTS_MAX`].
-    pub(super) async fn call<'a, 'w>(
+    /// Calls the script for these requests, at most [`Self::REQUESTS_MAX`]. The connection then has the answer.
+    pub(super) async fn call<'a>(
         &self,
-        wire: &'w mut Wire,
+        wire: &mut Wire,
         call: &mut Call,
         context: &Context<'_>,
         requests: impl IntoIterator<Item = &'a Request>,
-    ) -> Result<&'w [u8], RedisError> {
+    ) -> Result<(), RedisError> {
         call.pack(self, context, requests);
         let lost = |error| RedisError::Indeterminate(format!("{error}"));
-        // The answer is borrowed from the connection, so it is read again below for the caller.
         if wire.send(&call.bytes).await.map_err(lost)? == Received::Refusal(NOT_LOADED) {
             match wire.send(&self.load_command()).await.map_err(RedisError::not_executed)? {
                 // Another worker has loaded it.
@@ -146,7 +158,7 @@ impl Script {
             wire.send(&call.bytes).await.map_err(lost)?;
         }
         match wire.received() {
-            Received::Text(bytes) => Ok(bytes),
+            Received::Text(_) => Ok(()),
             Received::Refusal(words) => Err(RedisError::of_refusal(words)),
             Received::Other => Err(RedisError::Indeterminate("the script did not return a string".into())),
         }
@@ -155,7 +167,11 @@ impl Script {
 
 impl Call {
     fn pack<'a>(&mut self, script: &Script, context: &Context<'_>, requests: impl IntoIterator<Item = &'a Request>) {
-        let Context { partition, generation, server, now, calendar, levels, stream_entries_max } = *context;
+        let Context { partition, generation, server, now, calendar, levels, stream_bytes_max, memory } = *context;
+        let name = match memory {
+            Memory::Limited => &script.name,
+            Memory::Unlimited => &script.settle_name,
+        };
         let Self { keys, operations, operation, bytes } = self;
         for buffer in [&mut *keys, operations, bytes] {
             buffer.clear();
@@ -188,13 +204,13 @@ impl Call {
         let numkeys = slots.by_subject.len() + 2;
         put_array(bytes, 3 + numkeys + 2 + count);
         put_bulk(bytes, b"FCALL");
-        put_bulk(bytes, script.name.as_bytes());
+        put_bulk(bytes, name.as_bytes());
         put_bulk(bytes, decimal(numkeys).as_slice());
         put_bulk(bytes, keys::fence(partition).as_bytes());
         bytes.extend_from_slice(keys);
         put_bulk(bytes, keys::stream(partition, generation).as_bytes());
         put_bulk(bytes, Fence::new(generation, server).as_bytes());
-        put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_entries_max, levels));
+        put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_bytes_max, levels));
         bytes.extend_from_slice(operations);
     }
 }

@@ -28,6 +28,20 @@ pub(super) struct RawEntry {
     pub(super) payload: Vec<u8>,
 }
 
+/// Parts of a stream that Redis measures to estimate the whole.
+const MEMORY_SAMPLES: u32 = 8;
+/// Assumed memory of an entry where the gate's user may not ask for it. Twin: `lua/operation/journal.lua`.
+const ENTRY_BYTES: u64 = 4096;
+
+/// Size of a usage stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamSize {
+    /// Number of entries.
+    pub entries: u64,
+    /// Memory, as Redis estimates it.
+    pub bytes: u64,
+}
+
 impl Redis {
     /// Returns up to `count` entries of a usage stream, starting with `from`.
     ///
@@ -53,6 +67,24 @@ impl Redis {
         let mut command = redis::cmd("XLEN");
         command.arg(keys::stream(partition, generation));
         command.query_async(&mut connection).await.map_err(RedisError::not_executed)
+    }
+
+    /// The size of a usage stream, including the anchor.
+    ///
+    /// # Errors
+    /// If Redis does not answer.
+    pub async fn stream_size(&self, partition: Partition, generation: u32) -> Result<StreamSize, RedisError> {
+        let entries = self.stream_length(partition, generation).await?;
+        let mut connection = self.connection().await?;
+        let mut command = redis::cmd("MEMORY");
+        command.arg("USAGE").arg(keys::stream(partition, generation)).arg("SAMPLES").arg(MEMORY_SAMPLES);
+        let bytes = match command.query_async::<Option<u64>>(&mut connection).await {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            // An account of an older users.acl. The script makes the same assumption.
+            Err(error) if error.code() == Some("NOPERM") => entries * ENTRY_BYTES,
+            Err(error) => return Err(RedisError::not_executed(error)),
+        };
+        Ok(StreamSize { entries, bytes })
     }
 
     /// Reads entries from `start`: an id (inclusive), or `(id` (exclusive).

@@ -16,13 +16,7 @@ use crate::{
 const UNHELD_MAX: Duration = Duration::from_secs(15);
 
 impl Audit {
-    pub(super) fn holds_settle_once(
-        &mut self,
-        rows: &[LogRow],
-        history: &History,
-        allowed: &Allowed,
-        reopened: bool,
-    ) {
+    pub(super) fn holds_settle_once(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed, reopened: bool) {
         let logged: HashMap<Uuid, &LogRow> = rows.iter().map(|row| (row.event, row)).collect();
         let mut holds: HashMap<Uuid, Vec<&Event>> = HashMap::new();
         for event in &history.0 {

@@ -91,8 +91,7 @@ pub(crate) async fn away_beyond_holds(seed: u64) -> anyhow::Result<Verdict> {
     let holder = |number: usize| format!("holder-{number}");
     let mut holds = Vec::new();
     for number in 0..HOLDERS {
-        let body =
-            json!({"userUuid": holder(number), "sessionId": "s", "ap": QUOTA, "ttlSeconds": LIFE.as_secs()});
+        let body = json!({"userUuid": holder(number), "sessionId": "s", "ap": QUOTA, "ttlSeconds": LIFE.as_secs()});
         let (status, answer) = run.installation.gates[0].post("/api/chat/quota/reservations", &body).await?;
         ensure!(status == 201, "a reservation got {status}: {answer}");
         holds.push(answer["reservationId"].as_str().context("a reservation has no id")?.to_owned());
@@ -132,7 +131,9 @@ pub(crate) async fn away_beyond_holds(seed: u64) -> anyhow::Result<Verdict> {
     let promised = i64::from(QUOTA) * i64::try_from(HOLDERS)?;
     ended.figure("accepted in time and charged after the expiry", format!("{} AP", charged - promised));
     if (charged, overage) != (2 * promised, 0) {
-        ended.violated(format!("I6: {charged} AP and {overage} AP of overage, though {promised} AP were accepted in time"));
+        ended.violated(format!(
+            "I6: {charged} AP and {overage} AP of overage, though {promised} AP were accepted in time"
+        ));
     }
     Ok(ended.verdict())
 }

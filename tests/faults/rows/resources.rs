@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::audit::Allowed;
@@ -108,7 +109,18 @@ pub(crate) async fn postgres_disk(seed: u64) -> anyhow::Result<Verdict> {
 
 pub(crate) async fn redis_memory(seed: u64) -> anyhow::Result<Verdict> {
     let run = Run::begin(Options::default(), seed).await?;
+    let gate = &run.installation.gates[0];
+    let body = json!({"userUuid": "holder", "sessionId": "s", "ap": 2, "ttlSeconds": 60});
+    let mut holds = Vec::new();
+    for _ in 0..10 {
+        holds.push(gate.post("/api/chat/quota/reservations", &body).await?.1);
+    }
     run.installation.redis::<()>(&["CONFIG", "SET", "maxmemory", "1mb"]).await?;
+    for hold in holds {
+        let id = hold["reservationId"].as_str().context("a reservation has no id")?;
+        let (status, answer) = gate.post(&format!("/api/chat/quota/reservations/{id}/commit"), &json!({})).await?;
+        ensure!(status == 200, "a commit while the memory is full got {status}: {answer}");
+    }
     sleep(Duration::from_secs(3)).await;
     run.installation.redis::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await?;
     let ended = run.end(Allowed::default()).await?;

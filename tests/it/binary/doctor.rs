@@ -72,6 +72,7 @@ async fn each_planted_misconfiguration_is_found() {
         ("maxmemory-policy", "allkeys-lru", "noeviction", "Redis is not suitable for the gate"),
         ("appendonly", "no", "yes", "Redis runs without appendonly"),
         ("maxmemory", "1mb", "0", "Redis uses "),
+        ("maxmemory", "400mb", "0", "the usage streams of 4 partitions may take 67108864 bytes each"),
     ] {
         let _: () = redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).query_async(&mut redis).await.unwrap();
         with(&[]).has(wrong);

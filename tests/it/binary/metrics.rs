@@ -153,6 +153,7 @@ async fn each_metric_changes_when_its_cause_happens() {
         ("quota_gate_pool_connections", 1.0),
         ("quota_gate_queue_depth", 0.0),
         ("quota_gate_stream_entries", 1.0),
+        ("quota_gate_stream_bytes", 1.0),
         ("quota_gate_breaker_open", 0.0),
     ] {
         eventually(name, async || value(&gate, name, &[]).await >= Some(at_least)).await;

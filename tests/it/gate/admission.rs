@@ -1,7 +1,15 @@
 //! Many callers, one user: exactly the quota is admitted.
 
 use futures_util::future::join_all;
-use quota_gate::domain::{decision::Decision, quota::Source};
+use quota_gate::{
+    domain::{
+        decision::{Decision, Settled},
+        hold::Ttl,
+        quota::Source,
+        user_id::SessionId,
+    },
+    gate::{Commit, Consume},
+};
 
 use crate::support::{World, user};
 
@@ -84,19 +92,69 @@ async fn concurrent_cold_users_are_loaded_together_and_once_each() {
 #[tokio::test]
 async fn a_full_journal_refuses_new_messages_and_still_settles_holds() {
     let world = World::new().await;
-    let gate = world.gate_with(|tuning| tuning.batcher.stream_entries_max = 3).await;
-    let held = match gate.gate.reserve(crate::support::reserve("alice", 5, 60)).await.unwrap() {
-        Decision::Allowed(held) => gate.gate.reservation_id(&held.reservation),
-        denied => panic!("{denied:?}"),
+    let gate = world.gate_with(|tuning| tuning.batcher.stream_bytes_max = 16 << 10).await;
+    let mut held = Vec::new();
+    for ap in [5, 7] {
+        match gate.gate.reserve(crate::support::reserve("alice", ap, 60)).await.unwrap() {
+            Decision::Allowed(reserved) => held.push(gate.gate.reservation_id(&reserved.reservation)),
+            denied => panic!("{denied:?}"),
+        }
+    }
+    // The bound counts bytes: some hundred charges, and fewer of long sessions.
+    let mut charges = 0;
+    let refused = loop {
+        let session = SessionId::parse(&"s".repeat(128)).unwrap();
+        let request = Consume { session, ..crate::support::consume(&format!("user-{charges}"), 1) };
+        match gate.gate.consume(request).await {
+            Ok(_) => charges += 1,
+            Err(refused) => break refused.to_string(),
+        }
+        assert!(charges < 200, "the stream is not bounded");
     };
-    // The genesis entry and two charges fill the stream.
-    assert!(gate.charges("alice", 1).await && gate.charges("alice", 1).await);
-    let refused = gate.consume("alice", 1).await.unwrap_err().to_string();
     assert!(refused.contains("wait for Postgres"), "{refused}");
-    assert_eq!(
-        gate.gate.commit(&held, quota_gate::gate::Commit::default()).await.unwrap().now().unwrap().charged.get(),
-        5
+    assert!(charges > 20, "{charges}");
+    for (hold, ap) in held.iter().zip([5, 7]) {
+        assert_eq!(gate.gate.commit(hold, Commit::default()).await.unwrap().now().unwrap().charged.get(), ap);
+        gate.flush_and_verify().await;
+    }
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, charges + 12);
+    assert!(gate.charges("alice", 1).await, "the second flush has trimmed what the first one wrote");
+}
+
+#[tokio::test]
+async fn full_memory_refuses_new_messages_and_still_settles_holds() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let mut held = Vec::new();
+    for (user, ap) in [("alice", 5), ("bob", 7), ("carol", 9)] {
+        match gate.gate.reserve(crate::support::reserve(user, ap, 60)).await.unwrap() {
+            Decision::Allowed(reserved) => held.push(gate.gate.reservation_id(&reserved.reservation)),
+            denied => panic!("{denied:?}"),
+        }
+    }
+    let mut connection = world.redis_connection().await;
+    let mut limit = async |bytes: &str| {
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).query_async::<()>(&mut connection).await.unwrap();
+    };
+    limit("1mb").await;
+    // One batch with new messages and settlements: only the messages are refused.
+    let carol = user("carol");
+    let (consumed, reserved, committed, extended, released, quota) = tokio::join!(
+        gate.consume("alice", 1),
+        gate.gate.reserve(crate::support::reserve("bob", 1, 60)),
+        gate.gate.commit(&held[0], Commit::default()),
+        gate.gate.extend(&held[2], Ttl::DEFAULT),
+        gate.gate.release(&held[1]),
+        gate.gate.quota(&carol),
     );
+    assert!(consumed.unwrap_err().to_string().contains("memory is full"));
+    assert!(reserved.unwrap_err().to_string().contains("memory is full"));
+    assert_eq!(committed.unwrap().now().unwrap().charged.get(), 5);
+    assert!(extended.is_ok());
+    assert!(matches!(released.unwrap(), Settled::Now(_)));
+    assert_eq!(quota.unwrap().held.get(), 9);
+    limit("0").await;
+    assert!(gate.charges("alice", 1).await);
     gate.flush_and_verify().await;
-    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 7);
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 6);
 }

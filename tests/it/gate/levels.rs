@@ -110,7 +110,7 @@ async fn a_stale_lower_level_version_never_wins() {
         calls_in_flight_max: 1,
         queue_length_max: 1,
         queue_timeout: std::time::Duration::from_secs(5),
-        stream_entries_max: 1_000,
+        stream_bytes_max: 64 << 20,
         identity_trust: std::time::Duration::from_secs(5),
     };
     let (levels, partitions) = (SharedLevels::new(gate.gate.levels()), gate.gate.partitions());

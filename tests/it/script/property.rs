@@ -136,7 +136,7 @@ impl Harness {
             calls_in_flight_max: 1,
             queue_length_max: 1_000,
             queue_timeout: std::time::Duration::from_secs(5),
-            stream_entries_max: 1_000_000,
+            stream_bytes_max: 64 << 20,
             identity_trust: std::time::Duration::from_secs(5),
         };
         let levels = levels();

@@ -74,7 +74,7 @@ impl Default for Tuning {
             calls_in_flight_max: 2,
             queue_length_max: 4096,
             queue_timeout: Duration::from_secs(5),
-            stream_entries_max: 1_000_000,
+            stream_bytes_max: 64 << 20,
             identity_trust: Duration::from_millis(500),
         };
         let on_redis_failure = OnRedisFailure::Deny;

@@ -149,6 +149,17 @@ async fn redis(config: &Config, findings: &mut Findings) -> Option<RedisServerIn
             &format!("Redis uses {} of {} bytes of maxmemory", server_info.used_memory, server_info.maxmemory),
             "raise maxmemory, or find out why the usage streams are long",
         );
+    } else if let Ok(partitions) = config.partitions()
+        && u64::from(partitions.count()) * config.redis.stream_bytes_max * 2 > server_info.maxmemory
+    {
+        findings.wrong(
+            &format!(
+                "the usage streams of {} partitions may take {} bytes each, more than half of maxmemory",
+                partitions.count(),
+                config.redis.stream_bytes_max
+            ),
+            "raise maxmemory or lower redis.stream_bytes_max, so that new messages are refused before Redis' memory is full",
+        );
     }
     findings.check(
         !server_info.may_administer,

@@ -11,6 +11,9 @@ use crate::{app::App, config::Config, shutdown, telemetry};
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let traces = config.traces()?;
     telemetry::log(config.telemetry.log_format, &config.telemetry.log_filter, traces.as_ref());
+    if config.redis.stream_entries_max.is_some() {
+        tracing::warn!("redis.stream_entries_max has no effect any more; set redis.stream_bytes_max");
+    }
     let metrics = telemetry::metrics().context("cannot collect metrics")?;
     let cancelled = shutdown::on_signal()?;
     let listen = config.server.listen;

@@ -54,7 +54,7 @@ impl Config {
         let file: Option<PathBuf> = self.file.clone();
         let rollout = move || Self::rollout_of(file.as_deref()).map_err(|error| error.to_string());
         Ok(JobOptions {
-            flusher: self.flusher.enabled.then(|| self.flusher.options(self.redis.stream_entries_max)),
+            flusher: self.flusher.enabled.then(|| self.flusher.options(self.redis.stream_bytes_max)),
             reset_daily_at: if self.resetter.enabled { Some(self.daily_at()?) } else { None },
             rollout: Arc::new(rollout),
             health: HealthLimits::from(&self.resetter),
@@ -64,11 +64,11 @@ impl Config {
 }
 
 impl Flusher {
-    fn options(&self, stream_entries_max: u32) -> FlusherOptions {
+    fn options(&self, stream_bytes_max: u64) -> FlusherOptions {
         FlusherOptions {
             interval: ms(self.interval_ms),
             batch_events_max: self.batch_events_max,
-            stream_entries_alarm: u64::from(stream_entries_max) / 2,
+            stream_bytes_alarm: stream_bytes_max / 2,
         }
     }
 }
@@ -89,7 +89,7 @@ impl From<&Redis> for BatcherOptions {
             calls_in_flight_max: section.calls_in_flight_max,
             queue_length_max: section.queue_length_max,
             queue_timeout: ms(section.queue_timeout_ms),
-            stream_entries_max: section.stream_entries_max,
+            stream_bytes_max: section.stream_bytes_max,
             ..Self::default()
         }
     }

@@ -42,7 +42,8 @@ sections! {
         queue_length_max: usize,
         batch_operations_max: usize,
         calls_in_flight_max: usize,
-        stream_entries_max: u32,
+        stream_bytes_max: u64,
+        stream_entries_max: Option<u32>,
     }
     Postgres {
         url: Secret,
