@@ -221,7 +221,7 @@ impl Bench {
         };
         let opening = async {
             let redis = Redis::new(&options)?;
-            let mut draining = redis.drain(self.partition, &[]).await?;
+            let mut draining = redis.drain(self.partition, &[], None).await?;
             while draining.next().await?.is_some() {}
             let drained = draining.ended().context("the streams were not read to the end")?;
             anyhow::ensure!(redis.open(self.partition, 1, &drained).await?, "the partition does not open");
@@ -310,11 +310,8 @@ impl Bench {
     fn block(&self, side: Side, pick: &mut fastrand::Rng) -> Vec<u8> {
         let mut some = || &self.users[pick.usize(..self.users.len())];
         let one = |words: &[&[u8]]| {
-            let mut command = redis::Cmd::new();
-            for word in words {
-                command.arg(*word);
-            }
-            command.get_packed_command()
+            let add = |mut command: redis::Cmd, word: &&[u8]| command.arg(*word).to_owned();
+            words.iter().fold(redis::Cmd::new(), add).get_packed_command()
         };
         match side {
             Side::Ping => one(&[b"PING"]).repeat(OPERATIONS_IN_FLIGHT),

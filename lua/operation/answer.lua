@@ -1,13 +1,13 @@
--- Answers, and the outcomes that make a request repeatable.
+-- Answers, and the outcomes that make a settlement repeatable.
 --
--- Answer: status B, flags B; with DETAILED: id c16, charged I4, overage I4, expiry I6; with HOLDING: held I4,
---   hold count B; then the record's base, and for peek the holds. MISSING and the answer to SEED are the status alone.
---   Twin: src/store/redis/reply.rs
+-- Answer: status B, flags B; with DETAILED: id c16, charged I4, overage I4, expiry I6; with PINNED: the hold's
+--   generation I4 and period I3; with HOLDING: held I4, hold count B; then the record's base, and for peek the holds.
+--   MISSING and the answer to SEED are the status alone. Twin: src/store/redis/reply.rs
 --
 -- An outcome has its own key with a time to live. It is not part of the record, because a record is read for every
 -- message but an outcome only when its request is repeated (decision 0006).
 --
--- Defines: values, dirty, outcomes, answers, begin_answers, answer, answer_with, keep_outcome, replay
+-- Defines: values, dirty, outcomes, answers, begin_answers, answer, answer_with, keep_outcome, replay_first_format
 
 local values            -- values that MGET returned, by slot; a changed record replaces its value
 local dirty             -- slots of changed records
@@ -56,13 +56,17 @@ local function answer(slot, changed, status)
   answered = answered + 2
 end
 
--- The answer to an operation on a hold.
-local function answer_with(slot, changed, status, flags, id, charged, overage, expiry_ms)
+-- The answer to an operation on a hold, or to a repeat. `pinned`: generation and period of a hold that may be older
+-- than the record.
+local function answer_with(slot, changed, status, flags, id, charged, overage, expiry_ms, pinned)
   local base = base_after(slot, changed)
-  answers[answered + 1] =
-    pack('>BBc16I4I4I6I4B', status, flags + DETAILED + HOLDING, id, charged, overage, expiry_ms, held, 0)
-  answers[answered + 2] = base
-  answered = answered + 2
+  flags = flags + DETAILED + HOLDING
+  if pinned then flags = flags + PINNED end
+  answers[answered + 1] = pack('>BBc16I4I4I6', status, flags, id, charged, overage, expiry_ms)
+  answers[answered + 2] = pinned or ''
+  answers[answered + 3] = pack('>I4B', held, 0)
+  answers[answered + 4] = base
+  answered = answered + 4
 end
 
 local function keep_outcome(slot, value, ttl_ms)
@@ -71,19 +75,12 @@ local function keep_outcome(slot, value, ttl_ms)
   outcomes[n + 1], outcomes[n + 2] = slot, ttl_ms
 end
 
--- Stores the last answer for repeats of the request: fingerprint c16, then the answer with REPLAYED set.
-local function keep_answer(slot, fingerprint, ttl_ms)
-  local first, base = answers[answered - 1], answers[answered]
-  local flags = byte(first, 2) + REPLAYED
-  keep_outcome(slot, fingerprint .. sub(first, 1, 1) .. char(flags) .. sub(first, 3) .. base, ttl_ms)
-end
-
--- Returns true if this Idempotency-Key was used before. Then repeats the first answer, or answers MISMATCH if the
--- request is a different one.
-local function replay(slot, outcome, fingerprint)
+-- Repeats an answer that version 0.1.0 has kept under a key of its own, during an upgrade. Returns false without one.
+-- Its format: fingerprint c16, then the answer with REPLAYED set.
+local function replay_first_format(slot, outcome, fingerprint)
   local kept = values[outcome]
   if not kept then return false end
-  if sub(kept, 1, 16) == fingerprint then
+  if sub(kept, 1, #fingerprint) == fingerprint then
     say(sub(kept, 17))
   else
     answer(slot, false, MISMATCH)

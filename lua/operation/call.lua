@@ -1,7 +1,7 @@
 -- One call: read everything, decide everything, then write.
 --
 -- keys[1]       the fence
--- keys[2..n-1]  records and outcomes; operations refer to them by index ("slot")
+-- keys[2..n-1]  records, outcomes and buckets of answers; operations refer to them by index ("slot")
 -- keys[n]       the usage stream of the generation
 -- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
 --
@@ -45,6 +45,7 @@ local function call(keys, args)
 
   begin_journal(keys[#keys])
   begin_answers(found)
+  begin_idempotency(keys)
   say('')   -- the head, filled in at the end
   for i = 3, #args do
     local op = args[i]
@@ -67,6 +68,7 @@ local function call(keys, args)
 
   if not write_journal() then return pack('>BI6', STALE, now_ms) end
   write_records(keys)
+  write_answers()
   answers[1] = pack('>BI6I2', ANSWERED, now_ms, expired)
   return join(answers)
 end

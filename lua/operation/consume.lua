@@ -1,14 +1,14 @@
 -- consume: check and charge in one step.
 --
--- Arguments: cost I4; with an Idempotency-Key also fingerprint c16, time to live in ms I6; then the event's tail
+-- Arguments: cost I4; with an Idempotency-Key also what idempotency.lua reads; then the event's tail
 -- Answer:    OK | DENIED | SHED | MISMATCH
 
 local function consume(op, at, slot, outcome)
-  local cost, fingerprint, ttl_ms
+  local cost
   cost, at = unpack('>I4', op, at)
   if outcome > 0 then
-    fingerprint, ttl_ms, at = unpack('>c16I6', op, at)
-    if replay(slot, outcome, fingerprint) then return end
+    at = read_key(op, at)
+    if replay(slot, outcome) then return end
   end
 
   if journal_is_full() then return answer(slot, false, SHED) end
@@ -17,5 +17,5 @@ local function consume(op, at, slot, outcome)
   charge(cost, period)
   journal(CONSUME, period, cost, 0, sub(op, at))
   answer(slot, true, OK)
-  if outcome > 0 then keep_answer(outcome, fingerprint, ttl_ms) end
+  if outcome > 0 then keep_answer(sub(op, at, at + 15)) end
 end

@@ -25,6 +25,17 @@ pub struct Position {
     pub event: Uuid,
 }
 
+/// The entry up to which Postgres has a partition's journal, to look for in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Generation of its stream.
+    pub generation: u32,
+    /// Its id, if known.
+    pub id: Option<StreamId>,
+    /// Its last event.
+    pub event: Uuid,
+}
+
 /// How much of a partition's journal is in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
@@ -32,8 +43,12 @@ pub struct Watermark {
     pub generation: u32,
     /// The last entry whose events are in Postgres; none while the partition is being opened.
     pub position: Option<Position>,
+    /// The last event of that entry, also while the partition is being opened.
+    pub last_event: Uuid,
     /// When the generation was opened.
     pub opened_at: DateTime<Utc>,
+    /// Since when Redis has every answer to a request with an Idempotency-Key.
+    pub answers_since: DateTime<Utc>,
 }
 
 /// One stream entry: all charges of one script call.
@@ -69,6 +84,24 @@ impl StreamId {
 impl Position {
     /// The genesis entry: nothing has been charged yet.
     pub const GENESIS: Self = Self { id: StreamId::GENESIS, event: Uuid::nil() };
+}
+
+impl Anchor {
+    /// Whether this entry of a stream of `generation` is the anchor. Entries without readable events all
+    /// have the nil event, so their ids must be known.
+    #[must_use]
+    pub fn is(&self, generation: u32, entry: &Entry) -> bool {
+        let Position { id, event } = entry.position();
+        self.generation == generation && self.event == event && (!event.is_nil() || self.id == Some(id))
+    }
+}
+
+impl Watermark {
+    /// The watermark's entry.
+    #[must_use]
+    pub fn anchor(&self) -> Anchor {
+        Anchor { generation: self.generation, id: self.position.map(|at| at.id), event: self.last_event }
+    }
 }
 
 impl Entry {

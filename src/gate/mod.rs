@@ -27,7 +27,12 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use self::{call_path::loader::Loader, decision_metrics::DecisionMetrics, opening::Openings, rollout::Switch};
+use self::{
+    call_path::{loader::Loader, lookup::Lookups},
+    decision_metrics::DecisionMetrics,
+    opening::Openings,
+    rollout::Switch,
+};
 pub use self::{
     error::GateError,
     message::reservation_id::ReservationSigner,
@@ -131,6 +136,7 @@ struct Inner {
     generations: Generations,
     batcher: Batcher,
     loader: Loader,
+    lookups: Lookups,
     openings: Openings,
     switch: Switch,
     decision_metrics: DecisionMetrics,
@@ -161,6 +167,7 @@ impl Gate {
             openings: Openings::new(partitions),
             switch: Switch::default(),
             decision_metrics: DecisionMetrics::default(),
+            lookups: Lookups::start(&postgres, &clock, parts.idempotency_ttl),
             redis,
             postgres,
             levels,

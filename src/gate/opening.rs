@@ -123,7 +123,7 @@ impl Inner {
     /// Learns the partition's generation, and opens one if none is open.
     pub(in crate::gate) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
-        self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
+        self.generations.learn(partition, watermark.generation, Some(watermark.answers_since));
         if !self.is_open(partition, watermark).await? {
             self.leave(partition, watermark.generation, Cause::Lost, Instant::now() + START_MAX).await?;
         }
@@ -184,18 +184,19 @@ impl Inner {
                 && (generation > left
                     || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
             {
-                self.generations.learn(partition, generation, Some(watermark.opened_at));
+                self.generations.learn(partition, generation, Some(watermark.answers_since));
                 return Ok(());
             }
             let place = self.openings.place().await;
             if step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await? {
-                let attempt = self.open(partition, generation, claim).await;
+                let attempt = self.open(partition, watermark, claim).await;
                 if let Err(error) = step(self.postgres.release_opening(number, claim)).await {
                     tracing::debug!(%error, %partition, "the claim of an opening was not released; it ends by its time");
                 }
                 match attempt {
                     Ok(opened) => {
-                        self.generations.learn(partition, opened, Some(self.now()));
+                        // Postgres knows since when the answers are complete; the first message with a key asks it.
+                        self.generations.learn(partition, opened, None);
                         return Ok(());
                     }
                     Err(AttemptError::Failed(error)) => return Err(error),
@@ -213,8 +214,8 @@ impl Inner {
     }
 
     /// Makes one attempt at the six steps.
-    async fn open(&self, partition: Partition, generation: u32, claim: Uuid) -> Result<u32, AttemptError> {
-        let number = partition.number();
+    async fn open(&self, partition: Partition, watermark: Watermark, claim: Uuid) -> Result<u32, AttemptError> {
+        let (number, generation) = (partition.number(), watermark.generation);
         // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
         // partition from gates that are connected to its successor.
         self.redis.try_write(partition).await?;
@@ -225,7 +226,8 @@ impl Inner {
         let also: Vec<u32> = fence.iter().map(Fence::generation).chain([generation]).collect();
         let levels = step(self.postgres.all_levels()).await?;
         let mut report = DrainReport::default();
-        let mut draining = self.redis.drain(partition, &also).await?;
+        // If the anchor is there, Redis has each answer that Postgres could know: both were written in one step.
+        let mut draining = self.redis.drain(partition, &also, Some(watermark.anchor())).await?;
         while let Some(entries) = draining.next().await? {
             // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
             step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await?;
@@ -235,10 +237,12 @@ impl Inner {
         let drained = draining.ended().ok_or(AttemptError::Overtaken)?;
         let opened = drained.generation_max + 1;
         overtaken_unless(self.redis.open(partition, opened, &drained).await?)?;
-        overtaken_unless(step(self.postgres.finish_opening(number, generation, opened, self.now())).await?)?;
+        let answers_kept = drained.anchor_found || generation == 0;
+        let finished = self.postgres.finish_opening(number, generation, (opened, answers_kept), self.now());
+        overtaken_unless(step(finished).await?)?;
         metrics::counter!("quota_gate_generations_opened_total").increment(1);
         tracing::info!(%partition, generation = opened, previous = generation, events = report.events,
-            inserted = report.inserted, "opened a partition");
+            inserted = report.inserted, answers_kept, "opened a partition");
         Ok(opened)
     }
 }

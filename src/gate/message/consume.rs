@@ -30,7 +30,7 @@ impl Gate {
             return Ok(self.pass_out_of_rollout());
         }
         let asked = (Asked::Consume, mode, Instant::now());
-        let event = self.0.id_of("consume", &request.user, request.idempotency_key.as_ref());
+        let event = self.0.id_of_consume(&request.user, request.idempotency_key.as_ref());
         let decision = match self.consume_now(&request, event).await {
             Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, event, away).await,
             decision => decision,
@@ -51,10 +51,8 @@ impl Gate {
         let operation = gate.consume_operation(event, request);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {
-            if request.idempotency_key.is_none() {
-                break gate.call(&request.user, operation).await?;
-            }
-            let lookup = self.charged_earlier(partition, event, request);
+            let Some(key) = &request.idempotency_key else { break gate.call(&request.user, operation).await? };
+            let lookup = self.charged_earlier(partition, event, request, key);
             let generation = match timeout_at(deadline, lookup).await.map_err(|_| GateError::slow())?? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
                 Earlier::NotBefore(generation) => generation,
@@ -70,6 +68,8 @@ impl Gate {
                 if !answer.replayed {
                     gate.decision_metrics.charged(ap);
                 }
+                // The first answer may have been given in another epoch of the key. Version 0.1.0 has stored no id.
+                let event = if answer.replayed && !answer.id.is_nil() { answer.id } else { event };
                 Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed, degraded: false }))
             }
             ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
@@ -82,10 +82,11 @@ impl Gate {
 
 impl Inner {
     fn consume_operation(&self, event: Uuid, request: &Consume) -> Operation {
-        let Consume { session, ap, tokens, model, idempotency_key, .. } = request;
+        let Consume { user, session, ap, tokens, model, idempotency_key } = request;
         let idempotency = idempotency_key.clone().map(|key| {
             let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
             self.idempotency(
+                user,
                 key,
                 "consume",
                 &[session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()],

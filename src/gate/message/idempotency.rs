@@ -1,23 +1,25 @@
 //! Idempotency: recognizes a repeated request.
 //!
-//! Redis stores the first answer. If Redis loses data, it loses the answers too, but flushed charges are in Postgres.
-//! The id of a consume with a key is derived from the key, so the gate can look the charge up there. It does so after a
-//! partition was reopened, for as long as keys are remembered; without a loss, never.
+//! Redis stores the first answer for as long as keys are remembered. If Redis loses data, it loses the answers too, but
+//! flushed charges are in Postgres. The id of a consume with a key is derived from the key, so the gate can look the
+//! charge up there. It does so after Redis lost answers, for as long as keys are remembered; without a loss, never.
+//!
+//! A key may be used again once it is forgotten, and must then make another charge. So its id also depends on the time:
+//! time is divided into epochs as long as keys are remembered, which begin at another moment for each key. Charges of
+//! one request can have ids of neighbouring epochs, and a look-up finds them all. Decision 0021 has the details.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::gate::{Gate, GateError, Inner, request::Consume};
 use crate::{
-    domain::{
-        calendar::SKEW_MAX, decision::Charged, idempotency::IdempotencyKey, partition::Partition, user_id::UserId,
-    },
-    store::redis::Idempotency,
+    domain::{decision::Charged, idempotency::IdempotencyKey, partition::Partition, user_id::UserId},
+    store::{postgres::SoughtCharge, redis::Idempotency},
 };
 
-/// Generation of an installation that has lost nothing yet.
-const FIRST_GENERATION: u32 = 1;
+/// Route of a consume, part of its id.
+const CONSUME: &str = "consume";
 
 /// Error text for a key that was used with a different request.
 pub(in crate::gate) const OTHER_REQUEST: &str = "this Idempotency-Key was used for another request";
@@ -32,19 +34,38 @@ pub(in crate::gate) enum Earlier {
 
 impl Inner {
     /// Returns how to store the answer to a request. `parts` are all values that identify it.
-    pub(in crate::gate) fn idempotency(&self, key: IdempotencyKey, route: &str, parts: &[&[u8]]) -> Idempotency {
-        let mut fingerprint = [0; 16];
-        fingerprint.copy_from_slice(&digest(route, parts)[..16]);
-        let ttl_ms = u64::try_from(self.idempotency_ttl.as_millis()).unwrap_or(u64::MAX);
-        Idempotency { key, fingerprint, ttl_ms }
+    pub(in crate::gate) fn idempotency(
+        &self,
+        user: &UserId,
+        key: IdempotencyKey,
+        route: &str,
+        parts: &[&[u8]],
+    ) -> Idempotency {
+        Idempotency::new(user, key, &digest(route, parts), self.idempotency_ttl)
     }
 
-    /// Returns the id of what a request creates. The same key always gives the same id, so Postgres recognizes it too.
-    pub(in crate::gate) fn id_of(&self, route: &str, user: &UserId, key: Option<&IdempotencyKey>) -> Uuid {
+    /// Returns the id of the charge of a consume. A repeat within the key's epoch has the same id.
+    pub(in crate::gate) fn id_of_consume(&self, user: &UserId, key: Option<&IdempotencyKey>) -> Uuid {
         let Some(key) = key else { return self.new_id() };
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest(route, &[user.as_str().as_bytes(), key.as_str().as_bytes()])[..16]);
-        Uuid::new_v8(bytes)
+        id_in_epoch(user, key, self.epoch(user, key, self.now()))
+    }
+
+    /// Returns the ids that a charge can have which was made under this key while it is remembered: of the previous
+    /// epoch, of the present one, and of the next one, because clocks differ; and the one that version 0.1.0 made.
+    fn ids_of_consume(&self, user: &UserId, key: &IdempotencyKey) -> impl Iterator<Item = Uuid> {
+        let epoch = self.epoch(user, key, self.now());
+        let epochs = [epoch.saturating_sub(1), epoch, epoch.saturating_add(1)];
+        let first_version = id_from(&digest(CONSUME, &[user.as_str().as_bytes(), key.as_str().as_bytes()]));
+        epochs.map(|epoch| id_in_epoch(user, key, epoch)).into_iter().chain([first_version])
+    }
+
+    fn epoch(&self, user: &UserId, key: &IdempotencyKey, at: DateTime<Utc>) -> u64 {
+        let length_ms = u64::try_from(self.idempotency_ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        let hash = digest("epoch", &[user.as_str().as_bytes(), key.as_str().as_bytes()]);
+        let mut offset = [0; 8];
+        offset.copy_from_slice(&hash[..8]);
+        let now_ms = u64::try_from(at.timestamp_millis()).unwrap_or_default();
+        now_ms.saturating_add(u64::from_be_bytes(offset) % length_ms) / length_ms
     }
 }
 
@@ -55,25 +76,22 @@ impl Gate {
         partition: Partition,
         event: Uuid,
         request: &Consume,
+        key: &IdempotencyKey,
     ) -> Result<Earlier, GateError> {
         let gate = &self.0;
-        let (assumed, opened_at) = gate.generations.opened(partition);
-        let now = gate.now();
-        let remembered = TimeDelta::from_std(gate.idempotency_ttl).unwrap_or(TimeDelta::MAX);
-        // If this generation is over by now, the call is STALE.
-        if assumed <= FIRST_GENERATION || opened_at.is_some_and(|at| at + remembered < now) {
+        let is_forgotten = |answers_since: DateTime<Utc>| {
+            let age = (gate.now() - answers_since).to_std().unwrap_or_default();
+            age > gate.idempotency_ttl
+        };
+        let (assumed, answers_since) = gate.generations.answers_since(partition);
+        // If this generation is over by now, the call is STALE. Generation 0 always is.
+        if assumed == 0 || answers_since.is_some_and(is_forgotten) {
             return Ok(Earlier::NotBefore(assumed));
         }
-        let watermark = gate.postgres.watermark(partition.number()).await?;
-        gate.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
-        if watermark.opened_at + remembered < now {
-            return Ok(Earlier::NotBefore(watermark.generation));
-        }
-        // Events have the time of Redis.
-        let (from, to) = (now - remembered, now + SKEW_MAX);
-        let Some(logged) = gate.postgres.find_event(event, &request.user, from, to).await? else {
-            return Ok(Earlier::NotBefore(watermark.generation));
-        };
+        let events = gate.ids_of_consume(&request.user, key).chain([event]).collect();
+        let earlier = gate.lookups.find(SoughtCharge { partition, user: request.user.clone(), events }).await?;
+        gate.generations.learn(partition, earlier.generation, Some(earlier.answers_since));
+        let Some(logged) = earlier.logged else { return Ok(Earlier::NotBefore(earlier.generation)) };
         // A message that was allowed while Redis was unavailable may be overage in part.
         let same = logged.ap.saturating_add(logged.overage) == request.ap
             && logged.session == request.session.as_str()
@@ -83,8 +101,18 @@ impl Gate {
             return Err(GateError::Mismatch(OTHER_REQUEST));
         }
         let quota = self.quota(&request.user).await?;
-        Ok(Earlier::Charged(Charged { event, ap: logged.ap, quota, replayed: true, degraded: false }))
+        Ok(Earlier::Charged(Charged { event: logged.event, ap: logged.ap, quota, replayed: true, degraded: false }))
     }
+}
+
+fn id_in_epoch(user: &UserId, key: &IdempotencyKey, epoch: u64) -> Uuid {
+    id_from(&digest(CONSUME, &[user.as_str().as_bytes(), key.as_str().as_bytes(), &epoch.to_be_bytes()]))
+}
+
+fn id_from(hash: &[u8; 32]) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    Uuid::new_v8(bytes)
 }
 
 /// Returns the SHA-256 of the parts, each preceded by its length, so that different lists have different input.

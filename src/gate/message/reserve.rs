@@ -41,7 +41,7 @@ impl Gate {
         let gate = &self.0;
         let idempotency = idempotency_key.map(|key| {
             let (ap, ttl) = (ap.get().to_be_bytes(), ttl.ms().to_be_bytes());
-            gate.idempotency(key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
+            gate.idempotency(&user, key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
         });
         // Not derived from the key: a forgotten key that is used again makes another hold, with its own settlement.
         let operation = Operation::Reserve { cost: ap, ttl, hold: gate.new_id(), idempotency };
@@ -49,14 +49,15 @@ impl Gate {
         let quota = Inner::quota_of(&user, &answer);
         match answer.status {
             ReplyStatus::Ok => {
+                let (generation, period) = answer.pinned.unwrap_or((answer.record.generation, answer.record.period));
                 let reservation = Reservation {
                     hold: answer.id,
                     user,
                     session,
                     ap,
-                    period: answer.record.period,
+                    period,
                     expires_at: answer.expires_at,
-                    generation: answer.record.generation,
+                    generation,
                 };
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed, degraded: false }))
             }

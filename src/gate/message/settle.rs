@@ -66,7 +66,7 @@ impl Inner {
         accepted_at: Option<DateTime<Utc>>,
     ) -> Result<(u32, Option<LoggedUsage>), GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
-        self.generations.learn(partition, watermark.generation, Some(watermark.opened_at));
+        self.generations.learn(partition, watermark.generation, Some(watermark.answers_since));
         // Until the settle window is over, Redis remembers what was settled in this generation.
         if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
             self.require_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;

@@ -8,6 +8,7 @@
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `unsynced_levels` | level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
+//! | `earlier_charges` | the charges of repeated requests, many in one query |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
 //! | `usage_days` | sums by day, level and model |
 //! | `subscriptions` | the latest billing event of each subscription |
@@ -51,6 +52,7 @@ pub use self::{
         chat_usage_logs::LoggedUsage,
         dead_letters::{DeadLetter, LetterContent, Replay},
         drain::DrainReport,
+        earlier_charges::{EarlierCharge, SoughtCharge},
         flush::{Flush, FlushOutcome, FlushReport},
         retention::LogPartition,
         usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::partition::{Partition, Partitions};
 
-/// The generation of each partition that this gate assumes to be open (0 if unknown), and when it was opened, if known.
-/// One word has both: the generation in the upper half, seconds since 1970 in the lower half.
+/// The generation of each partition that this gate assumes to be open (0 if unknown), and since when Redis has every
+/// answer in it, if known. One word has both: the generation in the upper half, seconds since 1970 in the lower half.
 #[derive(Debug, Clone)]
 pub struct Generations(Arc<[AtomicU64]>);
 
@@ -24,12 +24,13 @@ impl Generations {
     /// The generation that this gate assumes to be open.
     #[must_use]
     pub fn get(&self, partition: Partition) -> u32 {
-        self.opened(partition).0
+        self.answers_since(partition).0
     }
 
-    /// The same, and when it was opened, at most one second late; none if unknown.
+    /// The same, and since when Redis has every answer to a request with an Idempotency-Key, at most one second late;
+    /// none if unknown.
     #[must_use]
-    pub fn opened(&self, partition: Partition) -> (u32, Option<DateTime<Utc>>) {
+    pub fn answers_since(&self, partition: Partition) -> (u32, Option<DateTime<Utc>>) {
         let word = self.0[partition.index()].load(Ordering::Acquire);
         let [generation, seconds] =
             [word >> 32, word & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
@@ -37,8 +38,8 @@ impl Generations {
     }
 
     /// Stores what Postgres reports. Generations only rise, so an older one is ignored.
-    pub fn learn(&self, partition: Partition, generation: u32, opened_at: Option<DateTime<Utc>>) {
-        let seconds = opened_at.and_then(|at| u32::try_from(at.timestamp() + 1).ok()).unwrap_or(0);
+    pub fn learn(&self, partition: Partition, generation: u32, answers_since: Option<DateTime<Utc>>) {
+        let seconds = answers_since.and_then(|at| u32::try_from(at.timestamp() + 1).ok()).unwrap_or(0);
         let word = u64::from(generation) << 32 | u64::from(seconds);
         self.0[partition.index()].fetch_max(word, Ordering::AcqRel);
     }
@@ -49,18 +50,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_generation_and_a_known_opening_time_win() {
+    fn a_later_generation_and_a_known_time_win() {
         let partitions = Partitions::new(2).unwrap();
         let (generations, partition) = (Generations::unknown(partitions), partitions.all().nth(1).unwrap());
-        assert_eq!(generations.opened(partition), (0, None));
+        assert_eq!(generations.answers_since(partition), (0, None));
         let at = |seconds| DateTime::from_timestamp(seconds, 0);
         generations.learn(partition, 3, None);
-        assert_eq!(generations.opened(partition), (3, None));
+        assert_eq!(generations.answers_since(partition), (3, None));
         generations.learn(partition, 3, at(1_000));
         generations.learn(partition, 3, None);
         generations.learn(partition, 2, at(2_000));
-        assert_eq!(generations.opened(partition), (3, at(1_001)), "rounded up, so nothing seems older than it is");
+        assert_eq!(
+            generations.answers_since(partition),
+            (3, at(1_001)),
+            "rounded up, so nothing seems older than it is"
+        );
         generations.learn(partition, 4, None);
-        assert_eq!(generations.opened(partition), (4, None));
+        assert_eq!(generations.answers_since(partition), (4, None));
     }
 }

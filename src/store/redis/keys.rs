@@ -54,8 +54,15 @@ pub(super) fn stream(partition: Partition, generation: u32) -> String {
     format!("qg:{{{partition}}}:ev:{generation}")
 }
 
-/// `qg:{NN}:i:<user>/<key>`: the first answer to a request with an Idempotency-Key. User ids contain no slash, so no
-/// two pairs of user and key have the same name.
+/// `qg:{NN}:a:<two bytes>`: a bucket of answers to requests with an Idempotency-Key.
+pub(super) fn answers(partition: Partition, bucket: u16) -> Vec<u8> {
+    let mut key = format!("qg:{{{partition}}}:a:").into_bytes();
+    key.extend_from_slice(&bucket.to_be_bytes());
+    key
+}
+
+/// `qg:{NN}:i:<user>/<key>`: an answer kept by version 0.1.0. User ids contain no slash, so no two pairs of user and
+/// key have the same name.
 pub(super) fn outcome(partition: Partition, user: &UserId, key: &IdempotencyKey) -> Vec<u8> {
     format!("qg:{{{partition}}}:i:{user}/{}", key.as_str()).into_bytes()
 }
@@ -88,6 +95,7 @@ mod tests {
         assert_eq!(stream(partition, 12), "qg:{03}:ev:12");
         let key = IdempotencyKey::parse("{k}").unwrap();
         assert_eq!(outcome(partition, &user, &key), b"qg:{03}:i:alice@example.com:1/{k}");
+        assert_eq!(answers(partition, 0x0161), b"qg:{03}:a:\x01a");
         assert_eq!(settlement(partition, Uuid::from_bytes(*b"0123456789abcdef")), b"qg:{03}:s:0123456789abcdef");
     }
 

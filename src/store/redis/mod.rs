@@ -5,7 +5,7 @@
 //! | `keys` | names of all keys |
 //! | `fence`, `generations` | which generation is open and in which Redis; which one this gate assumes to be open |
 //! | `record` | the packed state of one user |
-//! | `operation`, `reply` | input and output of the script |
+//! | `operation`, `idempotency`, `reply` | input and output of the script |
 //! | `script` | the Lua source, calling it and loading it |
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
 //! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
@@ -18,6 +18,7 @@ pub mod error;
 pub mod fence;
 mod fingerprints;
 pub mod generations;
+mod idempotency;
 pub mod keys;
 pub mod operation;
 pub(crate) mod packed;
@@ -37,7 +38,8 @@ pub use self::{
     error::RedisError,
     fence::{Fence, ServerId},
     generations::Generations,
-    operation::{Idempotency, Operation, Request, Seed, UserLevel},
+    idempotency::Idempotency,
+    operation::{Operation, Request, Seed, UserLevel},
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},
     reply::{Answer, ReplyStatus},

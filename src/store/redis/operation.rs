@@ -3,12 +3,11 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::packed::PutBytes;
+use super::{idempotency::Idempotency, packed::PutBytes};
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
     hold::{Reservation, Ttl},
-    idempotency::IdempotencyKey,
     level::{LevelCode, Levels},
     model_name::ModelName,
     usage::Tokens,
@@ -94,17 +93,6 @@ pub enum Operation {
     SetLevel(UserLevel),
 }
 
-/// How to keep an answer for repeats of the request.
-#[derive(Debug, Clone)]
-pub struct Idempotency {
-    /// The client's key of the request.
-    pub key: IdempotencyKey,
-    /// Distinguishes this request from another one with the same key.
-    pub fingerprint: [u8; 16],
-    /// How long to keep the answer.
-    pub ttl_ms: u64,
-}
-
 /// A user's level, from the row in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserLevel {
@@ -138,7 +126,7 @@ pub struct Seed {
 /// Key of an operation's outcome.
 pub(super) enum OutcomeKey<'a> {
     None,
-    Idempotency(&'a IdempotencyKey),
+    Idempotency(&'a Idempotency),
     Settlement(Uuid),
 }
 
@@ -146,7 +134,7 @@ impl Operation {
     pub(super) fn outcome_key(&self) -> OutcomeKey<'_> {
         match self {
             Self::Consume { idempotency, .. } | Self::Reserve { idempotency, .. } => {
-                idempotency.as_ref().map_or(OutcomeKey::None, |kept| OutcomeKey::Idempotency(&kept.key))
+                idempotency.as_ref().map_or(OutcomeKey::None, OutcomeKey::Idempotency)
             }
             Self::Extend { hold, .. } => OutcomeKey::Settlement(*hold),
             Self::Commit { reservation, .. } | Self::Release { reservation, .. } => {
@@ -173,14 +161,14 @@ impl Operation {
         }
     }
 
-    /// Packs the operation. `slot` and `outcome` are indexes of the call's keys; 0 means none.
-    pub(super) fn encode(&self, user: &UserId, slot: u8, outcome: u8, to: &mut Vec<u8>) {
+    /// Packs the operation. `slot`, `outcome` and `bucket` are indexes of the call's keys; 0 means none.
+    pub(super) fn encode(&self, user: &UserId, (slot, outcome, bucket): (u8, u8, u8), to: &mut Vec<u8>) {
         to.extend_from_slice(&[self.code(), slot, outcome]);
         match self {
             Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
                 if let Some(kept) = idempotency {
-                    kept.encode(to);
+                    kept.encode(bucket, to);
                 }
                 encode_tail(*event, *tokens, (user, session), model.as_ref(), to);
             }
@@ -189,7 +177,7 @@ impl Operation {
                 to.put_u32(ttl.ms());
                 to.put_uuid(*hold);
                 if let Some(kept) = idempotency {
-                    kept.encode(to);
+                    kept.encode(bucket, to);
                 }
             }
             Self::Extend { hold, ttl } => {
@@ -216,13 +204,6 @@ impl Operation {
             Self::Peek => {}
             Self::SetLevel(level) => level.encode(to),
         }
-    }
-}
-
-impl Idempotency {
-    fn encode(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.fingerprint);
-        to.put_u48(self.ttl_ms);
     }
 }
 
@@ -310,7 +291,7 @@ mod tests {
             model: Some(ModelName::parse("m").unwrap()),
             idempotency: None,
         };
-        operation.encode(&UserId::parse("bob").unwrap(), 2, 0, &mut bytes);
+        operation.encode(&UserId::parse("bob").unwrap(), (2, 0, 0), &mut bytes);
         let mut expected = vec![2, 2, 0, 0, 0, 0, 7];
         expected.extend([0xaa; 16]);
         expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::{connection::Redis, error::RedisError, fence::Fence, keys, record::Record, usage_stream::RawEntry};
 use crate::domain::{
-    journal::{Entry, Position, StreamId},
+    journal::{Anchor, Entry, Position, StreamId},
     partition::Partition,
     user_id::UserId,
 };
@@ -23,6 +23,8 @@ pub struct Draining {
     partition: Partition,
     /// Generations whose streams are not fully read yet.
     unread: VecDeque<u32>,
+    /// The entry up to which Postgres has the journal.
+    anchor: Option<Anchor>,
     /// Last entry that was read of the first of them.
     last: Option<RawEntry>,
     drained: Drained,
@@ -33,6 +35,8 @@ pub struct Draining {
 pub struct Drained {
     /// Highest generation found in this Redis; 0 if none.
     pub generation_max: u32,
+    /// Whether a stream has the anchor.
+    pub anchor_found: bool,
     listed: usize,
     streams: Vec<(u32, Option<RawEntry>)>,
 }
@@ -62,7 +66,10 @@ impl Draining {
                 self.unread.pop_front();
             }
             if !read.is_empty() {
-                return Ok(Some(read.into_iter().map(RawEntry::decode).collect()));
+                let entries: Vec<Entry> = read.into_iter().map(RawEntry::decode).collect();
+                let is_anchor = |entry: &Entry| self.anchor.is_some_and(|anchor| anchor.is(generation, entry));
+                self.drained.anchor_found |= entries.iter().any(is_anchor);
+                return Ok(Some(entries));
             }
         }
         Ok(None)
@@ -116,11 +123,16 @@ impl Redis {
     }
 
     /// Starts to read every stream of a partition: those listed, and those of `also`, the fence's and Postgres'
-    /// generation.
+    /// generation. `anchor`: the entry up to which Postgres has the journal.
     ///
     /// # Errors
     /// If Redis does not answer. Nothing is changed.
-    pub async fn drain(&self, partition: Partition, also: &[u32]) -> Result<Draining, RedisError> {
+    pub async fn drain(
+        &self,
+        partition: Partition,
+        also: &[u32],
+        anchor: Option<Anchor>,
+    ) -> Result<Draining, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("SMEMBERS");
         command.arg(keys::generations(partition));
@@ -129,8 +141,10 @@ impl Redis {
         Ok(Draining {
             redis: self.clone(),
             partition,
+            anchor,
             drained: Drained {
                 generation_max: generations.last().copied().unwrap_or(0),
+                anchor_found: false,
                 listed: listed.len(),
                 streams: Vec::with_capacity(generations.len()),
             },

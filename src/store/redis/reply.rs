@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::packed::Reader;
 use super::record::{Hold, Record};
-use crate::domain::{ap::Ap, clock::instant};
+use crate::domain::{ap::Ap, calendar::Period, clock::instant};
 
 /// Result of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub enum ReplyStatus {
 pub struct Answer {
     /// Result.
     pub status: ReplyStatus,
-    /// Whether it was done before. A replayed consume or reserve has the original numbers.
+    /// Whether it was done before. `id`, `expires_at` and `pinned` are those of the first answer, the record is the
+    /// present one.
     pub replayed: bool,
     /// Whether the hold had expired before it was committed.
     pub late: bool,
@@ -47,6 +48,8 @@ pub struct Answer {
     pub overage: Ap,
     /// When the hold expires.
     pub expires_at: DateTime<Utc>,
+    /// Generation and period of a replayed reservation, which may be older than the record.
+    pub pinned: Option<(u32, Period)>,
     /// The user's record after the operation.
     pub record: Record,
     /// Time of the operation, by Redis `TIME`.
@@ -57,6 +60,7 @@ const REPLAYED: u8 = 1;
 const LATE: u8 = 2;
 const DETAILED: u8 = 4;
 const HOLDING: u8 = 8;
+const PINNED: u8 = 16;
 
 /// Fields that only the answer to an operation on a hold has.
 #[derive(Default)]
@@ -127,6 +131,8 @@ impl Answers<'_> {
                 expiry_ms: reader.u48()?,
             };
         }
+        let pinned =
+            if flags & PINNED == 0 { None } else { Some((reader.u32()?, Period::from_id(reader.u24()?).ok()?)) };
         let (held, holds) = if flags & HOLDING == 0 { (0, 0) } else { (reader.u32()?, reader.u8()?) };
         let mut record = Record::decode_base(reader)?;
         record.held = Ap::new(held);
@@ -141,6 +147,7 @@ impl Answers<'_> {
             charged: details.charged,
             overage: details.overage,
             expires_at: instant_of(details.expiry_ms),
+            pinned,
             record,
             as_of: instant_of(as_of_ms),
         }))

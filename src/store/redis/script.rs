@@ -31,6 +31,7 @@ const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/record.lua"),
     include_str!("../../../lua/operation/journal.lua"),
     include_str!("../../../lua/operation/answer.lua"),
+    include_str!("../../../lua/operation/idempotency.lua"),
     include_str!("../../../lua/operation/seed.lua"),
     include_str!("../../../lua/operation/consume.lua"),
     include_str!("../../../lua/operation/reserve.lua"),
@@ -107,8 +108,8 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Maximum requests per call. Each takes one or two keys (record, outcome), and a slot is one byte.
-    pub const REQUESTS_MAX: usize = 120;
+    /// Maximum requests per call. Each takes up to three keys (record, outcome, bucket), and a slot is one byte.
+    pub const REQUESTS_MAX: usize = 84;
 
     /// Creates the script with another clock file, which must define `read_clock`. For tests that set the time.
     #[must_use]
@@ -186,18 +187,21 @@ impl Call {
         for request in requests {
             let user = &request.user;
             let slot = slots.of(Subject::User(user), || keys::record(partition, user));
-            let outcome = match request.operation.outcome_key() {
-                OutcomeKey::None => 0,
-                OutcomeKey::Idempotency(key) => {
-                    slots.of(Subject::Request(user, key), || keys::outcome(partition, user, key))
+            let (outcome, bucket) = match request.operation.outcome_key() {
+                OutcomeKey::None => (0, 0),
+                OutcomeKey::Idempotency(kept) => (
+                    slots.of(Subject::Request(user, &kept.key), || keys::outcome(partition, user, &kept.key)),
+                    slots.of(Subject::Bucket(kept.bucket()), || keys::answers(partition, kept.bucket())),
+                ),
+                OutcomeKey::Settlement(hold) => {
+                    (slots.of(Subject::Hold(hold), || keys::settlement(partition, hold)), 0)
                 }
-                OutcomeKey::Settlement(hold) => slots.of(Subject::Hold(hold), || keys::settlement(partition, hold)),
             };
             if let Some(seed) = &request.seed {
                 seed.encode(slot, operation);
                 push(operation);
             }
-            request.operation.encode(user, slot, outcome, operation);
+            request.operation.encode(user, (slot, outcome, bucket), operation);
             push(operation);
         }
         // The fence precedes the records, the stream follows them.
@@ -220,6 +224,7 @@ impl Call {
 enum Subject<'a> {
     User(&'a UserId),
     Request(&'a UserId, &'a IdempotencyKey),
+    Bucket(u16),
     Hold(Uuid),
 }
 

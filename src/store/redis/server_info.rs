@@ -10,6 +10,16 @@ use crate::domain::clock::instant;
 /// Minimum major version: the first one with functions.
 pub const VERSION_MIN: u32 = 7;
 
+/// Commands that newer versions of the gate need, on a key that never exists: they change nothing. They show whether
+/// the account was made from an older deploy/redis/users.acl.
+const HARMLESS_COMMANDS: &[(&str, &[&str])] = &[
+    ("MEMORY USAGE", &["MEMORY", "USAGE", "qg:{00}:nothing"]),
+    ("HMGET", &["HMGET", "qg:{00}:nothing", "none"]),
+    ("HGETALL", &["HGETALL", "qg:{00}:nothing"]),
+    ("HDEL", &["HDEL", "qg:{00}:nothing", "none"]),
+    ("PEXPIRE", &["PEXPIRE", "qg:{00}:nothing", "1"]),
+];
+
 /// Information about the Redis server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServerInfo {
@@ -25,6 +35,8 @@ pub struct RedisServerInfo {
     pub used_memory: u64,
     /// Memory limit, in bytes; 0 for none.
     pub maxmemory: u64,
+    /// Commands that the gate needs and its user may not run.
+    pub missing_rights: Vec<&'static str>,
     /// Whether the gate's user may change the configuration of Redis.
     pub may_administer: bool,
     /// Time of its clock.
@@ -43,6 +55,18 @@ impl Redis {
             redis::cmd("TIME").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
         let configured: Result<redis::Value, _> =
             redis::cmd("CONFIG").arg("GET").arg("maxmemory").query_async(&mut connection).await;
+        let mut missing_rights = Vec::new();
+        for (name, command) in HARMLESS_COMMANDS {
+            let mut asked = redis::cmd(command[0]);
+            asked.arg(&command[1..]);
+            if asked
+                .query_async::<redis::Value>(&mut connection)
+                .await
+                .is_err_and(|error| error.code() == Some("NOPERM"))
+            {
+                missing_rights.push(*name);
+            }
+        }
         let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
         let field = |name: &str| fields.get(name).copied().unwrap_or("unknown");
         let number = |name: &str| field(name).parse().unwrap_or_default();
@@ -53,6 +77,7 @@ impl Redis {
             appendonly: field("aof_enabled") == "1",
             used_memory: number("used_memory"),
             maxmemory: number("maxmemory"),
+            missing_rights,
             may_administer: configured.is_ok(),
             time: instant(time.0 * 1000 + time.1 / 1000),
         })
@@ -86,6 +111,12 @@ impl RedisServerInfo {
         }
         if !self.is_primary {
             return Some("this Redis is a replica: point REDIS_URL to the primary".into());
+        }
+        if !self.missing_rights.is_empty() {
+            return Some(format!(
+                "the gate's Redis user may not run {}: give it the rights of deploy/redis/users.acl",
+                self.missing_rights.join(", ")
+            ));
         }
         let major = version.split('.').next().and_then(|part| part.parse::<u32>().ok());
         major

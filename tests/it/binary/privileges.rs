@@ -24,7 +24,7 @@ async fn the_gates_redis_user_cannot_destroy_data_or_access_other_keys() {
         "SCRIPT FLUSH",
         "GET elsewhere",
         "SET elsewhere x",
-        "HSET qg:{00}:x y z",
+        "LPUSH qg:{00}:x y",
         "RESTORE qg:{00}:x 0 x",
         "RENAME qg:{00}:gen qg:{00}:x",
     ] {

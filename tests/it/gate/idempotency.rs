@@ -9,7 +9,7 @@ use quota_gate::{
 use crate::support::{World, consume, key, reserve, user};
 
 #[tokio::test]
-async fn a_repeated_request_has_the_first_answer_and_one_charge() {
+async fn a_repeated_request_has_the_first_charge_and_the_present_numbers() {
     let world = World::new().await;
     let (one, two) = (world.gate().await, world.gate().await);
     let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
@@ -17,10 +17,7 @@ async fn a_repeated_request_has_the_first_answer_and_one_charge() {
     assert!(one.charges("alice", 3).await);
     let Decision::Allowed(again) = two.gate.consume(request).await.unwrap() else { panic!("denied") };
     assert!(again.replayed && !first.replayed);
-    assert_eq!(
-        (again.event, again.quota.used, again.quota.version),
-        (first.event, first.quota.used, first.quota.version)
-    );
+    assert_eq!((again.event, again.ap, again.quota.used.get()), (first.event, first.ap, 8));
     one.flush_and_verify().await;
     assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 8);
 }
@@ -115,8 +112,15 @@ async fn long_after_a_loss_a_message_with_a_key_needs_no_postgres() {
     let gate = world.gate().await;
     let partition = gate.gate.partitions().of(&user("alice"));
     assert!(gate.charges("alice", 5).await);
+    gate.flush_and_verify().await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
+    world.set_time("2026-11-10T12:00:00Z").await;
     gate.gate.leave_generation(partition, 1).await.unwrap();
-    assert!(gate.charges("alice", 5).await, "and her record belongs to this generation");
+    let before = Consume { idempotency_key: Some(key("k0")), ..consume("alice", 5) };
+    assert!(
+        matches!(gate.gate.consume(before).await, Ok(Decision::Allowed(_))),
+        "her record belongs to this generation"
+    );
     // A little longer than keys are stored.
     world.set_time("2026-11-11T12:00:02Z").await;
     gate.postgres.close().await;
@@ -138,4 +142,84 @@ async fn no_two_pairs_of_user_and_key_share_an_answer() {
         assert!(!ask(&format!("team-{number}"), "alice:1").await);
         assert!(!ask(&format!("team-{number}:alice"), "1").await);
     }
+}
+
+#[tokio::test]
+async fn after_an_opening_that_lost_nothing_a_message_with_a_key_needs_no_postgres() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 5) };
+    let Decision::Allowed(first) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+    gate.flush_and_verify().await;
+    // One charge is in the log, one is not: both are in Redis, as after a restart with its append-only file.
+    assert!(gate.charges("alice", 1).await);
+    gate.gate.leave_generation(partition, 1).await.unwrap();
+    assert_eq!(world.number("select count(*) from flush_watermarks where answers_since is null").await, 2);
+    assert!(gate.charges("alice", 1).await, "her record belongs to this generation");
+    let unaware = world.gate().await;
+    assert!(unaware.charges("alice", 1).await);
+    let (again, fresh) = (request.clone(), Consume { idempotency_key: Some(key("k2")), ..request });
+    for gate in [&gate, &unaware] {
+        // The first message with a key reads since when the answers are complete.
+        let asked = Consume { idempotency_key: Some(key("k0")), ..consume("alice", 1) };
+        assert!(matches!(gate.gate.consume(asked).await, Ok(Decision::Allowed(_))));
+        gate.postgres.close().await;
+        let Decision::Allowed(again) = gate.gate.consume(again.clone()).await.unwrap() else { panic!("denied") };
+        assert!(again.replayed && again.event == first.event);
+        assert!(matches!(gate.gate.consume(fresh.clone()).await, Ok(Decision::Allowed(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_used_again_after_its_time_makes_another_charge_that_no_opening_drops() {
+    let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    let partition = gate.gate.partitions().of(&user("alice"));
+    let request = Consume { idempotency_key: Some(key("daily")), ..consume("alice", 5) };
+    let mut events = Vec::new();
+    for day in 10..14 {
+        world.set_time(&format!("2026-11-{day}T12:00:0{}Z", day - 10)).await;
+        let Decision::Allowed(charged) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+        assert!(!charged.replayed, "day {day}");
+        events.push(charged.event);
+        if day % 2 == 0 {
+            gate.flush_and_verify().await;
+        } else {
+            // The opening drains the charge, and the log has one under the same key.
+            let generation = gate.gate.generation(partition);
+            gate.gate.leave_generation(partition, generation).await.unwrap();
+        }
+        let Decision::Allowed(again) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+        assert!(again.replayed && again.event == charged.event, "day {day}");
+    }
+    events.dedup();
+    assert_eq!(events.len(), 4);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 20);
+}
+
+#[tokio::test]
+async fn a_key_is_recognized_in_the_next_epoch_after_a_loss() {
+    let world = World::at("2026-11-10T00:00:00Z", "UTC").await;
+    let gate = world.gate().await;
+    // Within a day, the epoch of each key ends once: at some time between request and repeat.
+    let requests: Vec<Consume> = (0..20)
+        .map(|n| Consume { idempotency_key: Some(key(&format!("k{n}"))), ..consume(&format!("user-{n}"), 5) })
+        .collect();
+    let mut events = Vec::new();
+    for request in &requests {
+        let Decision::Allowed(first) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
+        events.push(first.event);
+    }
+    gate.flush_and_verify().await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
+    world.set_time("2026-11-10T23:59:00Z").await;
+    let again = join_all(requests.iter().map(|request| gate.gate.consume(request.clone()))).await;
+    for (again, event) in again.into_iter().zip(events) {
+        let Decision::Allowed(again) = again.unwrap() else { panic!("denied") };
+        assert!(again.replayed && again.event == event);
+    }
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 20);
 }

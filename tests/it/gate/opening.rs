@@ -32,7 +32,7 @@ fn partition(gate: &GateUnderTest) -> Partition {
 }
 
 async fn drain(gate: &GateUnderTest) -> (Drained, Vec<Entry>) {
-    let mut draining = gate.redis.drain(partition(gate), &[1]).await.unwrap();
+    let mut draining = gate.redis.drain(partition(gate), &[1], None).await.unwrap();
     let mut entries = Vec::new();
     while let Some(part) = draining.next().await.unwrap() {
         entries.extend(part);
@@ -70,7 +70,7 @@ async fn a_suspended_opener_changes_nothing_once_another_has_opened() {
     assert!(!gate.redis.close(place, fence.as_ref()).await.unwrap(), "the fence has changed");
     assert_eq!(drain_to_postgres(&gate, 1, &entries).await, None, "the generation has changed");
     assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence exists");
-    assert!(!gate.postgres.finish_opening(place.number(), 1, 2, now()).await.unwrap());
+    assert!(!gate.postgres.finish_opening(place.number(), 1, (2, true), now()).await.unwrap());
     assert!(!gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 23);

@@ -1,4 +1,5 @@
 //! Compares the script, in a real Redis with a manual clock, to a model of it.
 
+mod answers;
 mod model;
 mod property;

@@ -13,6 +13,9 @@ use quota_gate::{
 };
 use uuid::Uuid;
 
+/// How long the requests of a history are remembered.
+pub(super) const KEPT_SECONDS: i64 = 86_400;
+
 /// The expected answer to an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expected {
@@ -77,7 +80,8 @@ pub(super) struct Model {
     beyond: u32,
     holds: Vec<Hold>,
     settlements: HashMap<Uuid, Settlement>,
-    answers: HashMap<String, (u32, Expected)>,
+    /// What was requested under a key, and until when that is remembered, in Unix seconds.
+    answers: HashMap<String, (u32, i64)>,
     pub(super) events: Vec<Event>,
 }
 
@@ -283,7 +287,7 @@ impl Model {
         Expected { status, replayed: false, late: false, charged: 0, overage: 0, numbers }
     }
 
-    /// Stores a successful answer under `key` for repeated requests. `what` stands for the rest of the request.
+    /// Remembers a successful request under `key`. `what` stands for the rest of the request.
     fn keeping(
         &mut self,
         now: DateTime<Utc>,
@@ -292,15 +296,17 @@ impl Model {
         act: impl FnOnce(&mut Self) -> Expected,
     ) -> Expected {
         self.pass_to(now);
-        if let Some((kept_what, kept)) = key.and_then(|key| self.answers.get(key)) {
-            if *kept_what != what {
+        if let Some((kept_what, until)) = key.and_then(|key| self.answers.get(key)).copied()
+            && until > now.timestamp()
+        {
+            if kept_what != what {
                 return self.answer(ReplyStatus::Mismatch);
             }
-            return Expected { replayed: true, ..kept.clone() };
+            return Expected { replayed: true, ..self.answer(ReplyStatus::Ok) };
         }
         let answer = act(self);
         if let (Some(key), ReplyStatus::Ok) = (key, answer.status) {
-            self.answers.insert(key.to_owned(), (what, answer.clone()));
+            self.answers.insert(key.to_owned(), (what, now.timestamp() + KEPT_SECONDS));
         }
         answer
     }

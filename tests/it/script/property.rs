@@ -29,7 +29,7 @@ use quota_gate::{
 };
 use uuid::Uuid;
 
-use super::model::{Event, Expected, Hold, Model, Numbers};
+use super::model::{Event, Expected, Hold, KEPT_SECONDS, Model, Numbers};
 use crate::support;
 
 const CLOCK_KEY: &str = "test:now_ms";
@@ -101,7 +101,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The real script, and everything needed to call it.
-struct Harness {
+pub(super) struct Harness {
     redis: Redis,
     batcher: Batcher,
     clock: Clock,
@@ -120,7 +120,7 @@ fn levels() -> Levels {
 }
 
 impl Harness {
-    async fn start(url: &str, zone: &str) -> Self {
+    pub(super) async fn start(url: &str, zone: &str) -> Self {
         let options = RedisOptions {
             url: url.to_owned(),
             connections_max: 8,
@@ -145,7 +145,7 @@ impl Harness {
         let shared = (&shared_levels, &generations);
         let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), shared, &batching);
         let this = Self { redis, batcher, clock, calendar, levels, partitions };
-        let mut draining = this.redis.drain(this.partition(), &[]).await.unwrap();
+        let mut draining = this.redis.drain(this.partition(), &[], None).await.unwrap();
         assert!(draining.next().await.unwrap().is_none());
         let drained = draining.ended().unwrap();
         assert!(this.redis.open(this.partition(), 1, &drained).await.unwrap());
@@ -157,13 +157,13 @@ impl Harness {
         self.partitions.all().next().unwrap()
     }
 
-    async fn set_time(&self, connection: &mut redis::aio::MultiplexedConnection, now: DateTime<Utc>) {
+    pub(super) async fn set_time(&self, connection: &mut redis::aio::MultiplexedConnection, now: DateTime<Utc>) {
         let _: () = redis::cmd("SET").arg(CLOCK_KEY).arg(now.timestamp_millis()).query_async(connection).await.unwrap();
         self.clock.set(now);
     }
 
     /// Sends the operations in one call, in this order.
-    async fn send(&self, user: &UserId, seed: Option<Seed>, operations: Vec<Operation>) -> Vec<Answer> {
+    pub(super) async fn send(&self, user: &UserId, seed: Option<Seed>, operations: Vec<Operation>) -> Vec<Answer> {
         let requests = operations.into_iter().map(|operation| {
             let request = Request { user: user.clone(), operation, seed, generation: None };
             self.batcher.call(self.partition(), request)
@@ -192,7 +192,7 @@ fn seen(answer: &Answer) -> Expected {
     }
 }
 
-fn fresh_id() -> Uuid {
+pub(super) fn fresh_id() -> Uuid {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     Uuid::from_u128(NEXT.fetch_add(1, Ordering::Relaxed).into())
 }
@@ -223,7 +223,7 @@ impl History<'_> {
                     session: SessionId::parse("s").unwrap(),
                     tokens: Tokens::default(),
                     model: None,
-                    idempotency: kept.as_deref().map(|key| idempotency(key, cost)),
+                    idempotency: kept.as_deref().map(|key| idempotency(&self.user, key, cost)),
                 };
                 (operation, self.model.consume(now, event, cost, kept.as_deref()))
             }
@@ -233,7 +233,7 @@ impl History<'_> {
                 let period = self.harness.calendar.period_at(now);
                 let hold = Hold { id: fresh_id(), ap: cost, period, expires_at };
                 let kept = key.map(|key| format!("r{key}"));
-                let idempotency = kept.as_deref().map(|key| idempotency(key, cost));
+                let idempotency = kept.as_deref().map(|key| idempotency(&self.user, key, cost));
                 let operation = Operation::Reserve { cost: Ap::new(cost), ttl, hold: hold.id, idempotency };
                 let expected = self.model.reserve(now, hold, kept.as_deref());
                 if expected.status == ReplyStatus::Ok && !expected.replayed {
@@ -316,23 +316,17 @@ impl History<'_> {
     }
 }
 
-fn idempotency(key: &str, what: u32) -> Idempotency {
-    let mut fingerprint = [0; 16];
-    fingerprint[..4].copy_from_slice(&what.to_be_bytes());
-    Idempotency { key: IdempotencyKey::parse(key).unwrap(), fingerprint, ttl_ms: 86_400_000 }
+fn idempotency(user: &UserId, key: &str, what: u32) -> Idempotency {
+    let mut request = [0; 32];
+    request[..4].copy_from_slice(&what.to_be_bytes());
+    let keep = std::time::Duration::from_secs(KEPT_SECONDS.unsigned_abs());
+    Idempotency::new(user, IdempotencyKey::parse(key).unwrap(), &request, keep)
 }
 
-async fn check(
-    harness: &Harness,
-    connection: &mut redis::aio::MultiplexedConnection,
-    steps: &[Step],
-) -> Result<(), TestCaseError> {
-    let now: DateTime<Utc> = "2026-11-29T23:58:30Z".parse().unwrap();
-    harness.set_time(connection, now).await;
-    let user = UserId::parse(&fresh_id().to_string()).unwrap();
-    let model = Model::new(harness.calendar, harness.levels.clone(), now);
-    let lowest = harness.levels.lowest();
-    let seed = Seed {
+/// The state of a new user.
+pub(super) fn seed(harness: &Harness) -> Seed {
+    let (lowest, now) = (harness.levels.lowest(), harness.clock.now());
+    Seed {
         level: UserLevel {
             period: harness.calendar.period_at(now),
             level: lowest.code,
@@ -344,7 +338,19 @@ async fn check(
         total_used: 0,
         day: harness.calendar.day_at(now),
         used_today: Ap::ZERO,
-    };
+    }
+}
+
+async fn check(
+    harness: &Harness,
+    connection: &mut redis::aio::MultiplexedConnection,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    let now: DateTime<Utc> = "2026-11-29T23:58:30Z".parse().unwrap();
+    harness.set_time(connection, now).await;
+    let user = UserId::parse(&fresh_id().to_string()).unwrap();
+    let model = Model::new(harness.calendar, harness.levels.clone(), now);
+    let seed = seed(harness);
     let mut history = History {
         harness,
         user: user.clone(),

@@ -14,6 +14,8 @@ use crate::store::postgres::{
 /// A charge in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedUsage {
+    /// Id of the charge.
+    pub event: Uuid,
     /// AP charged.
     pub ap: Ap,
     /// AP that the quota did not cover.
@@ -28,6 +30,18 @@ pub struct LoggedUsage {
     pub tokens: i32,
     /// Model that wrote the answer.
     pub model: Option<ModelName>,
+}
+
+/// The columns of a row that describe its charge.
+pub(in crate::store::postgres) struct LoggedRow {
+    pub(in crate::store::postgres) uuid: Uuid,
+    pub(in crate::store::postgres) ap_used: i32,
+    pub(in crate::store::postgres) overage: i32,
+    pub(in crate::store::postgres) period: i32,
+    pub(in crate::store::postgres) kind: String,
+    pub(in crate::store::postgres) session_id: String,
+    pub(in crate::store::postgres) tokens_used: i32,
+    pub(in crate::store::postgres) model: String,
 }
 
 /// How rows are written.
@@ -60,8 +74,9 @@ impl Postgres {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> Result<Option<LoggedUsage>, PostgresError> {
-        let row = sqlx::query!(
-            "select ap_used, overage, period, kind, session_id, tokens_used, model
+        let row = sqlx::query_as!(
+            LoggedRow,
+            "select uuid, ap_used, overage, period, kind, session_id, tokens_used, model
              from chat_usage_logs
              where uuid = $1
                and user_uuid = $2
@@ -73,19 +88,23 @@ impl Postgres {
         )
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| {
-            let wrong = |column| PostgresError::inconsistent("chat_usage_logs", column, event);
-            Ok(LoggedUsage {
-                ap: u32::try_from(row.ap_used).map(Ap::new).map_err(|_| wrong("ap_used"))?,
-                overage: u32::try_from(row.overage).map(Ap::new).map_err(|_| wrong("overage"))?,
-                period: parse_period(row.period).ok_or_else(|| wrong("period"))?,
-                late: row.kind == crate::domain::usage::UsageKind::LateCommit.as_str(),
-                session: row.session_id,
-                tokens: row.tokens_used,
-                model: ModelName::from_column(&row.model).map_err(|_| wrong("model"))?,
-            })
+        row.map(LoggedRow::read).transpose()
+    }
+}
+
+impl LoggedRow {
+    pub(in crate::store::postgres) fn read(self) -> Result<LoggedUsage, PostgresError> {
+        let wrong = |column| PostgresError::inconsistent("chat_usage_logs", column, self.uuid);
+        Ok(LoggedUsage {
+            event: self.uuid,
+            ap: u32::try_from(self.ap_used).map(Ap::new).map_err(|_| wrong("ap_used"))?,
+            overage: u32::try_from(self.overage).map(Ap::new).map_err(|_| wrong("overage"))?,
+            period: parse_period(self.period).ok_or_else(|| wrong("period"))?,
+            late: self.kind == crate::domain::usage::UsageKind::LateCommit.as_str(),
+            model: ModelName::from_column(&self.model).map_err(|_| wrong("model"))?,
+            session: self.session_id,
+            tokens: self.tokens_used,
         })
-        .transpose()
     }
 }
 

@@ -13,12 +13,17 @@ use crate::store::postgres::{
     integers::{integer, smallint},
 };
 
+/// Generation of an installation that has lost nothing yet.
+const FIRST_GENERATION: i32 = 1;
+
 struct Row {
     partition: i16,
     generation: i32,
     last_id: Option<String>,
     last_event: Uuid,
     opened_at: DateTime<Utc>,
+    answers_since: Option<DateTime<Utc>>,
+    answers_generation: Option<i32>,
 }
 
 impl Postgres {
@@ -48,7 +53,7 @@ impl Postgres {
     pub async fn watermark(&self, partition: u16) -> Result<Watermark, PostgresError> {
         let row = sqlx::query_as!(
             Row,
-            "select partition, generation, last_id, last_event, opened_at
+            "select partition, generation, last_id, last_event, opened_at, answers_since, answers_generation
              from flush_watermarks
              where partition = $1",
             smallint(partition),
@@ -133,8 +138,9 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Ends an opening: stores the new generation, with the watermark at its genesis entry. Returns false if the
-    /// partition is no longer being opened in this generation.
+    /// Ends an opening: stores the new generation, with the watermark at its genesis entry. `answers_kept`: Redis has
+    /// lost no answer that Postgres could know. Returns false if the partition is no longer being opened in this
+    /// generation.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -142,7 +148,7 @@ impl Postgres {
         &self,
         partition: u16,
         generation: u32,
-        opened: u32,
+        (opened, answers_kept): (u32, bool),
         now: DateTime<Utc>,
     ) -> Result<bool, PostgresError> {
         let done = sqlx::query!(
@@ -151,7 +157,13 @@ impl Postgres {
                  last_id = $4,
                  last_event = $5,
                  opened_at = $6,
-                 updated_at = $6
+                 updated_at = $6,
+                 answers_since = case
+                     when not $7 then $6
+                     when answers_generation = generation or generation = 0 then answers_since
+                     else opened_at
+                 end,
+                 answers_generation = $3
              where partition = $1
                and generation = $2
                and last_id is null",
@@ -161,6 +173,7 @@ impl Postgres {
             Position::GENESIS.id.to_string(),
             Position::GENESIS.event,
             now,
+            answers_kept,
         )
         .execute(&self.pool)
         .await?;
@@ -173,7 +186,7 @@ pub(in crate::store::postgres) async fn watermarks(
 ) -> Result<Vec<Watermark>, PostgresError> {
     let rows = sqlx::query_as!(
         Row,
-        "select partition, generation, last_id, last_event, opened_at
+        "select partition, generation, last_id, last_event, opened_at, answers_since, answers_generation
          from flush_watermarks
          order by partition"
     )
@@ -185,11 +198,29 @@ pub(in crate::store::postgres) async fn watermarks(
 impl Row {
     fn read(self) -> Result<Watermark, PostgresError> {
         let wrong = |column| PostgresError::inconsistent("flush_watermarks", column, self.partition);
+        let answers_since =
+            answers_since(self.generation, (self.answers_since, self.answers_generation), self.opened_at);
         let id = self.last_id.map(|id| id.parse()).transpose().map_err(|_| wrong("last_id"))?;
         Ok(Watermark {
             generation: u32::try_from(self.generation).map_err(|_| wrong("generation"))?,
             position: id.map(|id| Position { id, event: self.last_event }),
+            last_event: self.last_event,
             opened_at: self.opened_at,
+            answers_since,
         })
+    }
+}
+
+/// Returns since when Redis has every answer of a partition.
+pub(in crate::store::postgres) fn answers_since(
+    generation: i32,
+    (answers_since, answers_generation): (Option<DateTime<Utc>>, Option<i32>),
+    opened_at: DateTime<Utc>,
+) -> DateTime<Utc> {
+    // The first generation has lost nothing. A later one that an older gate has opened may have.
+    if answers_generation == Some(generation) || generation <= FIRST_GENERATION {
+        answers_since.unwrap_or(DateTime::UNIX_EPOCH)
+    } else {
+        opened_at
     }
 }

@@ -5,6 +5,7 @@ pub(in crate::store::postgres) mod audit;
 pub(in crate::store::postgres) mod chat_usage_logs;
 pub(in crate::store::postgres) mod dead_letters;
 pub(in crate::store::postgres) mod drain;
+pub(in crate::store::postgres) mod earlier_charges;
 pub(in crate::store::postgres) mod flush;
 pub(in crate::store::postgres) mod flush_watermarks;
 pub(in crate::store::postgres) mod retention;
