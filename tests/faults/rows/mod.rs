@@ -80,4 +80,5 @@ rows! {
     31 "a cluster slot moves to another node and back" redis::slot_moves;
     32 "Redis is unavailable, and messages are allowed" redis::messages_allowed;
     35 "Redis is away for longer than holds live" redis::away_beyond_holds;
+    38 "Redis restarts, and gates have fewer connections than partitions" redis::killed_with_few_connections;
 }

@@ -44,6 +44,19 @@ pub(crate) async fn killed_always(seed: u64) -> anyhow::Result<Verdict> {
     reopened(run.end(Allowed::default()).await?).await
 }
 
+/// Each gate opens four partitions with two connections to Postgres. An opener that keeps one and waits for another
+/// would never end.
+pub(crate) async fn killed_with_few_connections(seed: u64) -> anyhow::Result<Verdict> {
+    let options = with_appendfsync(AppendOnly::Always).with("QUOTA_GATE__POSTGRES__CONNECTIONS_MAX", "2");
+    let mut run = Run::begin(options, seed).await?;
+    for _ in 0..3 {
+        run.installation.redis.kill().await;
+        run.installation.redis.restart().await?;
+        sleep(Duration::from_secs(1)).await;
+    }
+    reopened(run.end(Allowed::default()).await?).await
+}
+
 /// Proves the fault: partitions were reopened, and clients noticed.
 async fn reopened(mut ended: Ended) -> anyhow::Result<Verdict> {
     let generations = ended.installation.reopened().await?;
