@@ -11,6 +11,7 @@ mod loss;
 mod opening;
 mod resets;
 mod rollout;
+mod row_locks;
 mod sweeping;
 mod usage;
 mod verifying;
