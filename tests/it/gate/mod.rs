@@ -12,6 +12,7 @@ mod opening;
 mod resets;
 mod rollout;
 mod row_locks;
+mod subscriptions;
 mod sweeping;
 mod usage;
 mod verifying;

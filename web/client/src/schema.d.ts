@@ -219,7 +219,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
+         * Receives a signed billing event. Events may repeat or be late: each counts once, and the order of delivery does not
+         *     matter.
          * @description `POST /api/webhooks/subscription` is an older alias.
          */
         post: operations["subscriptionEvent"];
