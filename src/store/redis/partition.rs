@@ -62,7 +62,7 @@ impl Draining {
                 self.unread.pop_front();
             }
             if !read.is_empty() {
-                return Ok(Some(read.into_iter().map(RawEntry::decode).collect()));
+                return Ok(Some(read.into_iter().map(|entry| entry.decode(self.redis.reads_formats_to)).collect()));
             }
         }
         Ok(None)

@@ -16,7 +16,10 @@ use crate::support::{World, execute};
 const SECRET: &str = "whsec_a_secret_of_the_endpoint";
 const SETTINGS: &[(&str, &str)] = &[
     ("QUOTA_GATE__BILLING__WEBHOOK_SECRET", SECRET),
-    ("QUOTA_GATE__BILLING__LEVELS", "{price_basic=\"basic\", price_plus=\"plus\", price_pro=\"pro\", prod_pro=\"pro\"}"),
+    (
+        "QUOTA_GATE__BILLING__LEVELS",
+        "{price_basic=\"basic\", price_plus=\"plus\", price_pro=\"pro\", prod_pro=\"pro\"}",
+    ),
 ];
 
 fn signature(secret: &str, at: i64, body: &str) -> String {

@@ -10,6 +10,7 @@ mod levels;
 mod loss;
 mod opening;
 mod resets;
+mod rolling_upgrade;
 mod rollout;
 mod row_locks;
 mod subscriptions;

@@ -1072,6 +1072,8 @@ export interface components {
         /** @description Readiness of the gate. */
         ReadyBody: {
             postgres: boolean;
+            /** @description What this gate cannot do, although it is ready, and how to change that; null if there is nothing. */
+            problem: string | null;
             ready: boolean;
             redis: boolean;
             /** @description True if the gate is about to stop. */
