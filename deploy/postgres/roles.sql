@@ -21,6 +21,7 @@ grant select, insert, update on
     usage_days
     to quota_gate;
 grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications to quota_gate;
+grant select, insert, delete on subscription_events to quota_gate;
 grant execute on function
     roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date), usage_drift()
     to quota_gate;

@@ -3,6 +3,7 @@
 -- Event: kind B, level B, period I3, AP I4, overage I4, then the tail packed by the gate:
 --   id c16, tokens I4; user, session: each length B and bytes, or 0 B and the c16 of a UUID; model: length B and bytes
 -- Entry: format B, now_ms I6, id of its last event c16, then the events.
+-- A format is a number below 32. A gate leaves entries of a format that it does not know to a newer gate.
 -- Twin: src/store/redis/usage_stream.rs
 --
 -- Defines: CONSUME, COMMIT, LATE_COMMIT, journal, write_journal, journal_is_full, begin_journal

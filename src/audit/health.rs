@@ -3,8 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    domain::{clock::instant, journal::Watermark, partition::Partition},
-    gate::Gate,
+    domain::{
+        clock::instant,
+        journal::{Entry, Watermark},
+        partition::Partition,
+    },
+    gate::{Gate, newer_journal_reason},
     store::{
         postgres::{PostgresError, ResetRun},
         redis::RedisError,
@@ -69,6 +73,8 @@ pub struct PartitionHealth {
     pub opened_at: DateTime<Utc>,
     /// Whether it is being opened.
     pub is_opening: bool,
+    /// Format of waiting usage that only a gate of a newer version can read, if there is any.
+    pub newer_format: Option<u8>,
     /// Its usage stream; none if Redis is unavailable.
     pub stream: Option<StreamHealth>,
 }
@@ -80,6 +86,8 @@ pub struct StreamHealth {
     pub entries: u64,
     /// How far Postgres is behind it.
     pub lag: FlushLag,
+    /// Format of its first entry that only a gate of a newer version can read.
+    pub newer_format: Option<u8>,
 }
 
 impl FlushLag {
@@ -122,6 +130,9 @@ impl HealthCheck {
         for partition in partitions.iter().filter(|partition| partition.is_opening) {
             problems.push(format!("partition {:02} is being opened: its usage waits until it is", partition.number));
         }
+        if let Some(format) = partitions.iter().filter_map(|partition| partition.newer_format).max() {
+            problems.push(newer_journal_reason(format));
+        }
         match FlushLag::of(&partitions) {
             None => problems.push("Redis does not answer".to_owned()),
             Some(lag) if lag.seconds > seconds(self.limits.flush_lag_max) => {
@@ -158,6 +169,10 @@ impl HealthCheck {
                 generation: watermark.generation,
                 opened_at: watermark.opened_at,
                 is_opening: watermark.position.is_none(),
+                newer_format: match watermark.position {
+                    Some(_) => stream.and_then(|stream| stream.newer_format),
+                    None => self.gate.newer_journal(partition),
+                },
                 stream,
             });
         }
@@ -173,13 +188,16 @@ impl HealthCheck {
         let generation = watermark.generation;
         let entries = self.gate.redis().stream_length(partition, generation).await?;
         // A partition that is being opened has no watermark.
-        let Some(position) = watermark.position else { return Ok(StreamHealth { entries, lag: FlushLag::default() }) };
+        let Some(position) = watermark.position else {
+            return Ok(StreamHealth { entries, lag: FlushLag::default(), newer_format: None });
+        };
         let read = self.gate.redis().read_stream(partition, generation, position.id, LOOK_AHEAD_ENTRIES).await?;
+        let newer_format = read.iter().filter(|entry| entry.id > position.id).find_map(Entry::newer_format);
         let mut waiting = read.iter().filter(|entry| entry.id > position.id).peekable();
         let since = waiting.peek().map(|first| instant(i64::try_from(first.id.ms).unwrap_or(i64::MAX)));
         let seconds = since.map_or(0, |since| seconds(now - since));
         let events = waiting.map(|entry| entry.events().len() as u64).sum();
-        Ok(StreamHealth { entries, lag: FlushLag { events, seconds } })
+        Ok(StreamHealth { entries, lag: FlushLag { events, seconds }, newer_format })
     }
 }
 

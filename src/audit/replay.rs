@@ -5,6 +5,7 @@
 
 use crate::{
     domain::{calendar::Calendar, clock::Clock, journal::Content, level::Levels},
+    gate::newer_journal_reason,
     store::{
         postgres::{DeadLetter, LetterContent, Postgres, PostgresError, Replay},
         redis::decode_entry,
@@ -58,6 +59,7 @@ impl Replayer {
             LetterContent::Entry(payload) => match decode_entry(payload) {
                 Content::Events(events) => events,
                 Content::Genesis => Vec::new(),
+                Content::Newer { format } => return Ok(Replayed::Refused(newer_journal_reason(format))),
                 Content::Unreadable { reason, .. } => return Ok(Replayed::Refused(reason)),
             },
             LetterContent::Unreadable(reason) => return Ok(Replayed::Refused(reason)),

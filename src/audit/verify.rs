@@ -124,7 +124,8 @@ impl RecordDifference {
             return format!("{} AP are in dead letters: replay them", self.dead_letters);
         }
         if redis > postgres && self.unreadable {
-            return "an unreadable entry may contain the charges: replay the dead letters first".to_owned();
+            return "an entry that this gate cannot read may contain the charges: upgrade it, and replay the dead letters first"
+                .to_owned();
         }
         if redis > postgres {
             "charges are missing in Postgres: it was probably restored from an older copy".to_owned()
@@ -257,7 +258,7 @@ impl Verifier {
 /// The journal after the watermark.
 pub(super) struct Tail<'a> {
     ap: HashMap<&'a UserId, HashMap<Period, u64>>,
-    /// Whether there are unreadable entries, which will become dead letters.
+    /// Whether there are entries that this gate cannot read: a newer one can, or they will become dead letters.
     unreadable: bool,
 }
 
@@ -267,7 +268,8 @@ impl<'a> Tail<'a> {
         for event in entries.iter().flat_map(Entry::events) {
             *ap.entry(&event.user).or_default().entry(event.period).or_default() += u64::from(event.ap.get());
         }
-        let unreadable = entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. }));
+        let unreadable =
+            entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. } | Content::Newer { .. }));
         Self { ap, unreadable }
     }
 

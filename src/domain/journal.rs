@@ -21,7 +21,7 @@ pub struct StreamId {
 pub struct Position {
     /// Id of the entry.
     pub id: StreamId,
-    /// Id of its last event; [`Uuid::nil`] for the genesis entry and for unreadable entries.
+    /// Id of its last event; [`Uuid::nil`] for the genesis entry and for entries that this gate cannot read.
     pub event: Uuid,
 }
 
@@ -67,6 +67,12 @@ pub enum Content {
     Genesis,
     /// Charges, in the order they were made.
     Events(Vec<UsageEvent>),
+    /// Charges in a format of a newer version of the gate, which is left to write them to Postgres. Only the format is
+    /// known.
+    Newer {
+        /// Format of the entry.
+        format: u8,
+    },
     /// Bytes that cannot be decoded. They are kept as a dead letter, so nothing is dropped.
     Unreadable {
         /// The entry's payload.
@@ -116,8 +122,23 @@ impl Entry {
     pub fn events(&self) -> &[UsageEvent] {
         match &self.content {
             Content::Events(events) => events,
-            Content::Genesis | Content::Unreadable { .. } => &[],
+            Content::Genesis | Content::Newer { .. } | Content::Unreadable { .. } => &[],
         }
+    }
+
+    /// Format of an entry that only a gate of a newer version can read.
+    #[must_use]
+    pub const fn newer_format(&self) -> Option<u8> {
+        match &self.content {
+            Content::Newer { format } => Some(*format),
+            Content::Genesis | Content::Events(_) | Content::Unreadable { .. } => None,
+        }
+    }
+
+    /// Whether this is the entry of a watermark. Of an entry of a newer version only the id can be compared.
+    #[must_use]
+    pub fn is_at(&self, position: Position) -> bool {
+        self.id == position.id && (self.newer_format().is_some() || self.position() == position)
     }
 }
 

@@ -8,10 +8,12 @@
 //! | `rollout` | for which users the gate decides while a product switches over |
 //! | `decision_metrics` | metrics of decisions and charges |
 //! | `opening` | opens a partition, at the first start and after every loss of Redis data |
+//! | `newer_journal` | entries that only a gate of a newer version can read |
 //! | `outage` | while Redis is unavailable: Postgres accepts settlements, and decides if the operator allows it |
 
 mod decision_metrics;
 mod error;
+mod newer_journal;
 mod opening;
 mod quota;
 mod request;
@@ -30,12 +32,14 @@ use uuid::Uuid;
 use self::{
     call_path::{loader::Loader, lookup::Lookups},
     decision_metrics::DecisionMetrics,
+    newer_journal::NewerJournal,
     opening::Openings,
     rollout::Switch,
 };
 pub use self::{
     error::GateError,
     message::reservation_id::ReservationSigner,
+    newer_journal::reason as newer_journal_reason,
     outage::inbox::Applied,
     request::{ChangeLevel, Commit, Consume, Reserve},
     rollout::RolloutCounts,
@@ -138,6 +142,7 @@ struct Inner {
     loader: Loader,
     lookups: Lookups,
     openings: Openings,
+    newer_journal: NewerJournal,
     switch: Switch,
     decision_metrics: DecisionMetrics,
     partitions: Partitions,
@@ -165,6 +170,7 @@ impl Gate {
         let loader = Loader::start(&postgres, partitions, &clock, calendar, &levels);
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
+            newer_journal: NewerJournal::none(partitions),
             switch: Switch::default(),
             decision_metrics: DecisionMetrics::default(),
             lookups: Lookups::start(&postgres, &clock, parts.idempotency_ttl),

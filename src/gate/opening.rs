@@ -14,6 +14,9 @@
 //! An opening is a separate task: it continues when a caller stops waiting, and what was drained stays drained, however
 //! much there is to drain.
 //!
+//! A gate that cannot read an entry, because a gate of a newer version has written it, ends its attempt in step 3, and
+//! leaves the opening to newer gates.
+//!
 //! Each step may be repeated, interleaved with another opener's, or run late by a process that slept. The conditions
 //! make that safe; the claim of the row only saves work. A condition that does not hold ends the attempt; a caller that
 //! still gets STALE begins again. ARCHITECTURE.md explains each condition.
@@ -29,10 +32,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::gate::{Gate, GateError, Inner};
+use crate::gate::{Gate, GateError, Inner, newer_journal};
 use crate::{
     domain::{
-        journal::Watermark,
+        journal::{Entry, Watermark},
         partition::{Partition, Partitions},
     },
     store::{
@@ -54,6 +57,8 @@ const STEP_MAX: Duration = Duration::from_secs(15);
 const ATTEMPTS_MAX: Duration = Duration::from_secs(30);
 /// Time limit when a gate starts, which can do nothing but wait.
 const START_MAX: Duration = Duration::from_hours(1);
+/// Time for which a gate that cannot read a partition's journal leaves its opening to newer gates.
+const LEFT_TO_NEWER: Duration = Duration::from_secs(2);
 
 /// Result of an opening; none while it is running.
 type OpeningOutcome = Option<Result<(), GateError>>;
@@ -77,6 +82,8 @@ enum Cause {
 enum AttemptError {
     /// A condition did not hold: another opener is working on it.
     Overtaken,
+    /// The journal has an entry of this format, which only a gate of a newer version can drain.
+    Newer(u8),
     Failed(GateError),
 }
 
@@ -177,6 +184,7 @@ impl Inner {
         let began = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
         let claim = Uuid::new_v4();
+        let mut left_until = None;
         loop {
             let watermark = step(self.postgres.watermark(number)).await?;
             let generation = watermark.generation;
@@ -185,10 +193,12 @@ impl Inner {
                     || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
             {
                 self.generations.learn(partition, generation, Some(watermark.answers_since));
+                self.newer_journal.note(partition, None);
                 return Ok(());
             }
             let place = self.openings.place().await;
-            if step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await? {
+            let is_left = left_until.is_some_and(|until| Instant::now() < until);
+            if !is_left && step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await? {
                 let attempt = self.open(partition, watermark, claim).await;
                 if let Err(error) = step(self.postgres.release_opening(number, claim)).await {
                     tracing::debug!(%error, %partition, "the claim of an opening was not released; it ends by its time");
@@ -197,15 +207,21 @@ impl Inner {
                     Ok(opened) => {
                         // Postgres knows since when the answers are complete; the first message with a key asks it.
                         self.generations.learn(partition, opened, None);
+                        self.newer_journal.note(partition, None);
                         return Ok(());
                     }
                     Err(AttemptError::Failed(error)) => return Err(error),
+                    Err(AttemptError::Newer(format)) => {
+                        self.newer_journal.note(partition, Some(format));
+                        left_until = Some(Instant::now() + LEFT_TO_NEWER);
+                    }
                     Err(AttemptError::Overtaken) => {}
                 }
             }
             drop(place);
             if began.elapsed() > ATTEMPTS_MAX {
-                return Err(being_opened(partition));
+                let newer = self.newer_journal.get(partition).filter(|_| left_until.is_some());
+                return Err(newer.map_or_else(|| being_opened(partition), |format| left_to_newer(partition, format)));
             }
             // Give the other opener time.
             sleep(pause).await;
@@ -231,6 +247,9 @@ impl Inner {
         while let Some(entries) = draining.next().await? {
             // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
             step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await?;
+            if let Some(format) = entries.iter().find_map(Entry::newer_format) {
+                return Err(AttemptError::Newer(format));
+            }
             let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());
             report += step(written).await?.ok_or(AttemptError::Overtaken)?;
         }
@@ -249,6 +268,10 @@ impl Inner {
 
 fn being_opened(partition: Partition) -> GateError {
     GateError::unavailable(format!("partition {partition} is being opened"))
+}
+
+fn left_to_newer(partition: Partition, format: u8) -> GateError {
+    GateError::unavailable(format!("partition {partition} cannot be opened: {}", newer_journal::reason(format)))
 }
 
 async fn step<T>(asking: impl Future<Output = Result<T, PostgresError>>) -> Result<T, GateError> {

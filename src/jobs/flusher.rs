@@ -5,6 +5,7 @@
 //!    with the recorded event is missing, Redis has lost data, and the partition is reopened. If an opening is running,
 //!    wait for it; if it makes no progress, take it over: while the fence exists, only the flusher notices.
 //! 2. In one Postgres transaction, move the watermark by compare-and-swap, write the rows, add to the totals.
+//!    An entry of a format that this gate does not know ends the batch: a gate of a newer version flushes it.
 //! 3. Trim the stream up to the previous watermark, so that the anchor stays.
 //!
 //! There are no acknowledgements and no consumer groups: the watermark proves that nothing counts twice. Any number of
@@ -70,6 +71,8 @@ pub enum PartitionFlush {
         /// Whether the batch was full, so that there are probably more events.
         more: bool,
     },
+    /// What follows is in this format, which only a gate of a newer version can read.
+    Newer(u8),
     /// Another flusher, or an opening, was faster.
     Superseded,
     /// Redis had lost data, or the partition was being opened: it is open again.
@@ -105,7 +108,7 @@ pub enum FlushError {
 impl Round {
     fn and(self, step: &PartitionFlush) -> Self {
         match step {
-            PartitionFlush::Idle | PartitionFlush::Superseded => self,
+            PartitionFlush::Idle | PartitionFlush::Newer(_) | PartitionFlush::Superseded => self,
             PartitionFlush::Flushed { more, .. } => Self { busy: true, more: self.more || *more },
             PartitionFlush::Reopened => Self { busy: true, ..self },
         }
@@ -229,18 +232,28 @@ impl Flusher {
     ) -> Result<PartitionFlush, FlushError> {
         let generation = watermark.generation;
         let Some(from) = watermark.position else {
+            // Only a newer gate can open it. Waiting here would delay the other partitions.
+            if let Some(format) = self.gate.newer_journal(partition) {
+                return Ok(PartitionFlush::Newer(format));
+            }
             self.gate.leave_generation(partition, generation).await?;
             return Ok(PartitionFlush::Reopened);
         };
         let (entries, more) = self.read(partition, generation, from.id).await?;
         let new = match entries.split_first() {
-            Some((anchor, new)) if anchor.position() == from => new,
+            Some((anchor, new)) if anchor.is_at(from) => new,
             _ if self.gate.postgres().watermark(partition.number()).await? != watermark => {
                 return Ok(PartitionFlush::Superseded);
             }
             _ => return self.reopen(partition, generation, from).await,
         };
-        let Some(last) = new.last() else { return Ok(PartitionFlush::Idle) };
+        let newer = new.iter().position(|entry| entry.newer_format().is_some());
+        let format = newer.and_then(|at| new[at].newer_format());
+        self.gate.note_newer_journal(partition, format);
+        let (new, more) = newer.map_or((new, more), |at| (&new[..at], false));
+        let Some(last) = new.last() else {
+            return Ok(format.map_or(PartitionFlush::Idle, PartitionFlush::Newer));
+        };
 
         let flush = Flush {
             partition: partition.number(),

@@ -103,7 +103,16 @@ impl Gauges {
         if let Ok(watermarks) = self.postgres().watermarks().await {
             self.watermarks = watermarks;
         }
-        let Some(lag) = FlushLag::of(&self.health.partitions(&self.watermarks, now).await) else { return };
+        let partitions = self.health.partitions(&self.watermarks, now).await;
+        // Also without a flusher in this process.
+        for (partition, found) in self.gate.partitions().all().zip(&partitions) {
+            if found.stream.is_some() {
+                self.gate.note_newer_journal(partition, found.newer_format);
+            }
+        }
+        let formats = partitions.iter().filter_map(|partition| partition.newer_format);
+        set("quota_gate_newer_journal_format", formats.max().unwrap_or(0).into());
+        let Some(lag) = FlushLag::of(&partitions) else { return };
         set("quota_gate_flush_lag_events", lag.events);
         set("quota_gate_flush_lag_seconds", lag.seconds);
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::sleep;
 
 use super::{inbox_worker, sweeper::Sweeper};
@@ -22,6 +22,8 @@ const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Months ahead for which partitions of the usage log are created.
 const MONTHS_AHEAD: u32 = 3;
+/// How long billing events are known. Stripe repeats an event for three days, and people can repeat it for 30.
+const SUBSCRIPTION_EVENTS_KEPT: TimeDelta = TimeDelta::days(35);
 
 /// Rolls due rows.
 #[derive(Debug, Clone)]
@@ -85,6 +87,10 @@ impl Resetter {
         }
         if let Err(error) = self.gate.postgres().forget_settled(self.gate.now() - inbox_worker::KEPT).await {
             tracing::warn!(%error, "settled items of the inbox were not deleted; the next run deletes them");
+        }
+        let before = self.gate.now() - SUBSCRIPTION_EVENTS_KEPT;
+        if let Err(error) = self.gate.postgres().forget_subscription_events(before).await {
+            tracing::warn!(%error, "old billing events were not deleted; the next run deletes them");
         }
         let duration = started.elapsed();
         metrics::counter!("quota_gate_resets_total").increment(reset_count);

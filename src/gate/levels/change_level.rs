@@ -117,7 +117,11 @@ fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidI
 
 impl Inner {
     /// Sends a level to Redis until it succeeds. The level version makes repeats harmless.
-    async fn send_level_to_redis(self: &Arc<Self>, user: &UserId, row: &QuotaRow) -> Result<Answer, GateError> {
+    pub(super) async fn send_level_to_redis(
+        self: &Arc<Self>,
+        user: &UserId,
+        row: &QuotaRow,
+    ) -> Result<Answer, GateError> {
         let mut pause = RETRY_PAUSE_MIN;
         loop {
             let answer = self.call(user, Operation::SetLevel(user_level(row))).await;

@@ -1,65 +1,59 @@
-//! Sets a user's level by billing events.
+//! Sets users' levels by billing events.
 //!
-//! An event is first recorded, then applied. So an event that could not be applied is applied when it is sent again,
-//! and an old event that is sent again does not undo what an administrator has changed since.
+//! Postgres records and applies an event in one transaction. A repeated event changes nothing, so it does not undo what
+//! an administrator has changed since. Redis gets the changes afterwards, from this gate or from any level sync.
 
-use crate::gate::{ChangeLevel, Gate, GateError};
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use crate::gate::{Gate, GateError};
 use crate::{
-    domain::{
-        author::Author,
-        level::{Level, Levels},
-        level_change::Effective,
-        subscription::{PriceLevels, SubscriptionEvent},
-    },
-    store::postgres::Noted,
+    domain::subscription::{PriceLevels, SubscriptionEvent},
+    store::postgres::{AppliedEvent, NewUser},
 };
 
 impl Gate {
-    /// Gives the user the highest level that is paid for, or the lowest if none is. Upgrades apply immediately,
-    /// downgrades at the next period. Returns true if this event changed something.
+    /// Gives the user the highest level that is paid for, or the lowest if none is; the same for a user who had the
+    /// subscription before. Upgrades apply immediately, downgrades at the next period. Returns true if this event
+    /// changed a level.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres or Redis is
+    /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres is
     /// unavailable.
     pub async fn apply_subscription(&self, event: &SubscriptionEvent, prices: &PriceLevels) -> Result<bool, GateError> {
-        let postgres = &self.0.postgres;
+        let gate = &self.0;
         let levels = self.levels();
-        let bought = if event.is_live {
-            let names = prices.of(&event.items)?;
-            let highest = highest(&levels, names.iter().map(|name| name.as_str()));
-            Some(highest.ok_or_else(|| unknown_level(names[0].as_str()))?.name.clone())
-        } else {
-            None
+        let state = event.terms.state(prices, &levels)?;
+        // Only helps to order events: terms with an unknown price are as good as none.
+        let before = event.terms_before.as_ref().and_then(|terms| terms.state(prices, &levels).ok());
+        let now = gate.now();
+        let period = gate.calendar.period_at(now);
+        let first = NewUser { level: levels.lowest(), period, reset_at: gate.calendar.period_end(period), now };
+        let today = gate.calendar.day_start(gate.calendar.day_at(now));
+        let applied = AppliedEvent {
+            id: &event.id,
+            subscription: &event.subscription,
+            at: event.at,
+            stage: event.stage,
+            state: &state,
+            before: before.as_ref(),
         };
-        if postgres.note_subscription(event, bought.as_ref()).await? == Noted::Known {
-            return Ok(false);
+        let changes = gate.postgres.apply_subscription(&applied, &levels, &first, today).await?;
+        let changed = !changes.is_empty();
+        let this = self.clone();
+        // The event is applied: Redis must get the changes even if the sender stops waiting.
+        let sending = tokio::spawn(async move {
+            let sent = changes.iter().map(|change| this.0.send_level_to_redis(&change.after.user, &change.after));
+            join_all(sent).await
+        });
+        match timeout(gate.deadline, sending).await {
+            Ok(Ok(sent)) => sent.into_iter().filter_map(Result::err).for_each(|error| {
+                tracing::warn!(event = event.id, %error, "a level is changed, but not in Redis yet; the level sync sends it");
+            }),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(event = event.id, "a level is changed, but not in Redis yet; the gate keeps trying");
+            }
         }
-        let paid = postgres.subscribed_levels(&event.user).await?;
-        let target = highest(&levels, paid.iter().map(String::as_str)).unwrap_or_else(|| levels.lowest());
-        let today = self.0.calendar.day_start(self.0.calendar.day_at(self.now()));
-        let row = postgres.find(&event.user, today).await?;
-        let changes = row.is_none_or(|row| row.pending.unwrap_or(row.level) != target.code);
-        if changes {
-            let state = if event.is_live { "is live" } else { "has ended" };
-            let reason = format!("{}: subscription {} {state}", event.id, event.subscription);
-            self.change_level(ChangeLevel {
-                user: event.user.clone(),
-                level: target.name.clone(),
-                effective: Effective::Fair,
-                if_version: None,
-                author: Author { by: "billing".into(), reason },
-            })
-            .await?;
-        }
-        postgres.subscription_applied(event).await?;
-        Ok(changes)
+        Ok(changed)
     }
-}
-
-fn highest<'a, 'b>(levels: &'a Levels, names: impl Iterator<Item = &'b str>) -> Option<&'a Level> {
-    names.filter_map(|name| levels.named(name)).max_by_key(|level| level.quota)
-}
-
-fn unknown_level(name: &str) -> crate::domain::InvalidInput {
-    crate::domain::InvalidInput { field: "billing.levels", rule: format!("{name} is not a level of this installation") }
 }

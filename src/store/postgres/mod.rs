@@ -11,7 +11,7 @@
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
 //! | `usage_days` | sums by day, level and model |
-//! | `subscriptions` | the latest billing event of each subscription |
+//! | `subscriptions` | billing events, the state of each subscription, and the levels that follow |
 //! | `inbox` | what was accepted while Redis was unavailable |
 //! | `notifications` | events for the product's systems |
 //! | `dual_writes` | charges for the old credits system |
@@ -68,7 +68,7 @@ pub use self::{
         foreign_users::{ForeignUser, read_foreign_users},
         import::{ImportReport, ImportRow},
         resets::{ResetRun, RolledBatch},
-        subscriptions::Noted,
+        subscriptions::AppliedEvent,
         user_changes::{Change, NotedRelease, Place},
     },
 };

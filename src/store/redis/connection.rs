@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::{Manager, Pool, PoolConfig, Timeouts};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo};
 
-use super::{error::RedisError, fence::ServerId, wire::Wire};
+use super::{error::RedisError, fence::ServerId, usage_stream::READS_FORMATS_TO, wire::Wire};
 
 /// Redis, with a connection pool. Cheap to clone.
 #[derive(Clone)]
@@ -14,6 +14,8 @@ pub struct Redis {
     server: ConnectionInfo,
     connect_timeout: Duration,
     response_timeout: Duration,
+    /// Formats of journal entries that can be read, up to this one.
+    pub(super) reads_formats_to: u8,
 }
 
 /// Options for connecting to Redis.
@@ -65,7 +67,20 @@ impl Redis {
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .map_err(RedisError::not_executed)?;
-        Ok(Self { pool, server, connect_timeout: options.connect_timeout, response_timeout: options.response_timeout })
+        Ok(Self {
+            pool,
+            server,
+            connect_timeout: options.connect_timeout,
+            response_timeout: options.response_timeout,
+            reads_formats_to: READS_FORMATS_TO,
+        })
+    }
+
+    /// Reads the journal as a gate of an older version, which knows only formats up to this one. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn reading_formats_to(self, format: u8) -> Self {
+        Self { reads_formats_to: format, ..self }
     }
 
     /// A pooled connection, for a short task.

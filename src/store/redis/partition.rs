@@ -66,7 +66,8 @@ impl Draining {
                 self.unread.pop_front();
             }
             if !read.is_empty() {
-                let entries: Vec<Entry> = read.into_iter().map(RawEntry::decode).collect();
+                let entries: Vec<Entry> =
+                    read.into_iter().map(|entry| entry.decode(self.redis.reads_formats_to)).collect();
                 let is_anchor = |entry: &Entry| self.anchor.is_some_and(|anchor| anchor.is(generation, entry));
                 self.drained.anchor_found |= entries.iter().any(is_anchor);
                 return Ok(Some(entries));

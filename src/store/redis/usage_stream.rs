@@ -20,6 +20,10 @@ use crate::domain::{
 const FORMAT: u8 = 2;
 /// Older format, whose events name no model.
 const FORMAT_WITHOUT_MODEL: u8 = 1;
+/// Formats from here on belong to no version, so text and arbitrary bytes are rarely mistaken for a newer format.
+const FORMATS_END: u8 = 32;
+/// Formats that this gate reads: up to this one.
+pub(super) const READS_FORMATS_TO: u8 = FORMAT;
 
 /// A stream entry, as stored in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Redis {
         count: usize,
     ) -> Result<Vec<Entry>, RedisError> {
         let entries = self.read_raw(&keys::stream(partition, generation), &from.to_string(), count).await?;
-        Ok(entries.into_iter().map(RawEntry::decode).collect())
+        Ok(entries.into_iter().map(|entry| entry.decode(self.reads_formats_to)).collect())
     }
 
     /// The number of entries of a usage stream, including the anchor.
@@ -100,6 +104,16 @@ impl Redis {
 /// Decodes the payload of an entry.
 #[must_use]
 pub fn decode_entry(payload: Vec<u8>) -> Content {
+    decode(payload, READS_FORMATS_TO)
+}
+
+fn decode(payload: Vec<u8>, reads_formats_to: u8) -> Content {
+    // Of a newer format nothing else is known, not even the header.
+    if let Some(&format) = payload.first()
+        && (reads_formats_to + 1..FORMATS_END).contains(&format)
+    {
+        return Content::Newer { format };
+    }
     match decode_payload(&payload) {
         Ok(content) => content,
         Err(reason) => Content::Unreadable { bytes: payload, reason },
@@ -107,8 +121,8 @@ pub fn decode_entry(payload: Vec<u8>) -> Content {
 }
 
 /// Decodes the reply to `XRANGE`.
-pub(super) fn entries(reply: Value) -> Option<Vec<Entry>> {
-    Some(parse_range(reply)?.into_iter().map(RawEntry::decode).collect())
+pub(super) fn entries(reply: Value, reads_formats_to: u8) -> Option<Vec<Entry>> {
+    Some(parse_range(reply)?.into_iter().map(|entry| entry.decode(reads_formats_to)).collect())
 }
 
 /// `[[id, [field, payload]], …]`
@@ -133,8 +147,8 @@ fn parse_range(reply: Value) -> Option<Vec<RawEntry>> {
 }
 
 impl RawEntry {
-    pub(super) fn decode(self) -> Entry {
-        Entry { id: self.id, content: decode_entry(self.payload) }
+    pub(super) fn decode(self, reads_formats_to: u8) -> Entry {
+        Entry { id: self.id, content: decode(self.payload, reads_formats_to) }
     }
 }
 

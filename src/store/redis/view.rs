@@ -55,9 +55,9 @@ impl Redis {
         if fence.is_none_or(|fence| fence.generation() != generation) {
             return Ok(None);
         }
-        let mut entries = usage_stream::entries(range)
+        let mut entries = usage_stream::entries(range, self.reads_formats_to)
             .ok_or_else(|| RedisError::NotExecuted(format!("partition {partition} has no usage stream")))?;
-        if entries.first().map(Entry::position) != Some(from) {
+        if !entries.first().is_some_and(|anchor| anchor.is_at(from)) {
             return Ok(None);
         }
         if entries.len() > ENTRIES_MAX {

@@ -16,7 +16,10 @@ use crate::support::{World, execute};
 const SECRET: &str = "whsec_a_secret_of_the_endpoint";
 const SETTINGS: &[(&str, &str)] = &[
     ("QUOTA_GATE__BILLING__WEBHOOK_SECRET", SECRET),
-    ("QUOTA_GATE__BILLING__LEVELS", "{price_basic=\"basic\", price_plus=\"plus\", prod_pro=\"pro\"}"),
+    (
+        "QUOTA_GATE__BILLING__LEVELS",
+        "{price_basic=\"basic\", price_plus=\"plus\", price_pro=\"pro\", prod_pro=\"pro\"}",
+    ),
 ];
 
 fn signature(secret: &str, at: i64, body: &str) -> String {
@@ -108,12 +111,83 @@ async fn an_event_that_failed_to_apply_is_applied_when_repeated() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
     let plus = event("evt_1", "created", 100, "sub_1", "price_plus");
+    // The last write of the transaction fails.
+    execute(&world.database, "alter table user_changes rename to user_changes_away").await;
+    let body = plus.to_string();
+    assert_eq!(send(&gate, &signature(SECRET, now(), &body), &body).await.0.as_u16(), 503);
+    execute(&world.database, "alter table user_changes_away rename to user_changes").await;
     assert!(tells(&gate, plus.clone()).await);
-    // As if the gate was killed after it stored the event and before it changed the level.
-    execute(&world.database, "update subscriptions set applied = false").await;
-    execute(&world.database, "update chat_quotas set membership_level = 'free', monthly_quota = 100").await;
-    assert!(tells(&gate, plus).await);
     assert_eq!(level(&gate).await.0, "plus");
+    // As if a gate of version 0.1.0 was killed after it stored the event and before it changed the level.
+    let pro = event("evt_2", "updated", 200, "sub_1", "pro");
+    for statement in [
+        "update subscriptions set membership_level = 'pro', event_id = 'evt_2', event_at = to_timestamp(200), applied = false",
+        "delete from subscription_events",
+    ] {
+        execute(&world.database, statement).await;
+    }
+    assert!(tells(&gate, pro).await);
+    assert_eq!(level(&gate).await.0, "pro");
+    // Its events are known even if they are not recorded.
+    execute(&world.database, "delete from subscription_events").await;
+    assert!(!tells(&gate, event("evt_2", "updated", 200, "sub_1", "price_basic")).await);
+    assert!(!tells(&gate, plus).await);
+    assert_eq!(level(&gate).await, ("pro".into(), None));
+}
+
+/// The level to which a user's subscriptions lead: the pending one, if any.
+async fn target(gate: &Serve, user: &str) -> String {
+    let user = admin(gate, Method::GET, &format!("users/{user}"), None).await.1;
+    let level = [&user["pendingLevel"], &user["quota"]["membershipLevel"]].into_iter().find_map(Value::as_str);
+    level.unwrap_or("free").to_owned()
+}
+
+/// Stripe's sequences of events, each in several orders.
+#[tokio::test]
+async fn sequences_of_events_lead_to_the_same_levels_in_every_order() {
+    let world = World::new().await;
+    let gate = gate(&world, SETTINGS).await;
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/stripe");
+    let mut run = 0;
+    for file in std::fs::read_dir(dir).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let count = serde_json::from_str::<Value>(&text).unwrap()["events"].as_array().unwrap().len();
+        let forward: Vec<usize> = (0..count).collect();
+        let backward: Vec<usize> = (0..count).rev().collect();
+        let repeated = [&backward[..], &forward, &backward].concat();
+        let rotated = [&forward[1..], &forward[..1]].concat();
+        for order in [forward, backward, repeated, rotated] {
+            run += 1;
+            let mut mine = text.clone();
+            for prefix in ["evt_", "sub_", "ann", "bob"] {
+                mine = mine.replace(&format!("\"{prefix}"), &format!("\"{prefix}{run}_"));
+            }
+            let sequence: Value = serde_json::from_str(&mine).unwrap();
+            for event in &order {
+                tells(&gate, sequence["events"][event].clone()).await;
+            }
+            for (user, level) in sequence["levels"].as_object().unwrap() {
+                assert_eq!(target(&gate, user).await, level.as_str().unwrap(), "{user} of {path:?} in {order:?}");
+            }
+        }
+    }
+    assert!(run >= 80, "{run}");
+}
+
+#[tokio::test]
+async fn statuses_and_pauses_that_count_as_paid_are_settings() {
+    let world = World::new().await;
+    let strict = [("QUOTA_GATE__BILLING__PAID_STATUSES", "[\"active\"]")];
+    let lenient = [("QUOTA_GATE__BILLING__PAID_PAUSES", "[\"mark_uncollectible\"]")];
+    for (settings, event_is_paid) in [(strict, false), (lenient, true)] {
+        let gate = gate(&world, &[SETTINGS, &settings].concat()).await;
+        let mut event =
+            event(&format!("evt_{event_is_paid}"), "created", 100, &format!("sub_{event_is_paid}"), "price_plus");
+        event["data"]["object"]["status"] = json!("past_due");
+        event["data"]["object"]["pause_collection"] = json!({"behavior": "mark_uncollectible", "resumes_at": null});
+        assert_eq!(tells(&gate, event).await, event_is_paid);
+    }
 }
 
 #[tokio::test]

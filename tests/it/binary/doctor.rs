@@ -2,8 +2,10 @@
 
 use std::process::{Command, Output};
 
-use super::process::{BINARY, Dev, JWT_SECRET, SERVICE_TOKEN, hash_of};
-use crate::support::{World, execute, postgres};
+use reqwest::Method;
+
+use super::process::{BINARY, Dev, JWT_SECRET, SERVICE_TOKEN, Serve, answer, hash_of};
+use crate::support::{World, eventually, execute, postgres};
 
 struct Patient<'a> {
     database: &'a str,
@@ -48,7 +50,7 @@ async fn doctor_finds_no_problem_in_a_dev_installation() {
 async fn each_planted_misconfiguration_is_found() {
     let world = World::new().await;
     // Creates the partitions and the stored settings.
-    drop(super::process::Serve::on(&world.database, &world.redis.url(), &[]).await);
+    drop(Serve::on(&world.database, &world.redis.url(), &[]).await);
     let url = world.redis.url();
     let with = |settings: &[(&'static str, &'static str)]| Patient {
         database: &world.database,
@@ -82,6 +84,31 @@ async fn each_planted_misconfiguration_is_found() {
     let next = world.number(month).await;
     execute(&world.database, &format!("drop table chat_usage_logs_{next}")).await;
     with(&[]).has("the usage log lacks a partition");
+}
+
+#[tokio::test]
+async fn usage_that_only_a_newer_version_can_read_is_reported_everywhere() {
+    let world = World::new().await;
+    let gate = Serve::on(&world.database, &world.redis.url(), &[]).await;
+    let patient = Patient { database: &world.database, redis: &world.redis.url(), settings: vec![] };
+    assert!(patient.examined().1.contains("ok     this version can read the usage that waits in Redis"));
+    let mut redis = world.redis_connection().await;
+    let _: String =
+        redis::cmd("XADD").arg("qg:{00}:ev:1").arg("*").arg("e").arg(b"\x09").query_async(&mut redis).await.unwrap();
+    let problem = "a gate of a newer version writes journal format 9: upgrade this gate";
+    let ready = || answer(gate.service(Method::GET, "/readyz"));
+    eventually("/readyz reports it", async || ready().await.1["problem"] == problem).await;
+    assert_eq!(ready().await.0.as_u16(), 200, "the gate still decides");
+    let (status, health) = answer(gate.service(Method::GET, "/api/chat/quota/reset")).await;
+    assert_eq!((status.as_u16(), &health["problems"][0]), (503, &problem.into()));
+    patient.has(problem);
+    let reported = "\nquota_gate_newer_journal_format 9\n";
+    eventually("the metric has it", async || {
+        let metrics = gate.service(Method::GET, "/metrics").send().await.unwrap();
+        metrics.text().await.unwrap().contains(reported)
+    })
+    .await;
+    assert!(gate.log().contains("until then its usage waits in Redis"));
 }
 
 #[test]

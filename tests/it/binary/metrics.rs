@@ -147,6 +147,7 @@ async fn each_metric_changes_when_its_cause_happens() {
         ("quota_gate_due_rows", 0.0),
         ("quota_gate_inbox_waiting", 0.0),
         ("quota_gate_dead_letters", 0.0),
+        ("quota_gate_newer_journal_format", 0.0),
         ("quota_gate_drift_users", 0.0),
         ("quota_gate_over_admitted_users", 0.0),
         ("quota_gate_compared_users_total", 1.0),

@@ -211,7 +211,7 @@ async fn an_unreadable_entry_is_kept_whole_and_does_not_stop_the_flusher() {
     assert!(gate.charges("alice", 1).await);
     let partition = gate.gate.partitions().of(&user("alice"));
     let mut connection = world.redis_connection().await;
-    for payload in [&b"\x01garbage"[..], b"\x09another format", b"\x01\0\0\0\0\0\x01aaaaaaaaaaaaaaaa\x01"] {
+    for payload in [&b"\x01garbage"[..], b"\x20no format", b"\x01\0\0\0\0\0\x01aaaaaaaaaaaaaaaa\x01"] {
         let stream = format!("qg:{{{partition}}}:ev:1");
         let _: String =
             redis::cmd("XADD").arg(stream).arg("*").arg("e").arg(payload).query_async(&mut connection).await.unwrap();

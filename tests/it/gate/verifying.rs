@@ -125,7 +125,7 @@ async fn charges_of_an_unreadable_entry_are_replayed_and_never_adjusted() {
     let world = World::new().await;
     let gate = world.gate().await;
     assert!(gate.charges("alice", 30).await);
-    // The entry has a format that only a newer program can read.
+    // The format of the entry is wrong.
     let stream = format!("qg:{{{}}}:ev:1", gate.gate.partitions().of(&user("alice")));
     let mut connection = world.redis_connection().await;
     let newest: Vec<(String, Vec<Vec<u8>>)> = redis::cmd("XREVRANGE")
@@ -139,7 +139,7 @@ async fn charges_of_an_unreadable_entry_are_replayed_and_never_adjusted() {
         .unwrap();
     let (id, fields) = &newest[0];
     let (format, mut payload) = (fields[1][0], fields[1].clone());
-    payload[0] = 9;
+    payload[0] = 0;
     let _: u64 = redis::cmd("XDEL").arg(&stream).arg(id).query_async(&mut connection).await.unwrap();
     let _: String =
         redis::cmd("XADD").arg(&stream).arg("*").arg("e").arg(payload).query_async(&mut connection).await.unwrap();

@@ -65,6 +65,8 @@ pub(crate) struct Tuning {
     pub(crate) acquire_timeout: Duration,
     /// Secret that signs reservation ids.
     pub(crate) secret: [u8; 32],
+    /// Formats of journal entries that the gate can read, if it is of an older version.
+    pub(crate) reads_formats_to: Option<u8>,
 }
 
 impl Default for Tuning {
@@ -87,6 +89,7 @@ impl Default for Tuning {
             postgres_connections: 8,
             acquire_timeout: Duration::from_secs(5),
             secret: [7; 32],
+            reads_formats_to: None,
         }
     }
 }
@@ -205,6 +208,10 @@ impl World {
             response_timeout: tuning.response_timeout,
         })
         .expect("a valid URL");
+        let redis = match tuning.reads_formats_to {
+            Some(format) => redis.reading_formats_to(format),
+            None => redis,
+        };
         let gate = Gate::start(GateParts {
             redis: redis.clone(),
             script: if self.manual { Script::with_clock(CLOCK) } else { Script::default() },

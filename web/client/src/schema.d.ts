@@ -219,7 +219,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
+         * Receives a signed billing event. Events may repeat or be late: each counts once, and the order of delivery does not
+         *     matter.
          * @description `POST /api/webhooks/subscription` is an older alias.
          */
         post: operations["subscriptionEvent"];
@@ -1071,6 +1072,8 @@ export interface components {
         /** @description Readiness of the gate. */
         ReadyBody: {
             postgres: boolean;
+            /** @description What this gate cannot do, although it is ready, and how to change that; null if there is nothing. */
+            problem: string | null;
             ready: boolean;
             redis: boolean;
             /** @description True if the gate is about to stop. */

@@ -17,7 +17,7 @@ use quota_gate::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    billing::Billing,
+    billing::{Billing, TermsReader},
     config::{Config, ms},
     http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
@@ -136,9 +136,11 @@ fn proxy(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Proxy>> {
 fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
     let billing = &config.billing;
     let prices = billing.price_levels().context("[billing.levels]")?;
+    let (statuses, pauses) = (billing.paid_statuses.clone(), billing.paid_pauses.clone());
+    let terms = TermsReader::new(billing.user_metadata_key.clone(), statuses, pauses)?;
     let secret = billing.webhook_secret.expose();
     if secret.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Billing::new(secret, billing.user_metadata_key.clone(), prices)?))
+    Ok(Some(Billing::new(secret, terms, prices)?))
 }

@@ -1,5 +1,6 @@
 //! Billing: sets users' levels by their subscriptions in a billing system.
 
 pub(crate) mod subscription;
+pub(crate) mod terms;
 
-pub use self::subscription::Billing;
+pub use self::{subscription::Billing, terms::TermsReader};

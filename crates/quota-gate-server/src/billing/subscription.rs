@@ -14,9 +14,11 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
+use super::terms::{self, TermsReader};
 use crate::{
     hex,
     http::{
@@ -31,7 +33,6 @@ use quota_gate::{
     domain::{
         InvalidInput,
         subscription::{PriceLevels, SubscriptionEvent},
-        user_id::UserId,
     },
     gate::Gate,
 };
@@ -46,19 +47,19 @@ pub(crate) const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Settings to verify and interpret events.
 pub struct Billing {
     secret: Hmac<Sha256>,
-    user_key: String,
+    terms: TermsReader,
     levels: PriceLevels,
 }
 
 impl Billing {
-    /// Accepts events signed with `secret`, whose subscriptions name the user under `user_key` in their metadata.
+    /// Accepts events signed with `secret`.
     ///
     /// # Errors
     /// If the secret is invalid.
-    pub fn new(secret: &str, user_key: String, levels: PriceLevels) -> Result<Self, InvalidInput> {
+    pub fn new(secret: &str, terms: TermsReader, levels: PriceLevels) -> Result<Self, InvalidInput> {
         let secret = Hmac::new_from_slice(secret.as_bytes())
             .map_err(|error| InvalidInput { field: "billing.webhook_secret", rule: error.to_string() })?;
-        Ok(Self { secret, user_key, levels })
+        Ok(Self { secret, terms, levels })
     }
 
     /// Whether one of the header's signatures matches the body and is recent.
@@ -89,32 +90,10 @@ struct Event {
 
 #[derive(Deserialize)]
 struct Data {
-    object: serde_json::Value,
-}
-
-#[derive(Deserialize)]
-struct Subscription {
-    id: String,
-    status: String,
+    object: Value,
+    /// The changed members of the object, as they were before. Only in events that report a change.
     #[serde(default)]
-    metadata: std::collections::BTreeMap<String, String>,
-    items: Items,
-}
-
-#[derive(Deserialize)]
-struct Items {
-    data: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    price: Price,
-}
-
-#[derive(Deserialize)]
-struct Price {
-    id: String,
-    product: Option<String>,
+    previous_attributes: Option<Map<String, Value>>,
 }
 
 /// The result of an event.
@@ -124,7 +103,8 @@ pub(crate) struct SubscriptionReceivedBody {
     changed: bool,
 }
 
-/// Receives a signed billing event. Events may repeat or be late: the newest of each subscription counts.
+/// Receives a signed billing event. Events may repeat or be late: each counts once, and the order of delivery does not
+/// matter.
 ///
 /// `POST /api/webhooks/subscription` is an older alias.
 #[utoipa::path(
@@ -154,37 +134,28 @@ pub(crate) async fn receive(
     if !event.kind.starts_with("customer.subscription.") {
         return Ok(Json(SubscriptionReceivedBody { changed: false }).into_response());
     }
-    let subscription: Subscription = serde_json::from_value(event.data.object).map_err(invalid)?;
-    let event = subscription_event(billing, event.id, &event.kind, event.created, subscription)?;
+    let event = subscription_event(billing, event)?;
     let changed = gate.apply_subscription(&event, &billing.levels).await?;
     tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
     Ok(Json(SubscriptionReceivedBody { changed }).into_response())
 }
 
-fn subscription_event(
-    billing: &Billing,
-    id: String,
-    kind: &str,
-    created: i64,
-    subscription: Subscription,
-) -> Result<SubscriptionEvent, Problem> {
-    let invalid = |rule: String| Problem::new(Code::InvalidRequest, rule);
-    let user = subscription.metadata.get(&billing.user_key);
-    let user = user.ok_or_else(|| invalid(format!("the subscription's metadata has no {}", billing.user_key)))?;
-    for id in [&id, &subscription.id] {
+fn subscription_event(billing: &Billing, event: Event) -> Result<SubscriptionEvent, Problem> {
+    let invalid = |rule: &str| Problem::new(Code::InvalidRequest, rule.to_owned());
+    let read = billing.terms.read(&event.kind, &event.data.object)?;
+    for id in [&event.id, &read.subscription] {
         if !(1..=ID_BYTES_MAX).contains(&id.len()) || id.chars().any(char::is_control) {
-            return Err(invalid("an id is empty, longer than 255 bytes, or contains a control character".into()));
+            return Err(invalid("an id is empty, longer than 255 bytes, or contains a control character"));
         }
     }
-    let items = subscription.items.data.into_iter().flat_map(|item| [Some(item.price.id), item.price.product]);
+    let previous = event.data.previous_attributes;
+    let before = previous.map(|previous| terms::before(&event.data.object, previous));
     Ok(SubscriptionEvent {
-        id,
-        user: UserId::parse(user)?,
-        at: DateTime::from_timestamp(created, 0).ok_or_else(|| invalid("created is not a valid time".into()))?,
-        // The billing system grants an overdue subscription a grace period, then ends it.
-        is_live: kind != "customer.subscription.deleted"
-            && matches!(subscription.status.as_str(), "active" | "trialing" | "past_due"),
-        subscription: subscription.id,
-        items: items.flatten().collect(),
+        id: event.id,
+        subscription: read.subscription,
+        at: DateTime::from_timestamp(event.created, 0).ok_or_else(|| invalid("created is not a valid time"))?,
+        stage: read.stage,
+        terms: read.terms,
+        terms_before: before.and_then(|before| billing.terms.read(&event.kind, &before).ok()).map(|read| read.terms),
     })
 }

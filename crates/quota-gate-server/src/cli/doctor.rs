@@ -9,8 +9,11 @@ use crate::{
     config::{Config, ConfigError},
 };
 use quota_gate::{
-    domain::clock::Clock,
-    gate::ReservationSigner,
+    domain::{
+        clock::Clock,
+        journal::{Entry, StreamId},
+    },
+    gate::{ReservationSigner, newer_journal_reason},
     store::{
         postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Settings},
         redis::RedisServerInfo,
@@ -21,6 +24,9 @@ use quota_gate::{
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(60);
 /// Used share of `maxmemory`, in percent, above which it is reported, before it is full.
 const MEMORY_SHARE_MAX: u64 = 80;
+
+/// Entries of each partition's journal that are read.
+const JOURNAL_ENTRIES: usize = 1_000;
 
 /// Counts of the findings. Passed checks are printed too, so people see what was checked.
 #[derive(Default)]
@@ -67,6 +73,7 @@ pub(super) async fn run(config: Result<Config, ConfigError>) -> anyhow::Result<E
             let postgres = postgres(&config, &mut findings).await;
             if let (Some(redis), Some(postgres)) = (redis, postgres) {
                 clocks(&redis, &postgres, &mut findings);
+                journal(&config, &mut findings).await;
             }
         }
         Err(error) => findings.wrong("the configuration cannot be read", &error.to_string()),
@@ -229,6 +236,29 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
         }
     }
     Some(server_info)
+}
+
+/// Whether this version can read the usage that waits in Redis. A failure is reported by the other checks.
+async fn journal(config: &Config, findings: &mut Findings) {
+    let (Ok(redis), Ok(postgres), Ok(partitions)) = (app::redis(config), app::postgres(config), config.partitions())
+    else {
+        return;
+    };
+    let Ok(watermarks) = postgres.watermarks().await else { return };
+    let mut newest = None;
+    for (partition, watermark) in partitions.all().zip(watermarks) {
+        let from = watermark.position.map_or(StreamId::GENESIS, |position| position.id);
+        let Ok(entries) = redis.read_stream(partition, watermark.generation, from, JOURNAL_ENTRIES).await else {
+            return;
+        };
+        newest = newest.max(entries.iter().filter_map(Entry::newer_format).max());
+    }
+    match newest {
+        None => findings.good("this version can read the usage that waits in Redis"),
+        Some(format) => {
+            findings.wrong("usage waits in Redis that this version cannot read", &newer_journal_reason(format))
+        }
+    }
 }
 
 fn clocks(redis: &RedisServerInfo, postgres: &PostgresServerInfo, findings: &mut Findings) {

@@ -115,6 +115,8 @@ sections! {
     Billing {
         webhook_secret: Secret,
         user_metadata_key: String,
+        paid_statuses: Vec<String>,
+        paid_pauses: Vec<String>,
         levels: BTreeMap<String, String>,
     }
     Webhooks {

@@ -1,6 +1,7 @@
 //! Changes a user's level in one transaction. The row rolls first if its period is over.
 
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
 
 use crate::domain::{
     author::Author,
@@ -39,79 +40,120 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Option<LevelChange>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        let period = i32::from(first.period);
-        sqlx::query!(
-            "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $6)
-             on conflict (user_uuid) do nothing",
-            user.as_str(),
-            first.level.name.as_str(),
-            period,
-            integer(first.level.quota.get()),
-            first.reset_at,
-            first.now,
-        )
-        .execute(&mut *transaction)
-        .await?;
+        create(&mut transaction, user, first).await?;
         sqlx::query!("select from chat_quotas where user_uuid = $1 for update", user.as_str())
             .execute(&mut *transaction)
             .await?;
-        sqlx::query_scalar!(
-            "select roll_chat_quotas(array[$1], $2, $3, $4)",
-            user.as_str(),
-            period,
-            first.reset_at,
-            first.now
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        let missing = || PostgresError::inconsistent("chat_quotas", "user_uuid", user);
-        let before = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
+        let before = roll(&mut transaction, user, first, today_start).await?;
         if if_version.is_some_and(|seen| seen != before.level_version) {
             return Ok(None);
         }
-        let timing = effective.timing(before.quota, target.quota);
-        match timing {
-            Timing::Now => {
-                sqlx::query!(
-                    "update chat_quotas
-                     set membership_level = $2,
-                         monthly_quota = $3,
-                         pending_level = null,
-                         level_version = level_version + 1,
-                         updated_at = greatest(updated_at, $4)
-                     where user_uuid = $1",
-                    user.as_str(),
-                    target.name.as_str(),
-                    integer(target.quota.get()),
-                    first.now,
-                )
-                .execute(&mut *transaction)
-                .await?;
-            }
-            Timing::NextPeriod => {
-                sqlx::query!(
-                    "update chat_quotas
-                     set pending_level = $2,
-                         level_version = level_version + 1,
-                         updated_at = greatest(updated_at, $3)
-                     where user_uuid = $1",
-                    user.as_str(),
-                    target.name.as_str(),
-                    first.now,
-                )
-                .execute(&mut *transaction)
-                .await?;
-            }
-        }
-        let after = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
-        let later = (timing == Timing::NextPeriod).then(|| first.period.next());
-        let name_before =
-            sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
-                .fetch_one(&mut *transaction)
-                .await?;
-        note_level(&mut transaction, user, (&name_before, &target.name), later, author, first.now).await?;
+        let change = change(&mut transaction, before, (target, effective), author, first, today_start).await?;
         transaction.commit().await?;
-        Ok(Some(LevelChange { before, after }))
+        Ok(Some(change))
     }
+}
+
+/// Creates the row of an unknown user.
+pub(super) async fn create(
+    connection: &mut PgConnection,
+    user: &UserId,
+    first: &NewUser<'_>,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $6)
+         on conflict (user_uuid) do nothing",
+        user.as_str(),
+        first.level.name.as_str(),
+        i32::from(first.period),
+        integer(first.level.quota.get()),
+        first.reset_at,
+        first.now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Rolls a locked row if its period is over, and returns it.
+pub(super) async fn roll(
+    connection: &mut PgConnection,
+    user: &UserId,
+    first: &NewUser<'_>,
+    today_start: DateTime<Utc>,
+) -> Result<QuotaRow, PostgresError> {
+    sqlx::query_scalar!(
+        "select roll_chat_quotas(array[$1], $2, $3, $4)",
+        user.as_str(),
+        i32::from(first.period),
+        first.reset_at,
+        first.now
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    existing(connection, user, today_start).await
+}
+
+/// Changes the level of a locked row in the current period, and records the change.
+pub(super) async fn change(
+    connection: &mut PgConnection,
+    before: QuotaRow,
+    (target, effective): (&Level, Effective),
+    author: &Author,
+    first: &NewUser<'_>,
+    today_start: DateTime<Utc>,
+) -> Result<LevelChange, PostgresError> {
+    let user = &before.user;
+    let timing = effective.timing(before.quota, target.quota);
+    match timing {
+        Timing::Now => {
+            sqlx::query!(
+                "update chat_quotas
+                 set membership_level = $2,
+                     monthly_quota = $3,
+                     pending_level = null,
+                     level_version = level_version + 1,
+                     updated_at = greatest(updated_at, $4)
+                 where user_uuid = $1",
+                user.as_str(),
+                target.name.as_str(),
+                integer(target.quota.get()),
+                first.now,
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        Timing::NextPeriod => {
+            sqlx::query!(
+                "update chat_quotas
+                 set pending_level = $2,
+                     level_version = level_version + 1,
+                     updated_at = greatest(updated_at, $3)
+                 where user_uuid = $1",
+                user.as_str(),
+                target.name.as_str(),
+                first.now,
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+    }
+    let after = existing(connection, user, today_start).await?;
+    let later = (timing == Timing::NextPeriod).then(|| first.period.next());
+    let name_before =
+        sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
+            .fetch_one(&mut *connection)
+            .await?;
+    note_level(connection, user, (&name_before, &target.name), later, author, first.now).await?;
+    Ok(LevelChange { before, after })
+}
+
+async fn existing(
+    connection: &mut PgConnection,
+    user: &UserId,
+    today_start: DateTime<Utc>,
+) -> Result<QuotaRow, PostgresError> {
+    let row = find(connection, user, today_start).await?;
+    row.ok_or_else(|| PostgresError::inconsistent("chat_quotas", "user_uuid", user))
 }

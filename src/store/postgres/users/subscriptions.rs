@@ -1,89 +1,368 @@
-//! `subscriptions`: the latest billing event of each subscription.
+//! `subscriptions` and `subscription_events`: the state of each subscription, and the levels that follow from it.
+//!
+//! An event is recorded and applied in one transaction, which locks the subscription first and then the rows of its
+//! users. So an event is applied entirely or not at all, and a level always follows from all events that were applied.
 
-use crate::domain::{level::LevelName, subscription::SubscriptionEvent, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use std::{collections::BTreeSet, time::Duration};
 
-/// Result of recording an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
-    /// The event is the newest of its subscription, and the user's level does not follow it yet.
-    Pending,
-    /// A newer event is known, or this one was applied before.
-    Known,
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use tokio::time::sleep;
+
+use crate::domain::{
+    author::Author,
+    level::{LevelName, Levels},
+    level_change::Effective,
+    subscription::{OrderedEvent, Stage, SubscriptionState, last_of_second},
+    user_id::UserId,
+};
+use crate::store::postgres::{
+    NewUser, Postgres, PostgresError,
+    users::change_level::{self, LevelChange},
+};
+
+/// Distinguishes locks of subscriptions from the gate's other advisory locks.
+const LOCK_CLASS: i32 = 0x7173; // "qs"
+/// Attempts to lock both users of a subscription that moves from one to the other.
+const TRIES: u32 = 50;
+const TRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// An event whose levels are known.
+#[derive(Debug, Clone, Copy)]
+pub struct AppliedEvent<'a> {
+    /// Id of the event.
+    pub id: &'a str,
+    /// Id of the subscription.
+    pub subscription: &'a str,
+    /// Time of the event.
+    pub at: DateTime<Utc>,
+    /// Part of the subscription's life.
+    pub stage: Stage,
+    /// State after the event.
+    pub state: &'a SubscriptionState,
+    /// State before the event, if known.
+    pub before: Option<&'a SubscriptionState>,
+}
+
+/// The event that decides a subscription's state.
+struct Deciding {
+    event_id: String,
+    event_at: DateTime<Utc>,
+    stage: i16,
+    user: UserId,
+    level: Option<String>,
+}
+
+/// The row of a subscription.
+struct Known {
+    event_id: String,
+    event_at: DateTime<Utc>,
+    applied: bool,
+    user: UserId,
+}
+
+enum Attempt {
+    /// The event is recorded, and these levels changed.
+    Done(Vec<LevelChange>),
+    /// A row that may not be waited for is locked.
+    Busy(PostgresError),
 }
 
 impl Postgres {
-    /// Records an event unless a newer one of its subscription is known. Of two events in the same second, the one that
-    /// ends it counts.
+    /// Records an event once, and gives each user that it concerns the highest level that the user's subscriptions pay
+    /// for, or the lowest. Returns the changes.
     ///
     /// # Errors
-    /// If Postgres is unavailable.
-    pub async fn note_subscription(
+    /// If Postgres is unavailable; nothing is changed, and the event may be applied again.
+    pub async fn apply_subscription(
         &self,
-        event: &SubscriptionEvent,
-        level: Option<&LevelName>,
-    ) -> Result<Noted, PostgresError> {
-        let pending = sqlx::query_scalar!(
-            r#"with noted as (
-                 insert into subscriptions as known (subscription, user_uuid, membership_level, event_id, event_at)
-                 values ($1, $2, $3, $4, $5)
-                 on conflict (subscription) do update
-                 set user_uuid = excluded.user_uuid,
-                     membership_level = excluded.membership_level,
-                     event_id = excluded.event_id,
-                     event_at = excluded.event_at,
-                     applied = false
-                 where known.event_at < excluded.event_at
-                    or (known.event_at = excluded.event_at
-                        and known.event_id <> excluded.event_id
-                        and known.membership_level is not null)
-                 returning 1
-             )
-             select exists (select from noted)
-                 or exists (select from subscriptions where subscription = $1 and event_id = $4 and not applied) as "pending!""#,
-            event.subscription,
-            event.user.as_str(),
-            level.map(LevelName::as_str),
-            event.id,
-            event.at,
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(if pending { Noted::Pending } else { Noted::Known })
+        event: &AppliedEvent<'_>,
+        levels: &Levels,
+        first: &NewUser<'_>,
+        today_start: DateTime<Utc>,
+    ) -> Result<Vec<LevelChange>, PostgresError> {
+        // Not in the transaction: it would lock a new row before those of other users.
+        change_level::create(&mut *self.pool.acquire().await?, &event.state.user, first).await?;
+        let mut tries = 0;
+        loop {
+            match self.try_apply(event, levels, first, today_start).await? {
+                Attempt::Done(changes) => return Ok(changes),
+                Attempt::Busy(error) if tries == TRIES => return Err(error),
+                Attempt::Busy(_) => {
+                    tries += 1;
+                    sleep(TRY_PAUSE).await;
+                }
+            }
+        }
     }
 
-    /// Returns the levels that a user's subscriptions currently pay for.
+    async fn try_apply(
+        &self,
+        event: &AppliedEvent<'_>,
+        levels: &Levels,
+        first: &NewUser<'_>,
+        today_start: DateTime<Utc>,
+    ) -> Result<Attempt, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!("select pg_advisory_xact_lock($1, hashtext($2))", LOCK_CLASS, event.subscription)
+            .execute(&mut *transaction)
+            .await?;
+        let known = known(&mut transaction, event.subscription).await?;
+        if known.as_ref().is_some_and(|known| known.applied && known.event_id == event.id) {
+            return Ok(Attempt::Done(Vec::new()));
+        }
+        if !record(&mut transaction, event, first.now).await? {
+            return Ok(Attempt::Done(Vec::new()));
+        }
+        // An older event may decide too: it can be the state in which the latest second began.
+        let second = known.as_ref().map_or(event.at, |known| known.event_at.max(event.at));
+        let deciding = deciding(&mut transaction, event.subscription, second).await?;
+        let Some(deciding) = deciding.filter(|deciding| !known.as_ref().is_some_and(|known| known.decided(deciding)))
+        else {
+            transaction.commit().await?;
+            return Ok(Attempt::Done(Vec::new()));
+        };
+        let users: BTreeSet<&UserId> = known.iter().map(|known| &known.user).chain([&deciding.user]).collect();
+        if let Some(error) = lock(&mut transaction, &users).await? {
+            return Ok(Attempt::Busy(error));
+        }
+        store(&mut transaction, event, &deciding).await?;
+        let mut changes = Vec::new();
+        for user in users {
+            let author = author(event, &deciding, user);
+            changes.extend(follow(&mut transaction, user, &author, levels, first, today_start).await?);
+        }
+        transaction.commit().await?;
+        Ok(Attempt::Done(changes))
+    }
+
+    /// Deletes events that were received before `before`.
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn subscribed_levels(&self, user: &UserId) -> Result<Vec<String>, PostgresError> {
-        let levels = sqlx::query_scalar!(
-            r#"select membership_level as "level!"
-             from subscriptions
-             where user_uuid = $1
-               and membership_level is not null"#,
-            user.as_str(),
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(levels)
+    pub async fn forget_subscription_events(&self, before: DateTime<Utc>) -> Result<u64, PostgresError> {
+        let done =
+            sqlx::query!("delete from subscription_events where received_at < $1", before).execute(&self.pool).await?;
+        Ok(done.rows_affected())
     }
+}
 
-    /// Records that the user's level follows an event.
-    ///
-    /// # Errors
-    /// If Postgres is unavailable; the event is then applied again, which is harmless.
-    pub async fn subscription_applied(&self, event: &SubscriptionEvent) -> Result<(), PostgresError> {
-        sqlx::query!(
-            "update subscriptions
-             set applied = true
-             where subscription = $1
-               and event_id = $2",
-            event.subscription,
-            event.id,
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+impl Known {
+    /// Whether this state is the one that the event gives.
+    fn decided(&self, deciding: &Deciding) -> bool {
+        self.applied && self.event_id == deciding.event_id
     }
+}
+
+async fn known(connection: &mut PgConnection, subscription: &str) -> Result<Option<Known>, PostgresError> {
+    let row = sqlx::query!(
+        "select user_uuid, event_id, event_at, applied from subscriptions where subscription = $1",
+        subscription,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.applied {
+        // A gate of an older version records no events, and the resetter deletes old ones.
+        sqlx::query!(
+            "insert into subscription_events
+                 (event_id, subscription, event_at, stage, user_uuid, membership_level, received_at)
+             select event_id, subscription, event_at, $2, user_uuid, membership_level, event_at
+             from subscriptions
+             where subscription = $1
+             on conflict (event_id) do nothing",
+            subscription,
+            Stage::Running as i16,
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(Some(Known {
+        event_id: row.event_id,
+        event_at: row.event_at,
+        applied: row.applied,
+        user: parse_user(&row.user_uuid, subscription)?,
+    }))
+}
+
+/// Returns false if the event is known.
+async fn record(
+    connection: &mut PgConnection,
+    event: &AppliedEvent<'_>,
+    now: DateTime<Utc>,
+) -> Result<bool, PostgresError> {
+    let done = sqlx::query!(
+        "insert into subscription_events
+             (event_id, subscription, event_at, stage, user_uuid, membership_level, state_before, received_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict (event_id) do nothing",
+        event.id,
+        event.subscription,
+        event.at,
+        event.stage as i16,
+        event.state.user.as_str(),
+        event.state.level.as_ref().map(LevelName::as_str),
+        event.before.map(SubscriptionState::text),
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Of the recorded events of a second, returns the one that decides. None if the second has only the event of an older
+/// gate that has not applied it.
+async fn deciding(
+    connection: &mut PgConnection,
+    subscription: &str,
+    second: DateTime<Utc>,
+) -> Result<Option<Deciding>, PostgresError> {
+    let rows = sqlx::query!(
+        "select event_id, event_at, stage, user_uuid, membership_level, state_before
+         from subscription_events
+         where subscription = $1
+           and event_at = $2
+         order by received",
+        subscription,
+        second,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let ordered: Vec<OrderedEvent> = rows
+        .iter()
+        .map(|row| OrderedEvent {
+            stage: row.stage,
+            after: SubscriptionState::text_of(&row.user_uuid, row.membership_level.as_deref()),
+            before: row.state_before.clone(),
+        })
+        .collect();
+    let prior = if rows.len() > 1 { state_before_second(connection, subscription, second).await? } else { None };
+    let row = last_of_second(&ordered, prior.as_deref()).and_then(|last| rows.into_iter().nth(last));
+    row.map(|row| {
+        Ok(Deciding {
+            user: parse_user(&row.user_uuid, subscription)?,
+            event_id: row.event_id,
+            event_at: row.event_at,
+            stage: row.stage,
+            level: row.membership_level,
+        })
+    })
+    .transpose()
+}
+
+async fn state_before_second(
+    connection: &mut PgConnection,
+    subscription: &str,
+    second: DateTime<Utc>,
+) -> Result<Option<String>, PostgresError> {
+    let row = sqlx::query!(
+        "select user_uuid, membership_level
+         from subscription_events
+         where subscription = $1
+           and event_at < $2
+         order by event_at desc, stage desc, received desc
+         limit 1",
+        subscription,
+        second,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| SubscriptionState::text_of(&row.user_uuid, row.membership_level.as_deref())))
+}
+
+/// Locks the rows of these users. Waits only for the first one: a flush locks rows in another order. Returns the error
+/// if another row is locked.
+async fn lock(
+    connection: &mut PgConnection,
+    users: &BTreeSet<&UserId>,
+) -> Result<Option<PostgresError>, PostgresError> {
+    for (index, user) in users.iter().enumerate() {
+        if index == 0 {
+            sqlx::query!("select from chat_quotas where user_uuid = $1 for update", user.as_str())
+                .execute(&mut *connection)
+                .await?;
+            continue;
+        }
+        let locked = sqlx::query!("select from chat_quotas where user_uuid = $1 for update nowait", user.as_str())
+            .execute(&mut *connection)
+            .await;
+        match locked {
+            Ok(_) => {}
+            Err(error)
+                if error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03") =>
+            {
+                return Ok(Some(error.into()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+async fn store(
+    connection: &mut PgConnection,
+    event: &AppliedEvent<'_>,
+    deciding: &Deciding,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "insert into subscriptions (subscription, user_uuid, membership_level, event_id, event_at, applied)
+         values ($1, $2, $3, $4, $5, true)
+         on conflict (subscription) do update
+         set user_uuid = excluded.user_uuid,
+             membership_level = excluded.membership_level,
+             event_id = excluded.event_id,
+             event_at = excluded.event_at,
+             applied = true",
+        event.subscription,
+        deciding.user.as_str(),
+        deciding.level,
+        deciding.event_id,
+        deciding.event_at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Gives a user, whose row is locked, the level that the user's subscriptions pay for.
+async fn follow(
+    connection: &mut PgConnection,
+    user: &UserId,
+    author: &Author,
+    levels: &Levels,
+    first: &NewUser<'_>,
+    today_start: DateTime<Utc>,
+) -> Result<Option<LevelChange>, PostgresError> {
+    let paid = sqlx::query_scalar!(
+        r#"select membership_level as "level!"
+         from subscriptions
+         where user_uuid = $1
+           and membership_level is not null"#,
+        user.as_str(),
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let target = levels.highest_of(paid.iter().map(String::as_str)).unwrap_or_else(|| levels.lowest());
+    let row = change_level::roll(connection, user, first, today_start).await?;
+    if row.pending.unwrap_or(row.level) == target.code {
+        return Ok(None);
+    }
+    change_level::change(connection, row, (target, Effective::Fair), author, first, today_start).await.map(Some)
+}
+
+fn author(event: &AppliedEvent<'_>, deciding: &Deciding, user: &UserId) -> Author {
+    let state = if *user != deciding.user {
+        "has moved to another user"
+    } else if deciding.level.is_some() {
+        "is live"
+    } else if deciding.stage == Stage::Ended as i16 {
+        "has ended"
+    } else {
+        "is not paid for"
+    };
+    Author { by: "billing".into(), reason: format!("{}: subscription {} {state}", event.id, event.subscription) }
+}
+
+fn parse_user(user: &str, subscription: &str) -> Result<UserId, PostgresError> {
+    UserId::parse(user).map_err(|_| PostgresError::inconsistent("subscriptions", "user_uuid", subscription))
 }

@@ -25,6 +25,9 @@ pub(crate) struct ReadyBody {
     postgres: bool,
     /// True if the gate is about to stop.
     stopping: bool,
+    /// What this gate cannot do, although it is ready, and how to change that; null if there is nothing.
+    #[schema(required = true)]
+    problem: Option<String>,
 }
 
 /// Reports that the process is running.
@@ -47,7 +50,8 @@ pub(crate) async fn ready(
     let (redis, postgres) = tokio::join!(redis, postgres);
     let (redis, postgres) = (matches!(redis, Ok(Ok(()))), matches!(postgres, Ok(Ok(()))));
     let stopping = readiness.stopping.is_cancelled();
-    let body = ReadyBody { ready: redis && !stopping, redis, postgres, stopping };
+    let problem = gate.newer_journal_problem();
+    let body = ReadyBody { ready: redis && !stopping, redis, postgres, stopping, problem };
     let status = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body))
 }
