@@ -12,7 +12,7 @@ use quota_gate::{
     domain::clock::Clock,
     gate::ReservationSigner,
     store::{
-        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Settings},
+        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Route, Settings},
         redis::RedisServerInfo,
     },
 };
@@ -191,6 +191,15 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
         "Postgres runs with fsync off",
         "set fsync on; otherwise a crash loses data that Redis no longer has",
     );
+    findings.check(
+        server_info.synchronous_commit == "on",
+        "a confirmed commit is on disk",
+        &format!("synchronous_commit is {} in the gate's transactions", server_info.synchronous_commit),
+        "find out what changes it; a crash of Postgres may lose charges that Redis no longer has",
+    );
+    if let Ok(Route::Pooled) = postgres.route().await {
+        findings.good("Postgres is behind a pooler: every statement runs in a transaction with its own settings");
+    }
     let PostgresServerInfo { role, .. } = &server_info;
     findings.check(
         !(server_info.is_superuser || server_info.may_rewrite_log || server_info.may_create),

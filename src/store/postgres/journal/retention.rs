@@ -52,14 +52,14 @@ impl Postgres {
     pub async fn drop_log_partition(&self, partition: &LogPartition) -> Result<(), PostgresError> {
         let next = partition.month.with_day(1).unwrap_or(partition.month) + Months::new(1);
         let mut transaction = self.pool.begin().await?;
-        sqlx::query!("set local lock_timeout = '2s'").execute(&mut *transaction).await?;
+        sqlx::query!("set local lock_timeout = '2s'").execute(&mut transaction).await?;
         // This program created the name: letters, digits and underscores.
         for statement in ["alter table chat_usage_logs detach partition", "drop table"] {
             let statement = format!("{statement} {}", partition.name);
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut transaction).await?;
         }
         sqlx::query!("update gate_settings set log_begins_on = greatest(coalesce(log_begins_on, $1), $1)", next)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
         transaction.commit().await?;
         Ok(())

@@ -51,10 +51,10 @@ impl Postgres {
             first.reset_at,
             first.now,
         )
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
         sqlx::query!("select from chat_quotas where user_uuid = $1 for update", user.as_str())
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
         sqlx::query_scalar!(
             "select roll_chat_quotas(array[$1], $2, $3, $4)",
@@ -63,7 +63,7 @@ impl Postgres {
             first.reset_at,
             first.now
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await?;
         let missing = || PostgresError::inconsistent("chat_quotas", "user_uuid", user);
         let before = find(&mut transaction, user, today_start).await?.ok_or_else(missing)?;
@@ -86,7 +86,7 @@ impl Postgres {
                     integer(target.quota.get()),
                     first.now,
                 )
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await?;
             }
             Timing::NextPeriod => {
@@ -100,7 +100,7 @@ impl Postgres {
                     target.name.as_str(),
                     first.now,
                 )
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await?;
             }
         }
@@ -108,7 +108,7 @@ impl Postgres {
         let later = (timing == Timing::NextPeriod).then(|| first.period.next());
         let name_before =
             sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
-                .fetch_one(&mut *transaction)
+                .fetch_one(&mut transaction)
                 .await?;
         note_level(&mut transaction, user, (&name_before, &target.name), later, author, first.now).await?;
         transaction.commit().await?;
