@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
-    installation::{SERVICE_TOKEN, shared_settings},
+    installation::{CRON_TOKEN, SERVICE_TOKEN, shared_settings},
     proxy::Proxy,
 };
 
@@ -178,6 +178,13 @@ impl Gate {
             .timeout(Duration::from_secs(2));
         let answer: Value = request.send().await.ok()?.error_for_status().ok()?.json().await.ok()?;
         if answer["degraded"] == true { None } else { answer["usageId"].as_str()?.parse().ok() }
+    }
+
+    /// Runs the resetter. Returns whether it succeeded.
+    pub(crate) async fn reset(&self) -> bool {
+        let url = format!("{}/api/chat/quota/reset", self.url);
+        let request = reqwest::Client::new().post(url).bearer_auth(CRON_TOKEN).timeout(Duration::from_secs(20));
+        request.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// Returns the AP that this user's holds reserve now.

@@ -58,6 +58,7 @@ pub use self::{
         flush::{Flush, FlushOutcome, FlushReport},
         retention::LogPartition,
         usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
+        usage_log_partitions::LogPartitions,
     },
     outage::inbox::{Acceptance, InboxItem, InboxKind},
     outbox::{

@@ -9,6 +9,7 @@ mod idempotency;
 mod levels;
 mod loss;
 mod opening;
+mod partitions;
 mod pooler;
 mod resets;
 mod rollout;

@@ -20,9 +20,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const LOCK: i64 = 0x6d69_6772_6174_6521;
 /// A migration that waits for a lock keeps every later statement on the table waiting. So it waits for a short time,
 /// and tries again.
-const LOCK_TIMEOUT: &str = "2s";
+const LOCK_TIMEOUT: &str = "500ms";
 /// Tries, if another session keeps a table locked: about five minutes.
-const TRIES: u32 = 60;
+const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// The migrations in the database.

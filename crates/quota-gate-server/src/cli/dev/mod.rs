@@ -26,6 +26,7 @@ use crate::{
 use quota_gate::{
     domain::{author::Author, clock::Clock, level::LevelName, level_change::Effective, scope::Scope, user_id::UserId},
     gate::ChangeLevel,
+    jobs::log_partitions::MONTHS_AHEAD,
 };
 use quota_gate_dev::{DataDir, ModelServer, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
 
@@ -120,7 +121,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
 
     let database = app::postgres(&config)?;
     database.migrate().await?;
-    database.ensure_log_partitions(Clock::machine().now(), 3).await?;
+    database.ensure_log_partitions(Clock::machine().now(), MONTHS_AHEAD).await?;
     database.close().await;
     // From here on, the gate has only the rights that it has in production.
     postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
