@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     app,
     config::{Config, ConfigError},
+    http::listener::{BACKLOG, lower_bound},
 };
 use quota_gate::{
     domain::clock::Clock,
@@ -108,6 +109,12 @@ fn configuration(config: &Config, findings: &mut Findings) {
             findings
                 .wrong("[levels] or [quota] is invalid", &errors.into_iter().flatten().collect::<Vec<_>>().join("; "));
         }
+    }
+    if let Some(bound) = lower_bound() {
+        findings.advice(
+            &format!("net.core.somaxconn is {bound}, so only as many connections can wait to be accepted"),
+            &format!("set it to {BACKLOG}; otherwise clients that reconnect together wait for a second or more"),
+        );
     }
     if !config.flusher.enabled {
         findings.advice("flusher.enabled is false here", "at least one gate must flush usage to Postgres");

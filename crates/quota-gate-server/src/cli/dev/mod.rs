@@ -14,13 +14,14 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
 
 use self::demo::Demo;
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
-    hex, shutdown,
+    hex,
+    http::listener::listen,
+    shutdown,
     telemetry::{self, LogFormat},
 };
 use quota_gate::{
@@ -93,7 +94,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     let path = dir.file("dev.json");
     let _ = fs::remove_file(&path);
     let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
-    let listener = TcpListener::bind(address).await.with_context(|| {
+    let listener = listen(address).with_context(|| {
         format!("cannot listen on {address}: stop the process that uses the port, or use `--port 0` for any free one")
     })?;
     let url = format!("http://{}", listener.local_addr()?);
