@@ -15,7 +15,7 @@ revoke all on all tables in schema public from quota_gate;
 
 -- The log and the histories are append-only.
 grant select, insert on chat_usage_logs, rollout_changes, user_changes to quota_gate;
-grant select on chat_usage_logs_default, _sqlx_migrations to quota_gate;
+grant select on chat_usage_logs_default, _sqlx_migrations, schema_compatibility to quota_gate;
 grant select, insert, update on
     chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs, subscriptions,
     usage_days

@@ -7,6 +7,7 @@
 //! | `level_sync` | sends changed levels to Redis |
 //! | `rollout_sync` | follows the most recent change of the rollout |
 //! | `schedule` | runs the `resetter` every day, and with it the `sweeper` |
+//! | `log_partitions` | creates the usage log's partitions for the next months |
 //! | `quota_watcher` | reports changed quotas to those who watch them |
 //! | `gauges` | publishes numbers for `/metrics` |
 
@@ -15,6 +16,7 @@ pub mod gauges;
 pub mod inbox_worker;
 pub mod job;
 pub mod level_sync;
+pub mod log_partitions;
 pub mod quota_watcher;
 pub mod resetter;
 pub mod rollout_sync;

@@ -47,6 +47,7 @@ use crate::{
         inbox_worker::InboxWorker,
         job::{self, Job},
         level_sync::LevelSync,
+        log_partitions::PartitionMaker,
         quota_watcher::QuotaWatcher,
         resetter::Resetter,
         rollout_sync::RolloutSync,
@@ -107,6 +108,7 @@ impl Runtime {
         runtime.run(rollout_sync);
         runtime.run(LevelSync::new(gate));
         runtime.run(InboxWorker::new(gate));
+        runtime.run(PartitionMaker::new(gate));
         runtime.run(runtime.quota_watcher.clone());
         if let Some(at) = options.reset_daily_at {
             runtime.run(DailyReset::new(Resetter::new(gate), at));

@@ -4,14 +4,12 @@ use super::RuntimeOptions;
 use crate::{
     domain::{InvalidInput, calendar::Calendar, clock::Clock},
     gate::{Gate, GateError, GateParts, ReservationSigner},
+    jobs::log_partitions::MONTHS_AHEAD,
     store::{
         postgres::{PostgresError, Settings},
         redis::{RedisError, Script},
     },
 };
-
-/// Months of the usage log for which tables are made at the start, besides the current one.
-const LOG_MONTHS_AHEAD: u32 = 1;
 
 /// Why a gate does not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +43,8 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
     postgres.settle_settings(&Settings { partitions, time_zone }).await?;
     postgres.ensure_watermarks(partitions, clock.now()).await?;
     let levels = postgres.sync_levels(&options.levels, clock.now()).await?;
-    postgres.ensure_log_partitions(clock.now(), LOG_MONTHS_AHEAD).await?;
+    // What a reader blocks, the job creates later. Until then, rows go to the default partition.
+    postgres.ensure_log_partitions(clock.now(), MONTHS_AHEAD).await?;
     redis.check_fitness().await?;
     let gate = Gate::start(GateParts {
         redis,

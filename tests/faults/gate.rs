@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
-    installation::{SERVICE_TOKEN, shared_settings},
+    installation::{CRON_TOKEN, SERVICE_TOKEN, shared_settings},
     proxy::Proxy,
 };
 
@@ -197,6 +197,13 @@ impl Gate {
             ensure!(Instant::now() < deadline, "{path} is refused: {}", response.text().await?);
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Runs the resetter. Returns whether it succeeded.
+    pub(crate) async fn reset(&self) -> bool {
+        let url = format!("{}/api/chat/quota/reset", self.url);
+        let request = reqwest::Client::new().post(url).bearer_auth(CRON_TOKEN).timeout(Duration::from_secs(20));
+        request.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// Returns the AP that this user's holds reserve now.

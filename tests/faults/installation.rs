@@ -24,7 +24,7 @@ use quota_gate_dev::{
     Durability, Lifetime, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions, ScratchDir,
 };
 use sha2::{Digest, Sha256};
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{Executor, PgPool, Postgres as Postgresql, Transaction, postgres::PgPoolOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::gate::Gate;
@@ -177,6 +177,26 @@ impl Installation {
     pub(crate) async fn number(&self, query: &'static str) -> anyhow::Result<i64> {
         let number: Option<i64> = sqlx::query_scalar(query).fetch_one(&self.pool).await?;
         Ok(number.unwrap_or_default())
+    }
+
+    /// Drops the last partition that the gates created ahead, and begins a transaction that reads the whole log. Until
+    /// it ends, the partition cannot be created again.
+    pub(crate) async fn long_reader(&self) -> anyhow::Result<Transaction<'static, Postgresql>> {
+        let drop_last = "do $$ begin
+            set local lock_timeout = '10s';
+            execute format('drop table if exists %I', 'chat_usage_logs_'
+                || to_char(date_trunc('month', now() at time zone 'UTC') + interval '3 months', 'YYYYMM'));
+        end $$";
+        self.pool.execute(drop_last).await?;
+        let mut reader = self.pool.begin().await?;
+        reader.execute("select count(*) from chat_usage_logs").await?;
+        Ok(reader)
+    }
+
+    /// Counts the statements that wait for a lock of a table.
+    pub(crate) async fn waiting_for_tables(&self) -> anyhow::Result<i64> {
+        self.number("select count(*) from pg_stat_activity where wait_event_type = 'Lock' and wait_event = 'relation'")
+            .await
     }
 
     /// Returns a verifier that compares the stores directly, not through a proxy.

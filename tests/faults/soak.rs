@@ -35,10 +35,11 @@ enum Fault {
     SlowPostgres,
     CutAtCommit,
     ForgetFunctions,
+    LongReader,
 }
 
 impl Fault {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
@@ -54,6 +55,7 @@ impl Fault {
         Self::SlowPostgres,
         Self::CutAtCommit,
         Self::ForgetFunctions,
+        Self::LongReader,
     ];
 
     /// Returns whether the fault may lose what is not flushed.
@@ -199,6 +201,12 @@ async fn strike(
             postgres.disarm();
         }
         Fault::ForgetFunctions => installation.redis::<()>(&["FUNCTION", "FLUSH"]).await?,
+        Fault::LongReader => {
+            let reader = installation.long_reader().await?;
+            installation.gates[which].reset().await;
+            sleep(moment).await;
+            reader.rollback().await?;
+        }
     }
     Ok(None)
 }

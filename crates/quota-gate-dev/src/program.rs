@@ -19,6 +19,7 @@ const POSTGRES_DIRS: [&str; 5] = [
     "/usr/local/opt/postgresql*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 ];
+const PGBOUNCER_DIRS: [&str; 3] = ["/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
 const REDIS_DIRS: [&str; 3] = ["/usr/bin", "/opt/homebrew/bin", "/usr/local/bin"];
 
 pub(super) fn redis_server() -> Result<PathBuf, DevError> {
@@ -29,6 +30,17 @@ pub(super) fn redis_server() -> Result<PathBuf, DevError> {
         .ok_or(DevError::NotInstalled {
             program: "redis-server",
             install: "apt-get install redis-server, or brew install redis",
+        })
+}
+
+pub(super) fn pgbouncer() -> Result<PathBuf, DevError> {
+    path_dirs()
+        .chain(PGBOUNCER_DIRS.map(PathBuf::from))
+        .map(|dir| dir.join("pgbouncer"))
+        .find(|program| program.is_file())
+        .ok_or(DevError::NotInstalled {
+            program: "pgbouncer",
+            install: "apt-get install pgbouncer, or brew install pgbouncer",
         })
 }
 

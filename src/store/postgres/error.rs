@@ -1,6 +1,6 @@
 //! Errors of the Postgres store.
 
-use sqlx::error::ErrorKind;
+use sqlx::{error::ErrorKind, migrate::MigrateError};
 
 /// An error of Postgres or of its data.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +37,22 @@ pub enum PostgresError {
     /// The tables are older than this program.
     #[error("the database schema is older than this program: run `quota-gate migrate`")]
     SchemaBehind,
+    /// The tables need a newer program.
+    #[error(
+        "the database schema is newer than this program: its tables need a program with migration {needed}, and this one \
+         ends with {known} (the database has {newest}): run the newer program"
+    )]
+    SchemaAhead {
+        /// Newest migration in the database.
+        newest: i64,
+        /// Oldest migration with which a program must end.
+        needed: i64,
+        /// Newest migration of this program.
+        known: i64,
+    },
     /// A migration failed.
     #[error("migrating the database failed: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
     /// Configuration or stored data is unusable.
     #[error("{0}")]
     Unfit(String),
@@ -50,6 +63,16 @@ impl PostgresError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+    }
+
+    /// Returns whether another session held a lock for longer than the statement would wait.
+    pub(in crate::store::postgres) fn is_lock_timeout(&self) -> bool {
+        let error = match self {
+            Self::Unavailable(error) | Self::Refused(error) => error,
+            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
+            _ => return false,
+        };
+        matches!(error, sqlx::Error::Database(database) if database.code().as_deref() == Some("55P03"))
     }
 
     pub(in crate::store::postgres) fn inconsistent(
@@ -74,6 +97,7 @@ impl From<sqlx::Error> for PostgresError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => false,
+            sqlx::Error::Configuration(problem) => return Self::Unfit(problem.to_string()),
             _ => true,
         };
         if refused { Self::Refused(error) } else { Self::Unavailable(error) }

@@ -4,6 +4,7 @@
 //!
 //! | file | content |
 //! | --- | --- |
+//! | `connections` | the pool, directly or behind a pooler |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `unsynced_levels` | level changes that Redis has not received |
@@ -21,6 +22,7 @@
 //! | `server_info` | server info |
 //! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
+mod connections;
 mod error;
 mod integers;
 
@@ -33,13 +35,15 @@ mod users;
 
 use std::{str::FromStr, time::Duration};
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 
+use self::connections::Connections;
 pub use self::{
     admin::{
         heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},
         listing::{ClosedMonth, ListedMessage, ListedUser},
     },
+    connections::Route,
     error::PostgresError,
     installation::{
         gate_settings::Settings,
@@ -56,6 +60,7 @@ pub use self::{
         flush::{Flush, FlushOutcome, FlushReport},
         retention::LogPartition,
         usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
+        usage_log_partitions::LogPartitions,
     },
     outage::inbox::{Acceptance, InboxItem, InboxKind},
     outbox::{
@@ -76,12 +81,9 @@ pub use self::{
 /// Postgres with a connection pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Postgres {
-    pool: PgPool,
+    pool: Connections,
     dual_write: bool,
 }
-
-/// Far longer than any transaction of the gate pauses between two statements.
-const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(5);
 
 /// Connection options.
 #[derive(Debug, Clone)]
@@ -117,19 +119,9 @@ impl Postgres {
     pub fn new(options: &PostgresOptions) -> Result<Self, PostgresError> {
         let connect = PgConnectOptions::from_str(&options.url)
             .map_err(|error| PostgresError::Unfit(format!("DATABASE_URL is not a Postgres URL: {error}")))?
-            .application_name("quota-gate")
-            .options([
-                ("statement_timeout", options.statement_timeout.as_millis().to_string()),
-                // A trim follows the commit of a flush, so the rows must be on disk by then.
-                ("synchronous_commit", "on".to_owned()),
-                // A gate that hangs in a transaction must not keep its locks.
-                ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MAX.as_millis().to_string()),
-                ("timezone", "UTC".to_owned()),
-            ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.connections_max)
-            .acquire_timeout(options.acquire_timeout)
-            .connect_lazy_with(connect);
+            .application_name("quota-gate");
+        let PostgresOptions { connections_max, acquire_timeout, statement_timeout, .. } = *options;
+        let pool = Connections::new(connect, statement_timeout, connections_max, acquire_timeout);
         Ok(Self { pool, dual_write: false })
     }
 
@@ -145,6 +137,14 @@ impl Postgres {
     /// If Postgres does not answer.
     pub async fn ping(&self) -> Result<(), PostgresError> {
         sqlx::query("select 1").execute(&self.pool).await.map(|_| ()).map_err(PostgresError::from)
+    }
+
+    /// Returns how statements reach Postgres.
+    ///
+    /// # Errors
+    /// If Postgres does not answer, or a setting that the gate depends on cannot be set.
+    pub async fn route(&self) -> Result<Route, PostgresError> {
+        Ok(self.pool.route().await?)
     }
 
     /// Closes all connections.

@@ -112,6 +112,53 @@ pub(crate) async fn unavailable_for_long(seed: u64) -> anyhow::Result<Verdict> {
     Ok(served(ended, grown))
 }
 
+/// A backup reads the log while its next partition is due. New users, whose loads read the log too, notice nothing.
+pub(crate) async fn partition_behind_reader(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(Options::default(), seed).await?;
+    run.fault_begins();
+    let reader = run.installation.long_reader().await?;
+    let gates = &run.installation.gates;
+    let blocked = async {
+        let (mut blocked, mut resets) = (0, 0);
+        while resets < 3 {
+            let (reset, waiting) = tokio::join!(gates[0].reset(), async {
+                let mut waiting = 0;
+                for _ in 0..20 {
+                    waiting += run.installation.waiting_for_tables().await?;
+                    sleep(Duration::from_millis(20)).await;
+                }
+                anyhow::Ok(waiting)
+            });
+            resets += usize::from(reset);
+            blocked += waiting?;
+        }
+        anyhow::Ok(blocked)
+    };
+    let new_users = async {
+        let (mut served, mut refused) = (0, 0);
+        for number in 0..100 {
+            let charged = gates[number % 2].charge(&format!("new-{number}")).await;
+            if charged.is_some() { served += 1 } else { refused += 1 }
+        }
+        (served, refused)
+    };
+    let (blocked, (served, refused)) = tokio::join!(blocked, new_users);
+    let blocked = blocked?;
+    reader.rollback().await?;
+    let partition = "select count(*) from pg_inherits where inhparent = 'chat_usage_logs'::regclass";
+    let during = run.installation.number(partition).await?;
+    let reset = run.installation.gates[1].reset().await;
+    let after = run.installation.number(partition).await?;
+    let mut ended = run.end(Allowed::default()).await?;
+    ended.figure("new users served meanwhile", format!("{served}, refused {refused}"));
+    ended.proves("the creation of a partition waited for the reader", blocked > 0);
+    ended.proves("the partition was created after it", reset && after == during + 1);
+    if refused > 0 {
+        ended.violated(format!("{refused} messages of new users were refused while a partition was due"));
+    }
+    Ok(ended.verdict())
+}
+
 pub(crate) async fn restored_from_older_copy(seed: u64) -> anyhow::Result<Verdict> {
     let mut run = Run::begin(Options::default(), seed).await?;
     let (data, copy) = (run.installation.postgres.data(), run.installation.scratch.path().join("older"));

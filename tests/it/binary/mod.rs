@@ -7,6 +7,7 @@ mod bad_input;
 mod billing;
 mod clients;
 mod commands;
+mod connections;
 mod deploy;
 mod dev;
 mod doctor;

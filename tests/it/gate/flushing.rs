@@ -247,7 +247,7 @@ async fn rows_of_a_month_without_a_partition_move_to_it_when_it_is_created() {
     gate.flush_and_verify().await;
     assert_eq!(gate.postgres.rows_in_default_partition().await.unwrap(), 1);
     let makers = join_all((0..4).map(|_| gate.postgres.ensure_log_partitions(world.clock.now(), 2))).await;
-    assert_eq!(makers.into_iter().map(Result::unwrap).sum::<u32>(), 3);
+    assert_eq!(makers.into_iter().map(|made| made.unwrap().made).sum::<u32>(), 3);
     assert_eq!(gate.postgres.rows_in_default_partition().await.unwrap(), 0);
     assert_eq!(world.number("select count(*) from chat_usage_logs_202611").await, 1);
     gate.flush_and_verify().await;

@@ -9,6 +9,8 @@ mod idempotency;
 mod levels;
 mod loss;
 mod opening;
+mod partitions;
+mod pooler;
 mod resets;
 mod rolling_upgrade;
 mod rollout;

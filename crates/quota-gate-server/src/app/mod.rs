@@ -22,7 +22,11 @@ pub use self::parts::{old_credits, postgres, redis, settled_postgres};
 use crate::{
     config::{Config, ms},
     envoy::{self, RateLimitService},
-    http::{AppState, ServerOptions, router, serve},
+    http::{
+        AppState, ServerOptions,
+        listener::{BACKLOG, listen, lower_bound},
+        router, serve,
+    },
     telemetry::MetricsUpkeep,
 };
 
@@ -65,6 +69,12 @@ impl App {
         }
         parts::run_outboxes(config, &runtime).await?;
         serve_envoy(config, &runtime, &state, &cancelled)?;
+        if let Some(bound) = lower_bound() {
+            tracing::warn!(
+                "net.core.somaxconn is {bound}: when many clients reconnect at the same time, connections beyond it are \
+                 delayed; set it to {BACKLOG}"
+            );
+        }
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
         let routes = additional.merge(router(state.clone()));
         let serving = serve(listener, routes, ServerOptions::from(&config.server), cancelled.clone());
@@ -100,9 +110,8 @@ fn serve_envoy(
     state: &AppState,
     cancelled: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let Some(listen) = config.envoy.listen else { return Ok(()) };
-    let listener = std::net::TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-    listener.set_nonblocking(true)?;
+    let Some(address) = config.envoy.listen else { return Ok(()) };
+    let listener = listen(address).with_context(|| format!("cannot listen on {address} (envoy.listen)"))?.into_std()?;
     tracing::info!(listen_for_envoy = %listener.local_addr()?, "the gate is open for Envoy");
     let service = RateLimitService::new(state);
     let stopped = cancelled.clone();

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     app,
     config::{Config, ConfigError},
+    http::listener::{BACKLOG, lower_bound},
 };
 use quota_gate::{
     domain::{
@@ -15,7 +16,7 @@ use quota_gate::{
     },
     gate::{ReservationSigner, newer_journal_reason},
     store::{
-        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Settings},
+        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Route, Settings},
         redis::RedisServerInfo,
     },
 };
@@ -116,6 +117,12 @@ fn configuration(config: &Config, findings: &mut Findings) {
                 .wrong("[levels] or [quota] is invalid", &errors.into_iter().flatten().collect::<Vec<_>>().join("; "));
         }
     }
+    if let Some(bound) = lower_bound() {
+        findings.advice(
+            &format!("net.core.somaxconn is {bound}, so only as many connections can wait to be accepted"),
+            &format!("set it to {BACKLOG}; otherwise clients that reconnect together wait for a second or more"),
+        );
+    }
     if !config.flusher.enabled {
         findings.advice("flusher.enabled is false here", "at least one gate must flush usage to Postgres");
     }
@@ -209,6 +216,15 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
         "Postgres runs with fsync off",
         "set fsync on; otherwise a crash loses data that Redis no longer has",
     );
+    findings.check(
+        server_info.synchronous_commit == "on",
+        "a confirmed commit is on disk",
+        &format!("synchronous_commit is {} in the gate's transactions", server_info.synchronous_commit),
+        "find out what changes it; a crash of Postgres may lose charges that Redis no longer has",
+    );
+    if let Ok(Route::Pooled) = postgres.route().await {
+        findings.good("Postgres is behind a pooler: every statement runs in a transaction with its own settings");
+    }
     let PostgresServerInfo { role, .. } = &server_info;
     findings.check(
         !(server_info.is_superuser || server_info.may_rewrite_log || server_info.may_create),

@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::{app::App, config::Config, http::listener::listen, shutdown, telemetry};
 use anyhow::Context;
 use axum::Router;
-use tokio::net::TcpListener;
-
-use crate::{app::App, config::Config, shutdown, telemetry};
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let traces = config.traces()?;
@@ -16,9 +14,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     }
     let metrics = telemetry::metrics().context("cannot collect metrics")?;
     let cancelled = shutdown::on_signal()?;
-    let listen = config.server.listen;
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (server.listen)"))?;
+    let address = config.server.listen;
+    let listener = listen(address).with_context(|| format!("cannot listen on {address} (server.listen)"))?;
     App::build(config).await?.run(listener, Some(metrics), Router::new(), cancelled).await?;
     if let Some(traces) = traces {
         tokio::task::spawn_blocking(move || traces.shut_down()).await?;

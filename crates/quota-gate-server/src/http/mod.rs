@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `server`, `write_stall` | the server loop; disconnects clients that stop reading |
+//! | `listener`, `server`, `write_stall` | listening sockets; the server loop; disconnects clients that stop reading |
 //! | `route_group`, `observe`, `rate_limit` | for every request: admission, metrics and logs, rate limits |
 //! | `auth`, `extract` | callers and their scopes; bodies, parameters and headers as domain values |
 //! | `routes` | the handlers, which are thin: extract, call the gate, map |
@@ -13,6 +13,7 @@
 //! Two other APIs have their own modules: `openai`, the proxy, and `envoy`, over gRPC. Clients read `docs/http-api.md`.
 
 pub mod auth;
+pub mod listener;
 pub mod server;
 
 pub(crate) mod answers;

@@ -22,7 +22,7 @@ impl Postgres {
     ) -> Result<Levels, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         // Serializes the assignment of codes.
-        sqlx::query!("lock table membership_levels in exclusive mode").execute(&mut *transaction).await?;
+        sqlx::query!("lock table membership_levels in exclusive mode").execute(&mut transaction).await?;
         for (name, quota) in configured {
             sqlx::query!(
                 "insert into membership_levels as levels (code, name, monthly_quota, updated_at)
@@ -36,7 +36,7 @@ impl Postgres {
                 integer(quota.get()),
                 now,
             )
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
         }
         transaction.commit().await?;

@@ -1,6 +1,6 @@
 //! The lock of repairs: one repair at a time.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use crate::store::postgres::{Postgres, PostgresError};
 
@@ -24,11 +24,13 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn try_lock_repairs(&self) -> Result<Option<RepairLock>, PostgresError> {
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
-        sqlx::query("begin").execute(&mut connection).await?;
+        let mut connection = self.pool.begin_alone().await?;
         // A repair takes as long as it takes.
-        sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(&mut connection).await?;
-        let locked = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1, $2) as "locked!""#, CLASS, REPAIRS)
+        sqlx::raw_sql("set local idle_in_transaction_session_timeout = 0").execute(&mut connection).await?;
+        let locked: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1, $2)")
+            .bind(CLASS)
+            .bind(REPAIRS)
+            .persistent(false)
             .fetch_one(&mut connection)
             .await?;
         Ok(locked.then_some(RepairLock { _connection: connection }))

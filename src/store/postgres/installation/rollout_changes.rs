@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use crate::domain::{InvalidInput, rollout::Rollout, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::store::postgres::{Postgres, PostgresError, connections::Transaction};
 
 /// Serializes gates that start concurrently with the same new configuration.
 const CONFIGURATION_LOCK: i64 = 0x726f_6c6c;
@@ -43,7 +42,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn rollout_changes(&self, limit: u32) -> Result<Vec<RolloutChange>, PostgresError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool.begin().await?;
         newest(&mut connection, false, limit).await
     }
 
@@ -57,7 +56,7 @@ impl Postgres {
         (by, reason): (&str, &str),
         at: DateTime<Utc>,
     ) -> Result<(), PostgresError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool.begin().await?;
         insert(&mut connection, rollout, (by, reason), at, false).await
     }
 
@@ -68,7 +67,7 @@ impl Postgres {
     /// If Postgres is unavailable.
     pub async fn configure_rollout(&self, rollout: &Rollout, at: DateTime<Utc>) -> Result<bool, PostgresError> {
         let mut transaction = self.pool.begin().await?;
-        sqlx::query!("select pg_advisory_xact_lock($1)", CONFIGURATION_LOCK).execute(&mut *transaction).await?;
+        sqlx::query!("select pg_advisory_xact_lock($1)", CONFIGURATION_LOCK).execute(&mut transaction).await?;
         let last = newest(&mut transaction, true, 1).await?.pop();
         if last.map_or_else(Rollout::default, |change| change.rollout) == *rollout {
             return Ok(false);
@@ -81,7 +80,7 @@ impl Postgres {
 
 /// Returns the last changes, newest first; if `configured`, only those that came from the configuration.
 async fn newest(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     configured: bool,
     limit: u32,
 ) -> Result<Vec<RolloutChange>, PostgresError> {
@@ -101,7 +100,7 @@ async fn newest(
 }
 
 async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     rollout: &Rollout,
     (by, reason): (&str, &str),
     at: DateTime<Utc>,

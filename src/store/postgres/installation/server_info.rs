@@ -18,6 +18,8 @@ pub struct PostgresServerInfo {
     pub is_primary: bool,
     /// Whether a commit is on disk when it is confirmed.
     pub fsync: bool,
+    /// Value of `synchronous_commit` in the gate's transactions.
+    pub synchronous_commit: String,
     /// Time of the server's clock.
     pub time: DateTime<Utc>,
     /// Role that the gate uses.
@@ -47,6 +49,7 @@ impl Postgres {
             r#"select current_setting('server_version_num')::int as "version!",
                     not pg_is_in_recovery() as "is_primary!",
                     current_setting('fsync')::bool as "fsync!",
+                    current_setting('synchronous_commit') as "synchronous_commit!",
                     clock_timestamp() as "time!",
                     current_user::text as "role!",
                     (select rolsuper from pg_roles where rolname = current_user) as "is_superuser!",
@@ -95,6 +98,6 @@ impl Postgres {
     /// Returns the numbers of all and of idle connections in the pool.
     #[must_use]
     pub fn pool_connections(&self) -> (u32, usize) {
-        (self.pool.size(), self.pool.num_idle())
+        self.pool.counts()
     }
 }

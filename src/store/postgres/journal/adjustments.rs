@@ -1,7 +1,6 @@
 //! Adjustments: what a repair writes. Their rows in the log have the kind `adjustment`.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use crate::domain::{
     calendar::Calendar,
@@ -10,6 +9,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    connections::Transaction,
     integers::integer,
     journal::{
         chat_usage_logs::{self, Mode},
@@ -92,13 +92,13 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable; nothing is changed.
     pub async fn raise_total(&self, user: &str, ap: i64, now: DateTime<Utc>) -> Result<(), PostgresError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool.begin().await?;
         raise_total(&mut connection, user, ap, now).await
     }
 }
 
 async fn raise_total(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     user: &str,
     ap: i64,
     now: DateTime<Utc>,

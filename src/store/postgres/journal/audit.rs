@@ -1,10 +1,9 @@
 //! The audit: proves from one snapshot that the totals are the sum of the log.
 
-use sqlx::{PgConnection, Postgres as Database, Transaction};
-
 use crate::domain::{journal::Watermark, user_id::UserId};
 use crate::store::postgres::{
-    Postgres, PostgresError, QuotaRow, journal::flush_watermarks::watermarks, users::chat_quotas,
+    Postgres, PostgresError, QuotaRow, connections::Transaction, journal::flush_watermarks::watermarks,
+    users::chat_quotas,
 };
 
 /// A user whose totals differ from the sum of the log.
@@ -82,7 +81,7 @@ impl Postgres {
              where coalesce(summed.ap, 0) <> coalesce(quotas.total_used, 0)
              order by 1, 2"#,
         )
-        .fetch_all(&mut *snapshot)
+        .fetch_all(&mut snapshot)
         .await?;
         Ok(drift)
     }
@@ -102,7 +101,7 @@ impl Postgres {
             after.map_or("", UserId::as_str),
             i64::from(limit),
         )
-        .fetch_all(&mut *snapshot)
+        .fetch_all(&mut snapshot)
         .await?;
         Page::read(&ids, &mut snapshot).await
     }
@@ -113,25 +112,23 @@ impl Postgres {
     /// If Postgres is unavailable.
     pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
         let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
-        Page::read(&ids, &mut *self.snapshot().await?).await
+        Page::read(&ids, &mut self.snapshot().await?).await
     }
 
     /// Begins a snapshot without a statement timeout, for reading whole tables.
-    pub(in crate::store::postgres) async fn unhurried_snapshot(
-        &self,
-    ) -> Result<Transaction<'static, Database>, PostgresError> {
+    pub(in crate::store::postgres) async fn unhurried_snapshot(&self) -> Result<Transaction<'static>, PostgresError> {
         let mut snapshot = self.snapshot().await?;
-        sqlx::query!("set local statement_timeout = 0").execute(&mut *snapshot).await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut snapshot).await?;
         Ok(snapshot)
     }
 
-    async fn snapshot(&self) -> Result<Transaction<'static, Database>, PostgresError> {
-        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
+    async fn snapshot(&self) -> Result<Transaction<'static>, PostgresError> {
+        Ok(self.pool.begin_snapshot().await?)
     }
 }
 
 impl Page {
-    async fn read(ids: &[String], snapshot: &mut PgConnection) -> Result<Self, PostgresError> {
+    async fn read(ids: &[String], snapshot: &mut Transaction<'_>) -> Result<Self, PostgresError> {
         let rows = chat_quotas::rows_of(snapshot, ids).await?;
         Ok(Self { rows, watermarks: watermarks(snapshot).await? })
     }

@@ -1,14 +1,14 @@
 //! `chat_usage_logs`: one row per charge, written by binary `COPY`.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection, postgres::PgConnection as Pg};
 use uuid::Uuid;
 
 use crate::domain::{
     ap::Ap, calendar::Period, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
 };
 use crate::store::postgres::{
-    Postgres, PostgresError, error::is_about_data, integers::integer, users::chat_quotas::parse_period,
+    Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,
+    users::chat_quotas::parse_period,
 };
 
 /// A charge in the log.
@@ -111,7 +111,7 @@ impl LoggedRow {
 /// Writes events to the log. If Postgres refuses some, the others are still written: the list is halved until each
 /// refused event is alone.
 pub(in crate::store::postgres) async fn write<'a>(
-    transaction: &mut Pg,
+    transaction: &mut Transaction<'_>,
     events: &[&'a UsageEvent],
     levels: &Levels,
     mode: Mode,
@@ -122,7 +122,7 @@ pub(in crate::store::postgres) async fn write<'a>(
         if list.is_empty() {
             continue;
         }
-        let mut savepoint = transaction.begin().await?;
+        let mut savepoint = transaction.savepoint().await?;
         let outcome = match mode {
             Mode::New => copy(&mut savepoint, list, levels).await.map(|()| list.to_vec()),
             Mode::IfAbsent => insert_absent(&mut savepoint, list, levels).await,
@@ -148,8 +148,9 @@ pub(in crate::store::postgres) async fn write<'a>(
     Ok(written)
 }
 
-async fn copy(connection: &mut PgConnection, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
+async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let mut copy = connection
+        .raw()
         .copy_in_raw(
             "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
              from stdin (format binary)",
@@ -164,7 +165,7 @@ async fn copy(connection: &mut PgConnection, events: &[&UsageEvent], levels: &Le
 /// search covers two days before and after: longer than a request may be repeated, and limited to the log's partitions
 /// of those days (decision 0015).
 async fn insert_absent<'a>(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     events: &[&'a UsageEvent],
     levels: &Levels,
 ) -> Result<Vec<&'a UsageEvent>, sqlx::Error> {

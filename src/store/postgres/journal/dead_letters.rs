@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{
@@ -17,6 +16,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    connections::Transaction,
     integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
@@ -53,7 +53,7 @@ impl Origin {
     /// Stores unreadable entries and refused events. Returns how many were not stored before.
     pub(in crate::store::postgres) async fn keep(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Transaction<'_>,
         entries: &[Entry],
         refused: &[(&UsageEvent, String)],
     ) -> Result<u64, PostgresError> {
@@ -72,7 +72,7 @@ impl Origin {
 
     async fn insert(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut Transaction<'_>,
         entry: &str,
         event: Option<&UsageEvent>,
         payload: &[u8],
@@ -259,7 +259,7 @@ impl Postgres {
     ) -> Result<Replay, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         let deleted = sqlx::query_scalar!("delete from dead_letters where id = $1 returning partition", id);
-        let Some(partition) = deleted.fetch_optional(&mut *transaction).await? else { return Ok(Replay::Done) };
+        let Some(partition) = deleted.fetch_optional(&mut transaction).await? else { return Ok(Replay::Done) };
         let events: Vec<&UsageEvent> = events.iter().collect();
         let written = chat_usage_logs::write(&mut transaction, &events, levels, Mode::IfAbsent).await?;
         if let Some((_, reason)) = written.refused.into_iter().next() {

@@ -47,7 +47,7 @@ impl Postgres {
     ) -> Result<Option<DrainReport>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         // A cached plan may be outdated: scanning a whole month is cheap only while the month has just begun.
-        sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut *transaction).await?;
+        sqlx::query!("set local plan_cache_mode = force_custom_plan").execute(&mut transaction).await?;
         let opening = sqlx::query!(
             "select from flush_watermarks
              where partition = $1
@@ -57,7 +57,7 @@ impl Postgres {
             smallint(partition),
             integer(generation),
         )
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(&mut transaction)
         .await?;
         if opening.is_none() {
             return Ok(None);

@@ -84,7 +84,7 @@ impl Postgres {
             to.event,
             flush.now,
         )
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
         if moved.rows_affected() != 1 {
             transaction.rollback().await?;

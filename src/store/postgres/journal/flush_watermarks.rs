@@ -1,7 +1,6 @@
 //! `flush_watermarks`: how far each partition's events are in Postgres.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{
@@ -10,6 +9,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    connections::Transaction,
     integers::{integer, smallint},
 };
 
@@ -69,7 +69,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool.begin().await?;
         watermarks(&mut connection).await
     }
 
@@ -182,7 +182,7 @@ impl Postgres {
 }
 
 pub(in crate::store::postgres) async fn watermarks(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
 ) -> Result<Vec<Watermark>, PostgresError> {
     let rows = sqlx::query_as!(
         Row,

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use crate::domain::{
     calendar::{Calendar, Period},
@@ -17,7 +16,7 @@ use crate::domain::{
     usage::UsageEvent,
     user_id::UserId,
 };
-use crate::store::postgres::PostgresError;
+use crate::store::postgres::{PostgresError, connections::Transaction};
 
 #[derive(Debug, Default)]
 struct Sum {
@@ -36,7 +35,7 @@ struct Batch<'a> {
 
 /// Adds events that are in the log and were not counted before.
 pub(in crate::store::postgres) async fn add(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     events: &[&UsageEvent],
     levels: &Levels,
     calendar: Calendar,
@@ -92,7 +91,7 @@ impl<'a> Batch<'a> {
 
 /// Adds to rows that are in the period of the charge. Returns the users whose rows it found, and their periods.
 async fn add_to_current(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     batch: &Batch<'_>,
     at: DateTime<Utc>,
 ) -> Result<HashMap<String, i32>, PostgresError> {
@@ -119,7 +118,7 @@ async fn add_to_current(
 
 /// Adds to rows that are in a later period: the month of the charge is closed or never began.
 async fn add_to_closed(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     batch: &Batch<'_>,
     at: DateTime<Utc>,
 ) -> Result<(), PostgresError> {
@@ -158,7 +157,7 @@ async fn add_to_closed(
 
 /// Creates missing rows: Postgres was restored from a time before the user was seen.
 async fn create_missing(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     sums: &BTreeMap<(&UserId, Period), Sum>,
     period: Period,
     reset_at: DateTime<Utc>,
@@ -190,7 +189,7 @@ async fn create_missing(
     Ok(())
 }
 
-async fn lock(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), PostgresError> {
+async fn lock(connection: &mut Transaction<'_>, batch: &Batch<'_>) -> Result<(), PostgresError> {
     sqlx::query!(
         "select from chat_quotas
          where user_uuid = any ($1)

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
-use sqlx::PgConnection;
 
 use crate::domain::{calendar::Calendar, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, journal::chat_usage_logs::level_name};
+use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, journal::chat_usage_logs::level_name};
 
 /// A query for usage.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +176,7 @@ impl Postgres {
              from usage_drift()
              order by 1, 2, 3"#
         )
-        .fetch_all(&mut *snapshot)
+        .fetch_all(&mut snapshot)
         .await?;
         let drift = rows.into_iter().map(|row| UsageDrift {
             day: row.day,
@@ -195,8 +194,8 @@ impl Postgres {
     pub async fn repair_usage(&self) -> Result<u64, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         // Block flushes until the commit.
-        sqlx::query!("lock table usage_days in share row exclusive mode").execute(&mut *transaction).await?;
-        sqlx::query!("set local statement_timeout = 0").execute(&mut *transaction).await?;
+        sqlx::query!("lock table usage_days in share row exclusive mode").execute(&mut transaction).await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut transaction).await?;
         let done = sqlx::query!(
             "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
              select day, membership_level, model, 0, messages, ap, overage, tokens
@@ -207,7 +206,7 @@ impl Postgres {
                  overage = usage.overage + excluded.overage,
                  tokens = usage.tokens + excluded.tokens"
         )
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
         transaction.commit().await?;
         Ok(done.rows_affected())
@@ -217,7 +216,7 @@ impl Postgres {
 /// Adds messages that are in the log and were not counted before. Takes the last locks of a transaction: rows of one
 /// partition, in one order.
 pub(in crate::store::postgres) async fn add(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     partition: i16,
     events: &[&UsageEvent],
     levels: &Levels,

@@ -1,11 +1,10 @@
 //! `dual_writes`: charges waiting for delivery to the old credits system.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{calendar::Period, usage::UsageEvent, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, integers::integer};
+use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::integer};
 
 /// A charge that the old system has not confirmed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +38,7 @@ pub struct UsedByUser {
 
 /// Enqueues charges in the transaction that writes them.
 pub(in crate::store::postgres) async fn enqueue(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     events: &[&UsageEvent],
 ) -> Result<(), PostgresError> {
     let charges: Vec<&&UsageEvent> = events.iter().filter(|event| event.ap.get() > 0).collect();

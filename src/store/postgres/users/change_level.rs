@@ -1,7 +1,6 @@
 //! Changes a user's level in one transaction. The row rolls first if its period is over.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use crate::domain::{
     author::Author,
@@ -11,6 +10,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError, QuotaRow,
+    connections::Transaction,
     integers::integer,
     users::{chat_quotas::find, user_changes::note_level},
 };
@@ -42,7 +42,7 @@ impl Postgres {
         let mut transaction = self.pool.begin().await?;
         create(&mut transaction, user, first).await?;
         sqlx::query!("select from chat_quotas where user_uuid = $1 for update", user.as_str())
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
         let before = roll(&mut transaction, user, first, today_start).await?;
         if if_version.is_some_and(|seen| seen != before.level_version) {
@@ -55,8 +55,8 @@ impl Postgres {
 }
 
 /// Creates the row of an unknown user.
-pub(super) async fn create(
-    connection: &mut PgConnection,
+pub(super) async fn create<'e>(
+    connection: impl sqlx::PgExecutor<'e>,
     user: &UserId,
     first: &NewUser<'_>,
 ) -> Result<(), PostgresError> {
@@ -78,7 +78,7 @@ pub(super) async fn create(
 
 /// Rolls a locked row if its period is over, and returns it.
 pub(super) async fn roll(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     user: &UserId,
     first: &NewUser<'_>,
     today_start: DateTime<Utc>,
@@ -97,7 +97,7 @@ pub(super) async fn roll(
 
 /// Changes the level of a locked row in the current period, and records the change.
 pub(super) async fn change(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     before: QuotaRow,
     (target, effective): (&Level, Effective),
     author: &Author,
@@ -150,7 +150,7 @@ pub(super) async fn change(
 }
 
 async fn existing(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     user: &UserId,
     today_start: DateTime<Utc>,
 ) -> Result<QuotaRow, PostgresError> {

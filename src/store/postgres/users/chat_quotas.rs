@@ -1,7 +1,6 @@
 //! `chat_quotas`: one row per user, for the current period.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use crate::domain::{
     ap::Ap,
@@ -11,6 +10,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
+    connections::Transaction,
     integers::{integer, smallint},
 };
 
@@ -231,13 +231,13 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn find(&self, user: &UserId, today_start: DateTime<Utc>) -> Result<Option<QuotaRow>, PostgresError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.pool.begin().await?;
         find(&mut connection, user, today_start).await
     }
 }
 
 pub(in crate::store::postgres) async fn find(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     user: &UserId,
     today_start: DateTime<Utc>,
 ) -> Result<Option<QuotaRow>, PostgresError> {
@@ -261,7 +261,7 @@ pub(in crate::store::postgres) async fn find(
 
 /// Returns the rows of these users in id order, without today's usage.
 pub(in crate::store::postgres) async fn rows_of(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     ids: &[String],
 ) -> Result<Vec<QuotaRow>, PostgresError> {
     let rows = raw_rows!(

@@ -1,7 +1,9 @@
 //! Reads users from another database with the product's own query, for an import.
 
+use std::str::FromStr;
+
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
 
 use crate::store::postgres::PostgresError;
@@ -23,14 +25,16 @@ pub struct ForeignUser {
 /// # Errors
 /// If the database is unavailable or refuses the query.
 pub async fn read_foreign_users(url: &str, query: &str, rows: mpsc::Sender<ForeignUser>) -> Result<(), PostgresError> {
-    let mut connection = PgConnection::connect(url).await?;
-    sqlx::query("begin read only").execute(&mut connection).await?;
+    let options = PgConnectOptions::from_str(url)?.application_name("quota-gate").extra_float_digits(None);
+    let mut connection = PgConnection::connect_with(&options).await?;
+    sqlx::raw_sql("begin read only").execute(&mut connection).await?;
     // Accepts any column types, and a missing `used`.
     let wrapped = format!(
         r#"select row ->> 'user' as "user", row ->> 'level' as level, coalesce((row ->> 'used')::bigint, 0) as used
          from (select to_jsonb(given) as row from ({query}) as given) as rows"#
     );
-    let mut found = sqlx::query(AssertSqlSafe(wrapped)).fetch(&mut connection);
+    // Unnamed, because behind a pooler the name may be taken.
+    let mut found = sqlx::query(AssertSqlSafe(wrapped)).persistent(false).fetch(&mut connection);
     while let Some(row) = found.try_next().await? {
         let user = ForeignUser { user: row.try_get(0)?, level: row.try_get(1)?, used: row.try_get(2)? };
         if rows.send(user).await.is_err() {

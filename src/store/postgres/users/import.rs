@@ -81,11 +81,11 @@ impl Postgres {
             reset_at,
             now,
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await?;
         // Rolls first: the usage of a past period belongs to the old level.
         sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &users as &[&str], period, reset_at, now)
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut transaction)
             .await?;
         let updated = sqlx::query_scalar!(
             r#"with batch as (
@@ -118,7 +118,7 @@ impl Postgres {
             &levels as &[&str],
             now,
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         transaction.commit().await?;
         let updated = updated.iter().filter_map(|user| UserId::parse(user).ok()).collect();

@@ -48,7 +48,7 @@ impl Postgres {
         let period = i32::from(period);
         let mut transaction = self.pool.begin().await?;
         // A roll that a crash undoes is due again, and changes based on it commit later in the same WAL.
-        sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
+        sqlx::query!("set local synchronous_commit = off").execute(&mut transaction).await?;
         let due = sqlx::query_scalar!(
             "select user_uuid
              from chat_quotas
@@ -61,7 +61,7 @@ impl Postgres {
             period,
             i64::from(limit),
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         let rolled = sqlx::query_scalar!(
             r#"select roll_chat_quotas($1, $2, $3, $4) as "rolled!""#,
@@ -70,7 +70,7 @@ impl Postgres {
             reset_at,
             now,
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await?;
         transaction.commit().await?;
         let full = due.len() >= usize::try_from(limit).unwrap_or(usize::MAX);

@@ -6,7 +6,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use tokio::time::sleep;
 
 use crate::domain::{
@@ -18,6 +17,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError,
+    connections::Transaction,
     users::change_level::{self, LevelChange},
 };
 
@@ -82,7 +82,7 @@ impl Postgres {
         today_start: DateTime<Utc>,
     ) -> Result<Vec<LevelChange>, PostgresError> {
         // Not in the transaction: it would lock a new row before those of other users.
-        change_level::create(&mut *self.pool.acquire().await?, &event.state.user, first).await?;
+        change_level::create(&self.pool, &event.state.user, first).await?;
         let mut tries = 0;
         loop {
             match self.try_apply(event, levels, first, today_start).await? {
@@ -105,7 +105,7 @@ impl Postgres {
     ) -> Result<Attempt, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!("select pg_advisory_xact_lock($1, hashtext($2))", LOCK_CLASS, event.subscription)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await?;
         let known = known(&mut transaction, event.subscription).await?;
         if known.as_ref().is_some_and(|known| known.applied && known.event_id == event.id) {
@@ -154,7 +154,7 @@ impl Known {
     }
 }
 
-async fn known(connection: &mut PgConnection, subscription: &str) -> Result<Option<Known>, PostgresError> {
+async fn known(connection: &mut Transaction<'_>, subscription: &str) -> Result<Option<Known>, PostgresError> {
     let row = sqlx::query!(
         "select user_uuid, event_id, event_at, applied from subscriptions where subscription = $1",
         subscription,
@@ -187,7 +187,7 @@ async fn known(connection: &mut PgConnection, subscription: &str) -> Result<Opti
 
 /// Returns false if the event is known.
 async fn record(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     event: &AppliedEvent<'_>,
     now: DateTime<Utc>,
 ) -> Result<bool, PostgresError> {
@@ -213,7 +213,7 @@ async fn record(
 /// Of the recorded events of a second, returns the one that decides. None if the second has only the event of an older
 /// gate that has not applied it.
 async fn deciding(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     subscription: &str,
     second: DateTime<Utc>,
 ) -> Result<Option<Deciding>, PostgresError> {
@@ -251,7 +251,7 @@ async fn deciding(
 }
 
 async fn state_before_second(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     subscription: &str,
     second: DateTime<Utc>,
 ) -> Result<Option<String>, PostgresError> {
@@ -273,7 +273,7 @@ async fn state_before_second(
 /// Locks the rows of these users. Waits only for the first one: a flush locks rows in another order. Returns the error
 /// if another row is locked.
 async fn lock(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     users: &BTreeSet<&UserId>,
 ) -> Result<Option<PostgresError>, PostgresError> {
     for (index, user) in users.iter().enumerate() {
@@ -300,7 +300,7 @@ async fn lock(
 }
 
 async fn store(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     event: &AppliedEvent<'_>,
     deciding: &Deciding,
 ) -> Result<(), PostgresError> {
@@ -326,7 +326,7 @@ async fn store(
 
 /// Gives a user, whose row is locked, the level that the user's subscriptions pay for.
 async fn follow(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     user: &UserId,
     author: &Author,
     levels: &Levels,

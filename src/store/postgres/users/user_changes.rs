@@ -2,11 +2,10 @@
 //! `rollout_changes`.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres as Database, Transaction};
 use uuid::Uuid;
 
 use crate::domain::{ap::Ap, author::Author, calendar::Period, level::LevelName, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, integers::integer};
+use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::integer};
 
 /// A change of a user or of the rollout.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +49,7 @@ pub struct Place {
 
 /// A recorded release whose transaction [`made`](Self::made) commits. If it is dropped, nothing is recorded.
 #[derive(Debug)]
-pub struct NotedRelease(Transaction<'static, Database>);
+pub struct NotedRelease(Transaction<'static>);
 
 impl Postgres {
     /// Returns changes after a position, newest first, optionally only those of one user.
@@ -136,7 +135,7 @@ impl Postgres {
             hold,
             integer(ap.get()),
         )
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
         Ok(NotedRelease(transaction))
     }
@@ -153,7 +152,7 @@ impl NotedRelease {
 }
 
 pub(in crate::store::postgres) async fn note_level(
-    connection: &mut PgConnection,
+    connection: &mut Transaction<'_>,
     user: &UserId,
     (before, after): (&str, &LevelName),
     effective: Option<Period>,

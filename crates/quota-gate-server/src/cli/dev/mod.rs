@@ -14,18 +14,20 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
 
 use self::demo::Demo;
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
-    hex, shutdown,
+    hex,
+    http::listener::listen,
+    shutdown,
     telemetry::{self, LogFormat},
 };
 use quota_gate::{
     domain::{author::Author, clock::Clock, level::LevelName, level_change::Effective, scope::Scope, user_id::UserId},
     gate::ChangeLevel,
+    jobs::log_partitions::MONTHS_AHEAD,
 };
 use quota_gate_dev::{DataDir, ModelServer, PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
 
@@ -92,7 +94,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     let path = dir.file("dev.json");
     let _ = fs::remove_file(&path);
     let address = SocketAddr::from(([127, 0, 0, 1], arguments.port));
-    let listener = TcpListener::bind(address).await.with_context(|| {
+    let listener = listen(address).with_context(|| {
         format!("cannot listen on {address}: stop the process that uses the port, or use `--port 0` for any free one")
     })?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -120,7 +122,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
 
     let database = app::postgres(&config)?;
     database.migrate().await?;
-    database.ensure_log_partitions(Clock::machine().now(), 3).await?;
+    database.ensure_log_partitions(Clock::machine().now(), MONTHS_AHEAD).await?;
     database.close().await;
     // From here on, the gate has only the rights that it has in production.
     postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
