@@ -56,11 +56,15 @@ impl AnswerCost {
         self.noted().commit.clone()
     }
 
-    pub(crate) fn is_preamble(&self) -> bool {
+    /// Returns whether what was delivered so far has no value.
+    #[must_use]
+    pub fn is_preamble(&self) -> bool {
         self.noted().is_preamble
     }
 
-    pub(crate) fn has_broken_off(&self) -> bool {
+    /// Returns whether the answer broke off.
+    #[must_use]
+    pub fn has_broken_off(&self) -> bool {
         self.noted().broke_off
     }
 

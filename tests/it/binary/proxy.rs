@@ -15,9 +15,9 @@ use crate::support::{World, eventually};
 const KEY: &str = "the operator's key";
 
 /// A gate in front of a model server, with its own stores.
-pub(super) struct Chat {
+pub(super) struct Chat<Upstream = ModelServer> {
     pub(super) world: World,
-    pub(super) upstream: ModelServer,
+    pub(super) upstream: Upstream,
     pub(super) gate: Serve,
 }
 
@@ -50,9 +50,11 @@ impl Chat {
         let request = self.gate.service(Method::POST, "/v1/responses").header("X-User-Id", who).json(&body);
         request.send().await.unwrap()
     }
+}
 
+impl<Upstream> Chat<Upstream> {
     /// Used and held AP.
-    async fn quota(&self, who: &str) -> (u64, u64) {
+    pub(super) async fn quota(&self, who: &str) -> (u64, u64) {
         let request = self.gate.service(Method::GET, "/api/chat/quota").header("X-User-Id", who);
         let quota: Value = request.send().await.unwrap().json().await.unwrap();
         (quota["monthlyUsed"].as_u64().unwrap(), quota["held"].as_u64().unwrap())
@@ -65,7 +67,7 @@ impl Chat {
     }
 
     /// Tokens of the user's charges, once they are in the log.
-    async fn tokens(&self, who: &str) -> i64 {
+    pub(super) async fn tokens(&self, who: &str) -> i64 {
         let (charged, _) = self.quota(who).await;
         let sum = |what: &str| {
             format!("select coalesce(sum({what}), 0)::bigint from chat_usage_logs where user_uuid = '{who}'")

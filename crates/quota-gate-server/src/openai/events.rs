@@ -63,9 +63,22 @@ impl Events {
 
 /// Returns the data of an event: its `data:` lines, joined.
 pub(crate) fn data(event: &[u8]) -> Option<Cow<'_, str>> {
-    let text = std::str::from_utf8(event).ok()?;
+    field(event, "data")
+}
+
+/// Returns the values of a field of an event, joined. Invalid UTF-8 is replaced, as clients do.
+pub(crate) fn field<'a>(event: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    match String::from_utf8_lossy(event) {
+        Cow::Borrowed(text) => values(text, name),
+        Cow::Owned(text) => values(&text, name).map(|value| Cow::Owned(value.into_owned())),
+    }
+}
+
+fn values<'a>(text: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    // A stream may begin with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = text.split(['\n', '\r']).filter_map(|line| {
-        let value = line.strip_prefix("data:")?;
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
         Some(value.strip_prefix(' ').unwrap_or(value))
     });
     let first = lines.next()?;

@@ -18,8 +18,9 @@ use tokio::{
 use crate::http::answers::problem::{Code, Problem};
 use crate::openai::{
     events::Events,
+    progress::Progress,
     request::Plan,
-    usage::{End, EventSummary, summarize_event, summarize_whole},
+    usage::{End, summarize_event, summarize_whole},
 };
 use quota_gate_axum::AnswerCost;
 
@@ -87,27 +88,17 @@ impl MeteredStream {
         idle_timeout: Duration,
         permit: OwnedSemaphorePermit,
     ) -> Self {
+        let mut progress = Progress::new(answer_cost);
         let reading = match form {
-            Form::Events => {
-                // The first events have the role and no content.
-                answer_cost.preamble();
-                Reading::Events(Events::default())
-            }
+            Form::Events => Reading::Events(Events::default()),
             Form::Whole => Reading::Whole(BytesMut::new()),
             Form::Unreadable => Reading::Nothing,
         };
-        let idle = Box::pin(tokio::time::sleep(idle_timeout));
-        Self {
-            inner,
-            reading,
-            plan,
-            progress: Progress { answer_cost, ended: false, has_content: false },
-            first: None,
-            error: None,
-            idle_timeout,
-            idle,
-            _permit: permit,
+        if form != Form::Events {
+            progress.content();
         }
+        let idle = Box::pin(tokio::time::sleep(idle_timeout));
+        Self { inner, reading, plan, progress, first: None, error: None, idle_timeout, idle, _permit: permit }
     }
 
     /// Waits for the first piece. If it does not arrive, the client can still get an error status.
@@ -144,18 +135,15 @@ impl MeteredStream {
             Reading::Events(mut events) => {
                 let rest = events.rest();
                 self.progress.record(summarize_event(self.plan.api, &rest));
-                if !self.progress.ended {
-                    self.progress.answer_cost.broke_off();
-                }
+                self.progress.end();
                 rest
             }
             Reading::Whole(whole) => {
                 let summary = summarize_whole(&whole);
                 self.progress.record(summary);
-                if summary.end != Some(End::Complete) {
-                    // An error with a success status, or not JSON.
-                    self.progress.answer_cost.preamble();
-                    self.progress.answer_cost.broke_off();
+                if summary.end != Some(End::Finished) || !summary.begins {
+                    // An error with a success status, unfinished, empty, or not JSON.
+                    self.progress.fail_whole();
                 }
                 Bytes::new()
             }
@@ -168,37 +156,13 @@ impl MeteredStream {
     fn break_off<T>(&mut self, error: StreamError, context: &Context<'_>) -> Poll<T> {
         if matches!(self.reading, Reading::Whole(_)) {
             // The client cannot use a part of a JSON document.
-            self.progress.answer_cost.preamble();
+            self.progress.fail_whole();
         }
         metrics::counter!("quota_gate_upstream_broken_answers_total").increment(1);
         tracing::warn!(%error, "an answer breaks off");
         self.error = Some(error);
         context.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-/// What was read of an answer so far.
-struct Progress {
-    answer_cost: AnswerCost,
-    ended: bool,
-    has_content: bool,
-}
-
-impl Progress {
-    fn record(&mut self, summary: EventSummary) {
-        // An empty, complete answer is still an answer.
-        if (summary.content || summary.end == Some(End::Complete)) && !self.has_content {
-            self.has_content = true;
-            self.answer_cost.content_begins();
-        }
-        if let Some(tokens) = summary.tokens {
-            self.answer_cost.set_tokens(tokens);
-        }
-        if summary.end == Some(End::Failed) {
-            self.answer_cost.broke_off();
-        }
-        self.ended |= summary.end.is_some();
     }
 }
 

@@ -12,12 +12,16 @@
 //! | `upstream` | the client for the upstream: headers, timeouts |
 //! | `metered_stream` | the answer's body: reads usage and failures, adds nothing, delays only incomplete events |
 //! | `events`, `usage` | server-sent events and their content |
+//! | `progress` | how far an answer has come: nothing, content, complete or failed |
+//! | `members` | the members of a JSON object, each read on its own |
 //! | `error` | errors in OpenAI's format |
 
 mod error;
 mod events;
+mod members;
 mod metered_stream;
 mod model_path;
+mod progress;
 pub(crate) mod proxy;
 mod request;
 mod unambiguous_keys;
