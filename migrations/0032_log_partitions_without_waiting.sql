@@ -1,6 +1,6 @@
 -- Creating a partition takes a strong lock on the default partition, which every reader of the whole log blocks. Behind
--- a backup it waited, and every later statement on the log waited for it. Now it waits for 200 ms at most, and the caller
--- tries again. Nothing is locked if the partition exists.
+-- a backup it waited, and every later statement on the log waited for it. Now it waits for 200 ms at most, and the
+-- caller tries again. Nothing is locked if the partition exists.
 
 create or replace function ensure_usage_log_partition(month date) returns boolean
 language plpgsql

@@ -65,9 +65,13 @@ pub async fn repeat<J: Job>(mut job: J, cancelled: CancellationToken, before_ste
     let mut failures: u32 = 0;
     while !cancelled.is_cancelled() {
         before_step(name);
-        let outcome = timeout(step_max, job.step())
-            .await
-            .unwrap_or_else(|_| Err(format!("the step took longer than {step_max:?}").into()));
+        let outcome = select! {
+            outcome = timeout(step_max, job.step()) => {
+                outcome.unwrap_or_else(|_| Err(format!("the step took longer than {step_max:?}").into()))
+            }
+            // As by its time limit, a step may be cut off at any await. A store that hangs must not delay a shutdown.
+            () = cancelled.cancelled() => break,
+        };
         let wait = match outcome {
             Ok(next) => {
                 if failures > 0 {

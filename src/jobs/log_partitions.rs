@@ -1,5 +1,5 @@
-//! Creates the usage log's partitions for the next months. A reader of the whole log, such as a backup, blocks this; the
-//! job tries again until the reader has ended, and no request waits for it.
+//! Creates the usage log's partitions for the next months. A reader of the whole log, such as a backup, blocks this;
+//! the job tries again until the reader has ended, and no request waits for it.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl PartitionMaker {
 
 impl Job for PartitionMaker {
     fn name(&self) -> &'static str {
-        "partition maker"
+        "partition_maker"
     }
 
     fn pace(&self) -> Pace {

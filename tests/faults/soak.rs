@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::audit::{Allowed, Loss, Split};
 use crate::{
     installation::{Installation, Options},
+    load::TTL,
     proxy::{Mode, Trap},
     replica::Replica,
     run::{Run, UNFLUSHED},
@@ -24,6 +25,7 @@ enum Fault {
     StopGate,
     KillRedis,
     StopRedis,
+    StopRedisBeyondHolds,
     FlushRedis,
     FailOver,
     Split,
@@ -39,11 +41,12 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
         Self::StopRedis,
+        Self::StopRedisBeyondHolds,
         Self::FlushRedis,
         Self::FailOver,
         Self::Split,
@@ -106,7 +109,12 @@ pub(crate) async fn soak(minutes: u64, seed: u64) -> anyhow::Result<()> {
 
 async fn episode_of(seed: u64) -> anyhow::Result<(Vec<Fault>, crate::run::Verdict)> {
     let mut random = Rng::with_seed(seed);
-    let mut run = Run::begin(Options::default(), seed).await?;
+    let mut options = Options::default();
+    // With fewer connections than partitions, openings compete for them.
+    if random.bool() {
+        options = options.with("QUOTA_GATE__POSTGRES__CONNECTIONS_MAX", "3");
+    }
+    let mut run = Run::begin(options, seed).await?;
     let faults: Vec<Fault> = (0..FAULTS).filter_map(|_| random.choice(Fault::ALL)).collect();
     let mut allowed = Allowed::default();
     let mut delayed_since: Option<Duration> = None;
@@ -161,6 +169,11 @@ async fn strike(
         Fault::StopRedis => {
             installation.redis.pause();
             sleep(moment).await;
+            installation.redis.resume();
+        }
+        Fault::StopRedisBeyondHolds => {
+            installation.redis.pause();
+            sleep(TTL + moment).await;
             installation.redis.resume();
         }
         Fault::FlushRedis => installation.redis::<()>(&["FLUSHALL"]).await?,

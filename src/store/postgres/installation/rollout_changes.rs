@@ -42,8 +42,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn rollout_changes(&self, limit: u32) -> Result<Vec<RolloutChange>, PostgresError> {
-        let mut connection = self.pool.begin().await?;
-        newest(&mut connection, false, limit).await
+        newest(&mut self.pool.begin().await?, false, limit).await
     }
 
     /// Changes the rollout.
@@ -56,8 +55,10 @@ impl Postgres {
         (by, reason): (&str, &str),
         at: DateTime<Utc>,
     ) -> Result<(), PostgresError> {
-        let mut connection = self.pool.begin().await?;
-        insert(&mut connection, rollout, (by, reason), at, false).await
+        let mut transaction = self.pool.begin().await?;
+        insert(&mut transaction, rollout, (by, reason), at, false).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Changes the rollout to the configured one if that differs from the last configured one. Returns whether it

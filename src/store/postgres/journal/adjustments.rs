@@ -92,8 +92,10 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable; nothing is changed.
     pub async fn raise_total(&self, user: &str, ap: i64, now: DateTime<Utc>) -> Result<(), PostgresError> {
-        let mut connection = self.pool.begin().await?;
-        raise_total(&mut connection, user, ap, now).await
+        let mut transaction = self.pool.begin().await?;
+        raise_total(&mut transaction, user, ap, now).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 }
 

@@ -69,8 +69,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
-        let mut connection = self.pool.begin().await?;
-        watermarks(&mut connection).await
+        watermarks(&mut self.pool.begin().await?).await
     }
 
     /// Claims a partition's opening for `opener`, or renews the claim. Returns false while the claim of another process

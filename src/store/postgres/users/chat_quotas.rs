@@ -231,8 +231,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn find(&self, user: &UserId, today_start: DateTime<Utc>) -> Result<Option<QuotaRow>, PostgresError> {
-        let mut connection = self.pool.begin().await?;
-        find(&mut connection, user, today_start).await
+        find(&mut self.pool.begin().await?, user, today_start).await
     }
 }
 
