@@ -8,6 +8,9 @@ pub enum PostgresError {
     /// Postgres is unavailable, overloaded, or rolled back in favor of another transaction. A retry makes sense.
     #[error("Postgres is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// This process has no file descriptor for a connection.
+    #[error("this process has no file descriptors left for a connection to Postgres: raise its limit (LimitNOFILE)")]
+    Descriptors,
     /// Postgres refused the request. A retry changes nothing.
     #[error("Postgres refused the request: {0}")]
     Refused(#[source] sqlx::Error),
@@ -62,7 +65,7 @@ impl PostgresError {
     /// Returns whether a retry may help.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Descriptors)
     }
 
     /// Returns whether another session held a lock for longer than the statement would wait.
@@ -92,6 +95,8 @@ impl From<sqlx::Error> for PostgresError {
                 let code = database.code().unwrap_or_default();
                 !(["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03")
             }
+            // EMFILE and ENFILE.
+            sqlx::Error::Io(io) if matches!(io.raw_os_error(), Some(24 | 23)) => return Self::Descriptors,
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut

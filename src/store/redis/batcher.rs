@@ -249,7 +249,7 @@ impl Worker {
         // Drop the connection: the answer may still arrive on it, and no caller waits for it.
         *wire = None;
         // A refusal proves that Redis is reachable.
-        if matches!(error, RedisError::Away(_) | RedisError::Indeterminate(_)) {
+        if matches!(error, RedisError::Away(_) | RedisError::Descriptors | RedisError::Indeterminate(_)) {
             let redis = self.redis.clone();
             self.breaker.failed(move || {
                 let redis = redis.clone();

@@ -23,6 +23,9 @@ pub enum RedisError {
     /// Redis is unreachable or cannot serve. Nothing was sent, or the refusal proves that nothing happened.
     #[error("Redis is unavailable: {0}")]
     Away(String),
+    /// This process has no file descriptor for a connection. Nothing was sent.
+    #[error("this process has no file descriptors left for a connection to Redis: raise its limit (LimitNOFILE)")]
+    Descriptors,
     /// The user's row, which Redis needs, could not be loaded from Postgres. Nothing happened.
     #[error("the user could not be loaded: {0}")]
     NotLoaded(String),
@@ -48,13 +51,18 @@ impl RedisError {
 
     /// For a missing connection.
     pub(super) fn away(error: impl std::fmt::Display) -> Self {
-        Self::Away(error.to_string())
+        let error = error.to_string();
+        // EMFILE and ENFILE. The pool and the client pass on only the text.
+        if ["(os error 24)", "(os error 23)"].iter().any(|code| error.contains(code)) {
+            return Self::Descriptors;
+        }
+        Self::Away(error)
     }
 
     /// Whether Redis is the cause: any other request would fail too.
     #[must_use]
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::NotExecuted(_) | Self::OutOfMemory(_))
+        matches!(self, Self::Away(_) | Self::Descriptors | Self::NotExecuted(_) | Self::OutOfMemory(_))
     }
 
     /// Classifies the error of a command that was sent. After a timeout or a broken connection, the outcome is unknown.
@@ -81,5 +89,19 @@ fn kind_of(code: &str) -> fn(String) -> RedisError {
         }
         "OOM" => RedisError::OutOfMemory,
         _ => RedisError::Indeterminate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_not_reported_as_an_outage_of_redis() {
+        let lacking = std::io::Error::from_raw_os_error(24);
+        let error = RedisError::away(format!("connection refused: {lacking}"));
+        assert!(matches!(error, RedisError::Descriptors), "{error}");
+        assert!(error.to_string().contains("file descriptors"));
+        assert!(matches!(RedisError::away("no route"), RedisError::Away(_)));
     }
 }

@@ -7,7 +7,7 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     signal::Signal,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::process::Serve;
-use crate::support::World;
+use crate::support::{World, eventually};
 
 const CONNECTIONS: usize = 5_000;
 
@@ -63,4 +63,39 @@ async fn five_thousand_clients_connect_while_the_accept_loop_is_slow() {
     });
     let answered = try_join_all(answers).await.unwrap();
     assert_eq!(answered.iter().filter(|answered| **answered).count(), CONNECTIONS);
+}
+
+#[tokio::test]
+async fn clients_leave_descriptors_for_the_stores() {
+    raise_limit();
+    let world = World::new().await;
+    // A limit below the connections that are configured. The shell sets it for the gate.
+    let gate = Serve::on_with_descriptors(&world.database, &world.redis.url(), 300).await;
+    assert!(gate.log().contains("the process may have 300 file descriptors"), "{}", gate.log());
+    let address = gate.url.trim_start_matches("http://").to_owned();
+    let charge = async |user: &str| {
+        let body = json!({"userUuid": user, "sessionId": "s"});
+        gate.post("/api/chat/quota/consume", body).await.0.as_u16()
+    };
+    // This connection stays open.
+    assert_eq!(charge("first").await, 200);
+    let _clients = connect(&address, 600).await;
+    let open = || fs::read_dir(format!("/proc/{}/fd", gate.pid())).unwrap().count();
+    let (mut before, mut same) = (0, 0);
+    eventually("the gate accepts no more clients", async || {
+        let now = open();
+        same = if now == before && now > 150 { same + 1 } else { 0 };
+        before = now;
+        same > 40
+    })
+    .await;
+    // The gate must connect to Postgres again.
+    world
+        .number(
+            "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity
+             where datname = current_database() and application_name = 'quota-gate'",
+        )
+        .await;
+    eventually("a new user is loaded over a new connection", async || charge("second").await == 200).await;
+    assert!(!gate.log().contains("no file descriptors left"), "{}", gate.log());
 }

@@ -60,7 +60,8 @@ async fn each_planted_misconfiguration_is_found() {
     with(&[("QUOTA_GATE__SERVER__LISTEN", "nowhere")]).has("the configuration cannot be read");
     with(&[("QUOTA_GATE__AUTH__RESERVATION_SECRET", "short")]).has("auth.reservation_secret");
     with(&[("QUOTA_GATE__AUTH__JWT_SECRET", "")]).has("users' JWTs cannot be verified");
-    with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "1000")]).has("[levels] or [quota] is invalid");
+    with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "1000")]).has("quota.partitions must be 1 to 100");
+    with(&[("QUOTA_GATE__QUOTA__TIME_ZONE", "Nowhere")]).has("[levels] or [quota] is invalid");
     with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "5")]).has("partitions or time zone do not match the installation");
     with(&[]).has("the gate's Redis user may change Redis' settings");
     with(&[]).has("the Postgres role postgres may rewrite the usage log");

@@ -60,6 +60,37 @@ const ALLOWED: &[(&str, &str)] =
     &[("operation", "consume"), ("outcome", "allowed"), ("level", "free"), ("mode", "enforce")];
 
 #[tokio::test]
+async fn every_metric_has_a_help_text_and_counters_begin_at_0() {
+    let world = World::new().await;
+    let gate = gate(&world, &[]).await;
+    eventually("all gauges are set", async || value(&gate, "quota_gate_drift_users", &[]).await.is_some()).await;
+    assert_eq!(consume(&gate, "ann", 1).await, 200);
+    let text = gate.service(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help text");
+    }
+    // Every counter that the documentation names exists before its cause.
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md")).unwrap();
+    let counters = documented.split('`').filter_map(|word| {
+        let name = word.split('{').next()?;
+        (name.starts_with("quota_gate_") && name.ends_with("_total")).then_some(name)
+    });
+    for name in counters {
+        assert!(value(&gate, name, &[]).await.is_some(), "{name} does not exist before its first increase");
+    }
+    for (name, at_least) in [
+        ("process_open_fds", 10.0),
+        ("process_max_fds", 100.0),
+        ("process_resident_memory_bytes", 1_000_000.0),
+        ("process_start_time_seconds", 1_700_000_000.0),
+        ("process_threads", 2.0),
+    ] {
+        assert!(value(&gate, name, &[]).await >= Some(at_least), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn each_metric_changes_when_its_cause_happens() {
     let world = World::new().await;
     let gate = gate(&world, &[]).await;

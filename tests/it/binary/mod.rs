@@ -24,6 +24,7 @@ mod process;
 mod proxy;
 mod proxy_endings;
 mod quota_stream;
+mod reload;
 mod rollout;
 mod schemathesis;
 mod scripted;

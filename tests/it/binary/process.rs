@@ -186,6 +186,16 @@ impl Serve {
         Self::of(Self::command(database_url, redis_url, SERVICE_TOKEN, settings), SERVICE_TOKEN).await
     }
 
+    /// Like [`Self::on`], with this limit of file descriptors.
+    pub(super) async fn on_with_descriptors(database_url: &str, redis_url: &str, limit: u32) -> Self {
+        let settings = [("QUOTA_GATE__SERVER__HEADER_READ_TIMEOUT_MS", "60000")];
+        let command = Self::command(database_url, redis_url, SERVICE_TOKEN, &settings);
+        let mut limited = Command::new("/bin/sh");
+        limited.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" serve"), BINARY]);
+        limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Self::of(limited, SERVICE_TOKEN).await
+    }
+
     /// The error output of a gate that does not start.
     pub(super) fn refused(database_url: &str, redis_url: &str, settings: &[(&str, &str)]) -> String {
         let output = Self::command(database_url, redis_url, SERVICE_TOKEN, settings).output().unwrap();
@@ -235,6 +245,11 @@ impl Serve {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.service_token)
     }
 
+    /// A request with another token.
+    pub(super) fn request_as(&self, token: &str, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(token)
+    }
+
     /// Posts a JSON body as a chat service.
     pub(super) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         answer(self.service(Method::POST, path).json(&body)).await
@@ -246,6 +261,10 @@ impl Serve {
 
     pub(super) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     pub(super) fn wait(&mut self) -> ExitStatus {

@@ -1,11 +1,12 @@
 //! The program as a whole: a gate, what serves it, and what runs beside it.
 
 mod parts;
+mod reload;
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
+use axum::{Router, extract::FromRef};
 use metrics_exporter_prometheus::PrometheusHandle;
 use quota_gate::{
     gate::Gate,
@@ -14,26 +15,31 @@ use quota_gate::{
 };
 use tokio::{
     net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::Mutex,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::parts::{old_credits, postgres, redis, settled_postgres};
+use self::reload::Reload;
 use crate::{
     config::{Config, ms},
+    descriptors::{self, Descriptors},
     envoy::{self, RateLimitService},
     http::{
         AppState, ServerOptions,
         listener::{BACKLOG, listen, lower_bound},
         router, serve,
     },
-    telemetry::MetricsUpkeep,
+    telemetry::{LogFilter, MetricsUpkeep},
 };
 
 /// A gate with the settings of this process.
 #[derive(Debug, Clone)]
 pub struct App {
     config: Arc<Config>,
+    reload: Option<LogFilter>,
     /// The gate.
     pub gate: Gate,
 }
@@ -45,7 +51,13 @@ impl App {
     /// With what is wrong and what to do.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let gate = start_gate(config.runtime_options()?).await?;
-        Ok(Self { config: Arc::new(config), gate })
+        Ok(Self { config: Arc::new(config), reload: None, gate })
+    }
+
+    /// Reads the configuration again at each SIGHUP, and replaces this filter of log lines too.
+    #[must_use]
+    pub fn reloading(self, filter: LogFilter) -> Self {
+        Self { reload: Some(filter), ..self }
     }
 
     /// Serves the gate and `additional` routes until cancelled. Then ends the requests, and flushes what they charged.
@@ -69,6 +81,9 @@ impl App {
         }
         parts::run_outboxes(config, &runtime).await?;
         serve_envoy(config, &runtime, &state, &cancelled)?;
+        if let Some(filter) = self.reload.clone() {
+            reload_at_signals(config, filter, &runtime, &state, &cancelled)?;
+        }
         if let Some(bound) = lower_bound() {
             tracing::warn!(
                 "net.core.somaxconn is {bound}: when many clients reconnect at the same time, connections beyond it are \
@@ -77,7 +92,7 @@ impl App {
         }
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
         let routes = additional.merge(router(state.clone()));
-        let serving = serve(listener, routes, ServerOptions::from(&config.server), cancelled.clone());
+        let serving = serve(listener, routes, server_options(config), cancelled.clone());
         tokio::pin!(serving);
         let failed = tokio::select! {
             () = &mut serving => None,
@@ -101,6 +116,38 @@ impl App {
     pub fn resetter(&self) -> Resetter {
         Resetter::new(&self.gate)
     }
+}
+
+/// Returns the options of the server. Its connections leave enough file descriptors for the stores.
+fn server_options(config: &Config) -> ServerOptions {
+    let descriptors = Descriptors::of(config, descriptors::raise_limit());
+    let connections_max = descriptors.connections_max();
+    if !descriptors.suffice() {
+        tracing::warn!(
+            "{descriptors}: at most {connections_max} clients are accepted; raise the limit (ulimit -n, LimitNOFILE), or \
+             lower server.connections_max"
+        );
+    }
+    ServerOptions { connections_max, ..ServerOptions::from(&config.server) }
+}
+
+/// Applies the configuration again at each SIGHUP, until cancelled.
+fn reload_at_signals(
+    config: &Arc<Config>,
+    filter: LogFilter,
+    runtime: &Runtime,
+    state: &AppState,
+    cancelled: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (auth, costs) = (FromRef::from_ref(state), FromRef::from_ref(state));
+    let reload = Reload { running: Arc::clone(config), auth, costs, filter };
+    // From here on, the signal does not end the process.
+    let signal = Arc::new(Mutex::new(signal(SignalKind::hangup())?));
+    runtime.keep("reload", cancelled.clone(), move || {
+        let (reload, signal) = (reload.clone(), Arc::clone(&signal));
+        async move { reload.at_each(&mut *signal.lock().await).await }
+    });
+    Ok(())
 }
 
 /// Serves Envoy until cancelled, if it is configured.

@@ -28,6 +28,7 @@ use crate::{
         old_credits::{OldCredits, OldCreditsOptions},
         webhook::{Webhook, WebhookOptions},
     },
+    reloadable::Reloadable,
 };
 
 /// Postgres.
@@ -79,6 +80,7 @@ pub(super) async fn state(
 ) -> anyhow::Result<AppState> {
     let gate = runtime.gate();
     let rate_limits = Arc::new(RateLimits::new(&RateLimitOptions::from(&config.rate_limits)));
+    let costs = Reloadable::new(ModelCosts::new(&config.models)?);
     let auth = Auth::new(&(&config.auth).into(), &config.auth.token_options(), Arc::clone(&rate_limits)).await?;
     Ok(AppState::new(AppParts {
         gate: gate.clone(),
@@ -88,10 +90,10 @@ pub(super) async fn state(
         health: Arc::new(runtime.health().clone()),
         verifier: Arc::new(Verifier::new(gate)),
         quota_watcher: runtime.quota_watcher().clone(),
-        costs: Arc::new(ModelCosts::new(&config.models)?),
+        costs: costs.clone(),
         readiness: Arc::new(Readiness { stopping }),
         metrics,
-        proxy: proxy(config, runtime)?,
+        proxy: proxy(config, runtime, costs)?,
         billing: billing(config)?.map(Arc::new),
         limits: Limits::from(&config.server),
     }))
@@ -116,7 +118,7 @@ pub(super) async fn run_outboxes(config: &Config, runtime: &Runtime) -> anyhow::
 }
 
 /// The proxy, if an upstream is configured.
-fn proxy(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Proxy>> {
+fn proxy(config: &Config, runtime: &Runtime, costs: Reloadable<ModelCosts>) -> anyhow::Result<Option<Proxy>> {
     let upstream = &config.upstream;
     if upstream.url.is_empty() {
         return Ok(None);
@@ -126,7 +128,6 @@ fn proxy(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Proxy>> {
         body_bytes_max: upstream.body_bytes_max,
         body_timeout: ms(config.server.request_timeout_ms),
     };
-    let costs = ModelCosts::new(&config.models)?;
     let client_gone = upstream.client_gone;
     let upstream = Upstream::new(&UpstreamOptions::try_from(upstream)?)?;
     Ok(Some(Proxy::new(runtime.gate(), upstream, costs, client_gone, limits)))

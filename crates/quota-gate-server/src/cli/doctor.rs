@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     app,
     config::{Config, ConfigError},
+    descriptors::{self, Descriptors},
     http::listener::{BACKLOG, lower_bound},
 };
 use quota_gate::{
@@ -116,6 +117,19 @@ fn configuration(config: &Config, findings: &mut Findings) {
             findings
                 .wrong("[levels] or [quota] is invalid", &errors.into_iter().flatten().collect::<Vec<_>>().join("; "));
         }
+    }
+    for warning in config.warnings() {
+        findings.advice(&warning, "change it if that is not meant");
+    }
+    let descriptors = Descriptors::of(config, descriptors::highest_limit());
+    if descriptors.suffice() {
+        findings.good("the limit of file descriptors suffices for all connections");
+    } else {
+        let allowed = descriptors.connections_max();
+        findings.advice(
+            &format!("{descriptors}, so at most {allowed} clients are accepted"),
+            "raise the limit (ulimit -Hn, LimitNOFILE), or lower server.connections_max",
+        );
     }
     if let Some(bound) = lower_bound() {
         findings.advice(

@@ -2,7 +2,9 @@
 //!
 //! Only `app` and `cli` read them. All other code takes plain values.
 
+mod environment;
 mod options;
+mod ranges;
 mod secret;
 mod sections;
 
@@ -59,7 +61,16 @@ pub struct Config {
     /// The operator's file, which is read again while the gate runs.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// Environment variables that look like settings and have no effect.
+    #[serde(skip)]
+    ignored_variables: Vec<String>,
+    #[serde(skip)]
+    given: Given,
 }
+
+/// Each setting as it was given, for a comparison. Contains secrets.
+#[derive(Clone, Default)]
+struct Given(BTreeMap<String, serde_json::Value>);
 
 /// Why the settings are invalid. The message names the setting and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +78,14 @@ pub enum ConfigError {
     /// A setting is unknown, missing or of the wrong type.
     #[error("configuration: {0}")]
     Unreadable(#[from] Box<figment::Error>),
+    /// An environment variable has the name of a setting, except for its underscores.
+    #[error("environment variable {given} has no effect: write {meant}, with two underscores between its parts")]
+    Environment {
+        /// Name of the variable.
+        given: String,
+        /// Name that the setting has.
+        meant: String,
+    },
     /// A setting has an invalid value.
     #[error("configuration: {setting} {problem}")]
     Invalid {
@@ -84,13 +103,41 @@ impl Config {
     /// If a setting is unknown or of the wrong type, or the file cannot be read.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let chosen = chosen(file);
+        let defaults = flat(&Figment::from(Toml::string(DEFAULTS)))?;
+        // `envoy.listen` has no default.
+        let settings = defaults.keys().map(String::as_str).chain(["envoy.listen"]);
+        let ignored_variables = environment::check(std::env::vars(), settings)?;
         let mut config: Self = everything(&chosen).extract().map_err(unreadable)?;
+        config.ignored_variables = ignored_variables;
+        config.given = Given(flat(&everything(&chosen))?);
         if chosen.contains("levels") {
             // A file with levels must list them all: the default levels are not added.
             config.levels = environment(chosen).extract_inner("levels").map_err(unreadable)?;
         }
         config.file = file.map(Path::to_owned);
+        config.check_ranges()?;
         Ok(config)
+    }
+
+    /// Returns what is allowed, but probably not meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let empty = self.levels.iter().filter(|(_, quota)| **quota == 0);
+        let empty = empty.map(|(level, _)| format!("levels.{level} is 0: users of this level cannot send any message"));
+        let replaced = self.redis.stream_entries_max.map(|_| {
+            "redis.stream_entries_max has no effect any more: set redis.stream_bytes_max".to_owned()
+        });
+        self.ignored_variables.iter().cloned().chain(empty).chain(replaced).collect()
+    }
+
+    /// Returns the names of the settings that differ in `other`.
+    #[must_use]
+    pub fn differing_settings(&self, other: &Self) -> Vec<String> {
+        let (Given(old), Given(new)) = (&self.given, &other.given);
+        let changed =
+            new.iter().filter(|(setting, value)| old.get(*setting) != Some(value)).map(|(setting, _)| setting);
+        let removed = old.keys().filter(|setting| !new.contains_key(*setting));
+        changed.chain(removed).cloned().collect()
     }
 
     /// Reads the section `[rollout]` again. Reads no other one, so files of secrets need not exist any more.
@@ -175,6 +222,25 @@ impl Config {
     }
 }
 
+/// Returns each setting under its name, such as `server.listen`.
+fn flat(figment: &Figment) -> Result<BTreeMap<String, serde_json::Value>, ConfigError> {
+    fn add(to: &mut BTreeMap<String, serde_json::Value>, name: &str, value: serde_json::Value) {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (key, value) in members {
+                    add(to, &if name.is_empty() { key } else { format!("{name}.{key}") }, value);
+                }
+            }
+            value => {
+                to.insert(name.to_owned(), value);
+            }
+        }
+    }
+    let mut settings = BTreeMap::new();
+    add(&mut settings, "", figment.extract().map_err(unreadable)?);
+    Ok(settings)
+}
+
 /// Returns the settings of the operator's file.
 fn chosen(file: Option<&Path>) -> Figment {
     file.map_or_else(Figment::new, |file| Figment::from(Toml::file_exact(file)))
@@ -199,6 +265,12 @@ fn unreadable(error: figment::Error) -> ConfigError {
 
 fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
     move |error| ConfigError::Invalid { setting, problem: error.rule }
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// Converts a setting in milliseconds.

@@ -13,16 +13,18 @@ use quota_gate::{
         redis::{BatcherOptions, RedisOptions},
     },
 };
+use tracing_subscriber::EnvFilter;
 
 use super::{
-    Auth, Billing, Config, ConfigError, DualWrite, Flusher, Postgres, RateLimits, Redis, Resetter, Server, Upstream,
-    Webhooks, ms,
+    Auth, Billing, Config, ConfigError, DualWrite, Flusher, Postgres, RateLimits, Redis, Resetter, Server, Telemetry,
+    Upstream, Webhooks, ms,
 };
 use crate::{
     app,
     http::{JwtOptions, Limits, RateLimitOptions, ServerOptions, TokenOptions},
     openai::UpstreamOptions,
     outbox::{old_credits::OldCreditsOptions, webhook::WebhookOptions},
+    telemetry,
 };
 
 impl Config {
@@ -208,6 +210,21 @@ impl<'a> From<&'a Webhooks> for WebhookOptions<'a> {
 impl<'a> From<&'a DualWrite> for OldCreditsOptions<'a> {
     fn from(section: &'a DualWrite) -> Self {
         Self { url: &section.url, token: section.token.expose(), timeout: ms(section.timeout_ms) }
+    }
+}
+
+impl Telemetry {
+    /// Returns the filter of log lines.
+    ///
+    /// # Errors
+    /// If it is invalid.
+    pub fn filter(&self) -> Result<EnvFilter, ConfigError> {
+        let filter = EnvFilter::try_new(&self.log_filter);
+        let filter = filter.map_err(|error| ConfigError::Invalid {
+            setting: "telemetry.log_filter",
+            problem: format!("{:?} is not a filter: {error}", self.log_filter),
+        })?;
+        Ok(telemetry::with_access_log(filter, self.access_log))
     }
 }
 

@@ -37,6 +37,13 @@ impl Secret {
         &self.0
     }
 
+    /// Returns the host, port and path of a URL, without credentials and parameters.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        let address = self.0.rsplit_once('@').or_else(|| self.0.split_once("://")).map_or("", |(_, address)| address);
+        address.split_once('?').map_or(address, |(address, _)| address)
+    }
+
     /// Returns the text, if it is set.
     ///
     /// # Errors
@@ -71,5 +78,17 @@ mod tests {
         assert!(from_toml("[auth]\njwt_secret = \"file:/nowhere\"").unwrap_err().to_string().contains("/nowhere"));
         let error = Secret::default().required("auth.jwt_secret", "make one").unwrap_err().to_string();
         assert_eq!(error, "configuration: auth.jwt_secret is not set: make one");
+    }
+
+    #[test]
+    fn the_location_of_a_url_has_no_credentials() {
+        for (url, location) in [
+            ("redis://:sw@rd:fish@host:6379/1", "host:6379/1"),
+            ("postgres://me:swordfish@[::1]:5432/quota?sslmode=require&password=swordfish", "[::1]:5432/quota"),
+            ("redis://host", "host"),
+            ("swordfish", ""),
+        ] {
+            assert_eq!(Secret::new(url).location(), location);
+        }
     }
 }

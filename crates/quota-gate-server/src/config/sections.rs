@@ -128,6 +128,7 @@ sections! {
     Telemetry {
         log_format: LogFormat,
         log_filter: String,
+        access_log: bool,
         otlp_endpoint: String,
         trace_sample_ratio: f64,
     }

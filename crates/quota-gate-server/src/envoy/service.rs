@@ -30,6 +30,7 @@ use crate::http::{
     answers::problem::{Code as ProblemCode, Problem},
     auth::Auth,
 };
+use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{decision::Decision, model_costs::ModelCosts, quota::Quota, scope::Scope, usage::Tokens},
     gate::{Consume, Gate, GateError},
@@ -42,7 +43,7 @@ const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit
 pub struct RateLimitService {
     gate: Gate,
     auth: Arc<Auth>,
-    costs: Arc<ModelCosts>,
+    costs: Reloadable<ModelCosts>,
 }
 
 impl RateLimitService {
@@ -59,7 +60,7 @@ impl RateLimitService {
     /// `failure_mode_deny`.
     async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let message =
-            Message::read(request, &self.costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            Message::read(request, &self.costs.get()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut response = RateLimitResponse {
             overall_code: Code::Ok.into(),
             statuses: vec![

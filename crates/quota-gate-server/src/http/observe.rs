@@ -1,7 +1,7 @@
 //! Observes each request: an id, also in the answer; a span for log lines; two metrics. Records no tokens or bodies.
 //! Turns a handler's panic into a problem.
 
-use std::{cell::RefCell, collections::HashMap, panic::AssertUnwindSafe, time::Instant};
+use std::{cell::RefCell, collections::HashMap, net::IpAddr, panic::AssertUnwindSafe, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -15,7 +15,7 @@ use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
-use crate::http::answers::problem;
+use crate::{http::answers::problem, telemetry::ACCESS};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -45,7 +45,11 @@ thread_local! {
     static BY_ROUTE: RefCell<HashMap<String, RouteMetrics>> = RefCell::default();
 }
 
-pub(crate) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
+pub(crate) async fn observe(
+    request: Request,
+    address: Option<IpAddr>,
+    handle: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let started = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("none", MatchedPath::as_str);
@@ -62,7 +66,9 @@ pub(crate) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) 
     let mut response = handled.unwrap_or_else(|panic| span.in_scope(|| problem::panicked(&*panic)));
     let (status, elapsed) = (response.status(), started.elapsed());
     span.in_scope(|| {
-        tracing::debug!(
+        tracing::info!(
+            target: ACCESS,
+            client = address.map(tracing::field::display),
             status = status.as_u16(),
             latency_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             "answered"

@@ -63,7 +63,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // No file handles left, or the client has disconnected: the server continues.
+                    // No file descriptors left (the error says so), or the client has disconnected: continue.
                     tracing::warn!(%error, "failed to accept a connection");
                     sleep(Duration::from_millis(50)).await;
                     continue;

@@ -14,6 +14,7 @@ use crate::{
         answers::problem::{Code, Problem},
     },
     openai::Proxy,
+    reloadable::Reloadable,
 };
 use quota_gate::{
     audit::{health::HealthCheck, verify::Verifier},
@@ -44,7 +45,7 @@ pub struct AppParts {
     pub health: Arc<HealthCheck>,
     pub verifier: Arc<Verifier>,
     pub quota_watcher: QuotaWatcher,
-    pub costs: Arc<ModelCosts>,
+    pub costs: Reloadable<ModelCosts>,
     pub readiness: Arc<Readiness>,
     pub metrics: Option<PrometheusHandle>,
     pub proxy: Option<Proxy>,
@@ -168,7 +169,7 @@ extract_parts! {
     health: Arc<HealthCheck>,
     verifier: Arc<Verifier>,
     quota_watcher: QuotaWatcher,
-    costs: Arc<ModelCosts>,
+    costs: Reloadable<ModelCosts>,
     readiness: Arc<Readiness>,
 }
 

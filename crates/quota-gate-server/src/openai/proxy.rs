@@ -28,6 +28,7 @@ use crate::openai::{
     request::{Api, Generation, Plan},
     upstream::{Upstream, pass_through},
 };
+use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
         model_costs::ModelCosts,
@@ -45,7 +46,7 @@ pub struct Proxy {
     gate: Gate,
     admitter: Admitter,
     upstream: Upstream,
-    costs: ModelCosts,
+    costs: Reloadable<ModelCosts>,
     permits: Arc<Semaphore>,
     body_bytes_max: usize,
     body_timeout: Duration,
@@ -68,7 +69,7 @@ impl Proxy {
     pub fn new(
         gate: &Gate,
         upstream: Upstream,
-        costs: ModelCosts,
+        costs: Reloadable<ModelCosts>,
         client_gone: ClientGone,
         limits: ProxyLimits,
     ) -> Self {
@@ -102,7 +103,7 @@ impl Proxy {
         let body = body.map_err(|_| {
             Problem::new(Code::PayloadTooLarge, format!("a body has at most {} bytes", self.body_bytes_max))
         })?;
-        let Generation { ap, model, body, plan } = Generation::read(api, body, &self.costs)?;
+        let Generation { ap, model, body, plan } = Generation::read(api, body, &self.costs.get())?;
         let admission = match self.admitter.admit(Ask { user, session, ap }).await {
             Ok(admission) => admission,
             Err(refusal) => return Ok(refuse(&self.gate, refusal)),

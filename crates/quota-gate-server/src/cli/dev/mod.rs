@@ -14,6 +14,7 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tracing_subscriber::EnvFilter;
 
 use self::demo::Demo;
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     config::{Config, Secret, Token},
     hex,
     http::listener::listen,
-    shutdown,
+    shutdown::{self, Hangup},
     telemetry::{self, LogFormat},
 };
 use quota_gate::{
@@ -82,9 +83,13 @@ struct Secrets {
 }
 
 pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
-    telemetry::log(LogFormat::Text, "warn,quota_gate=info", None);
+    telemetry::log(
+        LogFormat::Text,
+        telemetry::with_access_log(EnvFilter::new("warn,quota_gate=info"), config.telemetry.access_log),
+        None,
+    );
     let metrics = telemetry::metrics().context("cannot collect metrics")?;
-    let cancelled = shutdown::on_signal()?;
+    let cancelled = shutdown::on_signal(Hangup::Stops)?;
     let dir = if arguments.fresh {
         DataDir::open_fresh(&arguments.data_dir).await?
     } else {

@@ -28,6 +28,7 @@ use crate::http::{
     answers::problem::{Code, Problem},
     rate_limit::RateLimits,
 };
+use crate::reloadable::Reloadable;
 use quota_gate::domain::{InvalidInput, scope::Scope, user_id::UserId};
 
 /// Maximum length of a credential.
@@ -38,7 +39,7 @@ const X_USER_ID: &str = "x-user-id";
 /// Identifies callers and checks their scopes.
 pub struct Auth {
     jwts: Jwts,
-    tokens: Tokens,
+    tokens: Reloadable<Tokens>,
     limits: Arc<RateLimits>,
 }
 
@@ -54,9 +55,9 @@ pub(crate) struct Caller(pub(crate) UserId);
 /// The user who sends a message: by JWT, or named by a service that may charge.
 pub(crate) struct Sender(pub(crate) UserId);
 
-enum Identity<'a> {
+enum Identity {
     User(UserId),
-    Token(&'a Token),
+    Token(Token),
 }
 
 impl Auth {
@@ -69,14 +70,23 @@ impl Auth {
         tokens: &[TokenOptions],
         limits: Arc<RateLimits>,
     ) -> Result<Self, InvalidInput> {
-        Ok(Self { jwts: Jwts::new(jwt).await?, tokens: Tokens::new(tokens)?, limits })
+        Ok(Self { jwts: Jwts::new(jwt).await?, tokens: Reloadable::new(Tokens::new(tokens)?), limits })
     }
 
-    async fn identify(&self, headers: &HeaderMap) -> Result<Identity<'_>, Problem> {
+    /// Replaces the tokens of services.
+    ///
+    /// # Errors
+    /// If a hash is not a SHA-256, or a token has no scopes. The old ones stay.
+    pub fn replace_tokens(&self, tokens: &[TokenOptions]) -> Result<(), InvalidInput> {
+        self.tokens.replace(Tokens::new(tokens)?);
+        Ok(())
+    }
+
+    async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let credential = bearer(headers).ok_or_else(unauthenticated)?;
-        if let Some(token) = self.tokens.find(credential) {
+        if let Some(token) = self.tokens.get().find(credential) {
             self.limits.token(&token.id)?;
-            return Ok(Identity::Token(token));
+            return Ok(Identity::Token(token.clone()));
         }
         self.jwts.user(credential).await.map(Identity::User).ok_or_else(unauthenticated)
     }
@@ -183,6 +193,6 @@ extract_user!(Sender, Scope::Consume);
 
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Auth").field("tokens", &self.tokens.count()).finish_non_exhaustive()
+        f.debug_struct("Auth").field("tokens", &self.tokens.get().count()).finish_non_exhaustive()
     }
 }

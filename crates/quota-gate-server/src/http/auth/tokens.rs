@@ -22,10 +22,11 @@ pub struct TokenOptions {
 
 pub(crate) struct Tokens(Vec<Token>);
 
+#[derive(Clone)]
 pub(crate) struct Token {
     pub(crate) id: Arc<str>,
-    hashes: Vec<[u8; 32]>,
-    scopes: Vec<Scope>,
+    hashes: Arc<[[u8; 32]]>,
+    scopes: Arc<[Scope]>,
 }
 
 impl Tokens {
@@ -41,7 +42,7 @@ impl Tokens {
                 })
             });
             let id = options.id.as_str().into();
-            Ok(Token { id, hashes: hashes.collect::<Result<_, _>>()?, scopes: options.scopes.clone() })
+            Ok(Token { id, hashes: hashes.collect::<Result<_, _>>()?, scopes: options.scopes.as_slice().into() })
         };
         options.iter().map(token).collect::<Result<_, _>>().map(Self)
     }

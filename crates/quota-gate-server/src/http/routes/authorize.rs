@@ -23,6 +23,7 @@ use crate::http::{
     auth::Sender,
     state::Readiness,
 };
+use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
         ap::Ap,
@@ -114,7 +115,7 @@ pub(crate) const fn authorize_by_get() {}
 pub(crate) async fn authorize(
     State(state): State<AppState>,
     State(gate): State<Gate>,
-    State(costs): State<Arc<ModelCosts>>,
+    State(costs): State<Reloadable<ModelCosts>>,
     State(readiness): State<Arc<Readiness>>,
     Sender(user): Sender,
     params: Result<Query<AuthorizeParams>, QueryRejection>,
@@ -128,7 +129,7 @@ pub(crate) async fn authorize(
     let session = params.session.as_deref().map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
     let ap = match params.ap {
         Some(ap) => Ap::cost(ap)?,
-        None => costs.of(params.model.as_deref().unwrap_or_default()),
+        None => costs.get().of(params.model.as_deref().unwrap_or_default()),
     };
     let model = params.model.as_deref().map(ModelName::parse).transpose()?;
     let ttl = params.ttl_seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?;
