@@ -15,13 +15,13 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An option is invalid.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] InvalidInput),
     /// Postgres is unavailable, its tables are not up to date, or it belongs to another installation.
-    #[error("Postgres: {0}")]
+    #[error(transparent)]
     Postgres(#[from] PostgresError),
     /// Redis is unavailable, or must not keep charges.
-    #[error("Redis is not fit to keep charges: {0}")]
+    #[error(transparent)]
     Redis(#[from] RedisError),
     /// A partition could not be opened.
     #[error("the partitions cannot be opened: {0}")]

@@ -61,6 +61,27 @@ async fn each_planted_misconfiguration_is_found() {
     with(&[("QUOTA_GATE__AUTH__RESERVATION_SECRET", "short")]).has("auth.reservation_secret");
     with(&[("QUOTA_GATE__AUTH__JWT_SECRET", "")]).has("users' JWTs cannot be verified");
     with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "1000")]).has("quota.partitions must be 1 to 100");
+    // What `serve` refuses, `doctor` reports.
+    for (settings, wrong) in [
+        (&[("QUOTA_GATE__UPSTREAM__URL", "http://127.0.0.1:1/v1")][..], "[upstream]"),
+        (&[("QUOTA_GATE__MODELS", "{default=0}")], "[models]"),
+        (
+            &[("QUOTA_GATE__WEBHOOKS__URL", "https://example.com"), ("QUOTA_GATE__WEBHOOKS__SECRET", "short")],
+            "[webhooks]",
+        ),
+        (&[("QUOTA_GATE__BILLING__LEVELS", "{price=\"no level!\"}")], "[billing]"),
+        (&[("QUOTA_GATE__DUAL_WRITE__URL", "nowhere")], "[dual_write]"),
+        (&[("QUOTA_GATE__TELEMETRY__LOG_FILTER", "a=b=c")], "[telemetry]"),
+        (&[("QUOTA_GATE__RESETTER__DAILY_AT_UTC", "noon")], "resetter.daily_at_utc"),
+        (&[("QUOTA_GATE__AUTH__JWT_ISSUER", "")], "users' JWTs cannot be verified"),
+        (&[("QUOTA_GATE__AUTH__TOKENS__CHAT__SHA256", "[\"short\"]")], "a token is invalid"),
+        (&[("QUOTA_GATE__UPSTREAM__KEY", "file:/nowhere/key")], "/nowhere/key"),
+        (&[("QUOTA_GATE__SERVER__LISTEN", "192.0.2.1:80")], "server.listen"),
+    ] {
+        with(settings).has(wrong);
+        let refused = super::process::Serve::refused(&world.database, &url, settings);
+        assert!(refused.starts_with("error: ") || refused.contains("error"), "{wrong}: {refused}");
+    }
     with(&[("QUOTA_GATE__QUOTA__TIME_ZONE", "Nowhere")]).has("[levels] or [quota] is invalid");
     with(&[("QUOTA_GATE__QUOTA__PARTITIONS", "5")]).has("partitions or time zone do not match the installation");
     with(&[]).has("the gate's Redis user may change Redis' settings");

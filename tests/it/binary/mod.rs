@@ -30,6 +30,7 @@ mod schemathesis;
 mod scripted;
 mod secrets;
 mod tls;
+mod tools;
 mod traces;
 mod traffic;
 mod web;

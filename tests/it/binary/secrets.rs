@@ -10,7 +10,11 @@ use super::process::{Dev, Serve, answer};
 #[tokio::test]
 async fn logs_metrics_and_answers_show_no_secret() {
     let dev = Dev::start().await;
-    let gate = Serve::start_with(&dev, &[("QUOTA_GATE__TELEMETRY__LOG_FILTER", "trace")]).await;
+    let gate = Serve::start_with(
+        &dev,
+        &[("QUOTA_GATE__TELEMETRY__LOG_FILTER", "trace"), ("QUOTA_GATE__TELEMETRY__ACCESS_LOG", "true")],
+    )
+    .await;
     let jwt = dev.jwt("alice");
     let wrong = "a-guessed-token";
     let mut answers = String::new();

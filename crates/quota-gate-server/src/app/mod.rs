@@ -1,5 +1,6 @@
 //! The program as a whole: a gate, what serves it, and what runs beside it.
 
+mod check;
 mod parts;
 mod reload;
 
@@ -21,12 +22,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::check::refusals;
 pub use self::parts::{old_credits, postgres, redis, settled_postgres};
 use self::reload::Reload;
 use crate::{
-    config::{Config, ms},
+    config::{Config, Secret, ms},
     descriptors::{self, Descriptors},
     envoy::{self, RateLimitService},
+    hex,
     http::{
         AppState, ServerOptions,
         listener::{BACKLOG, listen, lower_bound},
@@ -52,6 +55,20 @@ impl App {
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let gate = start_gate(config.runtime_options()?).await?;
         Ok(Self { config: Arc::new(config), reload: None, gate })
+    }
+
+    /// Like [`build`](Self::build), for a command that makes and settles no reservations: the secret that signs them
+    /// may be missing.
+    ///
+    /// # Errors
+    /// With what is wrong and what to do.
+    pub async fn for_command(mut config: Config) -> anyhow::Result<Self> {
+        if config.auth.reservation_secret.expose().is_empty() {
+            let mut random = [0; 32];
+            getrandom::fill(&mut random).context("cannot get random bytes")?;
+            config.auth.reservation_secret = Secret::new(hex::encode(&random));
+        }
+        Self::build(config).await
     }
 
     /// Reads the configuration again at each SIGHUP, and replaces this filter of log lines too.

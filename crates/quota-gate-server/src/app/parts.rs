@@ -80,8 +80,8 @@ pub(super) async fn state(
 ) -> anyhow::Result<AppState> {
     let gate = runtime.gate();
     let rate_limits = Arc::new(RateLimits::new(&RateLimitOptions::from(&config.rate_limits)));
-    let costs = Reloadable::new(ModelCosts::new(&config.models)?);
-    let auth = Auth::new(&(&config.auth).into(), &config.auth.token_options(), Arc::clone(&rate_limits)).await?;
+    let costs = Reloadable::new(costs(config)?);
+    let auth = auth(config, Arc::clone(&rate_limits)).await?;
     Ok(AppState::new(AppParts {
         gate: gate.clone(),
         auth: Arc::new(auth),
@@ -99,14 +99,32 @@ pub(super) async fn state(
     }))
 }
 
+/// What identifies callers.
+pub(super) async fn auth(config: &Config, rate_limits: Arc<RateLimits>) -> anyhow::Result<Auth> {
+    Ok(Auth::new(&(&config.auth).into(), &config.auth.token_options(), rate_limits).await?)
+}
+
+/// The costs of models.
+pub(super) fn costs(config: &Config) -> anyhow::Result<ModelCosts> {
+    Ok(ModelCosts::new(&config.models)?)
+}
+
+/// The receiver of webhooks, if one is configured.
+pub(super) fn webhook(config: &Config) -> anyhow::Result<Option<Webhook>> {
+    let webhooks = &config.webhooks;
+    if webhooks.url.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Webhook::new(&WebhookOptions::from(webhooks))?))
+}
+
 /// Runs the outboxes whose receivers are configured.
 pub(super) async fn run_outboxes(config: &Config, runtime: &Runtime) -> anyhow::Result<()> {
     let (postgres, clock) = (runtime.gate().postgres().clone(), runtime.gate().clock().clone());
     let webhooks = &config.webhooks;
     postgres.set_notifies(!webhooks.url.is_empty()).await?;
-    if !webhooks.url.is_empty() {
-        let outbox =
-            Notifications { postgres: postgres.clone(), webhook: Webhook::new(&WebhookOptions::from(webhooks))? };
+    if let Some(webhook) = webhook(config)? {
+        let outbox = Notifications { postgres: postgres.clone(), webhook };
         runtime.run(Dispatcher::new(outbox, webhooks.requests_in_flight_max, ms(webhooks.timeout_ms), clock.clone()));
     }
     if let Some(old) = old_credits(config)? {
@@ -119,22 +137,28 @@ pub(super) async fn run_outboxes(config: &Config, runtime: &Runtime) -> anyhow::
 
 /// The proxy, if an upstream is configured.
 fn proxy(config: &Config, runtime: &Runtime, costs: Reloadable<ModelCosts>) -> anyhow::Result<Option<Proxy>> {
+    let Some(server) = upstream(config)? else { return Ok(None) };
     let upstream = &config.upstream;
-    if upstream.url.is_empty() {
-        return Ok(None);
-    }
     let limits = ProxyLimits {
         requests_in_flight_max: upstream.requests_in_flight_max,
         body_bytes_max: upstream.body_bytes_max,
         body_timeout: ms(config.server.request_timeout_ms),
     };
     let client_gone = upstream.client_gone;
-    let upstream = Upstream::new(&UpstreamOptions::try_from(upstream)?)?;
-    Ok(Some(Proxy::new(runtime.gate(), upstream, costs, client_gone, limits)))
+    Ok(Some(Proxy::new(runtime.gate(), server, costs, client_gone, limits)))
+}
+
+/// The upstream, if one is configured.
+pub(super) fn upstream(config: &Config) -> anyhow::Result<Option<Upstream>> {
+    let upstream = &config.upstream;
+    if upstream.url.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Upstream::new(&UpstreamOptions::try_from(upstream)?)?))
 }
 
 /// What reads the events of the billing system, if one is configured.
-fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
+pub(super) fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
     let billing = &config.billing;
     let prices = billing.price_levels().context("[billing.levels]")?;
     let (statuses, pauses) = (billing.paid_statuses.clone(), billing.paid_pauses.clone());

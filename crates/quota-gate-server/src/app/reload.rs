@@ -42,6 +42,7 @@ impl Reload {
     /// Applies all or nothing. Returns the changed settings that need a restart.
     fn apply(&self) -> anyhow::Result<Vec<String>> {
         let new = Config::load(self.running.file.as_deref())?;
+        new.check_secret_files()?;
         let costs = ModelCosts::new(&new.models)?;
         let filter = new.telemetry.filter()?;
         self.auth.replace_tokens(&new.auth.token_options())?;

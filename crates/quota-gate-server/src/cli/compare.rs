@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context;
 use serde::Deserialize;
 
+use crate::cli::output::say;
 use crate::{
     app,
     config::Config,
@@ -47,9 +48,9 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let comparison = Comparer { postgres, old }.compare(period).await?;
     for BalanceDifference { user, gate, old } in comparison.differences.iter().take(NAMED_MAX) {
         let old = old.as_ref().map_or_else(|error| format!("unknown ({error})"), i64::to_string);
-        println!("{user}: AP used: gate {gate}, old system {old}");
+        say!("{user}: AP used: gate {gate}, old system {old}");
     }
-    println!(
+    say!(
         "{period}: {} users, {} differ; {} AP still wait for delivery to the old system",
         comparison.users,
         comparison.differences.len(),

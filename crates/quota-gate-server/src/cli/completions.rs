@@ -1,11 +1,11 @@
 //! `quota-gate completions` and `quota-gate man`: files that a package installs besides the program.
 
-use std::{fs, io, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::CommandFactory;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Completions {
@@ -20,7 +20,9 @@ pub(super) struct Man {
 }
 
 pub(super) fn completions(arguments: &Completions) -> ExitCode {
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "quota-gate", &mut io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "quota-gate", &mut text);
+    output::bytes(&text);
     ExitCode::SUCCESS
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::say;
 use crate::{app, config::Config};
 use quota_gate::{
     audit::replay::{Replayed, Replayer},
@@ -30,7 +31,7 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
             for letter in postgres.dead_letters(LISTED_MAX).await? {
                 print(&letter, &letter.reason);
             }
-            println!("{} dead letters", postgres.dead_letter_count().await?);
+            say!("{} dead letters", postgres.dead_letter_count().await?);
             Ok(ExitCode::SUCCESS)
         }
         Action::Replay { ids } => {
@@ -46,7 +47,7 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
                     }
                 }
             }
-            println!("{} counted, {refused} refused again", outcomes.len() - refused);
+            say!("{} counted, {refused} refused again", outcomes.len() - refused);
             Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
@@ -55,5 +56,5 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
 fn print(letter: &DeadLetter, what: &str) {
     let user = letter.user.as_deref().unwrap_or("-");
     let ap = letter.ap.map_or_else(|| "-".to_owned(), |ap| ap.to_string());
-    println!("{} {} entry {} user {user} AP {ap}: {what}", letter.id, letter.at.to_rfc3339(), letter.entry);
+    say!("{} {} entry {} user {user} AP {ap}: {what}", letter.id, letter.at.to_rfc3339(), letter.entry);
 }

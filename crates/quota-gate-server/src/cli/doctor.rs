@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::cli::output::say;
 use crate::{
     app,
-    config::{Config, ConfigError},
+    cli::said_once,
+    config::Config,
     descriptors::{self, Descriptors},
     http::listener::{BACKLOG, lower_bound},
 };
@@ -41,19 +43,19 @@ struct Findings {
 impl Findings {
     fn good(&mut self, what: &str) {
         self.good += 1;
-        println!("ok     {what}");
+        say!("ok     {what}");
     }
 
     /// Reports an error: a gate would not start, would lose charges, or would be insecure.
     fn wrong(&mut self, what: &str, todo: &str) {
         self.wrong += 1;
-        println!("WRONG  {what}: {todo}");
+        say!("WRONG  {what}: {todo}");
     }
 
     /// Reports something that works but could be better.
     fn advice(&mut self, what: &str, todo: &str) {
         self.advice += 1;
-        println!("advice {what}: {todo}");
+        say!("advice {what}: {todo}");
     }
 
     fn check(&mut self, is_good: bool, good: &str, wrong: &str, todo: &str) {
@@ -65,12 +67,12 @@ impl Findings {
     }
 }
 
-pub(super) async fn run(config: Result<Config, ConfigError>) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(config: anyhow::Result<Config>) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     match config {
         Ok(config) => {
             findings.good("the configuration can be read");
-            configuration(&config, &mut findings);
+            configuration(&config, &app::refusals(&config).await, &mut findings);
             let redis = redis(&config, &mut findings).await;
             let postgres = postgres(&config, &mut findings).await;
             if let (Some(redis), Some(postgres)) = (redis, postgres) {
@@ -78,14 +80,14 @@ pub(super) async fn run(config: Result<Config, ConfigError>) -> anyhow::Result<E
                 journal(&config, &mut findings).await;
             }
         }
-        Err(error) => findings.wrong("the configuration cannot be read", &error.to_string()),
+        Err(error) => findings.wrong("the configuration cannot be read", &said_once(&error)),
     }
     let Findings { good, advice, wrong } = findings;
-    println!("{good} ok, {advice} advice, {wrong} wrong");
+    say!("{good} ok, {advice} advice, {wrong} wrong");
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn configuration(config: &Config, findings: &mut Findings) {
+fn configuration(config: &Config, refusals: &[(&str, anyhow::Error)], findings: &mut Findings) {
     let auth = &config.auth;
     let secret = auth.reservation_secret.expose();
     findings.check(
@@ -94,12 +96,17 @@ fn configuration(config: &Config, findings: &mut Findings) {
         "auth.reservation_secret is missing or shorter than 32 bytes",
         "create one with `openssl rand -hex 32`, the same for all gates",
     );
-    findings.check(
-        auth.jwt_secret.expose().len() >= 32 || !auth.jwks.is_empty(),
-        "users' JWTs can be verified",
-        "users' JWTs cannot be verified: auth.jwt_secret is missing or shorter than 32 bytes, and auth.jwks is empty",
-        "set one of them, and auth.jwt_issuer",
-    );
+    // What `serve` would refuse.
+    for (part, reason) in refusals {
+        let problem = match *part {
+            "[auth]" => "users' JWTs cannot be verified, or a token is invalid".to_owned(),
+            part => format!("{part} is invalid"),
+        };
+        findings.wrong(&problem, &said_once(reason));
+    }
+    if refusals.is_empty() {
+        findings.good("everything that is configured can be built");
+    }
     findings.check(
         !auth.tokens.is_empty(),
         "services have tokens",

@@ -16,6 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::cli::output::{note, say};
 use crate::{app::App, config::Config};
 use quota_gate::{
     domain::{
@@ -88,7 +89,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     } else {
         Box::new(File::open(&arguments.file).with_context(|| format!("cannot open {}", arguments.file.display()))?)
     };
-    let app = App::build(config).await?;
+    let app = App::for_command(config).await?;
     let progress = ProgressBar::new_spinner();
     progress.set_style(ProgressStyle::with_template("{spinner} {human_pos} users, {per_sec}")?);
     progress.enable_steady_tick(Duration::from_millis(200));
@@ -103,9 +104,11 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     importer.flush().await?;
     importer.progress.finish_and_clear();
     let unchanged = importer.good - importer.inserted - importer.updated;
-    println!(
+    say!(
         "{} users imported, {} changed level, {unchanged} unchanged, {} bad lines",
-        importer.inserted, importer.updated, importer.bad
+        importer.inserted,
+        importer.updated,
+        importer.bad
     );
     Ok(if importer.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -166,7 +169,7 @@ impl Importer {
             Err(problem) => {
                 self.bad += 1;
                 if self.bad <= SHOWN_MAX {
-                    self.progress.suspend(|| eprintln!("line {number}: {problem}"));
+                    self.progress.suspend(|| note!("line {number}: {problem}"));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::say;
 use crate::{app, config::Config};
 use quota_gate::domain::{
     calendar::Calendar,
@@ -25,50 +26,50 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let name = |code: LevelCode| levels.coded(code).map_or("unknown", |level| level.name.as_str());
     let watermark = postgres.watermark(partition.number()).await?;
 
-    println!("user        {user}");
-    println!("partition   {partition}, generation {}", watermark.generation);
+    say!("user        {user}");
+    say!("partition   {partition}, generation {}", watermark.generation);
     match watermark.position {
-        Some(position) => println!("flushed to  {}", position.id),
-        None => println!("flushed to  (the partition is being opened)"),
+        Some(position) => say!("flushed to  {}", position.id),
+        None => say!("flushed to  (the partition is being opened)"),
     }
     match redis.record(partition, &user).await? {
-        None => println!("redis       no record: it is loaded from Postgres at the next message"),
+        None => say!("redis       no record: it is loaded from Postgres at the next message"),
         Some(record) => {
-            println!(
+            say!(
                 "redis       generation {}{}",
                 record.generation,
                 if record.generation == watermark.generation { "" } else { ", not used any more" }
             );
-            println!("  period    {}", record.period);
-            println!(
+            say!("  period    {}", record.period);
+            say!(
                 "  level     {}{}",
                 name(record.level),
                 record.pending.map_or(String::new(), |code| format!(", then {}", name(code)))
             );
-            println!("  quota     {} AP, used {}, held {}", record.quota, record.used, record.held);
-            println!("  today     {} AP", record.used_today);
-            println!("  total     {} AP", record.total_used);
-            println!("  version   {} (level version {})", record.version, record.level_version);
+            say!("  quota     {} AP, used {}, held {}", record.quota, record.used, record.held);
+            say!("  today     {} AP", record.used_today);
+            say!("  total     {} AP", record.total_used);
+            say!("  version   {} (level version {})", record.version, record.level_version);
             for hold in &record.holds {
                 let until = instant(i64::try_from(hold.expiry_ms).unwrap_or_default());
-                println!("  hold      {} {} AP of {} until {until}", hold.id, hold.ap, hold.period);
+                say!("  hold      {} {} AP of {} until {until}", hold.id, hold.ap, hold.period);
             }
         }
     }
     let today = calendar.day_start(calendar.day_at(Clock::machine().now()));
     match postgres.find(&user, today).await? {
-        None => println!("postgres    no row: the user was never seen"),
+        None => say!("postgres    no row: the user was never seen"),
         Some(row) => {
-            println!("postgres    updated {}", row.updated_at);
-            println!("  period    {}", row.period);
-            println!(
+            say!("postgres    updated {}", row.updated_at);
+            say!("  period    {}", row.period);
+            say!(
                 "  level     {}{}",
                 name(row.level),
                 row.pending.map_or(String::new(), |code| format!(", then {}", name(code)))
             );
-            println!("  quota     {} AP, used {}", row.quota, row.used);
-            println!("  today     {} AP", row.used_today);
-            println!("  total     {} AP", row.total_used);
+            say!("  quota     {} AP, used {}", row.quota, row.used);
+            say!("  today     {} AP", row.used_today);
+            say!("  total     {} AP", row.total_used);
         }
     }
     Ok(ExitCode::SUCCESS)

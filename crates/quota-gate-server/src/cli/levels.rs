@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::say;
 use crate::{app::App, config::Config};
 use quota_gate::{domain::clock::Clock, jobs::level_sync::LevelSync};
 
@@ -13,10 +14,10 @@ pub(super) enum Action {
 
 pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitCode> {
     let Action::Apply = action;
-    let app = App::build(config).await?;
+    let app = App::for_command(config).await?;
     for level in app.gate.levels().iter() {
         let changed = app.gate.postgres().apply_level(level.name.as_str(), level.quota, Clock::machine().now()).await?;
-        println!("{}: {} AP, {changed} users changed", level.name, level.quota);
+        say!("{}: {} AP, {changed} users changed", level.name, level.quota);
     }
     // The level sync of running gates helps; this loop sends the remaining changes to Redis.
     let level_sync = LevelSync::new(&app.gate);
@@ -30,7 +31,7 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
         }
     }
     if unsynced > 0 {
-        println!("the new quota of {unsynced} users is not in Redis yet: running gates retry");
+        say!("the new quota of {unsynced} users is not in Redis yet: running gates retry");
     }
     Ok(ExitCode::SUCCESS)
 }

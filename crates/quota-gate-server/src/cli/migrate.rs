@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::say;
 use crate::{app, config::Config};
 use quota_gate::{domain::clock::Clock, jobs::log_partitions::MONTHS_AHEAD};
 
@@ -10,8 +11,8 @@ pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
     postgres.migrate().await?;
     let partitions = postgres.ensure_log_partitions(Clock::machine().now(), MONTHS_AHEAD).await?;
     if !partitions.blocked.is_empty() {
-        println!("another session reads the whole usage log: a running gate creates the partitions of the next months");
+        say!("another session reads the whole usage log: a running gate creates the partitions of the next months");
     }
-    println!("the database is up to date");
+    say!("the database is up to date");
     Ok(ExitCode::SUCCESS)
 }

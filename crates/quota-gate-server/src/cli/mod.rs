@@ -1,5 +1,4 @@
 //! The command line: one file per sub-command, each of which prints its result and returns an exit code.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints its results")]
 
 mod compare;
 mod completions;
@@ -11,6 +10,7 @@ mod import;
 mod inspect;
 mod levels;
 mod migrate;
+mod output;
 mod reset;
 mod retention;
 mod serve;
@@ -19,8 +19,10 @@ mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use self::output::note;
 use crate::config::Config;
 
 /// Version, with the commit of the build if it is known.
@@ -35,6 +37,10 @@ pub struct Cli {
     /// Configuration file; config/default.toml lists all settings.
     #[arg(long, global = true, value_name = "FILE", env = "QUOTA_GATE_CONFIG")]
     config: Option<PathBuf>,
+    /// Data directory of a running `dev`, whose stores and secrets a command uses; by default .quota-gate, if
+    /// neither store is configured.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,37 +88,54 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
+            note!("error: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli.execute()) {
+    let outcome = runtime.block_on(cli.execute());
+    let printed = output::finish().context("the output cannot be written");
+    match outcome.and_then(|code| printed.map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {}", said_once(&error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// Returns an error and its causes. Many errors repeat the text of their cause; that is left out.
+fn said_once(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
+}
+
 impl Cli {
     async fn execute(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load(self.config.as_deref());
-        match self.command {
-            Command::Serve => serve::run(config?).await,
-            Command::Dev(arguments) => dev::run(arguments, config?).await,
-            Command::Migrate => migrate::run(config?).await,
-            Command::Import(arguments) => import::run(arguments, config?).await,
-            Command::Reset => reset::run(config?).await,
-            Command::Retention(arguments) => retention::run(&arguments, &config?).await,
-            Command::Inspect(arguments) => inspect::run(arguments, config?).await,
-            Command::Levels(action) => levels::run(&action, config?).await,
-            Command::Verify(arguments) => verify::run(arguments, config?).await,
-            Command::Compare(arguments) => compare::run(arguments, config?).await,
-            Command::DeadLetters(action) => dead_letters::run(&action, config?).await,
-            Command::Token(arguments) => token::run(&arguments, &config?),
-            Command::Doctor => doctor::run(config).await,
-            Command::Health => health::run(config?).await,
+        let Self { command, config, data_dir } = self;
+        let load = || Config::load(config.as_deref());
+        // For commands that use the stores. They need only the secrets that they use.
+        let of_stores = || -> anyhow::Result<Config> {
+            let mut config = load()?;
+            dev::use_running(&mut config, data_dir.as_deref())?;
+            Ok(config)
+        };
+        match command {
+            Command::Serve => serve::run(load()?).await,
+            Command::Dev(arguments) => dev::run(arguments, data_dir, load()?).await,
+            Command::Migrate => migrate::run(of_stores()?).await,
+            Command::Import(arguments) => import::run(arguments, of_stores()?).await,
+            Command::Reset => reset::run(of_stores()?).await,
+            Command::Retention(arguments) => retention::run(&arguments, &of_stores()?).await,
+            Command::Inspect(arguments) => inspect::run(arguments, of_stores()?).await,
+            Command::Levels(action) => levels::run(&action, of_stores()?).await,
+            Command::Verify(arguments) => verify::run(arguments, of_stores()?).await,
+            Command::Compare(arguments) => compare::run(arguments, of_stores()?).await,
+            Command::DeadLetters(action) => dead_letters::run(&action, of_stores()?).await,
+            Command::Token(arguments) => token::run(&arguments, data_dir.as_deref(), &load()?),
+            Command::Doctor => doctor::run(of_stores()).await,
+            Command::Health => health::run(of_stores()?).await,
             Command::Completions(arguments) => Ok(completions::completions(&arguments)),
             Command::Man(arguments) => completions::man(&arguments),
         }

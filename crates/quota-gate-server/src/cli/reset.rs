@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::say;
 use crate::{app::App, config::Config};
 use quota_gate::jobs::resetter::Trigger;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let app = App::build(config).await?;
+    let app = App::for_command(config).await?;
     let report = app.resetter().run(Trigger::CommandLine).await?;
-    println!(
+    say!(
         "{} rows reset, {} batches failed, {} ms",
         report.reset_count,
         report.failed_count,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use chrono::{Datelike, Months, NaiveDate};
 
+use crate::cli::output::say;
 use crate::{app, config::Config};
 use quota_gate::domain::clock::Clock;
 
@@ -36,8 +37,8 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
             postgres.drop_log_partition(partition).await?;
         }
         let done = if dry_run { "would drop" } else { "dropped" };
-        println!("{done} {}: about {} rows, {} bytes", partition.name, partition.rows, partition.bytes);
+        say!("{done} {}: about {} rows, {} bytes", partition.name, partition.rows, partition.bytes);
     }
-    println!("{} months of the usage log before {first_kept}", old.len());
+    say!("{} months of the usage log before {first_kept}", old.len());
     Ok(ExitCode::SUCCESS)
 }

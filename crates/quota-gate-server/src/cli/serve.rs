@@ -15,6 +15,7 @@ use anyhow::Context;
 use axum::Router;
 
 pub(super) async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    config.check_secret_files()?;
     let traces = config.traces()?;
     let filter = telemetry::log(config.telemetry.log_format, config.telemetry.filter()?, traces.as_ref());
     tracing::info!(

@@ -1,12 +1,16 @@
 //! `quota-gate token USER`: prints a JWT for a user, to try the gate.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
 use crate::cli::dev::DevFile;
+use crate::cli::output::say;
 use crate::config::Config;
 use quota_gate::domain::{clock::Clock, user_id::UserId};
 
@@ -14,17 +18,16 @@ use quota_gate::domain::{clock::Clock, user_id::UserId};
 pub(super) struct Arguments {
     /// Id of the user.
     user: String,
-    /// Data directory of a running `dev`. Without it: the configured secret, or else that of a `dev` in .quota-gate.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
     /// Lifetime in seconds.
     #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     ttl: u32,
 }
 
-pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+/// Uses the secret of the `dev` in `data_dir`. Without it: the configured secret, or else that of a `dev` in
+/// .quota-gate.
+pub(super) fn run(arguments: &Arguments, data_dir: Option<&Path>, config: &Config) -> anyhow::Result<ExitCode> {
     let user = UserId::parse(&arguments.user)?;
-    let (secret, issuer) = match &arguments.data_dir {
+    let (secret, issuer) = match data_dir {
         Some(dir) => (DevFile::read(dir)?.jwt_secret, super::dev::JWT_ISSUER.to_owned()),
         None if config.auth.jwt_secret.expose().is_empty() => {
             let dir = PathBuf::from(super::dev::DATA_DIR);
@@ -35,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<Exit
         }
         None => (config.auth.jwt_secret.expose().to_owned(), config.auth.jwt_issuer.clone()),
     };
-    println!("{}", jwt(&user, &secret, &issuer, &config.auth.jwt_audience, arguments.ttl)?);
+    say!("{}", jwt(&user, &secret, &issuer, &config.auth.jwt_audience, arguments.ttl)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::cli::output::say;
 use crate::{
     app::{self, App},
     config::Config,
@@ -31,19 +32,23 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let mut verdict = verifier.verify().await?;
     print(&verdict);
     if arguments.repair && !verdict.agrees() {
-        let repaired = Repairer::new(&App::build(config).await?.gate).repair().await?;
-        println!(
+        let repaired = Repairer::new(&App::for_command(config).await?.gate).repair().await?;
+        say!(
             "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions reopened, {} left for you to fix",
-            repaired.adjustments, repaired.totals, repaired.usage, repaired.reopened, repaired.left
+            repaired.adjustments,
+            repaired.totals,
+            repaired.usage,
+            repaired.reopened,
+            repaired.left
         );
         verdict = verifier.verify().await?;
         print(&verdict);
     }
     if verdict.agrees() {
-        println!("log = totals = Redis");
+        say!("log = totals = Redis");
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    say!(
         "{} totals, {} sums by day and {} records differ",
         verdict.drift.len(),
         verdict.usage_drift.len(),
@@ -53,23 +58,29 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
 }
 
 fn print(verdict: &Verdict) {
-    println!(
+    say!(
         "{} users, {} of them in Redis, {} events not flushed yet, {} settlements waiting in the inbox, {} dead letters",
-        verdict.users, verdict.records, verdict.unflushed, verdict.inbox, verdict.dead_letters
+        verdict.users,
+        verdict.records,
+        verdict.unflushed,
+        verdict.inbox,
+        verdict.dead_letters
     );
     for drift in verdict.drift.iter().take(NAMED_MAX) {
         let period = drift.period.map_or("in total".to_owned(), |period| format!("in {period}"));
-        println!("drift: {} {period}: {} AP in the log, {} AP in the totals", drift.user, drift.logged, drift.total);
+        say!("drift: {} {period}: {} AP in the log, {} AP in the totals", drift.user, drift.logged, drift.total);
     }
     for drift in verdict.usage_drift.iter().take(NAMED_MAX) {
         let (messages, ap) = drift.missing;
-        println!(
+        say!(
             "drift: {} {} {:?}: the log has {messages} messages and {ap} AP more than the sum by day",
-            drift.day, drift.level, drift.model
+            drift.day,
+            drift.level,
+            drift.model
         );
     }
     for found in verdict.differences.iter().take(NAMED_MAX) {
-        println!(
+        say!(
             "drift: {} in {}: Redis has {} AP used and {} AP in total, Postgres and the stream {} and {}; {}",
             found.user,
             found.period,

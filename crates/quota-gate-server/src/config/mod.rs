@@ -90,7 +90,7 @@ pub enum ConfigError {
     #[error("configuration: {setting} {problem}")]
     Invalid {
         /// The setting, as `section.key`.
-        setting: &'static str,
+        setting: String,
         /// What is wrong, and what to do.
         problem: String,
     },
@@ -117,6 +117,22 @@ impl Config {
         config.file = file.map(Path::to_owned);
         config.check_ranges()?;
         Ok(config)
+    }
+
+    /// Checks that every secret that is in a file can be read.
+    ///
+    /// # Errors
+    /// If one cannot.
+    pub fn check_secret_files(&self) -> Result<(), ConfigError> {
+        for (setting, value) in &self.given.0 {
+            // Settings that are no secrets do not begin like this.
+            if let Some(text) = value.as_str()
+                && let Err(problem) = secret::read(text)
+            {
+                return Err(ConfigError::Invalid { setting: setting.clone(), problem });
+            }
+        }
+        Ok(())
     }
 
     /// Returns what is allowed, but probably not meant.
@@ -169,7 +185,7 @@ impl Config {
     /// Unless it is a name of the IANA time zone database.
     pub fn time_zone(&self) -> Result<Tz, ConfigError> {
         self.quota.time_zone.parse().map_err(|_| ConfigError::Invalid {
-            setting: "quota.time_zone",
+            setting: "quota.time_zone".to_owned(),
             problem: format!(
                 "{:?} is not a time zone: use an IANA name such as UTC or Europe/Berlin",
                 self.quota.time_zone
@@ -183,7 +199,10 @@ impl Config {
     /// If there are no levels, or a name is invalid.
     pub fn levels(&self) -> Result<Vec<(LevelName, Ap)>, ConfigError> {
         if self.levels.is_empty() {
-            return Err(ConfigError::Invalid { setting: "levels", problem: "needs at least one level".into() });
+            return Err(ConfigError::Invalid {
+                setting: "levels".to_owned(),
+                problem: "needs at least one level".into(),
+            });
         }
         let mut levels: Vec<(LevelName, Ap)> = self
             .levels
@@ -205,7 +224,7 @@ impl Config {
         if otlp_endpoint.is_empty() {
             return Ok(None);
         }
-        let wrong = |setting, problem: String| ConfigError::Invalid { setting, problem };
+        let wrong = |setting: &str, problem| ConfigError::Invalid { setting: setting.to_owned(), problem };
         if !(0.0..=1.0).contains(trace_sample_ratio) {
             return Err(wrong("telemetry.trace_sample_ratio", "must be 0 to 1".into()));
         }
@@ -264,7 +283,7 @@ fn unreadable(error: figment::Error) -> ConfigError {
 }
 
 fn invalid(setting: &'static str) -> impl Fn(InvalidInput) -> ConfigError {
-    move |error| ConfigError::Invalid { setting, problem: error.rule }
+    move |error| ConfigError::Invalid { setting: setting.to_owned(), problem: error.rule }
 }
 
 impl std::fmt::Debug for Given {

@@ -221,7 +221,7 @@ impl Telemetry {
     pub fn filter(&self) -> Result<EnvFilter, ConfigError> {
         let filter = EnvFilter::try_new(&self.log_filter);
         let filter = filter.map_err(|error| ConfigError::Invalid {
-            setting: "telemetry.log_filter",
+            setting: "telemetry.log_filter".to_owned(),
             problem: format!("{:?} is not a filter: {error}", self.log_filter),
         })?;
         Ok(telemetry::with_access_log(filter, self.access_log))

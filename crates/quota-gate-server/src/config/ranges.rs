@@ -88,7 +88,7 @@ fn check<T: PartialOrd + Display>(
         return Ok(());
     }
     let problem = format!("must be {} to {}, not {value}", range.start(), range.end());
-    Err(ConfigError::Invalid { setting, problem })
+    Err(ConfigError::Invalid { setting: setting.to_owned(), problem })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use tracing_subscriber::EnvFilter;
 
 use self::demo::Demo;
+use crate::cli::output::{note, say};
 use crate::{
     app::{self, App},
     config::{Config, Secret, Token},
@@ -49,9 +50,6 @@ pub(in crate::cli) struct Arguments {
     /// Port to listen on at 127.0.0.1; 0 for any free port.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Directory of the data.
-    #[arg(long, default_value = DATA_DIR, value_name = "DIR")]
-    data_dir: PathBuf,
     /// Delete all data and start over.
     #[arg(long)]
     fresh: bool,
@@ -82,7 +80,13 @@ struct Secrets {
     store_password: String,
 }
 
-pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<ExitCode> {
+pub(in crate::cli) async fn run(
+    arguments: Arguments,
+    data_dir: Option<PathBuf>,
+    mut config: Config,
+) -> anyhow::Result<ExitCode> {
+    config.check_secret_files()?;
+    let data_dir = data_dir.unwrap_or_else(|| DATA_DIR.into());
     telemetry::log(
         LogFormat::Text,
         telemetry::with_access_log(EnvFilter::new("warn,quota_gate=info"), config.telemetry.access_log),
@@ -90,11 +94,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     );
     let metrics = telemetry::metrics().context("cannot collect metrics")?;
     let cancelled = shutdown::on_signal(Hangup::Stops)?;
-    let dir = if arguments.fresh {
-        DataDir::open_fresh(&arguments.data_dir).await?
-    } else {
-        DataDir::open(&arguments.data_dir)?
-    };
+    let dir = if arguments.fresh { DataDir::open_fresh(&data_dir).await? } else { DataDir::open(&data_dir)? };
     // A killed `dev` leaves this file behind. Its contents are outdated.
     let path = dir.file("dev.json");
     let _ = fs::remove_file(&path);
@@ -148,7 +148,7 @@ pub(in crate::cli) async fn run(arguments: Arguments, mut config: Config) -> any
     write_private(&path, &serde_json::to_string_pretty(&file)?)?;
     let demo =
         demo::routes(Demo { gate: app.gate.clone(), jwt_secret: file.jwt_secret.clone(), samples: samples.clone() });
-    welcome(&file, &dir, &arguments.data_dir, &samples);
+    welcome(&file, &dir, &data_dir, &samples);
 
     let outcome = app.clone().run(listener, Some(metrics), demo, cancelled).await;
     // The gate has stopped, so its URLs are not valid any more.
@@ -194,37 +194,59 @@ fn welcome(file: &DevFile, dir: &DataDir, data_dir: &Path, samples: &[String]) {
     let program = std::env::args().next().unwrap_or_else(|| "quota-gate".into());
     let DevFile { url, service_token, admin_token, .. } = file;
     let data = data_dir.display();
-    println!("\nQuota gate runs at {url}; open it in a browser to chat. Sample users: {}.\n", samples.join(", "));
-    println!("Charge a message (as a chat service does):");
-    println!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
-    println!(
+    say!("\nQuota gate runs at {url}; open it in a browser to chat. Sample users: {}.\n", samples.join(", "));
+    say!("Charge a message (as a chat service does):");
+    say!("  curl -s {url}/api/chat/quota/consume -H 'Authorization: Bearer {service_token}' \\");
+    say!(
         "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"sessionId\":\"chat-1\",\"ap\":5}}'\n"
     );
-    println!("Chat (as the user does, with any OpenAI client: base URL {url}/v1, the JWT as the API key):");
-    println!(
+    say!("Chat (as the user does, with any OpenAI client: base URL {url}/v1, the JWT as the API key):");
+    say!(
         "  curl -sN {url}/v1/chat/completions -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\" \\"
     );
-    println!(
+    say!(
         "    -H 'Content-Type: application/json' -d '{{\"model\":\"local\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
     );
-    println!("Show the quota (as the user does):");
-    println!(
+    say!("Show the quota (as the user does):");
+    say!(
         "  curl -s {url}/api/chat/quota -H \"Authorization: Bearer $({program} token free-user --data-dir {data})\"\n"
     );
-    println!("Change the level (as an administrator does):");
-    println!("  curl -s -X PUT {url}/api/chat/quota/level -H 'Authorization: Bearer {admin_token}' \\");
-    println!(
-        "    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"membershipLevel\":\"plus\"}}'\n"
-    );
-    println!("Show every message (as an administrator does): open {url}/admin with the token {admin_token}\n");
-    println!("URLs of Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
+    say!("Change the level (as an administrator does):");
+    say!("  curl -s -X PUT {url}/api/chat/quota/level -H 'Authorization: Bearer {admin_token}' \\");
+    say!("    -H 'Content-Type: application/json' -d '{{\"userUuid\":\"free-user\",\"membershipLevel\":\"plus\"}}'\n");
+    say!("Show every message (as an administrator does): open {url}/admin with the token {admin_token}\n");
+    say!("URLs of Redis and Postgres, and all tokens: {}", dir.file("dev.json").display());
     if let Some(elsewhere) = dir.elsewhere() {
-        println!(
+        say!(
             "The data of Redis and Postgres is in {}: they run as another account, which cannot enter this directory.",
             elsewhere.display()
         );
     }
-    println!("Ctrl-C stops everything and keeps the data.\n");
+    say!("Ctrl-C stops everything and keeps the data.\n");
+}
+
+/// Makes a command use the stores and secrets of a running `dev`: that in `data_dir`, or else that in .quota-gate if
+/// neither store is configured.
+///
+/// # Errors
+/// If no `dev` runs in `data_dir`.
+pub(in crate::cli) fn use_running(config: &mut Config, data_dir: Option<&Path>) -> anyhow::Result<()> {
+    let default = Path::new(DATA_DIR);
+    let configured = !(config.redis.url.is_empty() && config.postgres.url.is_empty());
+    let dir = match data_dir {
+        Some(dir) => dir,
+        None if configured || !default.join("dev.json").exists() => return Ok(()),
+        None => {
+            note!("no store is configured: using those of the `quota-gate dev` in {}", default.display());
+            default
+        }
+    };
+    let file = DevFile::read(dir)?;
+    Secrets::load(&dir.join("secrets.json"))?.configure(config);
+    config.redis.url = Secret::new(file.redis_url);
+    config.postgres.url = Secret::new(file.database_url);
+    config.server.listen = file.url.trim_start_matches("http://").parse().context("dev.json has an invalid URL")?;
+    Ok(())
 }
 
 impl DevFile {
@@ -238,11 +260,16 @@ impl DevFile {
 }
 
 impl Secrets {
+    fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| {
+            format!("{} is damaged or of another version: --fresh deletes all data and starts over", path.display())
+        })
+    }
+
     fn load_or_create(path: &Path) -> anyhow::Result<Self> {
-        if let Ok(text) = fs::read_to_string(path) {
-            return serde_json::from_str(&text).with_context(|| {
-                format!("{} is damaged or of another version: --fresh deletes all data and starts over", path.display())
-            });
+        if path.exists() {
+            return Self::load(path);
         }
         let secrets = Self {
             service_token: random_hex()?,
