@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
 //! | `unsynced_levels` | level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
@@ -68,6 +69,7 @@ pub use self::{
         resets::{ResetRun, RolledBatch},
         subscriptions::AppliedEvent,
         user_changes::{Change, NotedRelease, Place},
+        uuid_spellings::UuidSpellings,
     },
 };
 

@@ -15,7 +15,7 @@ use quota_gate::{
     },
     gate::{ReservationSigner, newer_journal_reason},
     store::{
-        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Settings},
+        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Settings, UuidSpellings},
         redis::RedisServerInfo,
     },
 };
@@ -216,6 +216,20 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
             "the usage log's default partition has rows",
             "run `quota-gate reset`, which moves them by ensure_usage_log_partition",
         );
+    }
+    if let Ok(UuidSpellings { unusual, doubled }) = postgres.uuid_spellings().await {
+        findings.check(
+            doubled == 0,
+            "no UUID is the id of several users",
+            &format!("{doubled} UUIDs are the id of several users, in several spellings"),
+            "let every part of the product send ids in one spelling; the other users keep their own quotas and levels",
+        );
+        if unusual > 0 {
+            findings.advice(
+                &format!("{unusual} user ids are UUIDs with upper-case digits or urn:uuid:"),
+                "each spelling is a user of its own, so make sure that every part of the product sends the same one",
+            );
+        }
     }
     let settings = config.partitions().ok().zip(config.time_zone().ok());
     if let Some((partitions, time_zone)) = settings {
