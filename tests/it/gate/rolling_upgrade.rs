@@ -48,7 +48,8 @@ async fn charge_in_old_format(world: &World, gate: &GateUnderTest, who: &str) {
 fn two_users(gate: &GateUnderTest) -> (String, String, Partition) {
     let partition = |name: &String| gate.gate.partitions().of(&user(name));
     let alice = "alice".to_owned();
-    let other = (0..).map(|number| format!("user-{number}")).find(|name| partition(name) != partition(&alice)).unwrap();
+    let mut others = (0..100).map(|number| format!("user-{number}"));
+    let other = others.find(|name| partition(name) != partition(&alice)).unwrap();
     let partition = partition(&alice);
     (alice, other, partition)
 }

@@ -259,7 +259,7 @@ async fn journal(config: &Config, findings: &mut Findings) {
     match newest {
         None => findings.good("this version can read the usage that waits in Redis"),
         Some(format) => {
-            findings.wrong("usage waits in Redis that this version cannot read", &newer_journal_reason(format))
+            findings.wrong("usage waits in Redis that this version cannot read", &newer_journal_reason(format));
         }
     }
 }
