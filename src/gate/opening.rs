@@ -199,7 +199,7 @@ impl Inner {
             let place = self.openings.place().await;
             let is_left = left_until.is_some_and(|until| Instant::now() < until);
             if !is_left && step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await? {
-                let attempt = self.open(partition, generation, claim).await;
+                let attempt = self.open(partition, watermark, claim).await;
                 if let Err(error) = step(self.postgres.release_opening(number, claim)).await {
                     tracing::debug!(%error, %partition, "the claim of an opening was not released; it ends by its time");
                 }
@@ -229,8 +229,8 @@ impl Inner {
     }
 
     /// Makes one attempt at the six steps.
-    async fn open(&self, partition: Partition, generation: u32, claim: Uuid) -> Result<u32, AttemptError> {
-        let number = partition.number();
+    async fn open(&self, partition: Partition, watermark: Watermark, claim: Uuid) -> Result<u32, AttemptError> {
+        let (number, generation) = (partition.number(), watermark.generation);
         // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
         // partition from gates that are connected to its successor.
         self.redis.try_write(partition).await?;
@@ -245,7 +245,10 @@ impl Inner {
         while let Some(entries) = draining.next().await? {
             // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
             step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await?;
-            if let Some(format) = entries.iter().find_map(Entry::newer_format) {
+            // Up to the watermark, a newer gate has flushed what this one cannot read.
+            let flushed = watermark.position.filter(|_| draining.generation() == generation);
+            let mut waiting = entries.iter().filter(|entry| flushed.is_none_or(|flushed| entry.id > flushed.id));
+            if let Some(format) = waiting.find_map(Entry::newer_format) {
                 return Err(AttemptError::Newer(format));
             }
             let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());

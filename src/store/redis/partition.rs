@@ -25,6 +25,8 @@ pub struct Draining {
     unread: VecDeque<u32>,
     /// Last entry that was read of the first of them.
     last: Option<RawEntry>,
+    /// Generation of the entries that were returned last.
+    returned: u32,
     drained: Drained,
 }
 
@@ -62,10 +64,17 @@ impl Draining {
                 self.unread.pop_front();
             }
             if !read.is_empty() {
+                self.returned = generation;
                 return Ok(Some(read.into_iter().map(|entry| entry.decode(self.redis.reads_formats_to)).collect()));
             }
         }
         Ok(None)
+    }
+
+    /// Generation of the stream that contains the entries returned last.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.returned
     }
 
     /// The ends of the streams; none unless all are read.
@@ -136,6 +145,7 @@ impl Redis {
             },
             unread: generations.into_iter().collect(),
             last: None,
+            returned: 0,
         })
     }
 

@@ -124,6 +124,23 @@ async fn an_older_gate_leaves_the_opening_of_a_partition_that_it_cannot_read_to_
 }
 
 #[tokio::test]
+async fn after_a_rollback_an_older_gate_opens_a_partition_whose_newer_entries_are_flushed() {
+    let world = World::new().await;
+    let (newer, older) = (world.gate().await, older(&world).await);
+    let (alice, _, partition) = two_users(&older);
+    assert!(newer.charges(&alice, 10).await && newer.charges(&alice, 20).await);
+    newer.flush_and_verify().await;
+    charge_in_old_format(&world, &older, &alice).await;
+    let mut redis = world.redis_connection().await;
+    let _: () = redis::cmd("DEL").arg(format!("qg:{{{partition}}}:gen")).query_async(&mut redis).await.unwrap();
+    assert!(older.charges(&alice, 1).await);
+    assert_eq!(older.gate.newer_journal_problem(), None);
+    newer.flush_and_verify().await;
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 32);
+    assert_eq!(world.number("select count(*) from dead_letters").await, 0);
+}
+
+#[tokio::test]
 async fn a_dead_letter_of_a_newer_format_is_kept_for_the_version_that_can_read_it() {
     let world = World::new().await;
     let gate = world.gate().await;
