@@ -22,6 +22,9 @@ begin
         order by user_uuid
         for update
     ) as due;
+    if locked is null then
+        return 0;
+    end if;
 
     with due as (
         select quotas.user_uuid, quotas.membership_level, quotas.monthly_quota, quotas.monthly_used, quotas.monthly_overage,

@@ -28,6 +28,13 @@ impl UserId {
     pub fn as_uuid(&self) -> Option<Uuid> {
         plain_uuid(&self.0)
     }
+
+    /// Whether the id is a UUID with upper-case digits or the prefix `urn:uuid:`. It is another user than the same UUID
+    /// in lower case (decision 0017).
+    #[must_use]
+    pub fn is_unusual_uuid(&self) -> bool {
+        self.0.contains('-') && plain_uuid(&self.0).is_none() && Uuid::try_parse(&self.0).is_ok()
+    }
 }
 
 impl SessionId {
@@ -64,6 +71,20 @@ mod tests {
         }
         for id in ["", " ", "a b", "{a}", "a\0", "a\n", "ä", "a/b", &"a".repeat(129)] {
             assert!(UserId::parse(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn each_spelling_of_a_uuid_is_an_id_of_its_own() {
+        let lower = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        let unusual = [lower.to_uppercase(), lower.replace('f', "F"), format!("urn:uuid:{lower}")];
+        for id in &unusual {
+            let id = UserId::parse(id).unwrap();
+            assert!(id.is_unusual_uuid() && id.as_uuid().is_none() && id.as_str() != lower, "{id}");
+        }
+        // 32 digits may be anything.
+        for id in [lower, &lower.replace('-', ""), "alice", "ABC-DEF"] {
+            assert!(!UserId::parse(id).unwrap().is_unusual_uuid(), "{id}");
         }
     }
 

@@ -247,7 +247,10 @@ impl Inner {
         while let Some(entries) = draining.next().await? {
             // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
             step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await?;
-            if let Some(format) = entries.iter().find_map(Entry::newer_format) {
+            // Up to the watermark, a newer gate has flushed what this one cannot read.
+            let flushed = watermark.position.filter(|_| draining.generation() == generation);
+            let mut waiting = entries.iter().filter(|entry| flushed.is_none_or(|flushed| entry.id > flushed.id));
+            if let Some(format) = waiting.find_map(Entry::newer_format) {
                 return Err(AttemptError::Newer(format));
             }
             let written = self.postgres.drain(number, generation, &entries, &levels, self.calendar, self.now());

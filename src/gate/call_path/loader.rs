@@ -6,7 +6,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,9 @@ use crate::{
 
 /// Maximum users per query: enough to make the round trip cheap, few enough for an answer in milliseconds.
 const USERS_PER_QUERY_MAX: usize = 512;
+
+/// Whether this process has reported a user whose id is a UUID in an unusual spelling. One report is enough.
+static UNUSUAL_REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Time limit for one query. A server that hangs does not end the query.
 const LOAD_MAX: Duration = Duration::from_secs(3);
@@ -180,6 +186,11 @@ impl Worker {
         let unknown: Vec<UserId> = users.iter().filter(|user| !known.contains(user)).cloned().collect();
         metrics::counter!("quota_gate_cold_loads_total", "user" => "known").increment(known.len() as u64);
         metrics::counter!("quota_gate_cold_loads_total", "user" => "new").increment(unknown.len() as u64);
+        if let Some(user) = unknown.iter().find(|user| user.is_unusual_uuid())
+            && !UNUSUAL_REPORTED.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%user, "a new user's id is a UUID in an unusual spelling; each spelling is a user of its own");
+        }
         let created = match unknown.as_slice() {
             [] => None,
             unknown => Some(self.postgres.load_or_create(number, unknown, &first, today).await?),

@@ -39,7 +39,7 @@ impl Gate {
             before: before.as_ref(),
         };
         let changes = gate.postgres.apply_subscription(&applied, &levels, &first, today).await?;
-        let changed = !changes.is_empty();
+        let is_change = !changes.is_empty();
         let this = self.clone();
         // The event is applied: Redis must get the changes even if the sender stops waiting.
         let sending = tokio::spawn(async move {
@@ -54,6 +54,6 @@ impl Gate {
                 tracing::warn!(event = event.id, "a level is changed, but not in Redis yet; the gate keeps trying");
             }
         }
-        Ok(changed)
+        Ok(is_change)
     }
 }

@@ -7,6 +7,7 @@
 //! | `connections` | the pool, directly or behind a pooler |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
 //! | `unsynced_levels` | level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
@@ -75,6 +76,7 @@ pub use self::{
         resets::{ResetRun, RolledBatch},
         subscriptions::AppliedEvent,
         user_changes::{Change, NotedRelease, Place},
+        uuid_spellings::UuidSpellings,
     },
 };
 

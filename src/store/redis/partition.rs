@@ -27,6 +27,8 @@ pub struct Draining {
     anchor: Option<Anchor>,
     /// Last entry that was read of the first of them.
     last: Option<RawEntry>,
+    /// Generation of the entries that were returned last.
+    returned: u32,
     drained: Drained,
 }
 
@@ -66,6 +68,7 @@ impl Draining {
                 self.unread.pop_front();
             }
             if !read.is_empty() {
+                self.returned = generation;
                 let entries: Vec<Entry> =
                     read.into_iter().map(|entry| entry.decode(self.redis.reads_formats_to)).collect();
                 let is_anchor = |entry: &Entry| self.anchor.is_some_and(|anchor| anchor.is(generation, entry));
@@ -74,6 +77,12 @@ impl Draining {
             }
         }
         Ok(None)
+    }
+
+    /// Generation of the stream that contains the entries returned last.
+    #[must_use]
+    pub const fn generation(&self) -> u32 {
+        self.returned
     }
 
     /// The ends of the streams; none unless all are read.
@@ -151,6 +160,7 @@ impl Redis {
             },
             unread: generations.into_iter().collect(),
             last: None,
+            returned: 0,
         })
     }
 

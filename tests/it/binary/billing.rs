@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use super::{
     admin::{admin, gate},
-    process::{Serve, answer},
+    process::{Dev, Serve, answer},
 };
 use crate::support::{World, execute};
 
@@ -188,6 +188,15 @@ async fn statuses_and_pauses_that_count_as_paid_are_settings() {
         event["data"]["object"]["pause_collection"] = json!({"behavior": "mark_uncollectible", "resumes_at": null});
         assert_eq!(tells(&gate, event).await, event_is_paid);
     }
+}
+
+#[tokio::test]
+async fn the_gates_own_role_may_apply_and_forget_events() {
+    let dev = Dev::start().await;
+    let gate = Serve::start_with(&dev, SETTINGS).await;
+    assert!(tells(&gate, event("evt_1", "created", 100, "sub_1", "price_plus")).await);
+    assert!(tells(&gate, event("evt_2", "deleted", 200, "sub_1", "price_plus")).await);
+    execute(dev.text("databaseUrl"), "delete from subscription_events where received_at < now()").await;
 }
 
 #[tokio::test]

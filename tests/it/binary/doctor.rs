@@ -133,6 +133,39 @@ async fn usage_that_only_a_newer_version_can_read_is_reported_everywhere() {
     assert!(gate.log().contains("until then its usage waits in Redis"));
 }
 
+#[tokio::test]
+async fn uuids_in_several_spellings_are_found() {
+    let world = World::new().await;
+    let gate = Serve::on(&world.database, &world.redis.url(), &[]).await;
+    let patient = Patient { database: &world.database, redis: &world.redis.url(), settings: vec![] };
+    let consume = async |user: &str| {
+        let body = serde_json::json!({"userUuid": user, "sessionId": "s", "ap": 1});
+        assert_eq!(gate.post("/api/chat/quota/consume", body).await.0.as_u16(), 200, "{user}");
+    };
+    let uuid = "0f8fad5b-d9cb-469f-a165-70867728950e";
+    for user in [uuid, "alice", "ABC-DEF", "d41d8cd98f00b204e9800998ecf8427e"] {
+        consume(user).await;
+    }
+    let said = patient.examined().1;
+    assert!(
+        said.contains("ok     no UUID is the id of several users") && !said.contains("upper-case digits"),
+        "{said}"
+    );
+    assert!(!gate.log().contains("unusual spelling"));
+    consume("11111111-AAAA-4AAA-8AAA-111111111111").await;
+    let said = patient.examined().1;
+    assert!(said.contains("advice 1 user ids are UUIDs with upper-case digits"), "{said}");
+    assert!(said.contains("ok     no UUID is the id of several users"), "{said}");
+    assert!(gate.log().contains("unusual spelling"));
+    // Two spellings of one UUID are two users.
+    consume(&uuid.to_uppercase()).await;
+    consume(&uuid.replace('-', "")).await;
+    consume(&format!("urn:uuid:{uuid}")).await;
+    consume("urn:uuid:11111111-aaaa-4aaa-8aaa-111111111111").await;
+    patient.has("2 UUIDs are the id of several users");
+    assert_eq!(world.number("select count(*) from chat_quotas").await, 9);
+}
+
 #[test]
 fn the_program_prints_its_completions_manual_and_version() {
     let output = |arguments: &[&str]| {

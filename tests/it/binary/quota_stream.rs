@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
 
 use super::process::{Dev, Serve};
+use crate::support::{World, eventually};
 
 /// Opens a user's stream; yields each quota with the id of its event.
 async fn quotas(gate: &Serve, who: &str) -> impl Stream<Item = (u64, Value)> + Unpin {
@@ -76,6 +77,26 @@ async fn every_change_arrives_whichever_gate_made_it() {
     gate.signal(Signal::SIGTERM);
     let rest = timeout(Duration::from_secs(20), stream.collect::<Vec<_>>()).await;
     assert!(rest.is_ok(), "the stream ends with its gate");
+}
+
+#[tokio::test]
+async fn a_user_cannot_take_the_streams_of_others() {
+    let world = World::new().await;
+    let settings = [("QUOTA_GATE__SERVER__QUOTA_STREAMS_PER_USER_MAX", "2")];
+    let gate = Serve::on(&world.database, &world.redis.url(), &settings).await;
+    let open = async |who: &str| {
+        gate.service(Method::GET, "/api/chat/quota/stream").header("X-User-Id", who).send().await.unwrap()
+    };
+    let streams = [open("alice").await, open("alice").await];
+    assert!(streams.iter().all(|stream| stream.status().as_u16() == 200));
+    let refused = open("alice").await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &"60".parse().unwrap()));
+    let problem: Value = refused.json().await.unwrap();
+    let detail = "this user has 2 quota streams open: close one, or poll the quota instead";
+    assert_eq!((&problem["code"], &problem["detail"]), (&json!("RATE_LIMITED"), &json!(detail)));
+    assert_eq!(open("bob").await.status().as_u16(), 200);
+    drop(streams);
+    eventually("the user's streams have ended", async || open("alice").await.status().as_u16() == 200).await;
 }
 
 #[tokio::test]

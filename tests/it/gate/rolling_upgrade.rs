@@ -48,7 +48,8 @@ async fn charge_in_old_format(world: &World, gate: &GateUnderTest, who: &str) {
 fn two_users(gate: &GateUnderTest) -> (String, String, Partition) {
     let partition = |name: &String| gate.gate.partitions().of(&user(name));
     let alice = "alice".to_owned();
-    let other = (0..).map(|number| format!("user-{number}")).find(|name| partition(name) != partition(&alice)).unwrap();
+    let mut others = (0..100).map(|number| format!("user-{number}"));
+    let other = others.find(|name| partition(name) != partition(&alice)).unwrap();
     let partition = partition(&alice);
     (alice, other, partition)
 }
@@ -119,6 +120,23 @@ async fn an_older_gate_leaves_the_opening_of_a_partition_that_it_cannot_read_to_
     assert!(older.charges(&alice, 1).await, "the older gate uses what the newer one has opened");
     newer.flush_and_verify().await;
     assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 15);
+    assert_eq!(world.number("select count(*) from dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn after_a_rollback_an_older_gate_opens_a_partition_whose_newer_entries_are_flushed() {
+    let world = World::new().await;
+    let (newer, older) = (world.gate().await, older(&world).await);
+    let (alice, _, partition) = two_users(&older);
+    assert!(newer.charges(&alice, 10).await && newer.charges(&alice, 20).await);
+    newer.flush_and_verify().await;
+    charge_in_old_format(&world, &older, &alice).await;
+    let mut redis = world.redis_connection().await;
+    let _: () = redis::cmd("DEL").arg(format!("qg:{{{partition}}}:gen")).query_async(&mut redis).await.unwrap();
+    assert!(older.charges(&alice, 1).await);
+    assert_eq!(older.gate.newer_journal_problem(), None);
+    newer.flush_and_verify().await;
+    assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 32);
     assert_eq!(world.number("select count(*) from dead_letters").await, 0);
 }
 

@@ -53,12 +53,12 @@ async fn a_roll_closes_a_month_once_whatever_happens_while_it_waits_for_the_row(
         holder.commit().await.unwrap();
         rolling.await.unwrap();
         assert_eq!(world.number("select sum(used)::bigint from chat_quota_months").await, 30, "{meanwhile}");
-        let rolled = format!(
+        let in_december = format!(
             "select count(*) from chat_quotas join membership_levels as levels on levels.name = membership_level
              where name = '{level}' and chat_quotas.monthly_quota = levels.monthly_quota and pending_level is null
                and period = 202612 and monthly_used = 0"
         );
-        assert_eq!(world.number(&rolled).await, 1, "{meanwhile}");
+        assert_eq!(world.number(&in_december).await, 1, "{meanwhile}");
         world.set_time("2026-12-01T00:00:01Z").await;
         gate.flush_and_verify().await;
     }

@@ -2,9 +2,11 @@
 
 use chrono::{Days, NaiveDate};
 use quota_gate::{
-    domain::{author::Author, decision::Decision, level::LevelName, level_change::Effective, model_name::ModelName},
+    domain::{
+        ap::Ap, author::Author, decision::Decision, level::LevelName, level_change::Effective, model_name::ModelName,
+    },
     gate::{ChangeLevel, Commit, Consume},
-    store::postgres::{TimeUnit, UsageQuery},
+    store::postgres::{ImportRow, TimeUnit, UsageQuery},
 };
 
 use crate::support::{GateUnderTest, World, consume, execute, reserve, user};
@@ -130,5 +132,33 @@ async fn sums_still_match_after_old_months_of_the_log_are_dropped() {
         assert!(!gate.verifier.verify().await.unwrap().agrees(), "{change}");
         execute(&world.database, back).await;
     }
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn today_counts_messages_and_not_what_an_import_or_a_repair_has_added() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let (calendar, now) = (gate.gate.calendar(), gate.gate.now());
+    let period = calendar.period_at(now);
+    let row = |who: &str| ImportRow { user: user(who), level: LevelName::parse("free").unwrap(), used: Ap::new(40) };
+    gate.postgres.import_users(&[row("alice"), row("bob")], period, calendar.period_end(period), now).await.unwrap();
+    gate.postgres.log_adjustment("alice", period.into(), 3, "a repair", now).await.unwrap();
+    execute(&world.database, "update chat_quotas set monthly_used = 43, total_used = 43 where user_uuid = 'alice'")
+        .await;
+    assert!(gate.charges("alice", 5).await);
+    let today = async |who: &str| {
+        let quota = gate.gate.quota(&user(who)).await.unwrap();
+        (quota.used.get(), quota.used_today.get())
+    };
+    assert_eq!((today("alice").await, today("bob").await), ((48, 5), (40, 0)));
+    gate.flush_and_verify().await;
+    // Loaded from Postgres again, and answered from Postgres.
+    let mut redis = world.redis_connection().await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut redis).await.unwrap();
+    assert_eq!((today("alice").await, today("bob").await), ((48, 5), (40, 0)));
+    let start = calendar.day_start(calendar.day_at(now));
+    assert_eq!(gate.postgres.find(&user("alice"), start).await.unwrap().unwrap().used_today.get(), 5);
+    assert_eq!(world.number("select coalesce(sum(ap), 0)::bigint from usage_days").await, 5);
     gate.flush_and_verify().await;
 }

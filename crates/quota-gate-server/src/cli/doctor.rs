@@ -19,7 +19,7 @@ use quota_gate::{
     },
     gate::{ReservationSigner, newer_journal_reason},
     store::{
-        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Route, Settings},
+        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Route, Settings, UuidSpellings},
         redis::RedisServerInfo,
     },
 };
@@ -265,6 +265,20 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
             "run `quota-gate reset`, which moves them by ensure_usage_log_partition",
         );
     }
+    if let Ok(UuidSpellings { unusual, doubled }) = postgres.uuid_spellings().await {
+        findings.check(
+            doubled == 0,
+            "no UUID is the id of several users",
+            &format!("{doubled} UUIDs are the id of several users, in several spellings"),
+            "let every part of the product send ids in one spelling; the other users keep their own quotas and levels",
+        );
+        if unusual > 0 {
+            findings.advice(
+                &format!("{unusual} user ids are UUIDs with upper-case digits or urn:uuid:"),
+                "each spelling is a user of its own, so make sure that every part of the product sends the same one",
+            );
+        }
+    }
     let settings = config.partitions().ok().zip(config.time_zone().ok());
     if let Some((partitions, time_zone)) = settings {
         match postgres.compare_settings(&Settings { partitions, time_zone }).await {
@@ -293,7 +307,7 @@ async fn journal(config: &Config, findings: &mut Findings) {
     match newest {
         None => findings.good("this version can read the usage that waits in Redis"),
         Some(format) => {
-            findings.wrong("usage waits in Redis that this version cannot read", &newer_journal_reason(format))
+            findings.wrong("usage waits in Redis that this version cannot read", &newer_journal_reason(format));
         }
     }
 }

@@ -142,6 +142,7 @@ impl From<&Server> for Limits {
             requests_in_flight_max: section.requests_in_flight_max,
             settlements_in_flight_max: section.settlements_in_flight_max,
             quota_streams_max: section.quota_streams_max,
+            quota_streams_per_user_max: section.quota_streams_per_user_max,
             request_timeout: ms(section.request_timeout_ms),
             body_bytes_max: section.body_bytes_max,
         }

@@ -32,6 +32,7 @@ sections! {
         requests_in_flight_max: usize,
         settlements_in_flight_max: usize,
         quota_streams_max: usize,
+        quota_streams_per_user_max: usize,
         body_bytes_max: usize,
     }
     Redis {

@@ -25,6 +25,7 @@ mod rate_limit;
 mod route_group;
 pub(crate) mod routes;
 pub(crate) mod state;
+pub(crate) mod stream_permits;
 mod write_stall;
 
 use axum::{

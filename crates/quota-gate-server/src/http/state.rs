@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,13 +12,14 @@ use crate::{
     http::{
         Auth, RateLimits,
         answers::problem::{Code, Problem},
+        stream_permits::{NoPermit, StreamPermit, StreamPermits},
     },
     openai::Proxy,
     reloadable::Reloadable,
 };
 use quota_gate::{
     audit::{health::HealthCheck, verify::Verifier},
-    domain::model_costs::ModelCosts,
+    domain::{model_costs::ModelCosts, user_id::UserId},
     gate::Gate,
     jobs::{quota_watcher::QuotaWatcher, resetter::Resetter},
 };
@@ -60,6 +61,8 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// Maximum quota streams, in addition to requests.
     pub quota_streams_max: usize,
+    /// Maximum quota streams of one user.
+    pub quota_streams_per_user_max: usize,
     /// Maximum concurrent settlements, in addition to requests.
     pub settlements_in_flight_max: usize,
     /// Maximum duration of a request; then it gets 503.
@@ -73,7 +76,7 @@ pub struct Limits {
 pub(crate) struct Permits {
     pub(crate) requests: Semaphore,
     pub(crate) settlements: Semaphore,
-    streams: Arc<Semaphore>,
+    streams: StreamPermits,
 }
 
 /// Whether the gate is ready for requests.
@@ -90,7 +93,7 @@ impl AppState {
         let permits = Permits {
             requests: Semaphore::new(parts.limits.requests_in_flight_max),
             settlements: Semaphore::new(parts.limits.settlements_in_flight_max),
-            streams: Arc::new(Semaphore::new(parts.limits.quota_streams_max)),
+            streams: StreamPermits::new(parts.limits.quota_streams_max, parts.limits.quota_streams_per_user_max),
         };
         Self(Arc::new(Shared { parts, permits, expiring: Settlements::default() }))
     }
@@ -116,11 +119,12 @@ impl AppState {
         &self.0.permits
     }
 
-    pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let streams = Arc::clone(&self.0.permits.streams);
-        streams
-            .try_acquire_owned()
-            .map_err(|_| Problem::unavailable("too many streams are open; poll the quota instead"))
+    /// Takes a permit for a quota stream of this user.
+    pub(crate) fn stream_permit(&self, user: &UserId) -> Result<StreamPermit, Problem> {
+        self.0.permits.streams.take(user).map_err(|none| match none {
+            NoPermit::OfUser(max) => Problem::too_many_streams(max),
+            NoPermit::OfGate => Problem::unavailable("too many streams are open; poll the quota instead"),
+        })
     }
 
     pub(crate) fn rate_limits(&self) -> &RateLimits {

@@ -33,7 +33,7 @@ pub struct QuotaRow {
     pub used: Ap,
     /// AP charged in all periods and flushed.
     pub total_used: u64,
-    /// AP charged today and flushed.
+    /// AP charged today by messages and flushed. Imports and adjustments are of other days.
     pub used_today: Ap,
     /// Time of the last flush, roll or level change of the row.
     pub updated_at: DateTime<Utc>,
@@ -138,6 +138,7 @@ impl Postgres {
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
+                          and logs.kind in ('consume', 'commit', 'late_commit')
                     ) else 0 end",
             generation: "watermark.generation",
             from: "chat_quotas as quotas cross join flush_watermarks as watermark",
@@ -208,6 +209,7 @@ impl Postgres {
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
+                          and logs.kind in ('consume', 'commit', 'late_commit')
                     ) else 0 end",
             generation: "watermark.generation",
             from: "found as quotas cross join flush_watermarks as watermark",
@@ -246,6 +248,7 @@ pub(in crate::store::postgres) async fn find(
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
+                          and logs.kind in ('consume', 'commit', 'late_commit')
                     )",
         generation: "null::integer",
         from: "chat_quotas as quotas",

@@ -8,3 +8,4 @@ pub(in crate::store::postgres) mod resets;
 pub(in crate::store::postgres) mod subscriptions;
 pub(in crate::store::postgres) mod unsynced_levels;
 pub(in crate::store::postgres) mod user_changes;
+pub(in crate::store::postgres) mod uuid_spellings;

@@ -23,6 +23,8 @@ use crate::store::postgres::{
 
 /// Distinguishes locks of subscriptions from the gate's other advisory locks.
 const LOCK_CLASS: i32 = 0x7173; // "qs"
+/// SQLSTATE of `nowait` for a locked row.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// Attempts to lock both users of a subscription that moves from one to the other.
 const TRIES: u32 = 50;
 const TRY_PAUSE: Duration = Duration::from_millis(20);
@@ -288,10 +290,8 @@ async fn lock(
             .await;
         match locked {
             Ok(_) => {}
-            Err(error)
-                if error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03") =>
-            {
-                return Ok(Some(error.into()));
+            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == LOCK_NOT_AVAILABLE) => {
+                return Ok(Some(sqlx::Error::Database(error).into()));
             }
             Err(error) => return Err(error.into()),
         }

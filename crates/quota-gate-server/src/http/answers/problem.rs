@@ -13,6 +13,9 @@ use utoipa::ToSchema;
 
 use quota_gate::{domain::InvalidInput, gate::GateError};
 
+/// Time after which a client may try to open a quota stream again.
+const STREAM_RETRY: Duration = Duration::from_mins(1);
+
 /// Stable code of a kind of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -136,6 +139,12 @@ impl Problem {
     /// This client sends too many requests. Nothing was done.
     pub(crate) fn rate_limited(wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..Self::new(Code::RateLimited, "too many requests; try again after a moment") }
+    }
+
+    /// This user has as many quota streams as one user may have.
+    pub(crate) fn too_many_streams(max: usize) -> Self {
+        let detail = format!("this user has {max} quota streams open: close one, or poll the quota instead");
+        Self { retry_after: Some(STREAM_RETRY), ..Self::new(Code::RateLimited, detail) }
     }
 
     /// Too many requests are in progress.

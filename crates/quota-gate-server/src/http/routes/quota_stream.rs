@@ -38,6 +38,7 @@ const RETRY: Duration = Duration::from_secs(2);
     params(("X-User-Id" = Option<String>, Header, description = "The user; required for services")),
     responses(
         (status = 200, description = "Events with the quota", body = String, content_type = "text/event-stream"),
+        (status = 429, description = "RATE_LIMITED: the user has too many streams", body = Problem, content_type = "application/problem+json"),
         Refused,
         RefusedParams,
     ),
@@ -50,7 +51,7 @@ pub(crate) async fn stream_quota(
     State(readiness): State<Arc<Readiness>>,
     Caller(user): Caller,
 ) -> Result<Response, Problem> {
-    let permit = state.stream_permit()?;
+    let permit = state.stream_permit(&user)?;
     let receiver = quota_watcher.watch(&user).await?;
     let events = stream::unfold((receiver, true), |(mut receiver, is_first)| async move {
         if !is_first {
