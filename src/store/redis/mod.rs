@@ -24,6 +24,7 @@ pub(crate) mod packed;
 pub mod partition;
 pub mod record;
 pub mod reply;
+pub mod rights;
 pub mod script;
 pub mod server_info;
 mod tls;
@@ -41,6 +42,7 @@ pub use self::{
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},
     reply::{Answer, ReplyStatus},
+    rights::RedisRights,
     script::{Context, Script},
     server_info::RedisServerInfo,
     usage_stream::decode_entry,

@@ -13,8 +13,10 @@ pub const VERSION_MIN: u32 = 7;
 /// Information about the Redis server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServerInfo {
-    /// Version, for example `7.0.15`.
+    /// Version, for example `7.0.15`. A Valkey answers with the version of Redis that it is compatible with.
     pub version: String,
+    /// Name and own version, for example `Redis 7.0.15` or `Valkey 9.1.2`.
+    pub product: String,
     /// Whether it is a primary, not a replica.
     pub is_primary: bool,
     /// Behavior when its memory is full.
@@ -25,8 +27,6 @@ pub struct RedisServerInfo {
     pub used_memory: u64,
     /// Memory limit, in bytes; 0 for none.
     pub maxmemory: u64,
-    /// Whether the gate's user may change the configuration of Redis.
-    pub may_administer: bool,
     /// Time of its clock.
     pub time: DateTime<Utc>,
 }
@@ -41,19 +41,21 @@ impl Redis {
         let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
         let time: (i64, i64) =
             redis::cmd("TIME").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        let configured: Result<redis::Value, _> =
-            redis::cmd("CONFIG").arg("GET").arg("maxmemory").query_async(&mut connection).await;
         let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
         let field = |name: &str| fields.get(name).copied().unwrap_or("unknown");
         let number = |name: &str| field(name).parse().unwrap_or_default();
+        let product = match fields.get("valkey_version") {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", field("redis_version")),
+        };
         Ok(RedisServerInfo {
+            product,
             version: field("redis_version").to_owned(),
             is_primary: field("role") == "master",
             maxmemory_policy: field("maxmemory_policy").to_owned(),
             appendonly: field("aof_enabled") == "1",
             used_memory: number("used_memory"),
             maxmemory: number("maxmemory"),
-            may_administer: configured.is_ok(),
             time: instant(time.0 * 1000 + time.1 / 1000),
         })
     }
