@@ -24,6 +24,7 @@ enum Fault {
     StopGate,
     KillRedis,
     StopRedis,
+    RestartRedisUnflushed,
     FlushRedis,
     FailOver,
     Split,
@@ -38,11 +39,12 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
         Self::StopRedis,
+        Self::RestartRedisUnflushed,
         Self::FlushRedis,
         Self::FailOver,
         Self::Split,
@@ -63,7 +65,14 @@ impl Fault {
 
     /// Returns whether the fault delays flushing.
     const fn delays(self) -> bool {
-        matches!(self, Self::KillPostgres | Self::StopPostgres | Self::SilentPostgres | Self::SlowPostgres)
+        matches!(
+            self,
+            Self::KillPostgres
+                | Self::StopPostgres
+                | Self::SilentPostgres
+                | Self::SlowPostgres
+                | Self::RestartRedisUnflushed
+        )
     }
 }
 
@@ -160,6 +169,13 @@ async fn strike(
             installation.redis.pause();
             sleep(moment).await;
             installation.redis.resume();
+        }
+        Fault::RestartRedisUnflushed => {
+            installation.signal_postgres(Signal::SIGSTOP);
+            sleep(moment).await;
+            installation.redis.stop().await;
+            installation.signal_postgres(Signal::SIGCONT);
+            installation.redis.restart().await?;
         }
         Fault::FlushRedis => installation.redis::<()>(&["FLUSHALL"]).await?,
         Fault::FailOver => Replica::of(installation).await?.take_over(installation, moment / 3).await?,

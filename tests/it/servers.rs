@@ -4,11 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
-use quota_gate::{domain::decision::Decision, gate::Commit};
+use quota_gate::{
+    domain::decision::Decision,
+    gate::{Commit, Consume},
+};
 use quota_gate_dev::{PostgresServer, PostgresServerOptions, RedisServer, RedisServerOptions};
 use tokio::process::Command;
 
-use crate::support::{World, eventually, migrated_copy, postgres_options, redis_options, reserve, scratch, user};
+use crate::support::{
+    World, consume, eventually, key, migrated_copy, postgres_options, redis_options, reserve, scratch, user,
+};
 
 /// Each server that `scripts/prepare-servers` installs, and the version that it must report.
 const PAIRS: [(&str, &str, &str, i32); 3] = [
@@ -28,7 +33,7 @@ async fn prepared() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn every_tested_server_keeps_unflushed_charges_over_a_restart() {
+async fn every_tested_server_keeps_unflushed_charges_and_answers_over_a_restart() {
     let Some(servers) = prepared().await else { return };
     join_all(PAIRS.map(|(redis, product, postgres, version)| {
         lives(servers.join(redis).join("redis-server"), product, servers.join(postgres), version)
@@ -52,12 +57,15 @@ async fn lives(redis: PathBuf, product: &str, postgres: PathBuf, version: i32) {
 
     assert!(gate.charges("alice", 50).await);
     gate.flush_and_verify().await;
-    assert!(gate.charges("alice", 7).await);
+    let request = Consume { idempotency_key: Some(key("k1")), ..consume("alice", 7) };
+    let Decision::Allowed(first) = gate.gate.consume(request.clone()).await.unwrap() else { panic!("denied") };
     let Decision::Allowed(held) = gate.gate.reserve(reserve("alice", 10, 600)).await.unwrap() else { panic!("denied") };
     world.redis.restart().await.unwrap();
     postgres.restart().await.unwrap();
     eventually("the gate answers again", async || gate.gate.quota_and_holds(&user("alice")).await.is_ok()).await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 57, "{product} kept the unflushed charge");
+    let Decision::Allowed(again) = gate.gate.consume(request).await.unwrap() else { panic!("denied") };
+    assert_eq!((again.replayed, again.event), (true, first.event), "{product} kept the answer");
     let id = gate.gate.reservation_id(&held.reservation);
     let charged = gate.gate.commit(&id, Commit::default()).await.unwrap().now().unwrap();
     assert_eq!((charged.charged.get(), charged.quota.used.get()), (10, 67), "{product}: the hold is charged once");

@@ -171,7 +171,7 @@ fn rights(rights: RedisRights, findings: &mut Findings) {
             may_replay,
             "Redis may execute its append-only file at a restart",
             "the default user of Redis has no commands, with which Redis executes its append-only file: a restart drops \
-             holds, answers and unflushed charges without an error",
+             unflushed charges and stored answers without an error",
             "in the ACL file, replace the line of the default user by `user default off ~* &* +@all`, which allows no \
              login either",
         ),
