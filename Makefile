@@ -1,7 +1,7 @@
 # Tasks for developers and CI. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build check test test-it test-smoke test-web test-faults plant-bugs soak bench bench-quick fmt clean
+.PHONY: help setup run build check test test-it test-smoke test-web test-faults test-servers plant-bugs soak bench bench-quick fmt clean
 
 # Options for `quota-gate dev`, for example: make run ARGS="--port 9000 --fresh"
 ARGS ?=
@@ -39,9 +39,13 @@ test-smoke: setup ## run the model and a short selection of faults and benchmark
 test-web: setup ## run the tests of web/ against a gate
 	cargo test --workspace --test it binary::web
 
-test-faults: setup ## run every fault of docs/reliability.md (about ten minutes); full disks need root
+test-faults: setup ## run every fault of docs/reliability.md, then test-servers (about 25 minutes); full disks need root
 	cargo test --test faults -- --all
 	cargo test --test model -- --include-ignored
+	scripts/test-servers
+
+test-servers: setup ## run the tests of the stores and some faults on Redis 8, Valkey 9, Postgres 16 to 18
+	scripts/test-servers
 
 plant-bugs: setup ## prove that test-faults finds bugs: plant six and require that each is found
 	scripts/plant-bugs

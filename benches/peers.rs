@@ -142,7 +142,7 @@ fn node(stores: &Stores) -> anyhow::Result<Node> {
     succeed(Command::new("npm").args(["ci", "--silent", "--no-audit", "--no-fund"]).current_dir(&folder), "npm ci")?;
     let mut child = Command::new("node")
         .arg("server.mjs")
-        .arg(stores.redis.url())
+        .arg(stores.redis.operator_url())
         .current_dir(&folder)
         .env("NODE_ENV", "production")
         .stdin(Stdio::piped())
@@ -177,7 +177,7 @@ impl Limitador {
         build.args(["build", "--release", "--locked", "--quiet", "--target-dir"]).arg(&target).current_dir(&folder);
         succeed(&mut build, "cargo build")?;
         let mut child = Command::new(target.join("release/limitador-peer"))
-            .args([stores.redis.url(), CALLERS.to_string(), Self::USERS.to_string()])
+            .args([stores.redis.operator_url(), CALLERS.to_string(), Self::USERS.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -184,7 +184,7 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let scratch = ScratchDir::new()?;
         let server = runtime.block_on(redis_server(&scratch))?;
-        let mut admin = redis::Client::open(server.url())?.get_connection()?;
+        let mut admin = redis::Client::open(server.operator_url())?.get_connection()?;
         let mut load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).query::<String>(&mut admin);
         let (incrby_sha, hashes_sha) = (load(INCRBY)?, load(include_str!("hashes.lua"))?);
         let server_id = server_id(&server)?;

@@ -30,9 +30,7 @@ impl Pipe {
         let stream = TcpStream::connect(("127.0.0.1", server.port()))?;
         stream.set_nodelay(true)?;
         let mut pipe = Self { stream, buffer: vec![0; 1 << 20], filled: 0 };
-        let url = server.url();
-        let password = url.split(['@', ':']).nth(2).unwrap_or_default();
-        pipe.send(format!("AUTH {password}\r\n").as_bytes())?;
+        pipe.send(format!("AUTH operator {}\r\n", server.password()).as_bytes())?;
         pipe.receive(1)?;
         Ok(pipe)
     }

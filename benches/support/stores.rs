@@ -77,9 +77,9 @@ impl Stores {
         App::build(config).await
     }
 
-    /// Opens a connection to Redis.
+    /// Opens a connection to Redis with all rights.
     pub(crate) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
-        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
+        Ok(redis::Client::open(self.redis.operator_url())?.get_multiplexed_async_connection().await?)
     }
 
     /// Opens connections to Postgres.
@@ -92,7 +92,8 @@ impl Stores {
 pub(crate) async fn redis_server(scratch: &ScratchDir) -> anyhow::Result<RedisServer> {
     // The benchmark decides when to rewrite the file: see `compact`.
     let extra = vec!["auto-aof-rewrite-percentage 0".to_owned()];
-    let options = RedisServerOptions { lifetime: Lifetime::Scratch, extra, ..RedisServerOptions::default() };
+    let options =
+        RedisServerOptions { lifetime: Lifetime::Scratch, operator: true, extra, ..RedisServerOptions::default() };
     Ok(RedisServer::start(&scratch.path().join("redis"), options).await?)
 }
 

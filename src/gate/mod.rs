@@ -283,10 +283,7 @@ impl From<RedisError> for GateError {
     fn from(error: RedisError) -> Self {
         match error {
             RedisError::Indeterminate(reason) => Self::Indeterminate { reason },
-            RedisError::Away(_)
-            | RedisError::Descriptors
-            | RedisError::NotExecuted(_)
-            | RedisError::OutOfMemory(_) => {
+            RedisError::Away(_) | RedisError::Descriptors | RedisError::NotExecuted(_) | RedisError::OutOfMemory(_) => {
                 Self::RedisAway { reason: error.to_string() }
             }
             error => Self::unavailable(error.to_string()),

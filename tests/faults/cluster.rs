@@ -47,7 +47,6 @@ pub(crate) async fn move_slot(slot: i64, from: &RedisServer, to: &RedisServer) -
     ask::<()>(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await?;
     ask::<()>(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await?;
     sleep(MOMENT).await;
-    let password = std::fs::read_to_string(from.dir().join("password"))?;
     let port = to.port().to_string();
     loop {
         let keys: Vec<Vec<u8>> = ask(from, &["CLUSTER", "GETKEYSINSLOT", &slot, KEYS_AT_ONCE]).await?;
@@ -55,7 +54,9 @@ pub(crate) async fn move_slot(slot: i64, from: &RedisServer, to: &RedisServer) -
             break;
         }
         let mut migrate = Cmd::new();
-        migrate.arg(&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "AUTH", password.trim(), "KEYS"]).arg(keys);
+        migrate
+            .arg(&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "AUTH2", "operator", to.password(), "KEYS"])
+            .arg(keys);
         send::<()>(from, &migrate).await?;
     }
     sleep(MOMENT).await;

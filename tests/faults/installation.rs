@@ -68,11 +68,14 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let lifetime = Lifetime::Scratch;
         Self {
             gates: 2,
-            redis: RedisServerOptions { lifetime, ..RedisServerOptions::default() },
-            postgres: PostgresServerOptions { lifetime, durability: Durability::Memory, ..Default::default() },
+            redis: redis_options(),
+            postgres: PostgresServerOptions {
+                lifetime: Lifetime::Scratch,
+                durability: Durability::Memory,
+                ..Default::default()
+            },
             cluster: false,
             redis_dir: None,
             postgres_dir: None,
@@ -169,7 +172,7 @@ impl Installation {
         let dir = self.scratch.path().join(name);
         fs::create_dir_all(&dir)?;
         fs::copy(self.redis.dir().join("password"), dir.join("password"))?;
-        let options = RedisServerOptions { lifetime: Lifetime::Scratch, extra, ..RedisServerOptions::default() };
+        let options = RedisServerOptions { extra, ..redis_options() };
         Ok(RedisServer::start(&dir, options).await?)
     }
 
@@ -220,14 +223,24 @@ impl Installation {
     }
 }
 
-/// Sends a command to any redis-server.
+/// Options of a redis-server with the shipped accounts. The harness itself needs all rights.
+pub(crate) fn redis_options() -> RedisServerOptions {
+    RedisServerOptions {
+        lifetime: Lifetime::Scratch,
+        accounts: vec!["replica".into()],
+        operator: true,
+        ..RedisServerOptions::default()
+    }
+}
+
+/// Sends a command to any redis-server, with all rights.
 pub(crate) async fn ask<T: redis::FromRedisValue>(server: &RedisServer, command: &[&str]) -> anyhow::Result<T> {
     send(server, redis::Cmd::new().arg(command)).await
 }
 
 /// Like [`ask`], for arguments that are not text.
 pub(crate) async fn send<T: redis::FromRedisValue>(server: &RedisServer, command: &redis::Cmd) -> anyhow::Result<T> {
-    let client = redis::Client::open(server.url())?;
+    let client = redis::Client::open(server.operator_url())?;
     let mut connection = client.get_multiplexed_async_connection().await.context("Redis does not answer")?;
     Ok(command.query_async(&mut connection).await?)
 }

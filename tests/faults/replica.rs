@@ -25,9 +25,8 @@ impl Replica {
         let primary = &installation.redis;
         let link = Proxy::before(primary.port()).await;
         let server = installation.another_redis(&format!("replica-{}", link.port()), Vec::new()).await?;
-        let password = std::fs::read_to_string(primary.dir().join("password"))?;
         // Not in its configuration file: if it restarts later, it is a primary.
-        ask::<()>(&server, &["CONFIG", "SET", "masterauth", password.trim()]).await?;
+        ask::<()>(&server, &["CONFIG", "SET", "masteruser", "replica", "masterauth", primary.password()]).await?;
         ask::<()>(&server, &["REPLICAOF", "127.0.0.1", &link.port().to_string()]).await?;
         ask_until(&server, &["INFO", "replication"], "master_link_status:up").await?;
         Ok(Self { server, link })

@@ -26,6 +26,7 @@ enum Fault {
     KillRedis,
     StopRedis,
     StopRedisBeyondHolds,
+    RestartRedisUnflushed,
     FlushRedis,
     FailOver,
     Split,
@@ -41,12 +42,13 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
         Self::StopRedis,
         Self::StopRedisBeyondHolds,
+        Self::RestartRedisUnflushed,
         Self::FlushRedis,
         Self::FailOver,
         Self::Split,
@@ -68,7 +70,14 @@ impl Fault {
 
     /// Returns whether the fault delays flushing.
     const fn delays(self) -> bool {
-        matches!(self, Self::KillPostgres | Self::StopPostgres | Self::SilentPostgres | Self::SlowPostgres)
+        matches!(
+            self,
+            Self::KillPostgres
+                | Self::StopPostgres
+                | Self::SilentPostgres
+                | Self::SlowPostgres
+                | Self::RestartRedisUnflushed
+        )
     }
 }
 
@@ -175,6 +184,13 @@ async fn strike(
             installation.redis.pause();
             sleep(TTL + moment).await;
             installation.redis.resume();
+        }
+        Fault::RestartRedisUnflushed => {
+            installation.signal_postgres(Signal::SIGSTOP);
+            sleep(moment).await;
+            installation.redis.stop().await;
+            installation.signal_postgres(Signal::SIGCONT);
+            installation.redis.restart().await?;
         }
         Fault::FlushRedis => installation.redis::<()>(&["FLUSHALL"]).await?,
         Fault::FailOver => Replica::of(installation).await?.take_over(installation, moment / 3).await?,

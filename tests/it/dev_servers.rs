@@ -25,14 +25,14 @@ const REPORT: &str = "QUOTA_GATE_TEST_OWNER_REPORT";
 async fn redis_keeps_its_data_and_port_over_restart_and_kill() {
     let mut redis = support::redis().await;
     let url = redis.url();
-    set(&url, "a", 1).await;
+    set(&url, "qg:a", 1).await;
     redis.restart().await.unwrap();
-    assert_eq!((redis.url(), get(&url, "a").await), (url.clone(), Some(1)));
-    set(&url, "a", 2).await;
+    assert_eq!((redis.url(), get(&url, "qg:a").await), (url.clone(), Some(1)));
+    set(&url, "qg:a", 2).await;
     redis.kill().await;
     assert!(!redis.is_running());
     redis.restart().await.unwrap();
-    assert_eq!(get(&url, "a").await, Some(2));
+    assert_eq!(get(&url, "qg:a").await, Some(2));
 }
 
 #[tokio::test]
@@ -85,8 +85,8 @@ async fn each_test_has_its_own_database() {
 #[tokio::test]
 async fn two_servers_run_side_by_side() {
     let (one, other) = tokio::join!(support::redis(), support::redis());
-    set(&one.url(), "a", 1).await;
-    assert_eq!(get(&other.url(), "a").await, None);
+    set(&one.url(), "qg:a", 1).await;
+    assert_eq!(get(&other.url(), "qg:a").await, None);
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn paused_server_answers_after_resume_and_can_be_stopped() {
     let mut redis = support::redis().await;
     let url = redis.url();
     redis.pause();
-    let answer = tokio::spawn(async move { set(&url, "a", 1).await });
+    let answer = tokio::spawn(async move { set(&url, "qg:a", 1).await });
     eventually("the server is paused", async || {
         fs::read_to_string(format!("/proc/{}/stat", redis.pid())).map_or(true, |stat| stat.contains(") T "))
     })
@@ -137,13 +137,13 @@ async fn server_waits_until_the_previous_one_on_its_data_has_ended() {
     let mut one = RedisServer::start(&dir, RedisServerOptions::default()).await.unwrap();
     let (stopped, other) = tokio::join!(
         async {
-            set(&one.url(), "a", 1).await;
+            set(&one.url(), "qg:a", 1).await;
             one.stop().await;
         },
         RedisServer::start(&dir, RedisServerOptions::default()),
     );
     let () = stopped;
-    assert_eq!(get(&other.unwrap().url(), "a").await, Some(1));
+    assert_eq!(get(&other.unwrap().url(), "qg:a").await, Some(1));
 }
 
 #[tokio::test]
@@ -206,19 +206,19 @@ async fn servers_run_below_a_directory_that_their_account_cannot_reach() {
     let dir = dir.path().join("data");
     let data = DataDir::open(&dir).unwrap();
     let mut redis = RedisServer::start(&data.redis(), RedisServerOptions::default()).await.unwrap();
-    set(&redis.url(), "a", 1).await;
+    set(&redis.url(), "qg:a", 1).await;
     redis.stop().await;
     let servers = fs::canonicalize(dir.join("servers")).unwrap();
     drop(data);
 
     let data = DataDir::open(&dir).unwrap();
     let redis = RedisServer::start(&data.redis(), RedisServerOptions::default()).await.unwrap();
-    assert_eq!(get(&redis.url(), "a").await, Some(1));
+    assert_eq!(get(&redis.url(), "qg:a").await, Some(1));
     drop((redis, data));
 
     let data = DataDir::open_fresh(&dir).await.unwrap();
     let redis = RedisServer::start(&data.redis(), RedisServerOptions::default()).await.unwrap();
-    assert_eq!(get(&redis.url(), "a").await, None);
+    assert_eq!(get(&redis.url(), "qg:a").await, None);
     drop((redis, data));
 
     let _ = fs::remove_dir_all(servers);

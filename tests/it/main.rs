@@ -9,6 +9,7 @@ mod layers;
 mod middleware;
 mod runtime;
 mod script;
+mod servers;
 mod support;
 mod tidy;
 mod upgrade;

@@ -30,6 +30,7 @@ mod port;
 mod postgres_cluster;
 mod postgres_server;
 mod program;
+mod redis_accounts;
 mod redis_server;
 mod scratch_dir;
 mod server_log;

@@ -32,7 +32,7 @@ pub(super) struct PostgresCluster {
 
 impl PostgresCluster {
     /// Opens the cluster in `dir`, or creates one there.
-    pub(super) fn open(dir: &Path, lifetime: Lifetime) -> Result<Self, DevError> {
+    pub(super) fn open(dir: &Path, lifetime: Lifetime, programs: Option<PathBuf>) -> Result<Self, DevError> {
         let account = Account::for_servers()?;
         fs::create_dir_all(dir).map_err(cannot("create", dir))?;
         let password_file = dir.join("password");
@@ -40,7 +40,10 @@ impl PostgresCluster {
         account.own(dir)?;
         account.own(&password_file)?;
         let data = dir.join("data");
-        let bin = program::postgres_bin(&data)?;
+        let bin = match programs {
+            Some(bin) => bin,
+            None => program::postgres_bin(&data)?,
+        };
         let cluster = Self { dir: dir.to_owned(), bin, account, password };
         if !data.exists() {
             cluster.initialise(&password_file, lifetime)?;

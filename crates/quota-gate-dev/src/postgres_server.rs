@@ -43,6 +43,8 @@ pub struct PostgresServerOptions {
     pub lifetime: Lifetime,
     /// The port; by default any free one.
     pub port: Option<u16>,
+    /// The directory of the programs; by default the first one that is found.
+    pub programs: Option<PathBuf>,
     /// More settings, for example `log_statement=all`. They override the built-in ones.
     pub extra: Vec<String>,
 }
@@ -64,7 +66,8 @@ impl PostgresServer {
     /// If Postgres is not installed or does not start. The message has the end of its log.
     pub async fn start(dir: &Path, options: PostgresServerOptions) -> Result<Self, DevError> {
         let dir = std::path::absolute(dir).map_err(cannot("find", dir))?;
-        let open = tokio::task::spawn_blocking(move || PostgresCluster::open(&dir, options.lifetime));
+        let (lifetime, programs) = (options.lifetime, options.programs.clone());
+        let open = tokio::task::spawn_blocking(move || PostgresCluster::open(&dir, lifetime, programs));
         let cluster = match open.await {
             Ok(cluster) => cluster?,
             Err(aborted) => std::panic::resume_unwind(aborted.into_panic()),

@@ -1,7 +1,8 @@
 //! Finds the servers' programs: on `PATH`, or where packages install them.
 //!
 //! Debian installs Postgres' server programs outside `PATH`, in one directory per major version; Homebrew does so for
-//! all but its main version.
+//! all but its main version. A directory at the beginning of `PATH` chooses other servers, as `scripts/test-servers`
+//! does.
 
 use std::{
     env, fs,
@@ -21,11 +22,13 @@ const POSTGRES_DIRS: [&str; 5] = [
 ];
 const PGBOUNCER_DIRS: [&str; 3] = ["/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
 const REDIS_DIRS: [&str; 3] = ["/usr/bin", "/opt/homebrew/bin", "/usr/local/bin"];
+/// In order of preference. Packages of Valkey may also install it under the name of Redis.
+const REDIS_PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
 pub(super) fn redis_server() -> Result<PathBuf, DevError> {
-    path_dirs()
-        .chain(REDIS_DIRS.map(PathBuf::from))
-        .map(|dir| dir.join("redis-server"))
+    REDIS_PROGRAMS
+        .iter()
+        .flat_map(|name| path_dirs().chain(REDIS_DIRS.map(PathBuf::from)).map(move |dir| dir.join(name)))
         .find(|program| program.is_file())
         .ok_or(DevError::NotInstalled {
             program: "redis-server",
@@ -61,12 +64,12 @@ pub(super) fn postgres_bin(data: &Path) -> Result<PathBuf, DevError> {
         .ok_or_else(|| DevError::DataOfOtherVersion { dir: data.to_owned(), data: written_by.to_owned() })
 }
 
-/// Returns the directories with a complete Postgres: first the one that `pg_config` names, last the oldest.
+/// Returns the directories with a complete Postgres: first those of `PATH`, then the one that `pg_config` names, last
+/// the oldest.
 fn postgres_dirs() -> impl Iterator<Item = PathBuf> {
     let configured = output(Command::new("pg_config").arg("--bindir")).map(PathBuf::from);
-    configured
-        .into_iter()
-        .chain(path_dirs())
+    path_dirs()
+        .chain(configured)
         .chain(POSTGRES_DIRS.into_iter().flat_map(matching))
         .filter(|dir| ["initdb", "postgres", "psql"].iter().all(|program| dir.join(program).is_file()))
 }

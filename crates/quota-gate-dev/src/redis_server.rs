@@ -1,8 +1,8 @@
 //! A private redis-server.
 //!
 //! It never evicts (the gate refuses to run otherwise) and writes no snapshots: its append-only file is what survives a
-//! restart. The configuration is in a file, not on the command line, where every user of the machine could read the
-//! password.
+//! restart. Its accounts are the shipped ones (`redis_accounts.rs`). The configuration is in files, not on the command
+//! line, where every user of the machine could read the password.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use super::{
     account::Account,
     error::{DevError, cannot},
     guarded_child::{GuardedChild, Server},
-    password, port, program,
+    password, port, program, redis_accounts,
     server_log::ServerLog,
 };
 
@@ -30,6 +30,9 @@ use super::{
 const START_MAX: Duration = Duration::from_mins(1);
 /// Time limit for one PING on this machine.
 const PING_MAX: Duration = Duration::from_millis(500);
+
+/// Accounts, with their passwords.
+const USERS_FILE: &str = "users.acl";
 
 /// When a write is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,6 +56,12 @@ pub struct RedisServerOptions {
     pub lifetime: Lifetime,
     /// The port; by default any free one.
     pub port: Option<u16>,
+    /// The program; by default the `redis-server` that is found first, or a `valkey-server`.
+    pub program: Option<PathBuf>,
+    /// Accounts of `deploy/redis/users.acl` to enable, besides the gate's: `admin`, `replica`, `exporter`.
+    pub accounts: Vec<String>,
+    /// Whether there is also an account that may do everything, for tests: [`RedisServer::operator_url`].
+    pub operator: bool,
     /// Environment variables of the server, for example those of libfaketime.
     pub environment: Vec<(String, String)>,
     /// More lines of `redis.conf`, for example `maxmemory 64mb`. They override the lines before them.
@@ -89,16 +98,29 @@ impl RedisServer {
         Ok(Self { dir: dir.to_owned(), options, password, port, child })
     }
 
-    /// Returns its URL: `redis://:<password>@127.0.0.1:<port>`.
+    /// Returns its URL for a gate, with the rights that it has in production:
+    /// `redis://quota_gate:<password>@127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://:{}@127.0.0.1:{}", self.password, self.port)
+        self.url_of(redis_accounts::GATE)
     }
 
-    /// Returns its URL for a user other than the default one.
+    /// Returns its URL for the account with all rights, if [`RedisServerOptions::operator`] is set.
     #[must_use]
-    pub fn url_of(&self, user: &str, password: &str) -> String {
-        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    pub fn operator_url(&self) -> String {
+        self.url_of(redis_accounts::OPERATOR)
+    }
+
+    /// Returns its URL for an account of [`RedisServerOptions::accounts`].
+    #[must_use]
+    pub fn url_of(&self, account: &str) -> String {
+        format!("redis://{account}:{}@127.0.0.1:{}", self.password, self.port)
+    }
+
+    /// Returns the password of all its accounts.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
     }
 
     /// Returns the directory of its data.
@@ -163,11 +185,17 @@ async fn spawn(
     port: u16,
     password: &str,
 ) -> Result<GuardedChild, DevError> {
-    let program = program::redis_server()?;
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => program::redis_server()?,
+    };
     let log = ServerLog::claim(dir).await?;
-    let config_file = dir.join("redis.conf");
-    password::write_private(&config_file, &config(options, port, password))?;
-    account.own(&config_file)?;
+    let users = redis_accounts::file(password, &options.accounts, options.operator);
+    for (name, text) in [("redis.conf", config(options, port)), (USERS_FILE, users)] {
+        let file = dir.join(name);
+        password::write_private(&file, &text)?;
+        account.own(&file)?;
+    }
     let server = Server {
         name: "redis-server",
         program: &program,
@@ -188,7 +216,7 @@ async fn spawn(
     Ok(child)
 }
 
-fn config(options: &RedisServerOptions, port: u16, password: &str) -> String {
+fn config(options: &RedisServerOptions, port: u16) -> String {
     let append_only = match options.append_only {
         AppendOnly::Off => "appendonly no",
         AppendOnly::EverySecond => "appendonly yes\nappendfsync everysec",
@@ -197,7 +225,7 @@ fn config(options: &RedisServerOptions, port: u16, password: &str) -> String {
     let extra = options.extra.join("\n");
     // hz 100: Redis reacts to TERM within 10 ms, not 100.
     format!(
-        "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndaemonize no\ndir ./\nsave \"\"\n{append_only}\n\
+        "bind 127.0.0.1\nport {port}\naclfile {USERS_FILE}\ndaemonize no\ndir ./\nsave \"\"\n{append_only}\n\
          maxmemory-policy noeviction\nhz 100\n{extra}\n"
     )
 }
@@ -207,7 +235,7 @@ async fn answers(port: u16, password: &str) -> bool {
     const ANSWER: &[u8] = b"+OK\r\n+PONG\r\n";
     let ping = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(format!("AUTH {password}\r\nPING\r\n").as_bytes()).await?;
+        stream.write_all(format!("AUTH {} {password}\r\nPING\r\n", redis_accounts::GATE).as_bytes()).await?;
         let mut answer = [0; ANSWER.len()];
         stream.read_exact(&mut answer).await?;
         std::io::Result::Ok(answer == ANSWER)

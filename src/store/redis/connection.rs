@@ -56,6 +56,9 @@ impl Redis {
             .set_response_timeout(Some(options.response_timeout));
         let no_url = |error| RedisError::Unfit(format!("REDIS_URL is not a Redis URL: {error}"));
         let server = options.url.as_str().into_connection_info().map_err(no_url)?;
+        // Redis 7.0 cannot grant CLIENT SETINFO, and later ones would log each refusal.
+        let settings = server.redis_settings().clone().set_skip_set_lib_name();
+        let server = server.set_redis_settings(settings);
         let manager = Manager::new_with_config(server.clone(), config).map_err(no_url)?;
         let timeouts = Timeouts {
             wait: Some(options.connect_timeout),

@@ -25,6 +25,7 @@ pub(crate) mod packed;
 pub mod partition;
 pub mod record;
 pub mod reply;
+pub mod rights;
 pub mod script;
 pub mod server_info;
 mod tls;
@@ -43,6 +44,7 @@ pub use self::{
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},
     reply::{Answer, ReplyStatus},
+    rights::RedisRights,
     script::{Context, Memory, Script},
     server_info::RedisServerInfo,
     usage_stream::decode_entry,

@@ -10,21 +10,13 @@ use crate::domain::clock::instant;
 /// Minimum major version: the first one with functions.
 pub const VERSION_MIN: u32 = 7;
 
-/// Commands that newer versions of the gate need, on a key that never exists: they change nothing. They show whether
-/// the account was made from an older deploy/redis/users.acl.
-const HARMLESS_COMMANDS: &[(&str, &[&str])] = &[
-    ("MEMORY USAGE", &["MEMORY", "USAGE", "qg:{00}:nothing"]),
-    ("HMGET", &["HMGET", "qg:{00}:nothing", "none"]),
-    ("HGETALL", &["HGETALL", "qg:{00}:nothing"]),
-    ("HDEL", &["HDEL", "qg:{00}:nothing", "none"]),
-    ("PEXPIRE", &["PEXPIRE", "qg:{00}:nothing", "1"]),
-];
-
 /// Information about the Redis server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServerInfo {
-    /// Version, for example `7.0.15`.
+    /// Version, for example `7.0.15`. A Valkey answers with the version of Redis that it is compatible with.
     pub version: String,
+    /// Name and own version, for example `Redis 7.0.15` or `Valkey 9.1.2`.
+    pub product: String,
     /// Whether it is a primary, not a replica.
     pub is_primary: bool,
     /// Behavior when its memory is full.
@@ -35,10 +27,6 @@ pub struct RedisServerInfo {
     pub used_memory: u64,
     /// Memory limit, in bytes; 0 for none.
     pub maxmemory: u64,
-    /// Commands that the gate needs and its user may not run.
-    pub missing_rights: Vec<&'static str>,
-    /// Whether the gate's user may change the configuration of Redis.
-    pub may_administer: bool,
     /// Time of its clock.
     pub time: DateTime<Utc>,
 }
@@ -53,32 +41,21 @@ impl Redis {
         let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
         let time: (i64, i64) =
             redis::cmd("TIME").query_async(&mut connection).await.map_err(RedisError::not_executed)?;
-        let configured: Result<redis::Value, _> =
-            redis::cmd("CONFIG").arg("GET").arg("maxmemory").query_async(&mut connection).await;
-        let mut missing_rights = Vec::new();
-        for (name, command) in HARMLESS_COMMANDS {
-            let mut asked = redis::cmd(command[0]);
-            asked.arg(&command[1..]);
-            if asked
-                .query_async::<redis::Value>(&mut connection)
-                .await
-                .is_err_and(|error| error.code() == Some("NOPERM"))
-            {
-                missing_rights.push(*name);
-            }
-        }
         let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
         let field = |name: &str| fields.get(name).copied().unwrap_or("unknown");
         let number = |name: &str| field(name).parse().unwrap_or_default();
+        let product = match fields.get("valkey_version") {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", field("redis_version")),
+        };
         Ok(RedisServerInfo {
+            product,
             version: field("redis_version").to_owned(),
             is_primary: field("role") == "master",
             maxmemory_policy: field("maxmemory_policy").to_owned(),
             appendonly: field("aof_enabled") == "1",
             used_memory: number("used_memory"),
             maxmemory: number("maxmemory"),
-            missing_rights,
-            may_administer: configured.is_ok(),
             time: instant(time.0 * 1000 + time.1 / 1000),
         })
     }
@@ -91,6 +68,13 @@ impl Redis {
         let server_info = self.server_info().await?;
         if let Some(wrong) = server_info.unfit() {
             return Err(RedisError::Unfit(wrong));
+        }
+        let missing = self.missing_rights().await?;
+        if !missing.is_empty() {
+            return Err(RedisError::Unfit(format!(
+                "the gate's Redis user may not run {}: give it the rights of deploy/redis/users.acl",
+                missing.join(", ")
+            )));
         }
         if !server_info.appendonly {
             tracing::warn!("Redis runs without appendonly: a restart loses all charges that are not flushed yet");
@@ -111,12 +95,6 @@ impl RedisServerInfo {
         }
         if !self.is_primary {
             return Some("this Redis is a replica: point REDIS_URL to the primary".into());
-        }
-        if !self.missing_rights.is_empty() {
-            return Some(format!(
-                "the gate's Redis user may not run {}: give it the rights of deploy/redis/users.acl",
-                self.missing_rights.join(", ")
-            ));
         }
         let major = version.split('.').next().and_then(|part| part.parse::<u32>().ok());
         major

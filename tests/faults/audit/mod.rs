@@ -113,6 +113,7 @@ impl Audit {
         audit.stores_agree(installation, allowed).await?;
         audit.one_generation(installation).await?;
         audit.nothing_degraded(installation).await;
+        audit.nothing_forbidden(installation).await?;
         Ok(audit)
     }
 

@@ -50,6 +50,15 @@ impl Audit {
         Ok(())
     }
 
+    /// The account that the gates have in production is sufficient.
+    pub(super) async fn nothing_forbidden(&mut self, installation: &Installation) -> anyhow::Result<()> {
+        let log: Vec<redis::Value> = installation.redis(&["ACL", "LOG"]).await?;
+        if let Some(refused) = log.first() {
+            self.violated("accounts", format!("Redis refused {} calls, the last one: {refused:?}", log.len()));
+        }
+        Ok(())
+    }
+
     pub(super) async fn nothing_degraded(&mut self, installation: &Installation) {
         for (number, gate) in installation.gates.iter().enumerate() {
             match gate.metric("quota_gate_breaker_open").await {

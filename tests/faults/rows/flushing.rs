@@ -112,7 +112,7 @@ pub(crate) async fn backlog(seed: u64) -> anyhow::Result<Verdict> {
     for gate in &run.installation.gates {
         gate.postgres.set(Mode::Silent);
     }
-    let client = redis::Client::open(run.installation.redis.url())?;
+    let client = redis::Client::open(run.installation.redis.operator_url())?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     for partition in 0..PARTITIONS {
         let stream = format!("qg:{{{partition:02}}}:ev:1");

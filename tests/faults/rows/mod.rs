@@ -79,6 +79,7 @@ rows! {
     30 "Redis' answers are lost" redis::answers_lost, short;
     31 "a cluster slot moves to another node and back" redis::slot_moves;
     32 "Redis is unavailable, and messages are allowed" redis::messages_allowed;
+    33 "Redis with the shipped accounts restarts with everything unflushed" redis::restarts_unflushed;
     35 "Redis is away for longer than holds live" redis::away_beyond_holds;
     36 "a partition of the log is due behind a long reader" postgres::partition_behind_reader, short;
     38 "Redis restarts, and gates have fewer connections than partitions" redis::killed_with_few_connections;

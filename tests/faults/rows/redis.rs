@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
-use quota_gate_dev::{AppendOnly, Lifetime, RedisServerOptions};
+use nix::sys::signal::Signal;
+use quota_gate_dev::{AppendOnly, RedisServerOptions};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -12,14 +13,14 @@ use crate::audit::{Allowed, Split};
 use crate::{
     cluster,
     history::Outcome,
-    installation::{Options, QUOTA, copy_dir},
+    installation::{Options, QUOTA, copy_dir, redis_options},
     proxy::Trap,
     replica::Replica,
     run::{Ended, Run, Verdict},
 };
 
 fn with_appendfsync(append_only: AppendOnly) -> Options {
-    let redis = RedisServerOptions { append_only, lifetime: Lifetime::Scratch, ..RedisServerOptions::default() };
+    let redis = RedisServerOptions { append_only, ..redis_options() };
     Options { redis, ..Options::default() }
 }
 
@@ -65,6 +66,42 @@ async fn reopened(mut ended: Ended) -> anyhow::Result<Verdict> {
     let disturbed = ended.history.refused() + ended.history.unknown();
     ended.proves("clients noticed", disturbed > 0);
     Ok(ended.verdict())
+}
+
+/// Redis restarts while Postgres has none of the last charges: stopped cleanly, then killed. It has the accounts of the
+/// shipped file, so it executes its append-only file as a user who cannot log in.
+pub(crate) async fn restarts_unflushed(seed: u64) -> anyhow::Result<Verdict> {
+    let mut run = Run::begin(with_appendfsync(AppendOnly::EverySecond), seed).await?;
+    let mut waiting = Vec::new();
+    for is_killed in [false, true] {
+        run.installation.signal_postgres(Signal::SIGSTOP);
+        sleep(Duration::from_secs(3)).await;
+        if is_killed {
+            // Otherwise the kill may lose what is not written yet, which is no fault.
+            run.installation.redis::<()>(&["CONFIG", "SET", "appendfsync", "always"]).await?;
+        }
+        waiting.push(stream_entries(&run).await?);
+        if is_killed {
+            run.installation.redis.kill().await;
+        } else {
+            run.installation.redis.stop().await;
+        }
+        run.installation.signal_postgres(Signal::SIGCONT);
+        run.installation.redis.restart().await?;
+        sleep(Duration::from_secs(2)).await;
+    }
+    let mut ended = run.end(Allowed::default()).await?;
+    ended.figure("stream entries at the restarts", format!("{waiting:?}"));
+    ended.proves("charges waited for Postgres", waiting.iter().all(|entries| *entries > 50));
+    reopened(ended).await
+}
+
+async fn stream_entries(run: &Run) -> anyhow::Result<u64> {
+    let mut entries = 0;
+    for stream in run.installation.redis::<Vec<String>>(&["KEYS", "qg:*:ev:*"]).await? {
+        entries += run.installation.redis::<u64>(&["XLEN", &stream]).await?;
+    }
+    Ok(entries)
 }
 
 pub(crate) async fn paused(seed: u64) -> anyhow::Result<Verdict> {
@@ -239,9 +276,10 @@ pub(crate) async fn functions_removed(seed: u64) -> anyhow::Result<Verdict> {
         sleep(Duration::from_millis(200)).await;
     }
     let before = run.now();
-    run.installation.redis::<()>(&["ACL", "SETUSER", "default", "-fcall"]).await?;
+    run.installation.redis::<()>(&["ACL", "SETUSER", "quota_gate", "-fcall"]).await?;
     sleep(Duration::from_secs(1)).await;
-    run.installation.redis::<()>(&["ACL", "SETUSER", "default", "+fcall"]).await?;
+    run.installation.redis::<()>(&["ACL", "SETUSER", "quota_gate", "+fcall"]).await?;
+    run.installation.redis::<()>(&["ACL", "LOG", "RESET"]).await?;
     let mut ended = run.end(Allowed::default()).await?;
     let fault = ended.fault;
     let quiet = ended.history.count(|event| {

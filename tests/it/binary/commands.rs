@@ -213,7 +213,8 @@ async fn levels_apply_changes_quotas_immediately() {
 #[tokio::test]
 async fn a_redis_that_may_evict_keys_is_refused() {
     let redis = crate::support::redis().await;
-    let mut connection = redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut connection =
+        redis::Client::open(redis.operator_url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let mut set = redis::cmd("CONFIG");
     set.arg("SET").arg("maxmemory-policy").arg("volatile-lru").exec_async(&mut connection).await.unwrap();
     let error = Serve::refused(&crate::support::database().await, &redis.url(), &[]);

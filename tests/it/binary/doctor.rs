@@ -51,7 +51,7 @@ async fn each_planted_misconfiguration_is_found() {
     let world = World::new().await;
     // Creates the partitions and the stored settings.
     drop(Serve::on(&world.database, &world.redis.url(), &[]).await);
-    let url = world.redis.url();
+    let url = world.redis.operator_url();
     let with = |settings: &[(&'static str, &'static str)]| Patient {
         database: &world.database,
         redis: &url,
@@ -92,6 +92,23 @@ async fn each_planted_misconfiguration_is_found() {
     Patient { database: &fresh.url("postgres"), ..with(&[]) }.has("Postgres is not ready");
 
     let mut redis = world.redis_connection().await;
+    let acl = async |user: &str, rules: &[&str]| {
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(user).arg(rules);
+        command.exec_async(&mut world.redis_connection().await).await.unwrap();
+    };
+    // As Redis' documentation advises, and as this gate's file was.
+    acl("default", &["resetkeys", "-@all"]).await;
+    with(&[]).has("the default user of Redis has no commands");
+    let gate = world.redis.url();
+    let gate = Patient { redis: &gate, ..with(&[]) };
+    gate.has("the default user of Redis has no commands");
+    acl("quota_gate", &["-acl|dryrun", "-unwatch"]).await;
+    let (_, said) = gate.examined();
+    for advice in ["may not ask for the rights of the default user", "may not run UNWATCH"] {
+        assert!(said.lines().any(|line| line.starts_with("advice") && line.contains(advice)), "{advice}: {said}");
+    }
+    acl("default", &["~*", "+@all"]).await;
     for (setting, value, usual, wrong) in [
         ("maxmemory-policy", "allkeys-lru", "noeviction", "Redis is not suitable for the gate"),
         ("appendonly", "no", "yes", "Redis runs without appendonly"),

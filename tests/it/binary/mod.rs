@@ -1,5 +1,6 @@
 //! The built binary as people use it, over HTTP and on the command line.
 
+mod accounts;
 mod admin;
 mod alerts;
 mod api;

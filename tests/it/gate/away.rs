@@ -81,6 +81,8 @@ async fn settlements_accepted_during_a_redis_outage_are_applied_once_afterwards(
     world.redis.resume();
     tokio::join!(settle(&world, &one), settle(&world, &two));
     assert!(one.postgres.inbox_waiting().await.unwrap().1.is_none());
+    // Until its probe, a gate answers from Postgres, which has nothing yet.
+    eventually("the gate uses Redis again", async || one.gate.quota_and_holds(&user("alice")).await.is_ok()).await;
     let quota = one.gate.quota(&user("alice")).await.unwrap();
     assert_eq!((quota.used.get(), quota.held.get()), (3, 0));
     eventually("the other gate uses Redis again", async || {

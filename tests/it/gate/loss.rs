@@ -163,15 +163,14 @@ async fn a_redis_with_a_replicas_older_data_counts_as_another_one_for_open_conne
 }
 
 async fn command(server: &RedisServer, words: &[&str]) -> String {
-    let client = redis::Client::open(server.url()).unwrap();
+    let client = redis::Client::open(server.operator_url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     redis::Cmd::new().arg(words).query_async(&mut connection).await.unwrap()
 }
 
 /// Makes one server a replica of another, and waits until it has the other's data.
 async fn follow(replica: &RedisServer, primary: &RedisServer) {
-    let password = std::fs::read_to_string(primary.dir().join("password")).unwrap();
-    command(replica, &["CONFIG", "SET", "masterauth", password.trim()]).await;
+    command(replica, &["CONFIG", "SET", "masteruser", "replica", "masterauth", primary.password()]).await;
     command(replica, &["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
     crate::support::eventually("the replica follows", async || {
         command(replica, &["INFO", "replication"]).await.contains("master_link_status:up")

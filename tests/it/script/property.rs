@@ -32,9 +32,9 @@ use uuid::Uuid;
 use super::model::{Event, Expected, Hold, KEPT_SECONDS, Model, Numbers};
 use crate::support;
 
-const CLOCK_KEY: &str = "test:now_ms";
+const CLOCK_KEY: &str = "qg:test:now_ms";
 /// Replaces the script's first file, so that the script reads the manual clock.
-const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'test:now_ms')) end\n";
+const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'qg:test:now_ms')) end\n";
 
 /// One step of a history. Holds and keys are small numbers, so that steps often use the same one.
 #[derive(Debug, Clone)]
@@ -411,7 +411,7 @@ fn agrees_with_the_model_in(zone: &'static str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(support::redis());
     let (harness, mut connection) = runtime.block_on(async {
-        let client = redis::Client::open(server.url()).unwrap();
+        let client = redis::Client::open(server.operator_url()).unwrap();
         (Harness::start(&server.url(), zone).await, client.get_multiplexed_async_connection().await.unwrap())
     });
     let config =

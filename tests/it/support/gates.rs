@@ -40,9 +40,9 @@ use tokio_util::sync::CancellationToken;
 use super::{database, redis as redis_server};
 
 /// Redis key of the manual clock's time.
-const CLOCK_KEY: &str = "test:now_ms";
+const CLOCK_KEY: &str = "qg:test:now_ms";
 /// Replaces the script's first file, so that the script reads the manual clock.
-const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'test:now_ms')) end\n";
+const CLOCK: &str = "local function read_clock() return tonumber(redis.call('GET', 'qg:test:now_ms')) end\n";
 
 /// Two stores, and the settings that all gates on them share.
 pub(crate) struct World {
@@ -133,7 +133,15 @@ impl World {
 
     /// Starts a fresh Redis beside this database.
     pub(crate) async fn on(database: String, clock: Clock, manual: bool, zone: &'static str) -> Self {
-        let redis = redis_server().await;
+        Self::of(redis_server().await, database, clock, manual, zone)
+    }
+
+    /// Uses these stores, with the machine's clock.
+    pub(crate) fn of_stores(redis: RedisServer, database: String) -> Self {
+        Self::of(redis, database, Clock::machine(), false, "UTC")
+    }
+
+    fn of(redis: RedisServer, database: String, clock: Clock, manual: bool, zone: &'static str) -> Self {
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy(&database).expect("a valid URL");
         Self { redis, database, pool, clock, zone, partitions: 2, manual }
     }
@@ -149,7 +157,7 @@ impl World {
     pub(crate) async fn try_set_time(&self, now: &str) -> bool {
         let now: DateTime<Utc> = now.parse().expect("an instant");
         self.clock.set(now);
-        let Ok(client) = redis::Client::open(self.redis.url()) else { return false };
+        let Ok(client) = redis::Client::open(self.redis.operator_url()) else { return false };
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
         let mut set = redis::cmd("SET");
         set.arg(CLOCK_KEY).arg(now.timestamp_millis());
@@ -166,8 +174,9 @@ impl World {
             .expect("Redis answers");
     }
 
+    /// Opens a connection with all rights.
     pub(crate) async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.redis.url()).expect("a valid URL");
+        let client = redis::Client::open(self.redis.operator_url()).expect("a valid URL");
         client.get_multiplexed_async_connection().await.expect("Redis answers")
     }
 

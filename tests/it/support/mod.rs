@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
     gates::{GateUnderTest, Tuning, World, consume, key, repeat, reserve, user},
-    postgres::{database, execute, migrate, migrated_copy, postgres},
-    redis::redis,
+    postgres::{database, execute, migrate, migrated_copy, postgres, postgres_options},
+    redis::{redis, redis_options},
 };
 
 /// Longer than any condition takes on a loaded machine, so it is reached only by one that never holds.

@@ -31,12 +31,16 @@ pub(crate) async fn database() -> String {
 
 /// Starts a Postgres for one test, which may kill it. Takes a second; most tests need only [`database`].
 pub(crate) async fn postgres() -> PostgresServer {
-    let options = PostgresServerOptions {
+    PostgresServer::start(&scratch("postgres"), postgres_options()).await.expect("Postgres starts")
+}
+
+/// Options of a server for tests.
+pub(crate) fn postgres_options() -> PostgresServerOptions {
+    PostgresServerOptions {
         durability: Durability::Memory,
         lifetime: Lifetime::Scratch,
         ..PostgresServerOptions::default()
-    };
-    PostgresServer::start(&scratch("postgres"), options).await.expect("Postgres starts")
+    }
 }
 
 /// Like [`database`], on this server.

@@ -20,7 +20,7 @@ use quota_gate::{
     gate::{ReservationSigner, newer_journal_reason},
     store::{
         postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Route, Settings, UuidSpellings},
-        redis::RedisServerInfo,
+        redis::{RedisRights, RedisServerInfo},
     },
 };
 
@@ -153,9 +153,15 @@ fn configuration(config: &Config, refusals: &[(&str, anyhow::Error)], findings: 
 }
 
 async fn redis(config: &Config, findings: &mut Findings) -> Option<RedisServerInfo> {
-    let server_info = async { anyhow::Ok(app::redis(config)?.server_info().await?) };
-    let server_info = match server_info.await {
-        Ok(server_info) => server_info,
+    let answers = async {
+        let redis = app::redis(config)?;
+        anyhow::Ok((redis.server_info().await?, redis.rights().await?))
+    };
+    let server_info = match answers.await {
+        Ok((server_info, answered)) => {
+            rights(&answered, findings);
+            server_info
+        }
         Err(error) => {
             findings.wrong(
                 "Redis does not answer",
@@ -166,7 +172,7 @@ async fn redis(config: &Config, findings: &mut Findings) -> Option<RedisServerIn
     };
     match server_info.unfit() {
         Some(wrong) => findings.wrong("Redis is not suitable for the gate", &wrong),
-        None => findings.good(&format!("Redis {} is a primary with maxmemory-policy noeviction", server_info.version)),
+        None => findings.good(&format!("{} is a primary with maxmemory-policy noeviction", server_info.product)),
     }
     findings.check(
         server_info.appendonly,
@@ -196,13 +202,43 @@ async fn redis(config: &Config, findings: &mut Findings) -> Option<RedisServerIn
             "raise maxmemory or lower redis.stream_bytes_max, so that new messages are refused before Redis' memory is full",
         );
     }
+    Some(server_info)
+}
+
+fn rights(rights: &RedisRights, findings: &mut Findings) {
+    if !rights.missing.is_empty() {
+        findings.wrong(
+            &format!("the gate's Redis user may not run {}", rights.missing.join(", ")),
+            "give it the rights of deploy/redis/users.acl",
+        );
+    }
     findings.check(
-        !server_info.may_administer,
+        !rights.may_administer,
         "the gate's Redis user has no more rights than the gate needs",
         "the gate's Redis user may change Redis' settings",
         "use the user of deploy/redis/users.acl",
     );
-    Some(server_info)
+    match rights.may_replay {
+        Some(may_replay) => findings.check(
+            may_replay,
+            "Redis may execute its append-only file at a restart",
+            "the default user of Redis has no commands, with which Redis executes its append-only file: a restart drops \
+             unflushed charges and stored answers without an error",
+            "in the ACL file, replace the line of the default user by `user default off ~* &* +@all`, which allows no \
+             login either",
+        ),
+        None => findings.advice(
+            "the gate's Redis user may not ask for the rights of the default user",
+            "add +acl|dryrun to its line, as in deploy/redis/users.acl; or see that `ACL GETUSER default` has the \
+             commands +@all and the keys ~*: otherwise a restart of Redis drops its append-only file",
+        ),
+    }
+    if !rights.may_reuse_connections {
+        findings.advice(
+            "the gate's Redis user may not run UNWATCH, so the gate opens a connection for each use of its pool",
+            "add +unwatch to its line, as in deploy/redis/users.acl",
+        );
+    }
 }
 
 async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresServerInfo> {

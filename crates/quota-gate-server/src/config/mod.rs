@@ -140,9 +140,10 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let empty = self.levels.iter().filter(|(_, quota)| **quota == 0);
         let empty = empty.map(|(level, _)| format!("levels.{level} is 0: users of this level cannot send any message"));
-        let replaced = self.redis.stream_entries_max.map(|_| {
-            "redis.stream_entries_max has no effect any more: set redis.stream_bytes_max".to_owned()
-        });
+        let replaced = self
+            .redis
+            .stream_entries_max
+            .map(|_| "redis.stream_entries_max has no effect any more: set redis.stream_bytes_max".to_owned());
         self.ignored_variables.iter().cloned().chain(empty).chain(replaced).collect()
     }
 

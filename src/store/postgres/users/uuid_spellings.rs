@@ -45,7 +45,7 @@ impl Postgres {
                     ) as "doubled!"
              from users"#
         )
-        .fetch_one(&mut *snapshot)
+        .fetch_one(&mut snapshot)
         .await?;
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
         Ok(UuidSpellings { unusual: count(row.unusual), doubled: count(row.doubled) })

@@ -40,9 +40,8 @@ const LARGE_MODEL_COST: u32 = 25;
 /// Issuer of the JWTs of `quota-gate token`.
 pub(in crate::cli) const JWT_ISSUER: &str = "quota-gate-dev";
 
-/// The gate's Redis user and Postgres role in the operators' files.
-const STORE_USER: &str = "quota_gate";
-const REDIS_USERS: &str = include_str!("../../../../../deploy/redis/users.acl");
+/// The gate's Postgres role, in the operators' file.
+const ROLE: &str = "quota_gate";
 const ROLES: &str = include_str!("../../../../../deploy/postgres/roles.sql");
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +75,7 @@ struct Secrets {
     cron_token: String,
     jwt_secret: String,
     reservation_secret: String,
-    /// Of the gate's Redis user and Postgres role.
+    /// Of the gate's Postgres role.
     store_password: String,
 }
 
@@ -106,10 +105,8 @@ pub(in crate::cli) async fn run(
 
     let secrets = Secrets::load_or_create(&dir.file("secrets.json"))?;
     let (redis_dir, postgres_dir) = (dir.redis(), dir.postgres());
-    let redis_options =
-        RedisServerOptions { extra: vec![redis_user(&secrets.store_password)?], ..RedisServerOptions::default() };
     let (mut redis, mut postgres) = tokio::try_join!(
-        RedisServer::start(&redis_dir, redis_options),
+        RedisServer::start(&redis_dir, RedisServerOptions::default()),
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
     secrets.configure(&mut config);
@@ -120,7 +117,7 @@ pub(in crate::cli) async fn run(
         "" => Some(start_upstream(&mut config).await?),
         _ => None,
     };
-    config.redis.url = Secret::new(redis.url_of(STORE_USER, &secrets.store_password));
+    config.redis.url = Secret::new(redis.url());
     config.postgres.url = Secret::new(postgres.url("postgres"));
     // There is no load balancer that must notice the stop.
     config.server.stop_delay_ms = 0;
@@ -129,9 +126,9 @@ pub(in crate::cli) async fn run(
     database.migrate().await?;
     database.ensure_log_partitions(Clock::machine().now(), MONTHS_AHEAD).await?;
     database.close().await;
-    // From here on, the gate has only the rights that it has in production.
+    // From here on, the gate has only the rights in Postgres that it has in production, as it has in Redis.
     postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
-    config.postgres.url = Secret::new(postgres.url_of(STORE_USER, &secrets.store_password, "postgres"));
+    config.postgres.url = Secret::new(postgres.url_of(ROLE, &secrets.store_password, "postgres"));
     let (redis_url, database_url) = (config.redis.url.expose().to_owned(), config.postgres.url.expose().to_owned());
     let app = App::build(config).await?;
     let samples = seed_sample_users(&app).await?;
@@ -164,13 +161,6 @@ async fn start_upstream(config: &mut Config) -> anyhow::Result<ModelServer> {
     config.upstream.url = upstream.url();
     config.upstream.key = Secret::new(key);
     Ok(upstream)
-}
-
-/// Returns the gate's line of the ACL file, as a line of redis.conf. The default user stays, because `dev` controls its
-/// server with it.
-fn redis_user(password: &str) -> anyhow::Result<String> {
-    let line = REDIS_USERS.lines().find(|line| line.starts_with(&format!("user {STORE_USER} ")));
-    Ok(line.context("deploy/redis/users.acl has no line for the gate")?.replace("PASSWORD", password))
 }
 
 /// Creates a user for each level, named after it, unless the user exists. Returns the users.
