@@ -1,7 +1,7 @@
 -- One call: read everything, decide everything, then write.
 --
 -- keys[1]       the fence
--- keys[2..n-1]  records, outcomes and buckets of answers; operations refer to them by index ("slot")
+-- keys[2..n-1]  records, outcomes and the prefix of buckets of answers; operations refer to them by index ("slot")
 -- keys[n]       the usage stream of the generation
 -- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
 --

@@ -13,13 +13,18 @@
 -- The settlement of an accepted commit is kept longer, because it may be applied late. By then the settlement of a
 -- first attempt, whose answer was lost, may be gone: the answer is UNKNOWN_HOLD, and the gate checks the usage log.
 --
+-- A message that was allowed while Redis was unavailable, and that the quota does not cover now, is a commit too. If it
+-- had an Idempotency-Key, a repeat is recognized.
+--
 -- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; time when Postgres
---            accepted it in ms I6, 0 for a commit made now; then the event's tail
+--            accepted it in ms I6, 0 for a commit made now; keyed B, if 1 what idempotency.lua reads; then the event's
+--            tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)
-  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, accepted_ms, tail_at =
-    unpack('>I4I4I3I6I4BBI6', op, at)
+  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, accepted_ms, keyed, tail_at =
+    unpack('>I4I4I3I6I4BBI6B', op, at)
+  if keyed == 1 then tail_at = read_key(op, tail_at) end
   local at_ms = accepted_ms > 0 and accepted_ms or now_ms
   local id = sub(op, tail_at, tail_at + 15)
 
@@ -27,6 +32,7 @@ local function commit(op, at, slot, outcome)
   if state == RELEASED then return answer(slot, false, SETTLED) end
   if state and settled_ap ~= ap then return answer(slot, false, MISMATCH) end
   if state then
+    if keyed == 1 then remember(id) end
     local flags = state == COMMITTED_LATE and REPLAYED + LATE or REPLAYED
     return answer_with(slot, false, OK, flags, id, settled_charge, ap - settled_charge, 0)
   end
@@ -57,5 +63,6 @@ local function commit(op, at, slot, outcome)
   journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at))
   keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged,
     accepted_ms > 0 and now_ms + ACCEPTED_KEPT_MS or expiry_ms)
+  if keyed == 1 then remember(id) end
   answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0)
 end

@@ -1,34 +1,40 @@
 -- Idempotency: what was answered first to a request with an Idempotency-Key, so that a repeat is recognized.
 --
--- The answers of a partition are spread over 4,096 buckets. A bucket is a hash, and Redis packs a small hash into one
--- string: an answer takes some 50 bytes instead of the 270 of a key of its own (decision 0021).
---   field ''       when the bucket expires I4 (Unix seconds)
---   other fields   digest of user and key c10
---   value          fingerprint c4, kept until I4 (Unix seconds), id c16;
---                  for a reservation also: expiry I6, generation I4, period I3
--- When an answer would outlive its bucket, the bucket drops what has expired and lives a quarter of the time longer.
+-- Answers are kept in buckets: by time, in slices half as long as keys are remembered, and in each slice by the hash
+-- of user and key. A bucket is a hash. Redis packs a small hash into one string, so an answer takes some 50 bytes
+-- instead of the 270 of a key of its own (decision 0021). A full bucket gets a mark, and further answers go to one of
+-- its sixteen parts. Redis expires the buckets of a slice as a whole.
+--   key       the prefix from the call, slice I4, depth B, the first 12 + 4 * depth bits of the hash I4
+--   field     digest of user and key c10
+--   value     fingerprint c4, kept until I4 (Unix seconds), id c16;
+--             for a reservation also: expiry I6, generation I4, period I3
+--   field ''  the mark of a full bucket
 --
--- Arguments of a request with a key: digest c10, fingerprint c4, bucket's slot B, time to live in seconds I4
+-- Arguments of a request with a key: digest c10, hash I4, fingerprint c4, slot of the prefix B, seconds to keep I4
 -- Twin: src/store/redis/idempotency.rs
 --
--- Defines: begin_idempotency, read_key, replay, keep_answer, write_answers
+-- Defines: begin_idempotency, read_key, replay, keep_answer, remember, write_answers
 
 local KEPT, KEPT_HOLD = '>c4I4c16', '>c4I4c16I6I4I3'
 local KEPT_BYTES = 24
+local BUCKET_FULL = 448   -- Redis packs hashes of up to 512 fields, by default
+local DEPTH_MAX = 5
 
-local bucket_keys              -- the keys of this call, by slot
-local digest, fingerprint, bucket, keep_seconds   -- of the current request
-local bucket_expiry            -- by slot, in Unix seconds; 0 for a new bucket
-local fresh                    -- answers of this call by digest: their bytes
-local added                    -- slot, digest and bytes of each answer to write
+local call_keys                                            -- the keys of this call, by slot
+local digest, spread_hash, fingerprint, prefix, keep_seconds   -- of the current request
+local target, target_expiry                                -- bucket for the answer, and when it expires
+local fresh                                                -- answers of this call, by digest
+local added                                                -- key, expiry, digest and value of each answer to write
 
 local function begin_idempotency(keys)
-  bucket_keys, bucket_expiry, fresh, added = keys, {}, {}, {}
+  call_keys, fresh, added = keys, {}, {}
 end
 
 -- Reads the arguments and returns the position after them.
 local function read_key(op, at)
-  digest, fingerprint, bucket, keep_seconds, at = unpack('>c10c4BI4', op, at)
+  local slot
+  digest, spread_hash, fingerprint, slot, keep_seconds, at = unpack('>c10I4c4BI4', op, at)
+  prefix = call_keys[slot]
   return at
 end
 
@@ -36,12 +42,29 @@ local function now_seconds()
   return math.floor(now_ms / 1000)
 end
 
+-- Returns the answer in a slice, or nil and the bucket that would have it.
+local function find_in(slice)
+  local depth = 0
+  while true do
+    local number = math.floor(spread_hash / 2 ^ (20 - 4 * depth))
+    local key = prefix .. pack('>I4BI4', slice, depth, number)
+    local found = redis.call('HMGET', key, digest, '')
+    if found[1] or not found[2] or depth == DEPTH_MAX then return found[1], key end
+    depth = depth + 1
+  end
+end
+
+-- Returns the answer, if it is still kept. Otherwise sets the bucket for a new one.
 local function kept_answer()
   if fresh[digest] then return fresh[digest] end
-  local found = redis.call('HMGET', bucket_keys[bucket], digest, '')
-  bucket_expiry[bucket] = bucket_expiry[bucket] or (found[2] and unpack('>I4', found[2])) or 0
-  local kept = found[1]
-  if kept and unpack('>I4', kept, 5) > now_seconds() then return kept end
+  local slice_seconds = math.ceil(keep_seconds / 2)
+  local slice = math.floor(now_seconds() / slice_seconds)
+  target_expiry = (slice + 1) * slice_seconds + keep_seconds
+  for earlier = 0, 2 do
+    local kept, key = find_in(slice - earlier)
+    if kept and unpack('>I4', kept, 5) > now_seconds() then return kept end
+    if earlier == 0 then target = key end
+  end
 end
 
 -- Returns true if this key was used before. Then answers as the first time, with the present numbers, or MISMATCH if
@@ -60,7 +83,7 @@ local function replay(slot, outcome)
   return true
 end
 
--- Keeps the answer to the current request, for a reservation with the expiry of its hold.
+-- Keeps the answer to the current request, for a reservation with the expiry of its hold. `kept_answer` precedes it.
 local function keep_answer(id, expiry_ms)
   local until_seconds = now_seconds() + keep_seconds
   local value
@@ -71,30 +94,20 @@ local function keep_answer(id, expiry_ms)
   end
   fresh[digest] = value
   local n = #added
-  added[n + 1], added[n + 2], added[n + 3] = bucket, digest, value
+  added[n + 1], added[n + 2], added[n + 3], added[n + 4] = target, target_expiry, digest, value
 end
 
-local function drop_expired(key)
-  local found = redis.call('HGETALL', key)
-  for i = 1, #found, 2 do
-    local field, value = found[i], found[i + 1]
-    if field ~= '' and unpack('>I4', value, 5) <= now_seconds() then redis.call('HDEL', key, field) end
-  end
+-- Keeps the answer unless there is one.
+local function remember(id)
+  if not kept_answer() then keep_answer(id) end
 end
 
 local function write_answers()
-  for i = 1, #added, 3 do
-    local slot, field, value = added[i], added[i + 1], added[i + 2]
-    local key = bucket_keys[slot]
-    local until_seconds = unpack('>I4', value, 5)
-    if until_seconds > bucket_expiry[slot] then
-      if bucket_expiry[slot] > 0 then drop_expired(key) end
-      local expiry_seconds = until_seconds + math.ceil((until_seconds - now_seconds()) / 4)
-      bucket_expiry[slot] = expiry_seconds
-      redis.call('HSET', key, field, value, '', pack('>I4', expiry_seconds))
-      redis.call('PEXPIRE', key, (expiry_seconds - now_seconds()) * 1000)
-    else
-      redis.call('HSET', key, field, value)
-    end
+  for i = 1, #added, 4 do
+    local key, expiry_seconds, field, value = added[i], added[i + 1], added[i + 2], added[i + 3]
+    redis.call('HSET', key, field, value)
+    local fields = redis.call('HLEN', key)
+    if fields == 1 then redis.call('PEXPIRE', key, (expiry_seconds - now_seconds()) * 1000) end
+    if fields == BUCKET_FULL then redis.call('HSET', key, '', '') end
   end
 end

@@ -43,13 +43,17 @@ local function write_journal()
   return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'e', join(events))
 end
 
--- Returns the memory of the stream: a bound if it is far from full, otherwise what Redis estimates from a few samples.
+-- Returns the memory of the stream: a bound if it is far from full, otherwise an estimate from a few entries.
 local function stream_bytes()
   local entries = redis.call('XLEN', stream)
   local bytes_max = entries * ENTRY_BYTES_MAX
   if bytes_max < stream_bytes_max then return bytes_max end
   local bytes = redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', '8')
-  return type(bytes) == 'number' and bytes or entries * ENTRY_BYTES
+  if type(bytes) ~= 'number' then return entries * ENTRY_BYTES end
+  -- Redis samples the oldest entries. The newest may be larger.
+  local newest, payload = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 8), 0
+  for i = 1, #newest do payload = payload + #newest[i][2][2] end
+  return math.max(bytes, entries * payload / #newest)
 end
 
 -- True if Postgres has been unavailable for so long that Redis could run out of memory. New work is then refused, but

@@ -43,8 +43,6 @@ pub struct Watermark {
     pub generation: u32,
     /// The last entry whose events are in Postgres; none while the partition is being opened.
     pub position: Option<Position>,
-    /// The last event of that entry, also while the partition is being opened.
-    pub last_event: Uuid,
     /// When the generation was opened.
     pub opened_at: DateTime<Utc>,
     /// Since when Redis has every answer to a request with an Idempotency-Key.
@@ -99,14 +97,6 @@ impl Anchor {
     pub fn is(&self, generation: u32, entry: &Entry) -> bool {
         let Position { id, event } = entry.position();
         self.generation == generation && self.event == event && (!event.is_nil() || self.id == Some(id))
-    }
-}
-
-impl Watermark {
-    /// The watermark's entry.
-    #[must_use]
-    pub fn anchor(&self) -> Anchor {
-        Anchor { generation: self.generation, id: self.position.map(|at| at.id), event: self.last_event }
     }
 }
 

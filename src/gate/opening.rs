@@ -237,13 +237,14 @@ impl Inner {
         self.redis.try_write(partition).await?;
         // Read before the row is marked: then an opener that sleeps in between closes nothing that another has opened.
         let fence = self.redis.fence(partition).await?;
-        overtaken_unless(step(self.postgres.begin_opening(number, generation, self.now())).await?)?;
+        let began = step(self.postgres.begin_opening(number, generation, self.now())).await?;
+        let anchor = began.ok_or(AttemptError::Overtaken)?;
         overtaken_unless(self.redis.close(partition, fence.as_ref()).await?)?;
         let also: Vec<u32> = fence.iter().map(Fence::generation).chain([generation]).collect();
         let levels = step(self.postgres.all_levels()).await?;
         let mut report = DrainReport::default();
         // If the anchor is there, Redis has each answer that Postgres could know: both were written in one step.
-        let mut draining = self.redis.drain(partition, &also, Some(watermark.anchor())).await?;
+        let mut draining = self.redis.drain(partition, &also, Some(anchor)).await?;
         while let Some(entries) = draining.next().await? {
             // Another opener may have taken over after a pause. The conditions below decide which of the two continues.
             step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await?;

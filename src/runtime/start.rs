@@ -46,9 +46,11 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
     // What a reader blocks, the job creates later. Until then, rows go to the default partition.
     postgres.ensure_log_partitions(clock.now(), MONTHS_AHEAD).await?;
     redis.check_fitness().await?;
+    let script = Script::default();
+    script.load(&redis).await?;
     let gate = Gate::start(GateParts {
         redis,
-        script: Script::default(),
+        script,
         postgres,
         partitions,
         calendar: Calendar::new(time_zone),

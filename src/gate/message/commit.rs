@@ -12,7 +12,7 @@ use crate::{
     },
     store::{
         postgres::InboxKind,
-        redis::{Operation, ReplyStatus},
+        redis::{Idempotency, Operation, ReplyStatus},
     },
 };
 
@@ -27,7 +27,7 @@ impl Gate {
     /// gate has signed.
     pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Settled<Committed>, GateError> {
         let (_, reservation) = self.0.read_reservation(reservation_id)?;
-        match self.commit_now(&reservation, &commit, None).await {
+        match self.commit_now(&reservation, &commit, None, None).await {
             Err(failed) if failed.is_transient() => {
                 self.accept_settlement(InboxKind::Commit, &reservation, commit, failed).await?;
                 Ok(Settled::Later)
@@ -36,12 +36,14 @@ impl Gate {
         }
     }
 
-    /// Commits in Redis only. `accepted_at` is when Postgres accepted the commit, if it did.
+    /// Commits in Redis only. `accepted_at` is when Postgres accepted the commit, if it did; `idempotency` is how repeats
+    /// of the message are recognized, if it was allowed while Redis was unavailable.
     pub(in crate::gate) async fn commit_now(
         &self,
         reservation: &Reservation,
         commit: &Commit,
         accepted_at: Option<DateTime<Utc>>,
+        idempotency: Option<Idempotency>,
     ) -> Result<Committed, GateError> {
         let gate = &self.0;
         let ap = commit.ap.unwrap_or(reservation.ap);
@@ -54,6 +56,7 @@ impl Gate {
             covered,
             adopt,
             accepted_at,
+            idempotency: idempotency.clone(),
         };
         let answer = match gate.settle(reservation, accepted_at, operation).await? {
             Settling::Answered(answer) => answer,

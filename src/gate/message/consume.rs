@@ -7,7 +7,7 @@ use crate::gate::{
     Consume, Gate, GateError, Inner,
     decision_metrics::Asked,
     error::unexpected,
-    message::idempotency::{Earlier, OTHER_REQUEST},
+    message::idempotency::{Earlier, OTHER_REQUEST, id_of_first_version},
 };
 use crate::{
     domain::{
@@ -15,7 +15,7 @@ use crate::{
         model_name::ModelName,
         rollout::Mode,
     },
-    store::redis::{Operation, ReplyStatus},
+    store::redis::{Idempotency, Operation, ReplyStatus},
 };
 
 impl Gate {
@@ -68,8 +68,12 @@ impl Gate {
                 if !answer.replayed {
                     gate.decision_metrics.charged(ap);
                 }
-                // The first answer may have been given in another epoch of the key. Version 0.1.0 has stored no id.
-                let event = if answer.replayed && !answer.id.is_nil() { answer.id } else { event };
+                let event = match &request.idempotency_key {
+                    // The first answer may have been given in another epoch of the key.
+                    Some(_) if answer.replayed && !answer.id.is_nil() => answer.id,
+                    Some(key) if answer.replayed => id_of_first_version(&request.user, key),
+                    _ => event,
+                };
                 Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed, degraded: false }))
             }
             ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
@@ -82,17 +86,18 @@ impl Gate {
 
 impl Inner {
     fn consume_operation(&self, event: Uuid, request: &Consume) -> Operation {
-        let Consume { user, session, ap, tokens, model, idempotency_key } = request;
-        let idempotency = idempotency_key.clone().map(|key| {
-            let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
-            self.idempotency(
-                user,
-                key,
-                "consume",
-                &[session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()],
-            )
-        });
+        let Consume { session, ap, tokens, model, .. } = request;
+        let idempotency = self.idempotency_of(request);
         let (session, model) = (session.clone(), model.clone());
         Operation::Consume { cost: *ap, event, session, tokens: *tokens, model, idempotency }
+    }
+
+    /// Returns how repeats of the request are recognized, if it has a key.
+    pub(in crate::gate) fn idempotency_of(&self, request: &Consume) -> Option<Idempotency> {
+        let Consume { user, session, ap, tokens, model, idempotency_key } = request;
+        let key = idempotency_key.clone()?;
+        let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
+        let parts = [session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()];
+        Some(self.idempotency(user, key, "consume", &parts))
     }
 }

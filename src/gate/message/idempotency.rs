@@ -55,8 +55,7 @@ impl Inner {
     fn ids_of_consume(&self, user: &UserId, key: &IdempotencyKey) -> impl Iterator<Item = Uuid> {
         let epoch = self.epoch(user, key, self.now());
         let epochs = [epoch.saturating_sub(1), epoch, epoch.saturating_add(1)];
-        let first_version = id_from(&digest(CONSUME, &[user.as_str().as_bytes(), key.as_str().as_bytes()]));
-        epochs.map(|epoch| id_in_epoch(user, key, epoch)).into_iter().chain([first_version])
+        epochs.map(|epoch| id_in_epoch(user, key, epoch)).into_iter().chain([id_of_first_version(user, key)])
     }
 
     fn epoch(&self, user: &UserId, key: &IdempotencyKey, at: DateTime<Utc>) -> u64 {
@@ -103,6 +102,11 @@ impl Gate {
         let quota = self.quota(&request.user).await?;
         Ok(Earlier::Charged(Charged { event: logged.event, ap: logged.ap, quota, replayed: true, degraded: false }))
     }
+}
+
+/// Returns the id that version 0.1.0 gives to a charge under this key.
+pub(in crate::gate) fn id_of_first_version(user: &UserId, key: &IdempotencyKey) -> Uuid {
+    id_from(&digest(CONSUME, &[user.as_str().as_bytes(), key.as_str().as_bytes()]))
 }
 
 fn id_in_epoch(user: &UserId, key: &IdempotencyKey, epoch: u64) -> Uuid {

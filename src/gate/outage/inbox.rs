@@ -80,7 +80,10 @@ impl Gate {
             InboxKind::Consume => return self.apply_consume(item, reservation).await,
             InboxKind::Commit => {
                 let commit = Commit { ap: Some(item.ap), tokens: item.tokens, model: item.model.clone() };
-                let committed = self.commit_now(&reservation, &commit, Some(item.accepted_at)).await;
+                // Only a message that was a consume before has a key.
+                let keyed = item.idempotency_key.is_some();
+                let idempotency = keyed.then(|| self.0.idempotency_of(&message_of(item, &reservation))).flatten();
+                let committed = self.commit_now(&reservation, &commit, Some(item.accepted_at), idempotency).await;
                 committed.map(|done| format!("charged {}, overage {}", done.charged.get(), done.overage.get()))
             }
             InboxKind::Release => self.release_now(&reservation).await.map(|_| "released".to_owned()),
@@ -95,19 +98,24 @@ impl Gate {
 
     async fn apply_consume(&self, item: &InboxItem, reservation: Reservation) -> Result<Applied, GateError> {
         let key = item.idempotency_key.clone().map_or_else(|| IdempotencyKey::parse(&item.id.to_string()), Ok)?;
-        let message = Consume {
-            user: item.user.clone(),
-            session: reservation.session,
-            ap: item.ap,
-            tokens: item.tokens,
-            model: item.model.clone(),
-            idempotency_key: Some(key),
-        };
+        let message = Consume { idempotency_key: Some(key), ..message_of(item, &reservation) };
         match self.consume_now(&message, item.id).await {
             Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
             Ok(Decision::Denied(_) | Decision::Passed(_)) => Ok(Applied::Denied),
             Err(error) if error.is_transient() => Err(error),
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }
+    }
+}
+
+/// Returns the message that became this item.
+fn message_of(item: &InboxItem, reservation: &Reservation) -> Consume {
+    Consume {
+        user: item.user.clone(),
+        session: reservation.session.clone(),
+        ap: item.ap,
+        tokens: item.tokens,
+        model: item.model.clone(),
+        idempotency_key: item.idempotency_key.clone(),
     }
 }

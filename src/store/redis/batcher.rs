@@ -220,13 +220,14 @@ impl Worker {
     }
 
     /// Calls the script for these jobs and answers their callers. While Redis' memory is full, it refuses new messages
-    /// only: settlements need little memory, and Postgres may be unavailable too, so they have no other place.
+    /// and users whose records it does not have. Settlements need little memory, and if Postgres is unavailable too,
+    /// they cannot be accepted elsewhere.
     async fn serve(&self, wire: &mut Option<Wired>, call: &mut Call, generation: u32, mut batch: Vec<Job>) {
         let mut called = self.timed_call(wire, call, (generation, Memory::Limited), &batch).await;
         if let Err(full @ RedisError::OutOfMemory(_)) = &called {
-            let (new, settling) = batch.into_iter().partition(|job| job.request.operation.admits());
-            refuse(new, full);
-            batch = settling;
+            let (served, refused) = batch.into_iter().partition(|job| job.request.may_exceed_memory());
+            refuse(refused, full);
+            batch = served;
             if batch.is_empty() {
                 return;
             }

@@ -7,10 +7,6 @@ use sha2::{Digest, Sha256};
 use super::packed::PutBytes;
 use crate::domain::{idempotency::IdempotencyKey, user_id::UserId};
 
-/// Buckets of a partition, a power of two. With up to 512 answers in each, Redis packs them; with fewer than some
-/// eight, the bucket's own key costs more than its answers.
-const BUCKETS: u16 = 4_096;
-
 /// How to recognize a repeat of this request.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
@@ -18,9 +14,10 @@ pub struct Idempotency {
     pub(super) key: IdempotencyKey,
     /// Identifies user and key among those of the partition.
     digest: [u8; 10],
+    /// Spreads the answers over buckets.
+    hash: [u8; 4],
     /// Distinguishes this request from another one with the same key.
     fingerprint: [u8; 4],
-    bucket: u16,
     keep_seconds: u32,
 }
 
@@ -29,24 +26,22 @@ impl Idempotency {
     #[must_use]
     pub fn new(user: &UserId, key: IdempotencyKey, request: &[u8; 32], keep: Duration) -> Self {
         // User ids contain no slash.
-        let hash = Sha256::digest(format!("{user}/{}", key.as_str()));
-        let (mut digest, mut fingerprint) = ([0; 10], [0; 4]);
-        digest.copy_from_slice(&hash[..10]);
+        let sum = Sha256::digest(format!("{user}/{}", key.as_str()));
+        let (mut digest, mut hash, mut fingerprint) = ([0; 10], [0; 4], [0; 4]);
+        digest.copy_from_slice(&sum[..10]);
+        hash.copy_from_slice(&sum[10..14]);
         fingerprint.copy_from_slice(&request[..4]);
-        let bucket = u16::from_be_bytes([hash[10], hash[11]]) % BUCKETS;
-        Self { key, digest, fingerprint, bucket, keep_seconds: u32::try_from(keep.as_secs()).unwrap_or(u32::MAX) }
+        // The script divides time by it.
+        let keep_seconds = u32::try_from(keep.as_secs()).unwrap_or(u32::MAX).max(1);
+        Self { key, digest, hash, fingerprint, keep_seconds }
     }
 
-    /// The bucket that has the answer.
-    pub(super) const fn bucket(&self) -> u16 {
-        self.bucket
-    }
-
-    /// Packs the arguments. `slot` is the index of the bucket's key.
-    pub(super) fn encode(&self, slot: u8, to: &mut Vec<u8>) {
+    /// Packs the arguments. `prefix` is the slot of the buckets' prefix.
+    pub(super) fn encode(&self, prefix: u8, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.digest);
+        to.extend_from_slice(&self.hash);
         to.extend_from_slice(&self.fingerprint);
-        to.put_u8(slot);
+        to.put_u8(prefix);
         to.put_u32(self.keep_seconds);
     }
 }
@@ -61,10 +56,8 @@ mod tests {
         let kept = Idempotency::new(&UserId::parse("bob").unwrap(), key, &[7; 32], Duration::from_secs(258));
         let mut bytes = Vec::new();
         kept.encode(3, &mut bytes);
-        // sha256 of "bob/k"
-        let hash = Sha256::digest("bob/k");
-        assert_eq!(bytes[..10], hash[..10]);
-        assert_eq!(bytes[10..], [7, 7, 7, 7, 3, 0, 0, 1, 2]);
-        assert!(kept.bucket() < BUCKETS);
+        let sum = Sha256::digest("bob/k");
+        assert_eq!(bytes[..14], sum[..14]);
+        assert_eq!(bytes[14..], [7, 7, 7, 7, 3, 0, 0, 1, 2]);
     }
 }

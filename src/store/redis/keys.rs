@@ -54,11 +54,9 @@ pub(super) fn stream(partition: Partition, generation: u32) -> String {
     format!("qg:{{{partition}}}:ev:{generation}")
 }
 
-/// `qg:{NN}:a:<two bytes>`: a bucket of answers to requests with an Idempotency-Key.
-pub(super) fn answers(partition: Partition, bucket: u16) -> Vec<u8> {
-    let mut key = format!("qg:{{{partition}}}:a:").into_bytes();
-    key.extend_from_slice(&bucket.to_be_bytes());
-    key
+/// `qg:{NN}:a:`: the prefix of the buckets of answers to requests with an Idempotency-Key.
+pub(super) fn answers(partition: Partition) -> Vec<u8> {
+    format!("qg:{{{partition}}}:a:").into_bytes()
 }
 
 /// `qg:{NN}:i:<user>/<key>`: an answer kept by version 0.1.0. User ids contain no slash, so no two pairs of user and
@@ -95,7 +93,7 @@ mod tests {
         assert_eq!(stream(partition, 12), "qg:{03}:ev:12");
         let key = IdempotencyKey::parse("{k}").unwrap();
         assert_eq!(outcome(partition, &user, &key), b"qg:{03}:i:alice@example.com:1/{k}");
-        assert_eq!(answers(partition, 0x0161), b"qg:{03}:a:\x01a");
+        assert_eq!(answers(partition), b"qg:{03}:a:");
         assert_eq!(settlement(partition, Uuid::from_bytes(*b"0123456789abcdef")), b"qg:{03}:s:0123456789abcdef");
     }
 

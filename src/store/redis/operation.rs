@@ -27,6 +27,14 @@ pub struct Request {
     pub generation: Option<u32>,
 }
 
+impl Request {
+    /// Whether the request may run while Redis' memory is full: it settles what was admitted before, or takes no memory.
+    pub(super) const fn may_exceed_memory(&self) -> bool {
+        self.operation.settles()
+            || self.seed.is_none() && matches!(self.operation, Operation::Peek | Operation::SetLevel(_))
+    }
+}
+
 /// An operation on one user's record.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -79,6 +87,8 @@ pub enum Operation {
         adopt: bool,
         /// When Postgres accepted the commit while Redis was unavailable. The commit counts as made then.
         accepted_at: Option<DateTime<Utc>>,
+        /// Recognize repeats of the message, which was allowed while Redis was unavailable.
+        idempotency: Option<Idempotency>,
     },
     /// Give the AP of a hold back.
     Release {
@@ -131,10 +141,20 @@ pub(super) enum OutcomeKey<'a> {
 }
 
 impl Operation {
+    /// How repeats of the request are recognized, if it has a key.
+    pub(super) const fn idempotency(&self) -> Option<&Idempotency> {
+        match self {
+            Self::Consume { idempotency, .. }
+            | Self::Reserve { idempotency, .. }
+            | Self::Commit { idempotency, .. } => idempotency.as_ref(),
+            _ => None,
+        }
+    }
+
     pub(super) fn outcome_key(&self) -> OutcomeKey<'_> {
         match self {
-            Self::Consume { idempotency, .. } | Self::Reserve { idempotency, .. } => {
-                idempotency.as_ref().map_or(OutcomeKey::None, OutcomeKey::Idempotency)
+            Self::Consume { .. } | Self::Reserve { .. } => {
+                self.idempotency().map_or(OutcomeKey::None, OutcomeKey::Idempotency)
             }
             Self::Extend { hold, .. } => OutcomeKey::Settlement(*hold),
             Self::Commit { reservation, .. } | Self::Release { reservation, .. } => {
@@ -144,9 +164,9 @@ impl Operation {
         }
     }
 
-    /// Whether the operation admits a message. The others settle or read what was admitted before.
-    pub(super) const fn admits(&self) -> bool {
-        matches!(self, Self::Consume { .. } | Self::Reserve { .. })
+    /// Whether the operation settles a hold.
+    const fn settles(&self) -> bool {
+        matches!(self, Self::Extend { .. } | Self::Commit { .. } | Self::Release { .. })
     }
 
     const fn code(&self) -> u8 {
@@ -161,14 +181,14 @@ impl Operation {
         }
     }
 
-    /// Packs the operation. `slot`, `outcome` and `bucket` are indexes of the call's keys; 0 means none.
-    pub(super) fn encode(&self, user: &UserId, (slot, outcome, bucket): (u8, u8, u8), to: &mut Vec<u8>) {
+    /// Packs the operation. `slot`, `outcome` and `prefix` are indexes of the call's keys; 0 means none.
+    pub(super) fn encode(&self, user: &UserId, (slot, outcome, prefix): (u8, u8, u8), to: &mut Vec<u8>) {
         to.extend_from_slice(&[self.code(), slot, outcome]);
         match self {
             Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
                 if let Some(kept) = idempotency {
-                    kept.encode(bucket, to);
+                    kept.encode(prefix, to);
                 }
                 encode_tail(*event, *tokens, (user, session), model.as_ref(), to);
             }
@@ -177,14 +197,14 @@ impl Operation {
                 to.put_u32(ttl.ms());
                 to.put_uuid(*hold);
                 if let Some(kept) = idempotency {
-                    kept.encode(bucket, to);
+                    kept.encode(prefix, to);
                 }
             }
             Self::Extend { hold, ttl } => {
                 to.put_uuid(*hold);
                 to.put_u32(ttl.ms());
             }
-            Self::Commit { reservation, ap, tokens, model, covered, adopt, accepted_at } => {
+            Self::Commit { reservation, ap, tokens, model, covered, adopt, accepted_at, idempotency } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
                 to.put_u24(reservation.period.id());
@@ -193,6 +213,10 @@ impl Operation {
                 to.put_u8((*covered).into());
                 to.put_u8((*adopt).into());
                 to.put_u48(accepted_at.map_or(0, unix_ms));
+                to.put_u8(idempotency.is_some().into());
+                if let Some(kept) = idempotency {
+                    kept.encode(prefix, to);
+                }
                 encode_tail(reservation.hold, *tokens, (user, &reservation.session), model.as_ref(), to);
             }
             Self::Release { reservation, adopt } => {

@@ -16,6 +16,13 @@ use crate::domain::{
 /// Entries per read of a drain: a few thousand events, a few hundred kilobytes.
 const DRAIN_ENTRIES: usize = 1_000;
 
+/// The first line of a script that also runs while Redis' memory is full, because it frees more than it takes.
+macro_rules! allow_oom {
+    () => {
+        "#!lua flags=allow-oom\n"
+    };
+}
+
 /// A drain in progress. It keeps only a part of the streams in memory.
 #[derive(Debug)]
 pub struct Draining {
@@ -169,7 +176,7 @@ impl Redis {
     /// # Errors
     /// If Redis does not answer. Opening again returns false.
     pub async fn open(&self, partition: Partition, generation: u32, drained: &Drained) -> Result<bool, RedisError> {
-        let script = redis::Script::new(include_str!("../../../lua/partition/open.lua"));
+        let script = redis::Script::new(concat!(allow_oom!(), include_str!("../../../lua/partition/open.lua")));
         let mut invocation = script.prepare_invoke();
         invocation
             .key(keys::fence(partition))
@@ -243,7 +250,7 @@ impl Redis {
         untouched_since: DateTime<Utc>,
         record_keys: &[Vec<u8>],
     ) -> Result<Option<Swept>, RedisError> {
-        let script = redis::Script::new(include_str!("../../../lua/partition/sweep.lua"));
+        let script = redis::Script::new(concat!(allow_oom!(), include_str!("../../../lua/partition/sweep.lua")));
         let mut invocation = script.prepare_invoke();
         invocation.key(keys::fence(partition)).key(keys::stream(partition, generation));
         for key in record_keys {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    connection::Redis,
     error::RedisError,
     fence::{Fence, ServerId},
     keys,
@@ -108,8 +109,8 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Maximum requests per call. Each takes up to three keys (record, outcome, bucket), and a slot is one byte.
-    pub const REQUESTS_MAX: usize = 84;
+    /// Maximum requests per call. Each takes one or two keys (record, outcome), and a slot is one byte.
+    pub const REQUESTS_MAX: usize = 120;
 
     /// Creates the script with another clock file, which must define `read_clock`. For tests that set the time.
     #[must_use]
@@ -129,6 +130,18 @@ impl Script {
             put_bulk(&mut bytes, word.as_bytes());
         }
         bytes
+    }
+
+    /// Loads the function, so that a gate can call it even if Redis' memory is full later.
+    ///
+    /// # Errors
+    /// If Redis is unavailable, or its memory is full.
+    pub async fn load(&self, redis: &Redis) -> Result<(), RedisError> {
+        let (mut wire, _) = redis.wire().await?;
+        match wire.send(&self.load_command()).await.map_err(RedisError::not_executed)? {
+            Received::Refusal(words) if !words.ends_with(LOADED_BEFORE) => Err(RedisError::of_refusal(words)),
+            _ => Ok(()),
+        }
     }
 
     /// The encoded call of these requests, at most [`Self::REQUESTS_MAX`].
@@ -153,7 +166,7 @@ impl Script {
             match wire.send(&self.load_command()).await.map_err(RedisError::not_executed)? {
                 // Another worker has loaded it.
                 Received::Refusal(words) if words.ends_with(LOADED_BEFORE) => {}
-                Received::Refusal(words) => return Err(RedisError::NotExecuted(words.to_owned())),
+                Received::Refusal(words) => return Err(RedisError::of_refusal(words)),
                 Received::Text(_) | Received::Other => {}
             }
             wire.send(&call.bytes).await.map_err(lost)?;
@@ -187,21 +200,20 @@ impl Call {
         for request in requests {
             let user = &request.user;
             let slot = slots.of(Subject::User(user), || keys::record(partition, user));
-            let (outcome, bucket) = match request.operation.outcome_key() {
-                OutcomeKey::None => (0, 0),
-                OutcomeKey::Idempotency(kept) => (
-                    slots.of(Subject::Request(user, &kept.key), || keys::outcome(partition, user, &kept.key)),
-                    slots.of(Subject::Bucket(kept.bucket()), || keys::answers(partition, kept.bucket())),
-                ),
-                OutcomeKey::Settlement(hold) => {
-                    (slots.of(Subject::Hold(hold), || keys::settlement(partition, hold)), 0)
+            let outcome = match request.operation.outcome_key() {
+                OutcomeKey::None => 0,
+                OutcomeKey::Idempotency(kept) => {
+                    slots.of(Subject::Request(user, &kept.key), || keys::outcome(partition, user, &kept.key))
                 }
+                OutcomeKey::Settlement(hold) => slots.of(Subject::Hold(hold), || keys::settlement(partition, hold)),
             };
+            let mut answers = || slots.of(Subject::Answers, || keys::answers(partition));
+            let prefix = if request.operation.idempotency().is_some() { answers() } else { 0 };
             if let Some(seed) = &request.seed {
                 seed.encode(slot, operation);
                 push(operation);
             }
-            request.operation.encode(user, (slot, outcome, bucket), operation);
+            request.operation.encode(user, (slot, outcome, prefix), operation);
             push(operation);
         }
         // The fence precedes the records, the stream follows them.
@@ -224,7 +236,7 @@ impl Call {
 enum Subject<'a> {
     User(&'a UserId),
     Request(&'a UserId, &'a IdempotencyKey),
-    Bucket(u16),
+    Answers,
     Hold(Uuid),
 }
 

@@ -228,9 +228,12 @@ async fn what_was_admitted_beyond_the_quota_is_overage() {
     // The 95 AP are not in Postgres yet, so it admits more than the quota.
     assert!(gates[0].charges("alice", 95).await);
     world.redis.pause();
-    for gate in &gates {
+    let keyed = |number: usize| Consume { idempotency_key: Some(key(&format!("k{number}"))), ..consume("alice", 4) };
+    let mut events = Vec::new();
+    for (number, gate) in gates.iter().enumerate() {
         away(gate).await;
-        assert!(gate.charges("alice", 4).await);
+        let Decision::Allowed(charged) = gate.gate.consume(keyed(number)).await.unwrap() else { panic!("denied") };
+        events.push(charged.event);
     }
     world.redis.resume();
     settle(&world, &gates[1]).await;
@@ -238,6 +241,14 @@ async fn what_was_admitted_beyond_the_quota_is_overage() {
     let quota = gates[0].gate.quota(&user("alice")).await.unwrap();
     assert_eq!(quota.used.get(), 100, "never more than the quota");
     assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 3, "and the rest is recorded");
+    // A repeat is recognized, whether the message was charged or recorded, and although there is AP again.
+    super::levels::give(&gates[0], "alice", "basic").await;
+    for (number, event) in events.into_iter().enumerate() {
+        let Decision::Allowed(again) = gates[0].gate.consume(keyed(number)).await.unwrap() else { panic!("denied") };
+        assert!(again.replayed && again.event == event, "message {number}");
+    }
+    gates[0].flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, 3);
 }
 
 #[tokio::test]

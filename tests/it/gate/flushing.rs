@@ -1,5 +1,7 @@
 //! From the journal to the rows: each charge exactly once, whatever is killed in between.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use quota_gate::{
     domain::{
@@ -271,4 +273,21 @@ async fn a_stream_without_the_anchor_is_not_trimmed() {
     }
     assert_eq!(gate.redis.stream_length(partition, generation).await.unwrap(), 4);
     assert_eq!(gate.redis.trim(partition, generation, last, last.id).await.unwrap(), Some(3));
+}
+
+#[tokio::test]
+async fn a_flush_may_be_cut_off_at_any_moment() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let levels = gate.postgres.all_levels().await.unwrap();
+    let mut charges = 0;
+    for cut_after in (0..3_000).step_by(30).map(Duration::from_micros) {
+        assert!(gate.charges(&format!("user-{}", charges % 7), 1).await);
+        charges += 1;
+        let _ = tokio::time::timeout(cut_after, gate.flusher.flush_all()).await;
+        // A connection that still had an answer of the flush would give it to this query.
+        assert_eq!(gate.postgres.all_levels().await.unwrap(), levels, "after {cut_after:?}");
+    }
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select count(*) from chat_usage_logs").await, charges);
 }

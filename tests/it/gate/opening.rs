@@ -58,7 +58,7 @@ async fn a_suspended_opener_changes_nothing_once_another_has_opened() {
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
     // The first opener takes the first three steps and is suspended.
-    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_some());
     let fence = gate.redis.fence(place).await.unwrap();
     assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
     let (asleep, entries) = drain(&gate).await;
@@ -71,7 +71,7 @@ async fn a_suspended_opener_changes_nothing_once_another_has_opened() {
     assert_eq!(drain_to_postgres(&gate, 1, &entries).await, None, "the generation has changed");
     assert!(!gate.redis.open(place, asleep.generation_max + 1, &asleep).await.unwrap(), "the fence exists");
     assert!(!gate.postgres.finish_opening(place.number(), 1, (2, true), now()).await.unwrap());
-    assert!(!gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_none());
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 23);
 }
@@ -86,7 +86,7 @@ async fn a_request_that_two_primaries_executed_is_counted_once() {
     let [charged] = entries[1].events() else { panic!("one charge") };
     let later = |seconds| UsageEvent { at: charged.at + TimeDelta::seconds(seconds), ..charged.clone() };
     let twice = [Entry { content: Content::Events(vec![later(1), later(2)]), ..entries[1].clone() }];
-    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_some());
     assert_eq!(drain_to_postgres(&gate, 1, &twice).await, Some(1));
     // The other primary's journal is drained later and has the charge at another time.
     assert_eq!(drain_to_postgres(&gate, 1, &entries).await, Some(0));
@@ -102,7 +102,7 @@ async fn a_charge_after_the_drain_prevents_the_opening() {
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
-    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_some());
     let (drained, entries) = drain(&gate).await;
     // The fence is not deleted yet, so a charge is accepted; then the fence is deleted.
     assert!(gate.charges("alice", 7).await);
@@ -124,7 +124,7 @@ async fn no_flush_commits_while_a_partition_is_being_opened() {
     // A flusher has read entries; before it commits, an opening begins.
     let from = gate.postgres.watermark(place.number()).await.unwrap().position.unwrap();
     let entries = gate.redis.read_stream(place, 1, from.id, 10).await.unwrap();
-    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_some());
     let levels = gate.postgres.all_levels().await.unwrap();
     let flush = Flush {
         partition: place.number(),
@@ -148,7 +148,7 @@ async fn a_flusher_takes_over_an_opening_whose_opener_died_before_it_deleted_the
     let gate = world.gate().await;
     let place = partition(&gate);
     assert!(gate.charges("alice", 5).await);
-    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap());
+    assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_some());
     // The fence exists, so no message gets STALE, and none would ever be flushed.
     assert!(gate.charges("alice", 7).await);
     let check = HealthCheck::new(
@@ -295,4 +295,56 @@ async fn opening_many_partitions_needs_few_connections() {
     .await;
     gate.flush_and_verify().await;
     assert_eq!(world.number("select min(generation)::bigint from flush_watermarks").await, 2);
+}
+
+/// Returns in how many partitions answers to requests with a key count as lost.
+async fn lost_answers(world: &World) -> i64 {
+    world.number("select count(*) from flush_watermarks where answers_since is not null").await
+}
+
+#[tokio::test]
+async fn answers_count_as_lost_if_an_earlier_attempt_wrote_charges_that_redis_may_lose() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let place = partition(&gate);
+    assert!(gate.charges("alice", 5).await);
+    gate.flush_and_verify().await;
+    let flushed = gate.postgres.watermark(place.number()).await.unwrap().position.unwrap();
+    // Nothing is lost: the last flushed entry is in Redis.
+    assert!(gate.charges("alice", 7).await);
+    let began = gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().unwrap();
+    assert_eq!((began.id, began.event), (Some(flushed.id), flushed.event));
+    gate.gate.leave_generation(place, 1).await.unwrap();
+    assert_eq!(lost_answers(&world).await, 0);
+    // An attempt writes a charge and fails. The next one may find a copy of Redis that ends before that charge.
+    assert!(gate.charges("alice", 11).await);
+    gate.postgres.begin_opening(place.number(), 2, now()).await.unwrap().unwrap();
+    let mut draining = gate.redis.drain(place, &[2], None).await.unwrap();
+    while let Some(part) = draining.next().await.unwrap() {
+        drain_to_postgres(&gate, 2, &part).await.unwrap();
+    }
+    gate.gate.leave_generation(place, 2).await.unwrap();
+    assert_eq!(lost_answers(&world).await, 1);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select total_used from chat_quotas").await, 23);
+}
+
+#[tokio::test]
+async fn a_partition_is_opened_although_the_memory_of_redis_is_full() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    for number in 0..50 {
+        assert!(gate.charges(&format!("user-{number}"), 5).await);
+    }
+    let mut connection = world.redis_connection().await;
+    let mut limit = async |bytes: &str| {
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).query_async::<()>(&mut connection).await.unwrap();
+    };
+    limit("1mb").await;
+    gate.gate.leave_generation(partition(&gate), 1).await.unwrap();
+    assert_eq!(gate.gate.generation(partition(&gate)), 2);
+    limit("0").await;
+    assert!(gate.charges("alice", 1).await);
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select sum(total_used)::bigint from chat_quotas").await, 251);
 }

@@ -260,6 +260,7 @@ impl History<'_> {
                     // The gate has checked the log; here the settlement is never lost.
                     adopt: accepted_at.is_some(),
                     accepted_at,
+                    idempotency: None,
                 };
                 (operation, self.model.commit(now, reservation, ap, accepted_at))
             }

@@ -12,7 +12,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, TryFutureExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use sqlx::{
-    AssertSqlSafe, Connection, Either, Execute, Executor, PgConnection, SqlStr,
+    AssertSqlSafe, Connection, Either, Execute, Executor, PgConnection, SqlSafeStr, SqlStr,
     postgres::{
         PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo, Postgres as Database,
     },
@@ -91,8 +91,8 @@ impl Connections {
 
     async fn begin_as(&self, kind: Kind) -> Result<Transaction<'static>, sqlx::Error> {
         let route = self.route().await?;
-        let begun = self.pool.begin_with(AssertSqlSafe(self.sessions.begin(route, kind))).await?;
-        Ok(Transaction::new(begun, route))
+        let begin = AssertSqlSafe(self.sessions.begin(route, kind)).into_sql_str();
+        Transaction::begin(self.pool.acquire().await?, begin, route).await
     }
 
     /// Connects outside of the pool and begins a transaction. It ends with the connection.

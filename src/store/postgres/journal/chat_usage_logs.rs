@@ -149,16 +149,10 @@ pub(in crate::store::postgres) async fn write<'a>(
 }
 
 async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
-    let mut copy = connection
-        .raw()
-        .copy_in_raw(
-            "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
-             from stdin (format binary)",
-        )
-        .await?;
-    copy.send(encode(events, levels)).await?;
-    copy.finish().await?;
-    Ok(())
+    let statement =
+        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
+         from stdin (format binary)";
+    connection.copy_in(statement, encode(events, levels)).await
 }
 
 /// Skips events already in the log, even at another time: two primaries may both have executed a repeated request. The

@@ -4,7 +4,12 @@ use std::ops::AddAssign;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::{calendar::Calendar, journal::Entry, level::Levels, usage::UsageEvent};
+use crate::domain::{
+    calendar::Calendar,
+    journal::{Entry, Position},
+    level::Levels,
+    usage::UsageEvent,
+};
 use crate::store::postgres::{
     Postgres, PostgresError,
     integers::{integer, smallint},
@@ -78,6 +83,17 @@ impl Postgres {
             report.dead_letters += letters.keep(&mut transaction, &[], &written.refused).await?;
         }
         usage_days::add(&mut transaction, smallint(partition), &new, levels, calendar).await?;
+        if report.inserted > 0 {
+            // The journal in Postgres no longer ends in that entry. A later attempt, which may find an older copy of
+            // Redis, must not take it for the end.
+            sqlx::query!(
+                "update flush_watermarks set last_event = $2 where partition = $1",
+                smallint(partition),
+                Position::GENESIS.event,
+            )
+            .execute(&mut transaction)
+            .await?;
+        }
         transaction.commit().await?;
         Ok(Some(report))
     }

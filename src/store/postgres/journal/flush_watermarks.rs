@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    journal::{Position, Watermark},
+    journal::{Anchor, Position, Watermark},
     partition::Partitions,
 };
 use crate::store::postgres::{
@@ -112,7 +112,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Marks a partition as being opened if it is still in this generation. From then on, no flush commits.
+    /// Marks a partition as being opened if it is still in this generation. From then on, no flush commits. Returns the
+    /// entry up to which Postgres has the journal: the last flush may have committed while this statement waited for it.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -121,20 +122,31 @@ impl Postgres {
         partition: u16,
         generation: u32,
         now: DateTime<Utc>,
-    ) -> Result<bool, PostgresError> {
-        let done = sqlx::query!(
-            "update flush_watermarks
+    ) -> Result<Option<Anchor>, PostgresError> {
+        let row = sqlx::query!(
+            "with before as (
+                 select last_id, last_event
+                 from flush_watermarks
+                 where partition = $1
+                   and generation = $2
+                 for update
+             )
+             update flush_watermarks as watermark
              set last_id = null,
                  updated_at = $3
-             where partition = $1
-               and generation = $2",
+             from before
+             where watermark.partition = $1
+             returning before.last_id, before.last_event",
             smallint(partition),
             integer(generation),
             now,
         )
-        .execute(&self.pool)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(done.rows_affected() == 1)
+        let Some(row) = row else { return Ok(None) };
+        let wrong = |_| PostgresError::inconsistent("flush_watermarks", "last_id", partition);
+        let id = row.last_id.map(|id| id.parse()).transpose().map_err(wrong)?;
+        Ok(Some(Anchor { generation, id, event: row.last_event }))
     }
 
     /// Ends an opening: stores the new generation, with the watermark at its genesis entry. `answers_kept`: Redis has
@@ -203,7 +215,6 @@ impl Row {
         Ok(Watermark {
             generation: u32::try_from(self.generation).map_err(|_| wrong("generation"))?,
             position: id.map(|id| Position { id, event: self.last_event }),
-            last_event: self.last_event,
             opened_at: self.opened_at,
             answers_since,
         })
