@@ -3902,7 +3902,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description FORBIDDEN */
+            /** @description FORBIDDEN, or the upstream's error */
             403: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
@@ -3926,6 +3926,17 @@ export interface operations {
             };
             /** @description PAYLOAD_TOO_LARGE */
             413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE: a Content-Encoding besides gzip and deflate */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
@@ -4028,7 +4039,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description FORBIDDEN */
+            /** @description FORBIDDEN, or the upstream's error */
             403: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
@@ -4126,7 +4137,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description FORBIDDEN */
+            /** @description FORBIDDEN, or the upstream's error */
             403: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
@@ -4150,6 +4161,17 @@ export interface operations {
             };
             /** @description PAYLOAD_TOO_LARGE */
             413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE: a Content-Encoding besides gzip and deflate */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;

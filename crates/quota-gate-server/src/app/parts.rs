@@ -6,7 +6,6 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use quota_gate::{
     audit::verify::Verifier,
-    domain::model_costs::ModelCosts,
     jobs::resetter::Resetter,
     runtime::Runtime,
     store::{
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     billing::Billing,
     config::{Config, ms},
-    http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness},
+    http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness, cors},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     outbox::{
         Dispatcher,
@@ -88,12 +87,13 @@ pub(super) async fn state(
         health: Arc::new(runtime.health().clone()),
         verifier: Arc::new(Verifier::new(gate)),
         quota_watcher: runtime.quota_watcher().clone(),
-        costs: Arc::new(ModelCosts::new(&config.models)?),
+        costs: Arc::new(config.models.costs()?),
         readiness: Arc::new(Readiness { stopping }),
         metrics,
         proxy: proxy(config, runtime)?,
         billing: billing(config)?.map(Arc::new),
         limits: Limits::from(&config.server),
+        cors: cors(&config.server.cors_origins)?,
     }))
 }
 
@@ -126,7 +126,7 @@ fn proxy(config: &Config, runtime: &Runtime) -> anyhow::Result<Option<Proxy>> {
         body_bytes_max: upstream.body_bytes_max,
         body_timeout: ms(config.server.request_timeout_ms),
     };
-    let costs = ModelCosts::new(&config.models)?;
+    let costs = config.models.costs()?;
     let client_gone = upstream.client_gone;
     let upstream = Upstream::new(&UpstreamOptions::try_from(upstream)?)?;
     Ok(Some(Proxy::new(runtime.gate(), upstream, costs, client_gone, limits)))

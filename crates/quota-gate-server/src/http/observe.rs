@@ -15,7 +15,7 @@ use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
-use crate::http::answers::problem;
+use crate::http::answers::problem::{Problem, panicked};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -45,7 +45,11 @@ thread_local! {
     static BY_ROUTE: RefCell<HashMap<String, RouteMetrics>> = RefCell::default();
 }
 
-pub(crate) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
+pub(crate) async fn observe(
+    request: Request,
+    format_problem: fn(Problem) -> Response,
+    handle: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let started = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("none", MatchedPath::as_str);
@@ -59,7 +63,7 @@ pub(crate) async fn observe(request: Request, handle: impl AsyncFnOnce(Request) 
     }
     // A panicking handler leaves only its own request's state incomplete.
     let handled = AssertUnwindSafe(handle(request)).catch_unwind().instrument(span.clone()).await;
-    let mut response = handled.unwrap_or_else(|panic| span.in_scope(|| problem::panicked(&*panic)));
+    let mut response = handled.unwrap_or_else(|panic| format_problem(span.in_scope(|| panicked(&*panic))));
     let (status, elapsed) = (response.status(), started.elapsed());
     span.in_scope(|| {
         tracing::debug!(

@@ -124,7 +124,9 @@ mod tests {
     fn cost(events: &[EventSummary]) -> Cost {
         let answer_cost = AnswerCost::default();
         let mut progress = Progress::new(answer_cost.clone());
-        events.iter().for_each(|event| progress.record(*event));
+        for event in events {
+            progress.record(*event);
+        }
         progress.end();
         match (answer_cost.is_preamble(), answer_cost.has_broken_off()) {
             (true, _) => Cost::Nothing,
