@@ -146,7 +146,7 @@ async fn meanwhile(until: impl Future<Output = ()>, once: impl AsyncFn()) {
     }
 }
 
-/// URL of a new model server that answers when notified.
+/// URL of a new model server that answers when notified, and to `/responses` with a page of its own.
 async fn model(may_answer: &Arc<Notify>) -> String {
     let may_answer = Arc::clone(may_answer);
     let answer = async move || {
@@ -155,7 +155,9 @@ async fn model(may_answer: &Arc<Notify>) -> String {
             json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]}),
         )
     };
-    let router = Router::new().route("/chat/completions", post(answer));
+    let router = Router::new()
+        .route("/chat/completions", post(answer))
+        .route("/responses", post(async || "<html>It works!</html>"));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -219,6 +221,10 @@ async fn each_alert_fires_for_its_cause() {
     }
     generate_and_release(&first, &may_answer).await;
     prometheus.fires("QuotaGateSettlementsFailed").await;
+    let body = json!({"model": "m", "input": "hello"});
+    let unread = first.service(Method::POST, "/v1/responses").header("X-User-Id", "ann").json(&body).send().await;
+    assert_eq!(unread.unwrap().status().as_u16(), 200);
+    prometheus.fires("QuotaGateUnreadAnswers").await;
     let quiet = prometheus.firing().await;
     assert!(!quiet.iter().any(|alert| alert.contains("Breaker") || alert.contains("Down")), "{quiet:?}");
 

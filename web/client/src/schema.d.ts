@@ -3916,7 +3916,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description FORBIDDEN */
+            /** @description FORBIDDEN, or the upstream's error */
             403: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
@@ -3940,6 +3940,17 @@ export interface operations {
             };
             /** @description PAYLOAD_TOO_LARGE */
             413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE: a Content-Encoding besides gzip and deflate */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
@@ -4042,7 +4053,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description FORBIDDEN */
+            /** @description FORBIDDEN, or the upstream's error */
             403: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
@@ -4140,7 +4151,7 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
-            /** @description FORBIDDEN */
+            /** @description FORBIDDEN, or the upstream's error */
             403: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
@@ -4164,6 +4175,17 @@ export interface operations {
             };
             /** @description PAYLOAD_TOO_LARGE */
             413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE: a Content-Encoding besides gzip and deflate */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     billing::{Billing, TermsReader},
     config::{Config, ms},
-    http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness},
+    http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness, cors},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     outbox::{
         Dispatcher,
@@ -96,6 +96,7 @@ pub(super) async fn state(
         proxy: proxy(config, runtime, costs)?,
         billing: billing(config)?.map(Arc::new),
         limits: Limits::from(&config.server),
+        cors: cors(&config.server.cors_origins)?,
     }))
 }
 
@@ -106,7 +107,7 @@ pub(super) async fn auth(config: &Config, rate_limits: Arc<RateLimits>) -> anyho
 
 /// The costs of models.
 pub(super) fn costs(config: &Config) -> anyhow::Result<ModelCosts> {
-    Ok(ModelCosts::new(&config.models)?)
+    Ok(config.models.costs()?)
 }
 
 /// The receiver of webhooks, if one is configured.

@@ -43,7 +43,7 @@ impl Reload {
     fn apply(&self) -> anyhow::Result<Vec<String>> {
         let new = Config::load(self.running.file.as_deref())?;
         new.check_secret_files()?;
-        let costs = ModelCosts::new(&new.models)?;
+        let costs = new.models.costs()?;
         let filter = new.telemetry.filter()?;
         self.auth.replace_tokens(&new.auth.token_options())?;
         self.costs.replace(costs);

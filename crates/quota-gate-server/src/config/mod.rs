@@ -46,7 +46,7 @@ pub struct Config {
     pub postgres: Postgres,
     pub quota: Quota,
     pub levels: BTreeMap<String, u32>,
-    pub models: BTreeMap<String, u32>,
+    pub models: Models,
     pub upstream: Upstream,
     pub dual_write: DualWrite,
     pub billing: Billing,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use chrono::TimeDelta;
 use quota_gate::{
     audit::health::HealthLimits,
-    domain::{InvalidInput, subscription::PriceLevels},
+    domain::{InvalidInput, model_costs::ModelCosts, subscription::PriceLevels},
     jobs::flusher::FlusherOptions,
     runtime::{JobOptions, RuntimeOptions},
     store::{
@@ -16,8 +16,8 @@ use quota_gate::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Auth, Billing, Config, ConfigError, DualWrite, Flusher, Postgres, RateLimits, Redis, Resetter, Server, Telemetry,
-    Upstream, Webhooks, ms,
+    Auth, Billing, Config, ConfigError, DualWrite, Flusher, Models, Postgres, RateLimits, Redis, Resetter, Server,
+    Telemetry, Upstream, Webhooks, ms,
 };
 use crate::{
     app,
@@ -198,7 +198,18 @@ impl<'a> TryFrom<&'a Upstream> for UpstreamOptions<'a> {
             connect_timeout: ms(section.connect_timeout_ms),
             head_timeout: ms(section.head_timeout_ms),
             idle_timeout: ms(section.idle_timeout_ms),
+            stream_usage: section.stream_usage,
         })
+    }
+}
+
+impl Models {
+    /// Returns the costs of models.
+    ///
+    /// # Errors
+    /// If a cost is not 1 to 1,000,000, or `default` is missing.
+    pub(crate) fn costs(&self) -> Result<ModelCosts, InvalidInput> {
+        Ok(ModelCosts::new(&self.costs)?.unlisted(self.unlisted))
     }
 }
 

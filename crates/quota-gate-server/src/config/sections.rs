@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::Deserialize;
 
 use crate::config::Secret;
+use crate::openai::StreamUsage;
 use crate::telemetry::LogFormat;
-use quota_gate::domain::{client_gone::ClientGone, decision::OnRedisFailure, rollout::Mode, scope::Scope};
+use quota_gate::domain::{
+    client_gone::ClientGone, decision::OnRedisFailure, model_costs::Unlisted, rollout::Mode, scope::Scope,
+};
 
 macro_rules! sections {
     ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
@@ -34,6 +37,7 @@ sections! {
         quota_streams_max: usize,
         quota_streams_per_user_max: usize,
         body_bytes_max: usize,
+        cors_origins: Vec<String>,
     }
     Redis {
         url: Secret,
@@ -110,6 +114,7 @@ sections! {
         head_timeout_ms: u64,
         idle_timeout_ms: u64,
         client_gone: ClientGone,
+        stream_usage: StreamUsage,
         requests_in_flight_max: usize,
         body_bytes_max: usize,
     }
@@ -133,4 +138,13 @@ sections! {
         otlp_endpoint: String,
         trace_sample_ratio: f64,
     }
+}
+
+/// The section `[models]` of `config/default.toml`. All members besides `unlisted` are models or patterns.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "config/default.toml describes each setting")]
+pub struct Models {
+    pub unlisted: Unlisted,
+    #[serde(flatten)]
+    pub costs: BTreeMap<String, u32>,
 }

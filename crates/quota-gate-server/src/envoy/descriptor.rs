@@ -46,7 +46,7 @@ impl Message {
         let session = value(descriptor, SESSION).map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
         let ap_per_hit = match value(descriptor, AP) {
             Some(ap) => Ap::cost(ap.parse().map_err(|_| invalid(format!("ap is not a number: {ap:?}")))?)?,
-            None => costs.of(value(descriptor, MODEL).unwrap_or_default()),
+            None => costs.of(value(descriptor, MODEL))?,
         };
         let hits = descriptor.hits_addend.map_or_else(|| u64::from(request.hits_addend.max(1)), |hits| hits.value);
         let ap = u64::from(ap_per_hit.get()).saturating_mul(hits);

@@ -7,6 +7,7 @@
 //! | `auth`, `extract` | callers and their scopes; bodies, parameters and headers as domain values |
 //! | `routes` | the handlers, which are thin: extract, call the gate, map |
 //! | `answers` | quotas, problems, headers; only `problem` maps errors to status codes |
+//! | `cors` | which web pages of other origins may call the gate |
 //! | `state` | state shared by all handlers |
 //! | `openapi`, `pages` | the OpenAPI contract; the pages of `web/pages` |
 //!
@@ -17,6 +18,7 @@ pub mod listener;
 pub mod server;
 
 pub(crate) mod answers;
+mod cors;
 pub(crate) mod extract;
 mod observe;
 mod openapi;
@@ -41,6 +43,7 @@ use self::{
 };
 pub use self::{
     auth::{Auth, JwtOptions, TokenOptions},
+    cors::{Cors, cors},
     openapi::openapi_json,
     pages::demo_page,
     rate_limit::{RateLimitOptions, RateLimits},
@@ -103,10 +106,17 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/v1/responses",        post(openai::responses))
         .route("/v1/models",           get(openai::models))
-        .route("/v1/models/{model}",   get(openai::model));
+        .route("/v1/models/{model}",   get(openai::model))
+        .method_not_allowed_fallback(openai::no_such_method)
+        .merge(openai::other_paths());
 
     let admitted = |routes: Router<AppState>, group: RouteGroup| {
-        routes.method_not_allowed_fallback(problem::no_such_method).layer(from_fn_with_state(group, admit))
+        routes.layer(from_fn_with_state(group, admit))
+    };
+    // Users' JWTs are accepted here, so browsers may call these.
+    let for_browsers = |routes: Router<AppState>| match state.cors() {
+        Some(cors) => routes.layer(cors.clone()),
+        None => routes,
     };
     let body_bytes_max = state.limits().body_bytes_max;
     let group = |permit| RouteGroup {
@@ -118,12 +128,15 @@ pub fn router(state: AppState) -> Router {
         format_problem: OpenAiError::response,
         ..group(PermitKind::None)
     };
-    admitted(settlements, group(PermitKind::Settlement))
-        .merge(admitted(requests, group(PermitKind::Request)))
+    let [settlements, requests, operations, administration, billing] =
+        [settlements, requests, operations, administration, billing]
+            .map(|routes| routes.method_not_allowed_fallback(problem::no_such_method));
+    for_browsers(admitted(settlements, group(PermitKind::Settlement)))
+        .merge(for_browsers(admitted(requests, group(PermitKind::Request))))
         .merge(admitted(operations, group(PermitKind::None)))
         .merge(admitted(administration, group(PermitKind::None)))
         .merge(admitted(billing, billing_group))
-        .merge(admitted(models, models_group))
+        .merge(for_browsers(admitted(models, models_group)))
         .merge(pages::pages())
         .with_state(state)
 }

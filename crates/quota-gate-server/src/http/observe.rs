@@ -15,7 +15,10 @@ use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
-use crate::{http::answers::problem, telemetry::ACCESS};
+use crate::{
+    http::answers::problem::{Problem, panicked},
+    telemetry::ACCESS,
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -47,7 +50,7 @@ thread_local! {
 
 pub(crate) async fn observe(
     request: Request,
-    address: Option<IpAddr>,
+    (address, format_problem): (Option<IpAddr>, fn(Problem) -> Response),
     handle: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
     let started = Instant::now();
@@ -63,7 +66,7 @@ pub(crate) async fn observe(
     }
     // A panicking handler leaves only its own request's state incomplete.
     let handled = AssertUnwindSafe(handle(request)).catch_unwind().instrument(span.clone()).await;
-    let mut response = handled.unwrap_or_else(|panic| span.in_scope(|| problem::panicked(&*panic)));
+    let mut response = handled.unwrap_or_else(|panic| format_problem(span.in_scope(|| panicked(&*panic))));
     let (status, elapsed) = (response.status(), started.elapsed());
     span.in_scope(|| {
         tracing::info!(

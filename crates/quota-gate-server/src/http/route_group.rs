@@ -49,7 +49,7 @@ pub(crate) async fn admit(State(group): State<RouteGroup>, mut request: Request,
     DefaultBodyLimit::max(group.body_bytes_max).apply(&mut request);
     let address = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
     let limits = group.state.rate_limits();
-    let mut response = observe(request, address, async |request| {
+    let mut response = observe(request, (address, group.format_problem), async |request| {
         if let Some(Err(problem)) = address.map(|address| limits.address(address)) {
             return (group.format_problem)(problem);
         }

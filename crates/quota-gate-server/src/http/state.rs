@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     billing::Billing,
     http::{
-        Auth, RateLimits,
+        Auth, Cors, RateLimits,
         answers::problem::{Code, Problem},
         stream_permits::{NoPermit, StreamPermit, StreamPermits},
     },
@@ -52,6 +52,7 @@ pub struct AppParts {
     pub proxy: Option<Proxy>,
     pub billing: Option<Arc<Billing>>,
     pub limits: Limits,
+    pub cors: Option<Cors>,
 }
 
 /// Limits of requests.
@@ -147,6 +148,10 @@ impl AppState {
     /// Returns the receiver of billing events, if configured.
     pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
         self.0.parts.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
+    }
+
+    pub(crate) fn cors(&self) -> Option<&Cors> {
+        self.0.parts.cors.as_ref()
     }
 
     pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {

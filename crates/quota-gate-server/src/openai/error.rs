@@ -1,16 +1,18 @@
 //! Errors as clients of OpenAI's API expect them: <https://platform.openai.com/docs/guides/error-codes>.
 
 use axum::{
-    Json,
-    http::{HeaderName, HeaderValue, header},
+    Json, Router,
+    extract::OriginalUri,
+    http::{HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
+    routing::any,
 };
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::http::answers::{
     headers::rate_limit,
-    problem::{Code, Problem},
+    problem::{self, Code, Problem},
     quota::DenialNumbers,
 };
 use quota_gate::{
@@ -57,16 +59,14 @@ impl OpenAiError<'_> {
             500.. => "server_error",
             _ => "invalid_request_error",
         };
-        let (code, indeterminate) = (problem.code, problem.indeterminate);
+        let code = problem.code;
+        let retry = if may_be_retried(&problem) { "true" } else { "false" };
         let message = problem.detail.clone().unwrap_or_else(|| problem.title.to_owned());
         // Keeps the problem's status and headers.
         let (mut parts, _) = problem.into_response().into_parts();
         parts.headers.remove(header::CONTENT_TYPE);
         parts.headers.remove(header::CONTENT_LENGTH);
-        if indeterminate {
-            // The answer may have been generated and charged.
-            parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
-        }
+        parts.headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(retry));
         let error = ErrorBody { message, kind, param: None, code, quota: None };
         (parts.status, parts.headers, Json(OpenAiError { error })).into_response()
     }
@@ -87,6 +87,27 @@ impl OpenAiError<'_> {
     }
 }
 
+/// Whether a retry may succeed, and charges nothing twice.
+fn may_be_retried(problem: &Problem) -> bool {
+    let may_change = matches!(
+        problem.code,
+        Code::Conflict | Code::RateLimited | Code::UpstreamFailed | Code::QuotaUnavailable | Code::UpstreamTimeout
+    );
+    // If the outcome is unknown, the answer may have been generated and charged.
+    may_change && !problem.is_final && !problem.indeterminate
+}
+
+/// Routes for all paths of the API that the proxy does not serve.
+pub(crate) fn other_paths<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let refuse = async |uri: OriginalUri| OpenAiError::response(problem::no_such_route(uri).await);
+    Router::new().route("/v1", any(refuse)).route("/v1/", any(refuse)).route("/v1/{*path}", any(refuse))
+}
+
+/// Answers to a method that a path of the proxy does not have.
+pub(crate) async fn no_such_method(method: Method, uri: OriginalUri) -> Response {
+    OpenAiError::response(problem::no_such_method(method, uri).await)
+}
+
 /// Answers of both generation routes, in addition to [`Refused`].
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it only describes answers in the contract")]
@@ -97,6 +118,8 @@ pub(crate) enum GenerationAnswer {
     InvalidRequest(OpenAiError<'static>),
     #[response(status = 413, description = "PAYLOAD_TOO_LARGE")]
     TooLarge(OpenAiError<'static>),
+    #[response(status = 415, description = "UNSUPPORTED_MEDIA_TYPE: a Content-Encoding besides gzip and deflate")]
+    UnsupportedEncoding(OpenAiError<'static>),
     #[response(
         status = 429,
         description = "QUOTA_EXCEEDED, with `x-should-retry: false`; or RATE_LIMITED; or the upstream's error"
@@ -112,7 +135,7 @@ pub(crate) enum GenerationAnswer {
 pub(crate) enum Refused {
     #[response(status = 401, description = "UNAUTHENTICATED")]
     Unauthenticated(OpenAiError<'static>),
-    #[response(status = 403, description = "FORBIDDEN")]
+    #[response(status = 403, description = "FORBIDDEN, or the upstream's error")]
     Forbidden(OpenAiError<'static>),
     #[response(status = 404, description = "NOT_FOUND: this gate has no upstream")]
     NoUpstream(OpenAiError<'static>),

@@ -7,34 +7,75 @@ use bytes::{Bytes, BytesMut};
 /// Enough for an event with a picture in it. Longer events pass unread.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Splits a stream into whole events. Buffers an incomplete event until the rest arrives.
+/// Splits a stream into whole events. Buffers an incomplete event until the rest arrives. Comments and empty lines,
+/// which keep a connection alive, pass immediately.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     pending: BytesMut,
-    /// Bytes of `pending` already searched for the end of an event.
+    /// Bytes of `pending` already read.
     scanned: usize,
+    line: Line,
+    /// The byte before was a carriage return. A line feed after it belongs to the same end of a line.
+    after_return: bool,
+    /// `pending` has a line that is no comment.
+    has_fields: bool,
+    /// Parts that were too long to be read.
+    overlong: u32,
+    /// The last part was kept.
+    is_kept: bool,
+}
+
+/// A part of a stream that can pass.
+enum Part {
+    Event,
+    /// A comment, or an empty line.
+    Comment,
+    /// The line feed that belongs to the part before.
+    Continuation,
+}
+
+/// The line at the end of what was read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    #[default]
+    Empty,
+    Comment,
+    Field,
 }
 
 impl Events {
-    /// Appends a piece and returns the complete events that `keeps` accepts.
+    /// Appends a piece. Returns the complete events that `keeps` accepts, and comments.
     pub(crate) fn pass(&mut self, piece: &[u8], mut keeps: impl FnMut(&[u8]) -> bool) -> Bytes {
         self.pending.extend_from_slice(piece);
         let mut kept: Option<BytesMut> = None;
-        while let Some(end) = self.next_end() {
-            let event = self.pending.split_to(end);
-            if keeps(&event) {
+        while let Some(part) = self.find_end() {
+            let bytes = self.pending.split_to(self.scanned);
+            self.scanned = 0;
+            self.has_fields = false;
+            self.is_kept = match part {
+                Part::Event => keeps(&bytes),
+                Part::Comment => true,
+                Part::Continuation => self.is_kept,
+            };
+            if self.is_kept {
                 match &mut kept {
                     // Adjacent parts of one buffer are joined without a copy.
-                    Some(kept) => kept.unsplit(event),
-                    None => kept = Some(event),
+                    Some(kept) => kept.unsplit(bytes),
+                    None => kept = Some(bytes),
                 }
             }
         }
         if self.pending.len() > EVENT_BYTES_MAX {
             kept.get_or_insert_default().unsplit(self.pending.split());
             self.scanned = 0;
+            self.overlong += 1;
         }
         kept.unwrap_or_default().freeze()
+    }
+
+    /// Whether the last piece made an event too long to be read.
+    pub(crate) const fn take_overlong(&mut self) -> bool {
+        std::mem::replace(&mut self.overlong, 0) > 0
     }
 
     /// Returns the buffered rest when the stream has ended.
@@ -42,22 +83,31 @@ impl Events {
         self.pending.split().freeze()
     }
 
-    /// Returns the end of the first event: the position after an empty line.
-    fn next_end(&mut self) -> Option<usize> {
-        // The empty line may begin in the bytes scanned before.
-        let from = self.scanned.saturating_sub(3);
-        let text = &self.pending[from..];
-        let end = text.iter().enumerate().find_map(|(at, byte)| {
-            let rest = &text[at..];
-            match byte {
-                b'\n' if rest.starts_with(b"\n\n") => Some(at + 2),
-                b'\n' if rest.starts_with(b"\n\r\n") => Some(at + 3),
-                b'\r' if rest.starts_with(b"\r\r") => Some(at + 2),
-                _ => None,
+    /// Reads up to the end of the next part. Returns `None` if it has not arrived.
+    fn find_end(&mut self) -> Option<Part> {
+        while let Some(byte) = self.pending.get(self.scanned) {
+            self.scanned += 1;
+            let continues = std::mem::replace(&mut self.after_return, *byte == b'\r') && *byte == b'\n';
+            match (byte, self.line) {
+                (b'\n', _) if continues && self.scanned == 1 => return Some(Part::Continuation),
+                (b'\n', _) if continues => {}
+                (b'\n' | b'\r', line) => {
+                    self.line = Line::Empty;
+                    match (line, self.has_fields) {
+                        (Line::Empty, true) => return Some(Part::Event),
+                        (_, false) => return Some(Part::Comment),
+                        (_, true) => {}
+                    }
+                }
+                (b':', Line::Empty) => self.line = Line::Comment,
+                (_, Line::Empty) => {
+                    self.line = Line::Field;
+                    self.has_fields = true;
+                }
+                (_, Line::Comment | Line::Field) => {}
             }
-        });
-        self.scanned = if end.is_some() { 0 } else { self.pending.len() };
-        end.map(|end| from + end)
+        }
+        None
     }
 }
 
@@ -89,13 +139,12 @@ fn values<'a>(text: &'a str, name: &str) -> Option<Cow<'a, str>> {
 mod tests {
     use super::*;
 
-    const STREAM: &str =
-        "data: one\n\n: a comment\n\nevent: x\ndata: two\ndata:more\n\ndata: three\r\n\r\ndata: four\r\rdata: half";
+    const STREAM: &str = "\u{feff}data: one\n\n: a comment\n\nevent: x\ndata: two\n: no data\ndata:more\n\n\ndata: three\r\n\r\n: x\r\ndata: four\r\rdata: half";
 
     /// Passes the stream in pieces of `cut` bytes. Returns the output and the data of each event.
-    fn passed(cut: usize, dropped: &str) -> (String, Vec<String>) {
+    fn passed(stream: &str, cut: usize, dropped: &str) -> (String, Vec<String>) {
         let (mut events, mut seen, mut out) = (Events::default(), Vec::new(), Vec::new());
-        for piece in STREAM.as_bytes().chunks(cut) {
+        for piece in stream.as_bytes().chunks(cut) {
             let kept = events.pass(piece, |event| {
                 let data = data(event).map(Cow::into_owned).unwrap_or_default();
                 seen.push(data.clone());
@@ -110,11 +159,38 @@ mod tests {
     #[test]
     fn events_pass_whole_wherever_the_stream_is_cut() {
         for cut in 1..=STREAM.len() {
-            let (out, seen) = passed(cut, "nothing");
+            let (out, seen) = passed(STREAM, cut, "nothing");
             assert_eq!(out, STREAM, "cut at {cut}");
-            assert_eq!(seen, ["one", "", "two\nmore", "three", "four"], "cut at {cut}");
-            let (out, _) = passed(cut, "two\nmore");
-            assert_eq!(out, STREAM.replace("event: x\ndata: two\ndata:more\n\n", ""), "cut at {cut}");
+            assert_eq!(seen, ["one", "two\nmore", "three", "four"], "cut at {cut}");
+            let (out, _) = passed(STREAM, cut, "two\nmore");
+            assert_eq!(out, STREAM.replace("event: x\ndata: two\n: no data\ndata:more\n\n", ""), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn events_end_with_an_empty_line_whatever_ends_their_lines() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = "event: x|data: one||: ping||data: two|data: more||data: three||".replace('|', end);
+            for cut in 1..=stream.len() {
+                assert_eq!(passed(&stream, cut, "").1, ["one", "two\nmore", "three"], "{end:?} {cut}");
+                assert_eq!(passed(&stream, cut, "").0, stream, "{end:?} {cut}");
+                let without = stream.replace(&format!("data: three{end}{end}"), "");
+                assert_eq!(passed(&stream, cut, "three").0, without, "{end:?} {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn heartbeats_pass_immediately() {
+        for heartbeat in ["\n", "\r\n", "\n\n", ":\n", ": ping\n", ": ping\n\n", ":\r\n\r\n", ": a\n: b\n"] {
+            let mut events = Events::default();
+            for _ in 0..2 {
+                assert_eq!(events.pass(heartbeat.as_bytes(), |_| false), heartbeat, "{heartbeat:?}");
+            }
+            // A heartbeat after half an event belongs to it.
+            assert_eq!(events.pass(b"data: x\n", |_| true), "", "{heartbeat:?}");
+            assert_eq!(events.pass(b": y\n", |_| true), "", "{heartbeat:?}");
+            assert_eq!(events.pass(b"\n", |_| true), "data: x\n: y\n\n", "{heartbeat:?}");
         }
     }
 
@@ -123,6 +199,8 @@ mod tests {
         let mut events = Events::default();
         let long = vec![b'x'; EVENT_BYTES_MAX + 1];
         assert_eq!(events.pass(&long, |_| false).len(), long.len());
-        assert_eq!(events.pass(b"data: y\n\n", |_| true), "data: y\n\n");
+        assert!(events.take_overlong());
+        assert_eq!(events.pass(b"x\n\ndata: y\n\n", |_| true), "x\n\ndata: y\n\n");
+        assert!(!events.take_overlong());
     }
 }

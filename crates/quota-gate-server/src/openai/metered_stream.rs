@@ -1,11 +1,13 @@
 //! The answer's body. It is read while it is streamed to the client: how many tokens it used, and how it ended.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use axum::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
@@ -17,15 +19,11 @@ use tokio::{
 
 use crate::http::answers::problem::{Code, Problem};
 use crate::openai::{
-    events::Events,
-    progress::Progress,
+    decoding::{Coding, Decoder},
+    reading::{Reading, Unread},
     request::Plan,
-    usage::{End, summarize_event, summarize_whole},
 };
 use quota_gate_axum::AnswerCost;
-
-/// Maximum size of an unstreamed answer that is read. A longer one passes unread: its tokens are not counted.
-const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why an answer stopped.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +32,24 @@ pub(crate) enum StreamError {
     BrokeOff(#[from] hyper::Error),
     #[error("the upstream sent nothing for {0:?}")]
     Stalled(Duration),
+    #[error("the upstream's compression is damaged: {0}")]
+    Damaged(#[from] io::Error),
+    #[error("the upstream compresses an answer in a way that the gate cannot read")]
+    Unreadable,
 }
 
 impl From<StreamError> for Problem {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::BrokeOff(_) => {
+            StreamError::BrokeOff(_) | StreamError::Damaged(_) => {
                 Self::new(Code::UpstreamFailed, "the model broke off before its answer began; nothing was charged")
             }
             StreamError::Stalled(_) => {
                 Self::new(Code::UpstreamTimeout, "the model does not answer; nothing was charged")
             }
+            StreamError::Unreadable => Self::upstream_unusable(
+                "the model's answer is compressed in a way that the gate cannot read; nothing was charged",
+            ),
         }
     }
 }
@@ -52,9 +57,10 @@ impl From<StreamError> for Problem {
 /// A body that records in [`AnswerCost`] what the client receives.
 pub(crate) struct MeteredStream {
     inner: Incoming,
+    decoder: Decoder,
+    /// The rest of a piece that is not decoded yet.
+    undecoded: Bytes,
     reading: Reading,
-    plan: Plan,
-    progress: Progress,
     /// The first piece, which is read before the head is sent.
     first: Option<Bytes>,
     /// The error that the next poll returns.
@@ -65,40 +71,25 @@ pub(crate) struct MeteredStream {
     _permit: OwnedSemaphorePermit,
 }
 
-enum Reading {
-    Events(Events),
-    Whole(BytesMut),
-    /// The body is compressed, or too long.
-    Nothing,
-}
-
-/// The form of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    Events,
-    Whole,
-    Unreadable,
-}
-
 impl MeteredStream {
     pub(crate) fn new(
-        inner: Incoming,
-        (form, plan): (Form, Plan),
+        (headers, inner): (&HeaderMap, Incoming),
+        plan: Plan,
         answer_cost: AnswerCost,
         idle_timeout: Duration,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let mut progress = Progress::new(answer_cost);
-        let reading = match form {
-            Form::Events => Reading::Events(Events::default()),
-            Form::Whole => Reading::Whole(BytesMut::new()),
-            Form::Unreadable => Reading::Nothing,
-        };
-        if form != Form::Events {
-            progress.content();
+        Self {
+            inner,
+            decoder: Decoder::new(Coding::of(headers)),
+            undecoded: Bytes::new(),
+            reading: Reading::new(plan, headers, answer_cost),
+            first: None,
+            error: None,
+            idle_timeout,
+            idle: Box::pin(tokio::time::sleep(idle_timeout)),
+            _permit: permit,
         }
-        let idle = Box::pin(tokio::time::sleep(idle_timeout));
-        Self { inner, reading, plan, progress, first: None, error: None, idle_timeout, idle, _permit: permit }
     }
 
     /// Waits for the first piece. If it does not arrive, the client can still get an error status.
@@ -106,58 +97,36 @@ impl MeteredStream {
         if let Some(frame) = self.frame().await {
             self.first = frame?.into_data().ok();
         }
-        Ok(self)
+        // The event that reports usage cannot be removed.
+        if self.is_encoded() && self.reading.hides_usage() { Err(StreamError::Unreadable) } else { Ok(self) }
     }
 
-    /// Reads a piece and returns the part of it that the client gets.
-    fn pass(&mut self, piece: Bytes) -> Bytes {
-        let Self { reading, plan, progress, .. } = self;
-        match reading {
-            Reading::Events(events) => events.pass(&piece, |event| {
-                let summary = summarize_event(plan.api, event);
-                progress.record(summary);
-                !(plan.drops_usage && summary.only_usage)
-            }),
-            Reading::Whole(whole) => {
-                whole.extend_from_slice(&piece);
-                if whole.len() > WHOLE_BYTES_MAX {
-                    *reading = Reading::Nothing;
-                }
-                piece
-            }
-            Reading::Nothing => piece,
+    /// Whether the client gets the body in the upstream's encoding.
+    pub(crate) const fn is_encoded(&self) -> bool {
+        self.decoder.is_opaque()
+    }
+
+    /// Decodes and reads some bytes. Returns the part of them that the client gets.
+    fn pass(&mut self) -> io::Result<Bytes> {
+        let piece = self.decoder.decode(&mut self.undecoded)?;
+        if self.decoder.is_opaque() {
+            self.reading.leave_unread(Unread::Encoding);
         }
+        Ok(self.reading.pass(piece))
     }
 
-    /// Handles the end of the body: checks whether the answer is complete, and returns the rest for the client.
+    /// Handles the end of the body. Returns the rest for the client.
     fn end(&mut self) -> Bytes {
-        match std::mem::replace(&mut self.reading, Reading::Nothing) {
-            Reading::Events(mut events) => {
-                let rest = events.rest();
-                self.progress.record(summarize_event(self.plan.api, &rest));
-                self.progress.end();
-                rest
-            }
-            Reading::Whole(whole) => {
-                let summary = summarize_whole(&whole);
-                self.progress.record(summary);
-                if summary.end != Some(End::Finished) || !summary.begins {
-                    // An error with a success status, unfinished, empty, or not JSON.
-                    self.progress.fail_whole();
-                }
-                Bytes::new()
-            }
-            Reading::Nothing => Bytes::new(),
-        }
+        let undecided = self.decoder.rest();
+        let mut rest = BytesMut::from(self.reading.pass(undecided));
+        rest.extend_from_slice(&self.reading.end());
+        rest.freeze()
     }
 
     /// Handles a body that broke off. The next poll returns the error: on an error the server closes the connection and
     /// drops the pieces that it has not sent yet.
     fn break_off<T>(&mut self, error: StreamError, context: &Context<'_>) -> Poll<T> {
-        if matches!(self.reading, Reading::Whole(_)) {
-            // The client cannot use a part of a JSON document.
-            self.progress.fail_whole();
-        }
+        self.reading.break_off();
         metrics::counter!("quota_gate_upstream_broken_answers_total").increment(1);
         tracing::warn!(%error, "an answer breaks off");
         self.error = Some(error);
@@ -181,6 +150,13 @@ impl Body for MeteredStream {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         loop {
+            while !self.undecoded.is_empty() {
+                match self.pass() {
+                    Ok(passed) if passed.is_empty() => {}
+                    Ok(passed) => return Poll::Ready(Some(Ok(Frame::data(passed)))),
+                    Err(error) => return self.break_off(error.into(), context),
+                }
+            }
             let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
                 ready!(self.idle.as_mut().poll(context));
                 let stalled = StreamError::Stalled(self.idle_timeout);
@@ -188,23 +164,19 @@ impl Body for MeteredStream {
             };
             let next = Instant::now() + self.idle_timeout;
             self.idle.as_mut().reset(next);
-            let passed = match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(piece) => self.pass(piece),
+            match frame {
+                Some(Ok(frame)) => {
                     // Trailers are valid for one connection only.
-                    Err(_) => continue,
-                },
+                    if let Ok(piece) = frame.into_data() {
+                        self.undecoded = piece;
+                    }
+                }
                 Some(Err(error)) => return self.break_off(error.into(), context),
                 None => {
                     let rest = self.end();
-                    if rest.is_empty() {
-                        return Poll::Ready(None);
-                    }
-                    rest
+                    let is_over = rest.is_empty();
+                    return Poll::Ready((!is_over).then(|| Ok(Frame::data(rest))));
                 }
-            };
-            if !passed.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(passed))));
             }
         }
     }

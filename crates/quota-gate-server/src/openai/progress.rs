@@ -15,10 +15,7 @@ use quota_gate_axum::AnswerCost;
 pub(crate) struct Progress {
     answer_cost: AnswerCost,
     stage: Stage,
-    /// The model has ended its answer.
-    finished: bool,
-    /// The stream has its end marker.
-    closed: bool,
+    end: Option<End>,
     tokens: Tokens,
     understood: bool,
 }
@@ -37,7 +34,7 @@ impl Progress {
     pub(crate) fn new(answer_cost: AnswerCost) -> Self {
         answer_cost.preamble();
         let (stage, tokens) = (Stage::Nothing, Tokens::ZERO);
-        Self { answer_cost, stage, finished: false, closed: false, tokens, understood: false }
+        Self { answer_cost, stage, end: None, tokens, understood: false }
     }
 
     /// Adds what an event, or a whole answer, says.
@@ -48,15 +45,10 @@ impl Progress {
             self.tokens = tokens;
             self.answer_cost.set_tokens(tokens);
         }
-        match summary.end {
-            _ if self.stage == Stage::Failed => return,
-            Some(End::Failed) => {
-                self.stage = Stage::Failed;
-                return self.answer_cost.broke_off();
-            }
-            Some(End::Finished) => self.finished = true,
-            Some(End::Closed) => self.closed = true,
-            None => {}
+        self.end = self.end.max(summary.end);
+        if self.end == Some(End::Failed) {
+            self.stage = Stage::Failed;
+            return self.answer_cost.broke_off();
         }
         if summary.begins && self.stage == Stage::Nothing {
             self.stage = Stage::Begun;
@@ -95,8 +87,8 @@ impl Progress {
     const fn is_complete(&self) -> bool {
         match self.stage {
             Stage::Nothing | Stage::Failed => false,
-            Stage::Begun => self.finished,
-            Stage::Content => self.finished || self.closed,
+            Stage::Begun => matches!(self.end, Some(End::Finished)),
+            Stage::Content => matches!(self.end, Some(End::Finished | End::Closed)),
         }
     }
 }
@@ -124,7 +116,9 @@ mod tests {
     fn cost(events: &[EventSummary]) -> Cost {
         let answer_cost = AnswerCost::default();
         let mut progress = Progress::new(answer_cost.clone());
-        events.iter().for_each(|event| progress.record(*event));
+        for event in events {
+            progress.record(*event);
+        }
         progress.end();
         match (answer_cost.is_preamble(), answer_cost.has_broken_off()) {
             (true, _) => Cost::Nothing,
@@ -162,6 +156,10 @@ mod tests {
             assert_eq!(cost(full), Cost::Full, "{full:?}");
         }
         assert_eq!(cost(&[BEGINS, CONTENT]), Cost::Delivered);
+        let unknown = end(End::Unknown);
+        assert_eq!(cost(&[unknown, BEGINS, unknown, closed]), Cost::Nothing);
+        assert_eq!(cost(&[CONTENT, unknown, closed]), Cost::Delivered);
+        assert_eq!(cost(&[CONTENT, unknown, finished, closed]), Cost::Full);
     }
 
     #[test]

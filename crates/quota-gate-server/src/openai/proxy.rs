@@ -1,15 +1,17 @@
 //! The handlers of the proxy and their shared state.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderMap, Method, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
     response::Response,
 };
+use http_body_util::LengthLimitError;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -22,9 +24,11 @@ use crate::http::{
     auth::Sender,
 };
 use crate::openai::{
+    decoding::{Coding, decode_whole},
     error::{GenerationAnswer, OpenAiError, Refused, refuse},
-    metered_stream::{Form, MeteredStream},
+    metered_stream::MeteredStream,
     model_path::model_path,
+    reading::register_counters,
     request::{Api, Generation, Plan},
     upstream::{Upstream, pass_through},
 };
@@ -73,6 +77,7 @@ impl Proxy {
         client_gone: ClientGone,
         limits: ProxyLimits,
     ) -> Self {
+        register_counters();
         Self {
             gate: gate.clone(),
             admitter: Admitter::new(gate.clone()).client_gone(client_gone),
@@ -98,12 +103,16 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let session = session(&parts)?;
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Problem::shed())?;
+        let coding = Coding::of(&parts.headers);
+        if coding == Coding::Other {
+            return Ok(unsupported_coding());
+        }
         let body = timeout(self.body_timeout, to_bytes(body, self.body_bytes_max)).await;
         let body = body.map_err(|_| Problem::new(Code::InvalidRequest, "the body took too long"))?;
-        let body = body.map_err(|_| {
-            Problem::new(Code::PayloadTooLarge, format!("a body has at most {} bytes", self.body_bytes_max))
-        })?;
-        let Generation { ap, model, body, plan } = Generation::read(api, body, &self.costs.get())?;
+        let body = body.map_err(|error| self.unread_body(&error))?;
+        let body = self.decode(coding, body).await?;
+        let Generation { ap, model, body, plan } =
+            Generation::read((api, self.upstream.stream_usage), body, &self.costs.get())?;
         let admission = match self.admitter.admit(Ask { user, session, ap }).await {
             Ok(admission) => admission,
             Err(refusal) => return Ok(refuse(&self.gate, refusal)),
@@ -111,6 +120,32 @@ impl Proxy {
         admission.answer_cost().set_model(model);
         let response = self.forward(&admission, plan, &parts, body, permit).await;
         Ok(admission.settle_by(response.unwrap_or_else(OpenAiError::response)))
+    }
+
+    /// Decodes a compressed body. The upstream gets it decoded.
+    async fn decode(&self, coding: Coding, body: Bytes) -> Result<Bytes, Problem> {
+        if coding == Coding::Identity {
+            return Ok(body);
+        }
+        let bytes_max = self.body_bytes_max;
+        // It takes a tenth of a second for the largest body.
+        let decoded = spawn_blocking(move || decode_whole(coding, &body, bytes_max)).await;
+        let decoded = decoded.map_err(|_| Problem::bare(Code::InternalError))?;
+        decoded.map_err(|error| match error.kind() {
+            ErrorKind::FileTooLarge => self.too_large(),
+            _ => Problem::new(Code::InvalidRequest, format!("the body's Content-Encoding is damaged: {error}")),
+        })
+    }
+
+    fn unread_body(&self, error: &axum::Error) -> Problem {
+        if std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
+            return self.too_large();
+        }
+        Problem::new(Code::InvalidRequest, "the body is incomplete")
+    }
+
+    fn too_large(&self) -> Problem {
+        Problem::new(Code::PayloadTooLarge, format!("a body has at most {} bytes", self.body_bytes_max))
     }
 
     /// Forwards an admitted request and meters its answer.
@@ -127,10 +162,13 @@ impl Proxy {
         if !response.status().is_success() {
             return Ok(pass_through(response));
         }
-        let form = form(response.headers());
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         let (cost, idle_timeout) = (admission.answer_cost(), self.upstream.idle_timeout);
-        let metered = MeteredStream::new(body, (form, plan), cost, idle_timeout, permit).with_first_piece().await?;
+        let metered = MeteredStream::new((&head.headers, body), plan, cost, idle_timeout, permit);
+        let metered = metered.with_first_piece().await?;
+        if !metered.is_encoded() {
+            head.headers.remove(header::CONTENT_ENCODING);
+        }
         let mut response = Response::from_parts(head, Body::new(metered));
         if let Some(quota) = admission.quota() {
             response.headers_mut().extend(rate_limit(quota, self.gate.calendar()));
@@ -229,15 +267,12 @@ pub(crate) async fn model(
     answer.await.unwrap_or_else(OpenAiError::response)
 }
 
-fn form(headers: &HeaderMap) -> Form {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        Form::Unreadable
-    } else if content_type.starts_with("text/event-stream") {
-        Form::Events
-    } else {
-        Form::Whole
-    }
+/// Refuses a body in a coding that the gate does not know, and names those that it knows (RFC 9110, section 15.5.16).
+fn unsupported_coding() -> Response {
+    let detail = "the Content-Encoding of a body must be gzip or deflate, or absent";
+    let mut response = OpenAiError::response(Problem::new(Code::UnsupportedMediaType, detail));
+    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    response
 }
 
 /// Removes `/v1`, which the upstream's base URL contains.

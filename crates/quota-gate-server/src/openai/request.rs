@@ -1,12 +1,12 @@
 //! The members of a request that the gate reads, and the one that it adds, so that the upstream reports usage.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, ops::Range};
 
 use axum::body::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::openai::unambiguous_keys::UnambiguousKeys;
+use crate::openai::{members::Members, unambiguous_keys::UnambiguousKeys, upstream::StreamUsage};
 use quota_gate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts, model_name::ModelName};
 
 /// Maximum number of answers to one message.
@@ -34,8 +34,8 @@ pub(crate) struct Generation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) api: Api,
-    /// Whether to drop the event that reports usage, because the client did not ask for it.
-    pub(crate) drops_usage: bool,
+    /// Whether to hide the event that reports usage, because the client did not ask for it.
+    pub(crate) hides_usage: bool,
 }
 
 /// A duplicate member is an error: the upstream might use the other one.
@@ -46,6 +46,13 @@ struct Fields<'a> {
     stream: Option<bool>,
     n: Option<u32>,
     stream_options: Option<StreamOptions>,
+    background: Option<&'a RawValue>,
+    /// Models that the upstream may use instead: `OpenRouter`'s.
+    models: Option<&'a RawValue>,
+    /// `LiteLLM`'s.
+    fallbacks: Option<&'a RawValue>,
+    context_window_fallbacks: Option<&'a RawValue>,
+    content_policy_fallbacks: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -54,50 +61,117 @@ struct StreamOptions {
 }
 
 impl Generation {
-    pub(crate) fn read(api: Api, body: Bytes, costs: &ModelCosts) -> Result<Self, InvalidInput> {
+    pub(crate) fn read(
+        (api, stream_usage): (Api, StreamUsage),
+        body: Bytes,
+        costs: &ModelCosts,
+    ) -> Result<Self, InvalidInput> {
         let invalid = |rule: String| InvalidInput { field: "body", rule };
         let fields: Fields<'_> = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
         let _: UnambiguousKeys = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
+        if api == Api::Responses && fields.background.is_some_and(|background| background.get() != "false") {
+            let rule = "is not supported: the gate could neither charge such a response nor return it".into();
+            return Err(InvalidInput { field: "background", rule });
+        }
         let answers = if api == Api::ChatCompletions { fields.n.unwrap_or(1) } else { 1 };
         if !(1..=ANSWERS_MAX).contains(&answers) {
             return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
         }
-        let model = ModelName::parse(&fields.model)?;
+        let model = ModelName::parse(fields.model.trim())?;
         // Each answer is a separate generation.
-        let ap = Ap::cost(i64::from(costs.of(&fields.model).get()) * i64::from(answers))?;
-        let asks_for_usage = fields.stream_options.is_some_and(|options| options.include_usage == Some(true));
-        let drops_usage = api == Api::ChatCompletions && fields.stream == Some(true) && !asks_for_usage;
-        let body = if drops_usage { with_usage(&body).map_err(|error| invalid(error.to_string()))? } else { body };
-        Ok(Self { ap, model, body, plan: Plan { api, drops_usage } })
+        let ap = Ap::cost(i64::from(fields.dearest(costs)?.get()) * i64::from(answers))?;
+        let asks_for_usage = fields.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
+        let hides_usage = stream_usage == StreamUsage::Ask
+            && api == Api::ChatCompletions
+            && fields.stream == Some(true)
+            && !asks_for_usage;
+        let body = if hides_usage { with_usage(&body).ok_or_else(|| invalid("is not UTF-8".into()))? } else { body };
+        Ok(Self { ap, model, body, plan: Plan { api, hides_usage } })
     }
 }
 
-/// Returns the request with `stream_options.include_usage` set. All other values stay as written.
-fn with_usage(body: &[u8]) -> serde_json::Result<Bytes> {
-    let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body)?;
-    let options = match members.get("stream_options") {
-        Some(options) => {
-            serde_json::from_str::<Option<BTreeMap<String, &RawValue>>>(options.get())?.unwrap_or_default()
+impl Fields<'_> {
+    /// Cost of the dearest model that the upstream may use.
+    fn dearest(&self, costs: &ModelCosts) -> Result<Ap, InvalidInput> {
+        let mut dearest = costs.of(Some(&self.model))?;
+        for (field, value) in [
+            ("models", self.models),
+            ("fallbacks", self.fallbacks),
+            ("context_window_fallbacks", self.context_window_fallbacks),
+            ("content_policy_fallbacks", self.content_policy_fallbacks),
+        ] {
+            let Some(value) = value else { continue };
+            let names = names(value)
+                .ok_or_else(|| InvalidInput { field, rule: "must be an array of names of models".into() })?;
+            for name in names {
+                dearest = dearest.max(costs.of(Some(&name))?);
+            }
         }
-        None => BTreeMap::new(),
+        Ok(dearest)
+    }
+}
+
+/// Returns the models of an array: names, objects with a `model`, or objects that map a model to such an array.
+fn names(value: &RawValue) -> Option<Vec<String>> {
+    let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+    let mut found = Vec::new();
+    for item in items {
+        if let Ok(name) = serde_json::from_str::<String>(item.get()) {
+            found.push(name);
+            continue;
+        }
+        let members = Members::of(item.get())?;
+        if members.raw("model").is_some() {
+            found.push(members.text("model")?.into_owned());
+        } else {
+            for (_, value) in members.iter() {
+                found.extend(names(value)?);
+            }
+        }
+    }
+    Some(found)
+}
+
+/// Returns the request with `stream_options.include_usage` set. All other bytes stay as they are.
+fn with_usage(body: &[u8]) -> Option<Bytes> {
+    let text = std::str::from_utf8(body).ok()?;
+    let members = Members::of(text)?;
+    let (place, inserted) = match members.raw("stream_options") {
+        None => (end_of(0..text.len(), text)?, r#","stream_options":{"include_usage":true}"#),
+        Some(options) if options.get() == "null" => (range(options, text), r#"{"include_usage":true}"#),
+        Some(options) => {
+            let given = Members::of(options.get())?;
+            match given.raw("include_usage") {
+                Some(value) => (range(value, text), "true"),
+                None if given.iter().next().is_none() => {
+                    (end_of(range(options, text), text)?, r#""include_usage":true"#)
+                }
+                None => (end_of(range(options, text), text)?, r#","include_usage":true"#),
+            }
+        }
     };
-    let yes = serde_json::value::to_raw_value(&true)?;
-    let mut options: BTreeMap<&str, &RawValue> = options.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    options.insert("include_usage", &yes);
-    let options = serde_json::value::to_raw_value(&options)?;
-    members.insert("stream_options".into(), &options);
-    serde_json::to_vec(&members).map(Bytes::from)
+    Some([&text[..place.start], inserted, &text[place.end..]].concat().into())
+}
+
+/// Returns the place of a value in the text that it is a part of.
+fn range(value: &RawValue, text: &str) -> Range<usize> {
+    let start = value.get().as_ptr().addr() - text.as_ptr().addr();
+    start..start + value.get().len()
+}
+
+/// Returns the place before the last brace.
+fn end_of(object: Range<usize>, text: &str) -> Option<Range<usize>> {
+    let end = object.start + text[object].rfind('}')?;
+    Some(end..end)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn read(api: Api, body: &str) -> Result<Generation, InvalidInput> {
         let costs = ModelCosts::new(&[("default".to_owned(), 1), ("gpt-4o".to_owned(), 3)].into()).unwrap();
-        Generation::read(api, Bytes::copy_from_slice(body.as_bytes()), &costs)
+        Generation::read((api, StreamUsage::Ask), Bytes::copy_from_slice(body.as_bytes()), &costs)
     }
 
     #[test]
@@ -128,6 +202,12 @@ mod tests {
             r#"{"model":"x","n":0}"#,
             r#"{"model":"x","n":129}"#,
             r#"{"model":"x","stream":"yes"}"#,
+            r#"{"model":"x","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+            r#"{"model":"x","models":["y"],"models":[]}"#,
+            r#"{"model":"x","Models":["y"]}"#,
+            r#"{"model":"x","models":"y"}"#,
+            r#"{"model":"x","fallbacks":[7]}"#,
+            r#"{"model":"x","fallbacks":[{"model":7}]}"#,
             r#"{"model":"x"} trailing"#,
         ] {
             assert!(read(Api::ChatCompletions, body).is_err(), "{body}");
@@ -138,25 +218,77 @@ mod tests {
     }
 
     #[test]
+    fn fallbacks_are_priced_by_the_dearest() {
+        for fallbacks in [
+            r#""models":["x","openai/gpt-4o"]"#,
+            r#""fallbacks":["GPT-4o"]"#,
+            r#""fallbacks":[{"model":"gpt-4o","temperature":1}]"#,
+            r#""fallbacks":[{"x":["y","gpt-4o"]}]"#,
+            r#""context_window_fallbacks":[{"x":["gpt-4o"]}]"#,
+            r#""models":null,"fallbacks":[],"content_policy_fallbacks":["gpt-4o"]"#,
+        ] {
+            let body = format!(r#"{{"model":"x",{fallbacks},"n":2}}"#);
+            assert_eq!(read(Api::ChatCompletions, &body).unwrap().ap.get(), 6, "{body}");
+        }
+        assert_eq!(read(Api::Responses, r#"{"model":"gpt-4o","models":["x"]}"#).unwrap().ap.get(), 3);
+    }
+
+    #[test]
+    fn background_is_refused() {
+        for (value, accepted) in [("true", false), ("1", false), (r#""true""#, false), ("false", true), ("null", true)]
+        {
+            let body = format!(r#"{{"model":"x","background":{value}}}"#);
+            assert_eq!(read(Api::Responses, &body).is_ok(), accepted, "{value}");
+        }
+        assert!(read(Api::Responses, r#"{"model":"x","Background":true}"#).is_err());
+    }
+
+    #[test]
     fn streamed_request_asks_for_usage_and_is_otherwise_unchanged() {
-        let body = r#"{"model":"x","stream":true,"seed":12345678901234567890123,"stream_options":{"other":1.50}}"#;
-        let asked = read(Api::ChatCompletions, body).unwrap();
-        assert!(asked.plan.drops_usage);
-        let text = std::str::from_utf8(&asked.body).unwrap();
-        assert!(text.contains("12345678901234567890123") && text.contains("1.50"), "{text}");
-        let options = serde_json::from_str::<Value>(text).unwrap()["stream_options"].clone();
-        assert_eq!(options, json!({"other": 1.5, "include_usage": true}));
+        let usage = r#""stream_options":{"include_usage":true}"#;
+        for (given, sent) in [
+            (
+                r#"{ "z":1.50, "model":"x","a":[ ],"stream":true }"#.to_owned(),
+                format!(r#"{{ "z":1.50, "model":"x","a":[ ],"stream":true ,{usage}}}"#),
+            ),
+            (
+                "{\"stream\":true,\"x\":1,\"x\":2,\"é\":12345678901234567890123,\"model\":\"\\u0078\"}\n".to_owned(),
+                format!(
+                    "{{\"stream\":true,\"x\":1,\"x\":2,\"é\":12345678901234567890123,\"model\":\"\\u0078\",{usage}}}\n"
+                ),
+            ),
+            (
+                r#"{"stream_options": null ,"stream":true,"model":"}"}"#.to_owned(),
+                r#"{"stream_options": {"include_usage":true} ,"stream":true,"model":"}"}"#.to_owned(),
+            ),
+            (
+                r#"{"stream_options":{ },"stream":true,"model":"x"}"#.to_owned(),
+                r#"{"stream_options":{ "include_usage":true},"stream":true,"model":"x"}"#.to_owned(),
+            ),
+            (
+                r#"{"stream_options":{"other":{"a":"}"}},"stream":true,"model":"x"}"#.to_owned(),
+                r#"{"stream_options":{"other":{"a":"}"},"include_usage":true},"stream":true,"model":"x"}"#.to_owned(),
+            ),
+            (
+                r#"{"stream_options":{"include_usage": false,"other":1},"stream":true,"model":"x"}"#.to_owned(),
+                r#"{"stream_options":{"include_usage": true,"other":1},"stream":true,"model":"x"}"#.to_owned(),
+            ),
+        ] {
+            let asked = read(Api::ChatCompletions, &given).unwrap();
+            assert!(asked.plan.hides_usage);
+            assert_eq!(asked.body, sent);
+        }
         for (api, body) in [
             (Api::ChatCompletions, r#"{"model":"x","stream":true,"stream_options":{"include_usage":true}}"#),
-            (Api::ChatCompletions, r#"{"model":"x"}"#),
+            (Api::ChatCompletions, r#"{ "z":1, "model":"x", "z":2 }"#),
             (Api::Responses, r#"{"model":"x","stream":true}"#),
         ] {
             let plain = read(api, body).unwrap();
-            assert!(!plain.plan.drops_usage && plain.body == body.as_bytes(), "{body}");
+            assert!(!plain.plan.hides_usage && plain.body == body.as_bytes(), "{body}");
         }
-        for options in ["null", "{}", r#"{"include_usage":false}"#] {
-            let body = format!(r#"{{"model":"x","stream":true,"stream_options":{options}}}"#);
-            assert!(read(Api::ChatCompletions, &body).unwrap().plan.drops_usage, "{options}");
-        }
+        let costs = ModelCosts::new(&[("default".to_owned(), 1)].into()).unwrap();
+        let body = Bytes::from_static(br#"{"model":"x","stream":true}"#);
+        let left = Generation::read((Api::ChatCompletions, StreamUsage::Leave), body.clone(), &costs).unwrap();
+        assert!(!left.plan.hides_usage && left.body == body);
     }
 }

@@ -8,7 +8,17 @@ use serde::{
 };
 
 /// The members of a request that the gate reads, as in `request`.
-const FIELDS: [&str; 4] = ["model", "n", "stream", "stream_options"];
+const FIELDS: [&str; 9] = [
+    "model",
+    "n",
+    "stream",
+    "stream_options",
+    "background",
+    "models",
+    "fallbacks",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+];
 
 /// An object without a member that an upstream could mistake for one of [`FIELDS`].
 pub(crate) struct UnambiguousKeys;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::{
@@ -39,6 +40,21 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("openai-version"),
 ];
 
+/// Headers in which upstreams name a request in their logs; the first one counts.
+const REQUEST_IDS: [&str; 4] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
+/// Header in which the client gets that name. `x-request-id` is the gate's own.
+const X_UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+
+/// How the gate learns how many tokens a stream used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamUsage {
+    /// It requests a report, and hides it from clients that did not.
+    Ask,
+    /// It changes no request, and reads what the upstream reports unasked.
+    Leave,
+}
+
 /// Address, key and timeouts of the upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions<'a> {
@@ -52,6 +68,8 @@ pub struct UpstreamOptions<'a> {
     pub head_timeout: Duration,
     /// Time to wait for the next piece of an answer.
     pub idle_timeout: Duration,
+    /// Whether to request usage reports.
+    pub stream_usage: StreamUsage,
 }
 
 /// A client for an OpenAI-compatible API, with a connection pool.
@@ -62,6 +80,7 @@ pub struct Upstream {
     authorization: HeaderValue,
     head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
+    pub(crate) stream_usage: StreamUsage,
 }
 
 impl Upstream {
@@ -78,6 +97,7 @@ impl Upstream {
             authorization: bearer(options.key).map_err(invalid("upstream.key"))?,
             head_timeout: options.head_timeout,
             idle_timeout: options.idle_timeout,
+            stream_usage: options.stream_usage,
         })
     }
 
@@ -110,15 +130,20 @@ impl Upstream {
                 return Err(Problem::new(Code::UpstreamTimeout, "the model does not answer; nothing was charged"));
             }
         };
-        // The upstream refuses the operator's key. The client would take a 401 or 403 to be about its own.
-        if matches!(response.status().as_u16(), 401 | 403) {
+        // The upstream refuses the operator's key. The client would take a 401 to be about its own.
+        if response.status() == StatusCode::UNAUTHORIZED {
             count("key_refused");
-            tracing::error!(status = response.status().as_u16(), "the upstream refuses the key in upstream.key");
-            return Err(Problem::new(Code::UpstreamFailed, "the model refuses the gate's key; nothing was charged"));
+            tracing::error!("the upstream refuses the key in upstream.key");
+            return Err(Problem::upstream_unusable("the model refuses the gate's key; nothing was charged"));
         }
         count(if response.status().is_success() { "answered" } else { "refused" });
         let (mut parts, body) = response.into_parts();
+        let id = REQUEST_IDS.iter().find_map(|name| parts.headers.remove(*name));
         parts.headers = select(&parts.headers, &TO_CLIENT);
+        if let Some(id) = id {
+            tracing::debug!(upstream_request_id = id.to_str().unwrap_or_default(), "the upstream answers");
+            parts.headers.insert(X_UPSTREAM_REQUEST_ID, id);
+        }
         parts.extensions.clear();
         Ok(Response::from_parts(parts, body))
     }

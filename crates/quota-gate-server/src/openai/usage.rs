@@ -24,13 +24,17 @@ pub(crate) struct EventSummary {
     pub(crate) only_usage: bool,
 }
 
-/// How a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a generation ended. A later one outranks the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
-    /// The model ended its answer.
-    Finished,
     /// The stream ended (`[DONE]`), which says nothing about the model.
     Closed,
+    /// The reason is empty: the upstream does not know how the model ended. Some upstreams send it in each chunk, and
+    /// the real one in the last.
+    Unknown,
+    /// The model ended its answer.
+    Finished,
+    /// Final, whatever precedes or follows.
     Failed,
 }
 
@@ -100,11 +104,8 @@ fn chunk(members: &Members<'_>) -> EventSummary {
         summary.begins |= parts.iter().any(|part| part.iter().next().is_some());
         summary.content |= parts.iter().any(has_content) || choice.get("text").is_some_and(|text| !is_empty(text));
         let failed = has_error(choice) || parts.iter().any(has_error);
-        match if failed { Some(End::Failed) } else { end_by(choice.get("finish_reason")) } {
-            _ if summary.end == Some(End::Failed) => {}
-            None => {}
-            end => summary.end = end,
-        }
+        let end = if failed { Some(End::Failed) } else { choice.get("finish_reason").map(end_by) };
+        summary.end = summary.end.max(end);
     }
     summary.begins |= summary.content;
     summary.only_usage = choices.is_empty()
@@ -118,14 +119,17 @@ fn has_content(part: &Members<'_>) -> bool {
     part.iter().any(|(name, value)| !matches!(name, "role" | "error") && !is_empty(value))
 }
 
-/// Reads a `finish_reason`. An empty one ends nothing: some upstreams send it in each chunk.
-fn end_by(reason: Option<&RawValue>) -> Option<End> {
-    let reason = reason.filter(|reason| !is_empty(reason))?.get().trim_matches('"').to_ascii_lowercase();
+/// Reads a `finish_reason`.
+fn end_by(reason: &RawValue) -> End {
+    if is_empty(reason) {
+        return End::Unknown;
+    }
+    let reason = reason.get().trim_matches('"').to_ascii_lowercase();
     // DeepSeek, Zhipu and vLLM name their failures.
     let is_failure = matches!(reason.as_str(), "error" | "failed" | "abort" | "cancelled" | "canceled")
         || reason.ends_with("_error")
         || reason == "insufficient_system_resource";
-    Some(if is_failure { End::Failed } else { End::Finished })
+    if is_failure { End::Failed } else { End::Finished }
 }
 
 /// Reads a response object, whole or in an event.

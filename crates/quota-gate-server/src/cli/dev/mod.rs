@@ -111,7 +111,7 @@ pub(in crate::cli) async fn run(
     )?;
     secrets.configure(&mut config);
     // An expensive model, to use up a quota quickly.
-    config.models.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
+    config.models.costs.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
     // If no upstream is configured, start a local model.
     let _upstream = match config.upstream.url.as_str() {
         "" => Some(start_upstream(&mut config).await?),

@@ -60,6 +60,9 @@ pub(crate) struct Problem {
     pub(crate) indeterminate: bool,
     #[serde(skip)]
     retry_after: Option<Duration>,
+    /// Whether a retry gets the same answer, although the status suggests otherwise.
+    #[serde(skip)]
+    pub(crate) is_final: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -129,7 +132,13 @@ impl Problem {
             detail: None,
             indeterminate: false,
             retry_after: None,
+            is_final: false,
         }
+    }
+
+    /// The upstream failed in a way that a retry does not change. Nothing was charged.
+    pub(crate) fn upstream_unusable(detail: impl Into<String>) -> Self {
+        Self { is_final: true, ..Self::new(Code::UpstreamFailed, detail) }
     }
 
     pub(crate) fn indeterminate(detail: impl Into<String>) -> Self {
@@ -221,10 +230,10 @@ pub(crate) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri
     Problem::new(Code::MethodNotAllowed, format!("{} does not support {method}", uri.path()))
 }
 
-pub(crate) fn panicked(_: &(dyn Any + Send)) -> Response {
+pub(crate) fn panicked(_: &(dyn Any + Send)) -> Problem {
     tracing::error!("a handler panicked");
     let problem = Problem::new(Code::InternalError, "the gate failed to handle this request");
-    Problem { indeterminate: true, ..problem }.into_response()
+    Problem { indeterminate: true, ..problem }
 }
 
 #[cfg(test)]

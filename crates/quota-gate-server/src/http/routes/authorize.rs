@@ -129,7 +129,7 @@ pub(crate) async fn authorize(
     let session = params.session.as_deref().map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
     let ap = match params.ap {
         Some(ap) => Ap::cost(ap)?,
-        None => costs.get().of(params.model.as_deref().unwrap_or_default()),
+        None => costs.get().of(params.model.as_deref())?,
     };
     let model = params.model.as_deref().map(ModelName::parse).transpose()?;
     let ttl = params.ttl_seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?;
