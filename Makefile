@@ -39,12 +39,12 @@ test-smoke: setup ## run the model and a short selection of faults and benchmark
 test-web: setup ## run the tests of web/ against a gate
 	cargo test --workspace --test it binary::web
 
-test-faults: setup ## run every fault of docs/reliability.md, then test-servers (about 25 minutes); full disks need root
+test-faults: setup ## run every fault of docs/reliability.md, then test-servers (about 30 minutes); full disks need root
 	cargo test --test faults -- --all
 	cargo test --test model -- --include-ignored
 	scripts/test-servers
 
-test-servers: setup ## run the tests of the stores and some faults on Redis 8, Valkey 9, Postgres 16 to 18
+test-servers: setup ## run the tests of the stores and some faults on Redis 8, Valkey 9, Postgres 15 to 18
 	scripts/test-servers
 
 plant-bugs: setup ## prove that test-faults finds bugs: plant six and require that each is found

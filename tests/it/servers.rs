@@ -16,7 +16,8 @@ use crate::support::{
 };
 
 /// Each server that `scripts/prepare-servers` installs, and the version that it must report.
-const PAIRS: [(&str, &str, &str, i32); 3] = [
+const PAIRS: [(&str, &str, &str, i32); 4] = [
+    ("valkey-9", "Valkey 9.", "postgres-15", 15),
     ("redis-8", "Redis 8.", "postgres-16", 16),
     ("valkey-9", "Valkey 9.", "postgres-17", 17),
     ("redis-8", "Redis 8.", "postgres-18", 18),

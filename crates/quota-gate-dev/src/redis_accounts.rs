@@ -17,10 +17,8 @@ pub(super) fn file(password: &str, enabled: &[String], operator: bool) -> String
     for account in enabled {
         file = file.replace(&format!("user {account} off "), &format!("user {account} on >{password} "));
     }
-    if operator {
-        file += &format!("user {OPERATOR} on >{password} ~* &* +@all\n");
-    }
-    file
+    let operator = if operator { format!("user {OPERATOR} on >{password} ~* &* +@all\n") } else { String::new() };
+    file + &operator
 }
 
 #[cfg(test)]
