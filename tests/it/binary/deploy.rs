@@ -116,9 +116,14 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
         &[("@postgres/quota", &format!("@{postgres_at}")), ("@redis:6379", &format!("@127.0.0.1:{redis_port}"))],
     );
     let ports = [free_port(), free_port()];
+    let text = fs::read_to_string(deploy("compose/compose.yaml")).unwrap();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("QUOTA_GATE__SERVER__TRUSTED_PROXIES: '"));
+    // Here, nginx has no address of Docker's.
+    let proxies = line.unwrap().trim_end_matches('\'').replace('[', "[\"127.0.0.1\", ");
     let gate = |port: u16| {
         let mut command = Command::new(BINARY);
         command.envs(environment(&settings)).env("QUOTA_GATE__SERVER__LISTEN", format!("127.0.0.1:{port}"));
+        command.env("QUOTA_GATE__SERVER__TRUSTED_PROXIES", &proxies).env("QUOTA_GATE__TELEMETRY__ACCESS_LOG", "true");
         command
     };
     // The test's Postgres runs with fsync off: the only problem.
@@ -129,7 +134,11 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
         matches!(wrong[..], [one] if one.contains("fsync off"))
     };
     eventually("doctor finds no other problem", only_fsync_is_wrong).await;
-    let gates = ports.map(|port| Gateway::start(gate(port).arg("serve")));
+    let log = |port: u16| dir.join(format!("gate-{port}.log"));
+    let gates = ports.map(|port| {
+        let log = fs::File::create(log(port)).unwrap();
+        Gateway::start_logging(gate(port).arg("serve"), log)
+    });
     for port in ports {
         let is_ready = async || gate(port).arg("health").output().unwrap().status.success();
         eventually("the health check passes", is_ready).await;
@@ -138,10 +147,24 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
     let port = free_port();
     let [one, two] = ports.map(|port| format!("127.0.0.1:{port}"));
     let listen = format!("listen 127.0.0.1:{port};");
-    let nginx =
-        replaced(&dir.join("nginx.conf"), &[("gate-1:8080", &one), ("gate-2:8080", &two), ("listen 8080;", &listen)]);
-    let own = format!("daemon off;\npid {0}/nginx.pid;\nerror_log {0}/error.log;\n", dir.display());
-    fs::write(dir.join("nginx.conf"), own + &nginx.replace("http {", "http {\n    access_log off;")).unwrap();
+    let operators = free_port();
+    let for_operators = format!("listen 127.0.0.1:{operators};");
+    let nginx = replaced(
+        &dir.join("nginx.conf"),
+        &[("gate-1:8080", &one), ("gate-2:8080", &two), ("listen 8080;", &listen), ("listen 8081;", &for_operators)],
+    );
+    let nginx_conf = nginx.clone();
+    // Workers of root's nginx have another account, which cannot enter the test's folder.
+    let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };
+    let own = format!("{user}daemon off;\npid {0}/nginx.pid;\nerror_log {0}/error.log;\n", dir.display());
+    fs::write(
+        dir.join("nginx.conf"),
+        own + &nginx.replace(
+            "http {",
+            &format!("http {{\n    access_log off;\n    client_body_temp_path {}/body;", dir.display()),
+        ),
+    )
+    .unwrap();
     let nginx = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
     let _nginx = Gateway::start(Command::new(nginx).arg("-c").arg(dir.join("nginx.conf")).arg("-p").arg(&dir));
 
@@ -156,6 +179,28 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
         }
     };
     eventually("a message is charged through nginx", async || consume().await == 200).await;
+    // Clients see neither metrics nor administration, and bodies may be as large as the gate allows.
+    let status = async |port: u16, path: &str| {
+        reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().status().as_u16()
+    };
+    for path in ["/metrics", "/admin", "/admin/", "/api/admin/status", "/api/admin"] {
+        assert_eq!(status(port, path).await, 404, "{path}");
+    }
+    for (path, expected) in [("/metrics", 200), ("/admin", 200), ("/api/admin/status", 401)] {
+        assert_eq!(status(operators, path).await, expected, "{path}");
+    }
+    let large = reqwest::Client::new().post(format!("http://127.0.0.1:{port}/api/chat/quota/consume"));
+    let (refused, problem) = answer(large.bearer_auth(&token).body(vec![b' '; 2 << 20])).await;
+    assert_eq!((refused.as_u16(), &problem["code"]), (413, &json!("PAYLOAD_TOO_LARGE")), "the gate decides: {problem}");
+    let defaults = include_str!("../../../config/default.toml");
+    assert!(
+        defaults.contains(&format!("body_bytes_max = {}", 20 << 20))
+            && nginx_conf.contains("client_max_body_size 20m;")
+    );
+    let request = reqwest::Client::new().get(format!("http://127.0.0.1:{port}/api/chat/quota"));
+    request.header("X-Forwarded-For", "203.0.113.9").send().await.unwrap();
+    let logged = async || ports.iter().any(|port| fs::read_to_string(log(*port)).unwrap().contains("203.0.113.9"));
+    eventually("a gate logs the client's address", logged).await;
     // One gate stops; the other one serves.
     let [first, second] = gates;
     drop(first);

@@ -83,7 +83,12 @@ impl Drop for Behind {
 
 impl Gateway {
     pub(super) fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Self::start_logging(command, Stdio::null())
+    }
+
+    /// Like [`Self::start`], with its error output in `log`.
+    pub(super) fn start_logging(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 }
 

@@ -29,6 +29,7 @@ mod proxy_forms;
 mod proxy_requests;
 mod quota_stream;
 mod reload;
+mod rollback;
 mod rollout;
 mod schemathesis;
 mod scripted;

@@ -97,6 +97,7 @@ pub(super) async fn state(
         billing: billing(config)?.map(Arc::new),
         limits: Limits::from(&config.server),
         cors: cors(&config.server.cors_origins)?,
+        trusted_proxies: config.server.trusted_proxies.clone(),
     }))
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::config::Secret;
 use crate::openai::StreamUsage;
+use crate::http::client_address::Network;
 use crate::telemetry::LogFormat;
 use quota_gate::domain::{
     client_gone::ClientGone, decision::OnRedisFailure, model_costs::Unlisted, rollout::Mode, scope::Scope,
@@ -26,6 +27,7 @@ macro_rules! sections {
 sections! {
     Server {
         listen: SocketAddr,
+        trusted_proxies: Vec<Network>,
         request_timeout_ms: u64,
         header_read_timeout_ms: u64,
         write_stall_timeout_ms: u64,

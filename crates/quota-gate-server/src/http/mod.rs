@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `client_address` | the client's address behind trusted proxies |
 //! | `listener`, `server`, `write_stall` | listening sockets; the server loop; disconnects clients that stop reading |
 //! | `route_group`, `observe`, `rate_limit` | for every request: admission, metrics and logs, rate limits |
 //! | `auth`, `extract` | callers and their scopes; bodies, parameters and headers as domain values |
@@ -14,6 +15,7 @@
 //! Two other APIs have their own modules: `openai`, the proxy, and `envoy`, over gRPC. Clients read `docs/http-api.md`.
 
 pub mod auth;
+pub mod client_address;
 pub mod listener;
 pub mod server;
 

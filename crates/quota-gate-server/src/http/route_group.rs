@@ -47,7 +47,8 @@ pub(crate) enum PermitKind {
 /// Middleware: runs a request of this group, or refuses it.
 pub(crate) async fn admit(State(group): State<RouteGroup>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(group.body_bytes_max).apply(&mut request);
-    let address = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
+    let peer = request.extensions().get::<ClientAddress>().map(|ClientAddress(peer)| *peer);
+    let address = peer.map(|peer| group.state.client_address(peer, request.headers()));
     let limits = group.state.rate_limits();
     let mut response = observe(request, (address, group.format_problem), async |request| {
         if let Some(Err(problem)) = address.map(|address| limits.address(address)) {

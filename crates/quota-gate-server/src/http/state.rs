@@ -1,8 +1,8 @@
 //! State shared by all handlers.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::extract::FromRef;
+use axum::{extract::FromRef, http::HeaderMap};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use crate::{
         Auth, Cors, RateLimits,
         answers::problem::{Code, Problem},
         stream_permits::{NoPermit, StreamPermit, StreamPermits},
+        client_address::{Network, client_address},
     },
     openai::Proxy,
     reloadable::Reloadable,
@@ -53,6 +54,7 @@ pub struct AppParts {
     pub billing: Option<Arc<Billing>>,
     pub limits: Limits,
     pub cors: Option<Cors>,
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// Limits of requests.
@@ -130,6 +132,11 @@ impl AppState {
 
     pub(crate) fn rate_limits(&self) -> &RateLimits {
         &self.0.parts.rate_limits
+    }
+
+    /// Returns the address of the client of a request from `peer`.
+    pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        client_address(peer, headers, &self.0.parts.trusted_proxies)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
