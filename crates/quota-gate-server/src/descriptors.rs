@@ -28,6 +28,7 @@ pub struct Descriptors {
 }
 
 /// Raises the limit to the highest that the system allows. Returns it.
+#[expect(clippy::must_use_candidate, reason = "what counts is the effect")]
 pub fn raise_limit() -> u64 {
     let (soft, hard) = limits();
     // macOS reports no limit, but refuses more than its own; then the limit stays.

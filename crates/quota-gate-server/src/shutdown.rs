@@ -29,7 +29,7 @@ pub fn on_signal(hangup: Hangup) -> std::io::Result<CancellationToken> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
-                Some(_) = async { hung_up.as_mut()?.recv().await } => {}
+                Some(()) = async { hung_up.as_mut()?.recv().await } => {}
             }
         };
         next().await;

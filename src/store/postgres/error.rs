@@ -70,10 +70,11 @@ impl PostgresError {
 
     /// Returns whether another session held a lock for longer than the statement would wait.
     pub(in crate::store::postgres) fn is_lock_timeout(&self) -> bool {
-        let error = match self {
-            Self::Unavailable(error) | Self::Refused(error) => error,
-            Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
-            _ => return false,
+        let (Self::Unavailable(error)
+        | Self::Refused(error)
+        | Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) = self
+        else {
+            return false;
         };
         matches!(error, sqlx::Error::Database(database) if database.code().as_deref() == Some("55P03"))
     }

@@ -179,26 +179,7 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
         }
     };
     eventually("a message is charged through nginx", async || consume().await == 200).await;
-    // Clients see neither metrics nor administration, and bodies may be as large as the gate allows.
-    let status = async |port: u16, path: &str| {
-        reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().status().as_u16()
-    };
-    for path in ["/metrics", "/admin", "/admin/", "/api/admin/status", "/api/admin"] {
-        assert_eq!(status(port, path).await, 404, "{path}");
-    }
-    for (path, expected) in [("/metrics", 200), ("/admin", 200), ("/api/admin/status", 401)] {
-        assert_eq!(status(operators, path).await, expected, "{path}");
-    }
-    let large = reqwest::Client::new().post(format!("http://127.0.0.1:{port}/api/chat/quota/consume"));
-    let (refused, problem) = answer(large.bearer_auth(&token).body(vec![b' '; 2 << 20])).await;
-    assert_eq!((refused.as_u16(), &problem["code"]), (413, &json!("PAYLOAD_TOO_LARGE")), "the gate decides: {problem}");
-    let defaults = include_str!("../../../config/default.toml");
-    assert!(
-        defaults.contains(&format!("body_bytes_max = {}", 20 << 20))
-            && nginx_conf.contains("client_max_body_size 20m;")
-    );
-    let request = reqwest::Client::new().get(format!("http://127.0.0.1:{port}/api/chat/quota"));
-    request.header("X-Forwarded-For", "203.0.113.9").send().await.unwrap();
+    clients_see_only_what_is_for_them(port, operators, &token, &nginx_conf).await;
     let logged = async || ports.iter().any(|port| fs::read_to_string(log(*port)).unwrap().contains("203.0.113.9"));
     eventually("a gate logs the client's address", logged).await;
     // One gate stops; the other one serves.
@@ -211,6 +192,29 @@ async fn the_compose_files_run_two_gates_behind_nginx() {
     let status = reqwest::Client::new().get(format!("http://{two}/api/admin/users/ann")).bearer_auth(&admin);
     assert_eq!(answer(status).await.1["quota"]["monthlyUsed"], 7);
     drop(second);
+}
+
+/// Neither metrics nor administration; and bodies may be as large as the gate allows.
+async fn clients_see_only_what_is_for_them(port: u16, operators: u16, token: &str, nginx_conf: &str) {
+    let status = async |port: u16, path: &str| {
+        reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().status().as_u16()
+    };
+    for path in ["/metrics", "/admin", "/admin/", "/api/admin/status", "/api/admin"] {
+        assert_eq!(status(port, path).await, 404, "{path}");
+    }
+    for (path, expected) in [("/metrics", 200), ("/admin", 200), ("/api/admin/status", 401)] {
+        assert_eq!(status(operators, path).await, expected, "{path}");
+    }
+    let large = reqwest::Client::new().post(format!("http://127.0.0.1:{port}/api/chat/quota/consume"));
+    let (refused, problem) = answer(large.bearer_auth(token).body(vec![b' '; 2 << 20])).await;
+    assert_eq!((refused.as_u16(), &problem["code"]), (413, &json!("PAYLOAD_TOO_LARGE")), "the gate decides: {problem}");
+    let defaults = include_str!("../../../config/default.toml");
+    assert!(
+        defaults.contains(&format!("body_bytes_max = {}", 20 << 20))
+            && nginx_conf.contains("client_max_body_size 20m;")
+    );
+    let request = reqwest::Client::new().get(format!("http://127.0.0.1:{port}/api/chat/quota"));
+    request.header("X-Forwarded-For", "203.0.113.9").send().await.unwrap();
 }
 
 #[tokio::test]

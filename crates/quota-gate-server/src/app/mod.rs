@@ -68,7 +68,7 @@ impl App {
             getrandom::fill(&mut random).context("cannot get random bytes")?;
             config.auth.reservation_secret = Secret::new(hex::encode(&random));
         }
-        Self::build(config).await
+        Box::pin(Self::build(config)).await
     }
 
     /// Reads the configuration again at each SIGHUP, and replaces this filter of log lines too.

@@ -49,15 +49,15 @@ impl Postgres {
     }
 
     async fn ensure_log_partition(&self, month: NaiveDate, tries: u32) -> Result<bool, PostgresError> {
-        let mut tried = 1;
+        let mut attempt = 1;
         loop {
             let made = sqlx::query_scalar!(r#"select ensure_usage_log_partition($1) as "made!""#, month)
                 .fetch_one(&self.pool)
                 .await
                 .map_err(PostgresError::from);
             match made {
-                Err(error) if error.is_lock_timeout() && tried < tries => {
-                    tried += 1;
+                Err(error) if error.is_lock_timeout() && attempt < tries => {
+                    attempt += 1;
                     sleep(PAUSE).await;
                 }
                 outcome => return outcome,
