@@ -184,6 +184,7 @@ impl Inner {
                 && (generation > left
                     || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
             {
+                self.restore_levels(partition, generation).await?;
                 self.generations.learn(partition, generation, Some(watermark.opened_at));
                 return Ok(());
             }
@@ -223,6 +224,7 @@ impl Inner {
         overtaken_unless(step(self.postgres.begin_opening(number, generation, self.now())).await?)?;
         overtaken_unless(self.redis.close(partition, fence.as_ref()).await?)?;
         let also: Vec<u32> = fence.iter().map(Fence::generation).chain([generation]).collect();
+        // Read after the row is marked: a change of the levels waits for the openings that may not have read it.
         let levels = step(self.postgres.all_levels()).await?;
         let mut report = DrainReport::default();
         let mut draining = self.redis.drain(partition, &also).await?;
@@ -234,7 +236,7 @@ impl Inner {
         }
         let drained = draining.ended().ok_or(AttemptError::Overtaken)?;
         let opened = drained.generation_max + 1;
-        overtaken_unless(self.redis.open(partition, opened, &drained).await?)?;
+        overtaken_unless(self.redis.open(partition, opened, &drained, &levels).await?)?;
         overtaken_unless(step(self.postgres.finish_opening(number, generation, opened, self.now())).await?)?;
         metrics::counter!("quota_gate_generations_opened_total").increment(1);
         tracing::info!(%partition, generation = opened, previous = generation, events = report.events,

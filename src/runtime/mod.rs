@@ -47,6 +47,7 @@ use crate::{
         inbox_worker::InboxWorker,
         job::{self, Job},
         level_sync::LevelSync,
+        levels::LevelsReader,
         quota_watcher::QuotaWatcher,
         resetter::Resetter,
         rollout_sync::RolloutSync,
@@ -105,6 +106,7 @@ impl Runtime {
         let mut rollout_sync = RolloutSync::new(gate, options.rollout);
         rollout_sync.sync().await.map_err(StartError::Rollout)?;
         runtime.run(rollout_sync);
+        runtime.run(LevelsReader::new(gate));
         runtime.run(LevelSync::new(gate));
         runtime.run(InboxWorker::new(gate));
         runtime.run(runtime.quota_watcher.clone());

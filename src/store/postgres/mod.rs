@@ -4,9 +4,9 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
+//! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
-//! | `unsynced_levels` | level changes that Redis has not received |
+//! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
 //! | `usage_days` | sums by day, level and model |
@@ -47,7 +47,7 @@ pub use self::{
         server_info::{PostgresServerInfo, VERSION_MIN as POSTGRES_VERSION_MIN},
     },
     journal::{
-        audit::{Drift, Page},
+        audit::{Drift, Page, QuotaDrift},
         chat_usage_logs::LoggedUsage,
         dead_letters::{DeadLetter, LetterContent, Replay},
         drain::DrainReport,
@@ -65,6 +65,7 @@ pub use self::{
         chat_quotas::{Loaded, NewUser, QuotaRow},
         foreign_users::{ForeignUser, read_foreign_users},
         import::{ImportReport, ImportRow},
+        move_users::MovedBatch,
         resets::{ResetRun, RolledBatch},
         subscriptions::Noted,
         user_changes::{Change, NotedRelease, Place},

@@ -9,7 +9,7 @@ use crate::domain::{
     calendar::{Bounds, Day, Period},
     hold::{Reservation, Ttl},
     idempotency::IdempotencyKey,
-    level::{LevelCode, Levels},
+    level::LevelCode,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
@@ -244,15 +244,14 @@ impl Seed {
     }
 }
 
-/// Packs the second argument of every call: the generation, the calendar and the levels.
+/// Packs the second argument of every call: the generation and the calendar.
 pub(super) fn encode_calendar(
     generation: u32,
     now: DateTime<Utc>,
     bounds: &Bounds,
     stream_entries_max: u32,
-    levels: &Levels,
 ) -> Vec<u8> {
-    let mut to = Vec::with_capacity(40 + 5 * Levels::COUNT_MAX);
+    let mut to = Vec::with_capacity(40);
     to.put_u32(generation);
     to.put_u48(unix_ms(now));
     to.put_u24(bounds.period.id());
@@ -262,11 +261,6 @@ pub(super) fn encode_calendar(
     to.put_u48(unix_ms(bounds.day_end));
     to.put_u16(bounds.next_day.number());
     to.put_u32(stream_entries_max);
-    to.put_u8(u8::try_from(levels.iter().count()).unwrap_or(u8::MAX));
-    for level in levels.iter() {
-        to.put_u8(level.code.get());
-        to.put_u32(level.quota.get());
-    }
     to
 }
 

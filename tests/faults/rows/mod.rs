@@ -4,6 +4,7 @@ mod clients;
 mod clocks;
 mod flushing;
 mod gates;
+mod levels;
 mod postgres;
 mod redis;
 mod resources;
@@ -79,4 +80,5 @@ rows! {
     30 "Redis' answers are lost" redis::answers_lost, short;
     31 "a cluster slot moves to another node and back" redis::slot_moves;
     32 "Redis is unavailable, and messages are allowed" redis::messages_allowed;
+    34 "gates of different configuration, level quotas change under load" levels::configured_in_turn;
 }

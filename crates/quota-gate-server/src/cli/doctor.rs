@@ -9,10 +9,10 @@ use crate::{
     config::{Config, ConfigError},
 };
 use quota_gate::{
-    domain::clock::Clock,
+    domain::{ap::Ap, clock::Clock, level::LevelName},
     gate::ReservationSigner,
     store::{
-        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Settings},
+        postgres::{POSTGRES_VERSION_MIN, Postgres, PostgresError, PostgresServerInfo, Settings},
         redis::RedisServerInfo,
     },
 };
@@ -210,6 +210,9 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
             "run `quota-gate reset`, which moves them by ensure_usage_log_partition",
         );
     }
+    if let Ok(configured) = config.levels() {
+        levels(&configured, &postgres, findings).await;
+    }
     let settings = config.partitions().ok().zip(config.time_zone().ok());
     if let Some((partitions, time_zone)) = settings {
         match postgres.compare_settings(&Settings { partitions, time_zone }).await {
@@ -218,6 +221,37 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
         }
     }
     Some(server_info)
+}
+
+async fn levels(configured: &[(LevelName, Ap)], postgres: &Postgres, findings: &mut Findings) {
+    let found = async {
+        if postgres.level_version().await? == 0 {
+            return Ok(None); // no gate has started yet
+        }
+        let levels = postgres.all_levels().await?;
+        Ok::<_, PostgresError>(Some((levels.differences(configured), postgres.is_level_change_unfinished().await?)))
+    };
+    match found.await {
+        Ok(None) => {}
+        Ok(Some((differences, unfinished))) => {
+            if differences.is_empty() {
+                findings.good("the configured levels are those of the installation");
+            } else {
+                let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                findings.advice(
+                    &format!("the configured levels are not used ({})", differences.join("; ")),
+                    "run `quota-gate levels apply` to change the levels of the installation, or correct [levels]",
+                );
+            }
+            if unfinished {
+                findings.advice(
+                    "a change of the levels has not reached all users",
+                    "run `quota-gate levels apply`, which finishes it",
+                );
+            }
+        }
+        Err(error) => findings.wrong("the levels cannot be read", &error.to_string()),
+    }
 }
 
 fn clocks(redis: &RedisServerInfo, postgres: &PostgresServerInfo, findings: &mut Findings) {

@@ -3,14 +3,14 @@
 use chrono::{DateTime, Utc};
 
 use crate::domain::{
+    ap::Ap,
     author::Author,
-    level::Level,
+    level::LevelName,
     level_change::{Effective, Timing},
     user_id::UserId,
 };
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError, QuotaRow,
-    integers::integer,
     users::{chat_quotas::find, user_changes::note_level},
 };
 
@@ -24,30 +24,32 @@ pub struct LevelChange {
 }
 
 impl Postgres {
-    /// Changes a user's level. Creates the row of an unknown user first. Returns `None` and changes nothing if the
-    /// row's level version is not `if_version`.
+    /// Changes a user's level. Creates the row of an unknown user first. Quotas are those of Postgres, which may be
+    /// newer than the caller's. Returns `None` and changes nothing if the row's level version is not `if_version`.
     ///
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn change_level(
         &self,
         user: &UserId,
-        (target, effective): (&Level, Effective),
+        (target, effective): (&LevelName, Effective),
         if_version: Option<u32>,
         author: &Author,
-        first: &NewUser<'_>,
+        first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Option<LevelChange>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
         let period = i32::from(first.period);
         sqlx::query!(
             "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $6)
+             select $1, name, $2, monthly_quota, $3, $4, $4
+             from membership_levels
+             where not retired
+             order by monthly_quota, code
+             limit 1
              on conflict (user_uuid) do nothing",
             user.as_str(),
-            first.level.name.as_str(),
             period,
-            integer(first.level.quota.get()),
             first.reset_at,
             first.now,
         )
@@ -70,7 +72,10 @@ impl Postgres {
         if if_version.is_some_and(|seen| seen != before.level_version) {
             return Ok(None);
         }
-        let timing = effective.timing(before.quota, target.quota);
+        let quota = sqlx::query_scalar!("select monthly_quota from membership_levels where name = $1", target.as_str())
+            .fetch_one(&mut *transaction)
+            .await?;
+        let timing = effective.timing(before.quota, Ap::new(quota.unsigned_abs()));
         match timing {
             Timing::Now => {
                 sqlx::query!(
@@ -82,8 +87,8 @@ impl Postgres {
                          updated_at = greatest(updated_at, $4)
                      where user_uuid = $1",
                     user.as_str(),
-                    target.name.as_str(),
-                    integer(target.quota.get()),
+                    target.as_str(),
+                    quota,
                     first.now,
                 )
                 .execute(&mut *transaction)
@@ -97,7 +102,7 @@ impl Postgres {
                          updated_at = greatest(updated_at, $3)
                      where user_uuid = $1",
                     user.as_str(),
-                    target.name.as_str(),
+                    target.as_str(),
                     first.now,
                 )
                 .execute(&mut *transaction)
@@ -110,7 +115,7 @@ impl Postgres {
             sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
                 .fetch_one(&mut *transaction)
                 .await?;
-        note_level(&mut transaction, user, (&name_before, &target.name), later, author, first.now).await?;
+        note_level(&mut transaction, user, (&name_before, target), later, author, first.now).await?;
         transaction.commit().await?;
         Ok(Some(LevelChange { before, after }))
     }
