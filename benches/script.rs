@@ -188,8 +188,8 @@ impl Bench {
         let mut load = |script: &str| redis::cmd("SCRIPT").arg("LOAD").arg(script).query::<String>(&mut admin);
         let (incrby_sha, hashes_sha) = (load(INCRBY)?, load(include_str!("hashes.lua"))?);
         let server_id = server_id(&server)?;
-        let level =
-            Level { code: LevelCode::new(1).expect("a code"), name: LevelName::parse("bench")?, quota: Ap::new(QUOTA) };
+        let (code, name) = (LevelCode::new(1).expect("a code"), LevelName::parse("bench")?);
+        let level = Level { code, name, quota: Ap::new(QUOTA), retired: false };
         let mut bench = Self {
             server,
             _scratch: scratch,
@@ -200,7 +200,7 @@ impl Bench {
             hashes_sha,
             partition: Partitions::new(1)?.all().next().expect("one partition"),
             calendar: Calendar::new(chrono_tz::Tz::UTC),
-            levels: Levels::new(vec![level])?,
+            levels: Levels::new(1, vec![level])?,
             users: vec![],
         };
         bench.admin.send_packed_command(&bench.script.load_command())?;
@@ -224,7 +224,8 @@ impl Bench {
             let mut draining = redis.drain(self.partition, &[], None).await?;
             while draining.next().await?.is_some() {}
             let drained = draining.ended().context("the streams were not read to the end")?;
-            anyhow::ensure!(redis.open(self.partition, 1, &drained).await?, "the partition does not open");
+            let opened = redis.open(self.partition, 1, &drained, &self.levels).await?;
+            anyhow::ensure!(opened, "the partition does not open");
             Ok(())
         };
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(opening)
@@ -267,7 +268,6 @@ impl Bench {
             server: &self.server_id,
             now: Clock::machine().now(),
             calendar: self.calendar,
-            levels: &self.levels,
             stream_bytes_max: u64::from(u32::MAX),
             memory: Memory::Limited,
         }

@@ -101,7 +101,7 @@ pub(crate) fn ceiling(
 
 /// Encodes calls of `size` consumes each. They are valid for a minute, because a call contains its caller's time.
 fn calls(server: &ServerId, gate: &Gate, users: &[UserId], size: usize, count: usize) -> Vec<Vec<u8>> {
-    let (script, levels) = (Script::default(), gate.levels());
+    let script = Script::default();
     let mut by_partition = vec![vec![]; gate.partitions().count().into()];
     for user in users {
         by_partition[gate.partitions().of(user).index()].push(user);
@@ -118,7 +118,6 @@ fn calls(server: &ServerId, gate: &Gate, users: &[UserId], size: usize, count: u
             server,
             now: Clock::machine().now(),
             calendar: gate.calendar(),
-            levels: &levels,
             stream_bytes_max: u64::from(u32::MAX),
             memory: Memory::Limited,
         };

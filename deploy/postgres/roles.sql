@@ -17,8 +17,8 @@ revoke all on all tables in schema public from quota_gate;
 grant select, insert on chat_usage_logs, rollout_changes, user_changes to quota_gate;
 grant select on chat_usage_logs_default, _sqlx_migrations, schema_compatibility to quota_gate;
 grant select, insert, update on
-    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs, subscriptions,
-    usage_days
+    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, level_changes, membership_levels, reset_runs,
+    subscriptions, usage_days
     to quota_gate;
 grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications to quota_gate;
 grant select, insert, delete on subscription_events to quota_gate;

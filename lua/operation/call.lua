@@ -1,8 +1,9 @@
 -- One call: read everything, decide everything, then write.
 --
 -- keys[1]       the fence
--- keys[2..n-1]  records, outcomes and the prefix of buckets of answers; operations refer to them by index ("slot")
--- keys[n]       the usage stream of the generation
+-- keys[2..n-2]  records, outcomes and the prefix of buckets of answers; operations refer to them by index ("slot")
+-- keys[n-1]     the usage stream of the generation
+-- keys[n]       the quotas of the levels, read only when a record begins a period
 -- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
 --
 -- Returns one string: ANSWERED, now_ms I6, number of expired holds I2, and the answers in the order of the operations;
@@ -40,10 +41,11 @@ local function call(keys, args)
   begin_call(args)
   if math.abs(now_ms - caller_ms) > SKEW_MAX_MS then return pack('>BI6', SKEW, now_ms) end
 
-  local found = redis.call('MGET', spread(keys, 1, #keys - 1))
+  local found = redis.call('MGET', spread(keys, 1, #keys - 2))
   if found[1] ~= args[1] then return pack('>BI6', STALE, now_ms) end
 
-  begin_journal(keys[#keys])
+  begin_journal(keys[#keys - 1])
+  begin_levels(keys[#keys])
   begin_answers(found)
   begin_idempotency(keys)
   say('')   -- the head, filled in at the end
@@ -66,7 +68,7 @@ local function call(keys, args)
     end
   end
 
-  if not write_journal() then return pack('>BI6', STALE, now_ms) end
+  if levels_missing or not write_journal() then return pack('>BI6', STALE, now_ms) end
   write_records(keys)
   write_answers()
   answers[1] = pack('>BI6I2', ANSWERED, now_ms, expired)

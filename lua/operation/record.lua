@@ -30,7 +30,7 @@ end
 local function roll_to(later_period)
   period, used = later_period, 0
   if pending ~= 0 then level, pending = pending, 0 end
-  quota = quota_of[level] or quota
+  quota = quota_for(level, quota)
   keep_holds()
 end
 

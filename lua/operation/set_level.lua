@@ -15,7 +15,7 @@ local function set_level(op, at, slot)
   level, quota, pending, level_version = row_level, row_quota, row_pending, row_version
   if row_period < period then
     if pending ~= 0 then level, pending = pending, 0 end
-    quota = quota_of[level] or quota
+    quota = quota_for(level, quota)
   end
   answer(slot, true, OK)
 end

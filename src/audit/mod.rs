@@ -3,6 +3,7 @@
 
 mod error;
 pub mod health;
+pub mod level_drift;
 mod orphan_records;
 pub mod repair;
 pub mod replay;

@@ -5,8 +5,9 @@
 //! - Charges that are missing in Postgres become log rows of kind `adjustment`.
 //! - Totals follow the log.
 //! - A partition whose records lack charges is reopened, so that users are loaded from Postgres, which knows more.
+//! - Users get the level that Postgres has, with its quota.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -47,6 +48,8 @@ pub struct Repaired {
     pub usage: u64,
     /// Partitions reopened.
     pub reopened: u64,
+    /// Users whose level or quota was corrected.
+    pub levels: u64,
     /// Left to people: charges that dead letters contain or may contain, totals above the log that no period explains.
     pub left: u64,
 }
@@ -68,7 +71,9 @@ impl Repairer {
         let mut repaired = Repaired::default();
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
-        self.repair_records(&self.verifier.verify().await?, &mut repaired).await?;
+        let verdict = self.verifier.verify().await?;
+        self.repair_records(&verdict, &mut repaired).await?;
+        repaired.levels = self.repair_levels(&verdict).await?;
         Ok(repaired)
     }
 
@@ -123,6 +128,21 @@ impl Repairer {
             repaired.reopened += 1;
         }
         Ok(())
+    }
+
+    /// Gives users the quota of their level in Postgres, and sends it to Redis.
+    async fn repair_levels(&self, verdict: &Verdict) -> Result<u64, AuditError> {
+        let of_rows = verdict.quota_drift.iter().map(|drift| (&drift.user, 0));
+        let of_records = verdict.level_drift.iter().map(|drift| (&drift.user, drift.level_version));
+        let known: BTreeMap<&UserId, u32> = of_rows.chain(of_records).collect();
+        for (user, known_version) in &known {
+            let now = self.gate.now();
+            let period = self.gate.calendar().period_at(now);
+            let until = (period, self.gate.calendar().period_end(period));
+            self.gate.postgres().repair_level(user, *known_version, until, now).await?;
+            self.gate.refresh_level(user).await?;
+        }
+        Ok(known.len() as u64)
     }
 
     /// Logs charges that Redis has and Postgres lacks: those of the record's period, and those of earlier ones.

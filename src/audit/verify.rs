@@ -3,7 +3,7 @@
 //! Postgres is compared with itself in one snapshot, and Redis with Postgres by the identity that the design rests on:
 //! a record is its row plus the events after the watermark. Rows and watermarks come from one Postgres snapshot,
 //! records and events from one Redis transaction, so both sides are exact and every difference is real. Records without
-//! a row are searched for too.
+//! a row are searched for too. `level_drift` compares levels and quotas.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 
@@ -18,12 +18,12 @@ use crate::{
     },
     gate::Gate,
     store::{
-        postgres::{Drift, Postgres, QuotaRow, UsageDrift},
+        postgres::{Drift, Postgres, QuotaDrift, QuotaRow, UsageDrift},
         redis::{Record, Redis, View},
     },
 };
 
-use super::error::AuditError;
+use super::{error::AuditError, level_drift::LevelDrift};
 
 /// Rows compared at a time.
 const PAGE_ROWS: u32 = 1_000;
@@ -61,6 +61,10 @@ pub struct Verdict {
     pub usage_drift: Vec<UsageDrift>,
     /// Records that differ from their row plus the events after the watermark.
     pub differences: Vec<RecordDifference>,
+    /// Rows whose quota is not that of their level.
+    pub quota_drift: Vec<QuotaDrift>,
+    /// Records whose level or quota is not that of their row.
+    pub level_drift: Vec<LevelDrift>,
 }
 
 /// A record that does not match Postgres.
@@ -90,6 +94,8 @@ pub struct ComparedPage {
     pub records: u64,
     /// Records that differ from their row plus the events after the watermark, ordered by user.
     pub differences: Vec<RecordDifference>,
+    /// Records whose level or quota is not that of their row.
+    pub level_drift: Vec<LevelDrift>,
     /// Last user, after which to continue. None if there were no users.
     pub last: Option<UserId>,
 }
@@ -105,13 +111,19 @@ pub struct Compared {
     pub unflushed: u64,
     /// Difference that `unflushed` does not explain.
     pub difference: Option<RecordDifference>,
+    /// Generation of the partition.
+    pub generation: u32,
 }
 
 impl Verdict {
     /// Returns true if nothing differs.
     #[must_use]
     pub const fn agrees(&self) -> bool {
-        self.drift.is_empty() && self.usage_drift.is_empty() && self.differences.is_empty()
+        self.drift.is_empty()
+            && self.usage_drift.is_empty()
+            && self.differences.is_empty()
+            && self.quota_drift.is_empty()
+            && self.level_drift.is_empty()
     }
 }
 
@@ -152,6 +164,7 @@ impl Verifier {
             inbox: self.postgres.inbox_waiting().await?.0,
             drift: self.postgres.drift().await?,
             usage_drift: self.postgres.usage_drift().await?,
+            quota_drift: self.postgres.quota_drift().await?,
             ..Verdict::default()
         };
         for partition in self.partitions.all() {
@@ -169,6 +182,7 @@ impl Verifier {
             verdict.users += page.users;
             verdict.records += page.records;
             verdict.differences.extend(page.differences);
+            verdict.level_drift.extend(page.level_drift);
         }
     }
 
@@ -180,6 +194,8 @@ impl Verifier {
         let page = self.postgres.rows_after(after, limit).await?;
         let mut compared = ComparedPage { users: page.rows.len() as u64, ..ComparedPage::default() };
         compared.last = page.rows.last().map(|row| row.user.clone());
+        let levels = self.levels().await?;
+        let mut suspects = Vec::new();
         let mut by_partition: HashMap<Partition, Vec<QuotaRow>> = HashMap::new();
         for row in page.rows {
             by_partition.entry(self.partitions.of(&row.user)).or_default().push(row);
@@ -187,11 +203,16 @@ impl Verifier {
         for (partition, rows) in by_partition {
             for user in self.compare(partition, page.watermarks[partition.index()], rows).await? {
                 compared.records += u64::from(user.record.is_some());
+                if LevelDrift::of(&user, levels.as_ref()).is_some() {
+                    suspects.push(user.row.user.clone());
+                }
                 if let Some(found) = user.difference {
                     compared.differences.push(self.with_letters(partition, found).await?);
                 }
             }
         }
+        suspects.sort();
+        compared.level_drift = self.confirm(suspects).await?;
         compared.differences.sort_by(|one, other| one.user.cmp(&other.user));
         Ok(compared)
     }
@@ -317,7 +338,7 @@ impl<'a> Tail<'a> {
 
     fn compare(&self, row: QuotaRow, record: Option<Record>, generation: u32) -> Compared {
         let difference = record.as_ref().and_then(|record| difference(&row, record, generation, self));
-        Compared { unflushed: self.ever(&row.user), row, record, difference }
+        Compared { unflushed: self.ever(&row.user), row, record, difference, generation }
     }
 }
 

@@ -30,11 +30,18 @@ pub struct Level {
     pub name: LevelName,
     /// AP per period.
     pub quota: Ap,
+    /// Whether it is not offered any more. Users who have it keep its name and quota.
+    pub retired: bool,
 }
 
-/// All levels, lowest first. A new user gets the lowest.
+/// All levels of the installation at one version, retired ones too. A new user gets the lowest that is offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Levels(Arc<[Level]>);
+pub struct Levels {
+    version: u32,
+    /// The offered levels, lowest first; then the retired ones.
+    all: Arc<[Level]>,
+    offered: usize,
+}
 
 impl LevelCode {
     /// Creates a code. Codes start at 1; 0 means "no level" in a record.
@@ -51,57 +58,75 @@ impl LevelCode {
 }
 
 impl Levels {
-    /// Maximum number of levels: a code is one byte, and each Redis call contains every quota.
-    pub const COUNT_MAX: usize = 32;
+    /// Maximum number of levels, retired ones included: a code is one byte, and stays assigned for ever.
+    pub const COUNT_MAX: usize = 255;
 
     /// Sorts levels by quota, lowest first (ties by code).
     ///
     /// # Errors
-    /// If there are no levels or more than 32, or two share a name or a code.
-    pub fn new(mut levels: Vec<Level>) -> Result<Self, InvalidInput> {
-        if levels.is_empty() || levels.len() > Self::COUNT_MAX {
-            return Err(InvalidInput::new(
-                "levels",
-                format!("must be 1 to {} levels, not {}", Self::COUNT_MAX, levels.len()),
-            ));
+    /// If no level is offered, there are more than 255, or two share a name or a code.
+    pub fn new(version: u32, mut levels: Vec<Level>) -> Result<Self, InvalidInput> {
+        let offered = levels.iter().filter(|level| !level.retired).count();
+        if offered == 0 || levels.len() > Self::COUNT_MAX {
+            let count = levels.len();
+            let rule = format!("must be 1 to {} levels, not {count} of which {offered} are offered", Self::COUNT_MAX);
+            return Err(InvalidInput::new("levels", rule));
         }
         for (i, level) in levels.iter().enumerate() {
             if levels[..i].iter().any(|other| other.name == level.name || other.code == level.code) {
                 return Err(InvalidInput::new("levels", format!("level {} appears twice", level.name)));
             }
         }
-        levels.sort_by_key(|level| (level.quota, level.code));
-        Ok(Self(levels.into()))
+        levels.sort_by_key(|level| (level.retired, level.quota, level.code));
+        Ok(Self { version, all: levels.into(), offered })
     }
 
-    /// All levels, lowest first.
+    /// The number of the change that made them so. A later change has a higher one.
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The levels that are offered, lowest first.
     #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Level> {
-        self.0.iter()
+        self.all[..self.offered].iter()
     }
 
-    /// The level of a new user: the lowest.
+    /// All levels, retired ones last.
+    #[must_use]
+    pub fn all(&self) -> &[Level] {
+        &self.all
+    }
+
+    /// The level of a new user: the lowest that is offered.
     #[must_use]
     pub fn lowest(&self) -> &Level {
-        &self.0[0]
+        &self.all[0]
     }
 
-    /// The level with this name.
+    /// The level with this name, also if it is retired.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Level> {
-        self.0.iter().find(|level| level.name.as_str() == name)
+        self.all.iter().find(|level| level.name.as_str() == name)
     }
 
-    /// The level with this code.
+    /// The level with this name, if it is offered.
+    #[must_use]
+    pub fn offered(&self, name: &str) -> Option<&Level> {
+        self.iter().find(|level| level.name.as_str() == name)
+    }
+
+    /// The level with this code, also if it is retired.
     #[must_use]
     pub fn coded(&self, code: LevelCode) -> Option<&Level> {
-        self.0.iter().find(|level| level.code == code)
+        self.all.iter().find(|level| level.code == code)
     }
 
-    /// The level to recommend: the next one with more than `quota`, if any.
+    /// The level to recommend: the next one on offer with more than `quota`, if any.
     #[must_use]
     pub fn next_above(&self, quota: Ap) -> Option<&Level> {
-        self.0.iter().find(|level| level.quota > quota)
+        self.iter().find(|level| level.quota > quota)
     }
 }
 
@@ -110,18 +135,14 @@ mod tests {
     use super::*;
 
     fn level(code: u8, name: &str, quota: u32) -> Level {
-        Level { code: LevelCode::new(code).unwrap(), name: LevelName::parse(name).unwrap(), quota: Ap::new(quota) }
+        let (code, name) = (LevelCode::new(code).unwrap(), LevelName::parse(name).unwrap());
+        Level { code, name, quota: Ap::new(quota), retired: false }
     }
 
     #[test]
     fn levels_are_ordered_by_quota_and_recommend_the_next_one() {
-        let levels = Levels::new(vec![
-            level(4, "pro", 3000),
-            level(1, "free", 100),
-            level(3, "plus", 1000),
-            level(2, "basic", 300),
-        ])
-        .unwrap();
+        let given = vec![level(4, "pro", 3000), level(1, "free", 100), level(3, "plus", 1000), level(2, "basic", 300)];
+        let levels = Levels::new(1, given).unwrap();
         assert_eq!(levels.lowest().name.as_str(), "free");
         assert_eq!(levels.next_above(Ap::new(300)).unwrap().name.as_str(), "plus");
         assert_eq!(levels.next_above(Ap::new(3000)), None);
@@ -130,8 +151,20 @@ mod tests {
 
     #[test]
     fn duplicates_and_empty_lists_are_refused() {
-        assert!(Levels::new(vec![]).is_err());
-        assert!(Levels::new(vec![level(1, "free", 1), level(1, "basic", 2)]).is_err());
-        assert!(Levels::new(vec![level(1, "free", 1), level(2, "free", 2)]).is_err());
+        assert!(Levels::new(1, vec![]).is_err());
+        assert!(Levels::new(1, vec![Level { retired: true, ..level(1, "free", 1) }]).is_err());
+        assert!(Levels::new(1, vec![level(1, "free", 1), level(1, "basic", 2)]).is_err());
+        assert!(Levels::new(1, vec![level(1, "free", 1), level(2, "free", 2)]).is_err());
+    }
+
+    #[test]
+    fn a_retired_level_is_known_and_not_offered() {
+        let trial = Level { retired: true, ..level(1, "trial", 10) };
+        let levels = Levels::new(1, vec![trial, level(2, "free", 100), level(3, "plus", 1000)]).unwrap();
+        assert_eq!(levels.lowest().name.as_str(), "free");
+        assert_eq!(levels.iter().count(), 2);
+        assert_eq!(levels.next_above(Ap::new(5)).unwrap().name.as_str(), "free");
+        assert!(levels.offered("trial").is_none() && levels.named("trial").is_some());
+        assert_eq!(levels.coded(LevelCode::new(1).unwrap()).unwrap().name.as_str(), "trial");
     }
 }

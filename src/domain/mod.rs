@@ -15,6 +15,7 @@ pub mod idempotency;
 pub mod journal;
 pub mod level;
 pub mod level_change;
+pub mod level_difference;
 pub mod model_costs;
 pub mod model_name;
 pub mod partition;

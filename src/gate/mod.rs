@@ -38,6 +38,7 @@ use self::{
 };
 pub use self::{
     error::GateError,
+    levels::apply_levels::{ApplyError, ApplyProgress},
     message::reservation_id::ReservationSigner,
     newer_journal::reason as newer_journal_reason,
     outage::inbox::Applied,
@@ -137,6 +138,8 @@ struct Inner {
     redis: Redis,
     postgres: Postgres,
     levels: SharedLevels,
+    /// Held while a request reads levels that this gate does not know yet.
+    reading_levels: tokio::sync::Mutex<()>,
     generations: Generations,
     batcher: Batcher,
     loader: Loader,
@@ -165,9 +168,8 @@ impl Gate {
     pub fn start(parts: GateParts) -> Self {
         let GateParts { redis, script, postgres, partitions, calendar, clock, levels, signer, .. } = parts;
         let (levels, generations) = (SharedLevels::new(levels), Generations::unknown(partitions));
-        let shared = (&levels, &generations);
-        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), shared, &parts.batcher);
-        let loader = Loader::start(&postgres, partitions, &clock, calendar, &levels);
+        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), &generations, &parts.batcher);
+        let loader = Loader::start(&postgres, partitions, &clock, calendar);
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
             newer_journal: NewerJournal::none(partitions),
@@ -177,6 +179,7 @@ impl Gate {
             redis,
             postgres,
             levels,
+            reading_levels: tokio::sync::Mutex::default(),
             generations,
             batcher,
             loader,
@@ -190,7 +193,8 @@ impl Gate {
         }))
     }
 
-    /// Reads the generation of every partition, or opens it, so that the first messages need not wait.
+    /// Reads the generation of every partition, or opens it, so that the first messages need not wait. Sends the levels
+    /// to partitions that a gate of an older release has opened.
     ///
     /// # Errors
     /// If Redis or Postgres is unavailable.
@@ -198,7 +202,7 @@ impl Gate {
         for partition in self.0.partitions.all() {
             self.0.learn_generation(partition).await?;
         }
-        Ok(())
+        self.sync_levels().await.map(|_| ())
     }
 
     /// Returns the signed id of a reservation, for clients.
@@ -207,15 +211,10 @@ impl Gate {
         self.0.signer.sign(reservation)
     }
 
-    /// Returns the membership levels.
+    /// Returns the membership levels, as last read from Postgres.
     #[must_use]
     pub fn levels(&self) -> Levels {
         self.0.levels.get()
-    }
-
-    /// Sets changed quotas. They apply from each user's next period.
-    pub fn set_levels(&self, levels: Levels) {
-        self.0.levels.set(levels);
     }
 
     /// Returns months and days in the product's time zone.

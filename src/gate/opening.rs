@@ -192,6 +192,7 @@ impl Inner {
                 && (generation > left
                     || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
             {
+                self.restore_levels(partition, generation).await?;
                 self.generations.learn(partition, generation, Some(watermark.answers_since));
                 self.newer_journal.note(partition, None);
                 return Ok(());
@@ -241,6 +242,7 @@ impl Inner {
         let anchor = began.ok_or(AttemptError::Overtaken)?;
         overtaken_unless(self.redis.close(partition, fence.as_ref()).await?)?;
         let also: Vec<u32> = fence.iter().map(Fence::generation).chain([generation]).collect();
+        // Read after the row is marked: a change of the levels waits for the openings that may not have read it.
         let levels = step(self.postgres.all_levels()).await?;
         let mut report = DrainReport::default();
         // If the anchor is there, Redis has each answer that Postgres could know: both were written in one step.
@@ -259,7 +261,7 @@ impl Inner {
         }
         let drained = draining.ended().ok_or(AttemptError::Overtaken)?;
         let opened = drained.generation_max + 1;
-        overtaken_unless(self.redis.open(partition, opened, &drained).await?)?;
+        overtaken_unless(self.redis.open(partition, opened, &drained, &levels).await?)?;
         let answers_kept = drained.anchor_found || generation == 0;
         let finished = self.postgres.finish_opening(number, generation, (opened, answers_kept), self.now());
         overtaken_unless(step(finished).await?)?;

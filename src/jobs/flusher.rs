@@ -24,6 +24,7 @@ use crate::{
         journal::{Entry, Position, StreamId, Watermark},
         level::Levels,
         partition::Partition,
+        usage::UsageEvent,
     },
     gate::{Gate, GateError},
     store::{
@@ -255,12 +256,19 @@ impl Flusher {
             return Ok(format.map_or(PartitionFlush::Idle, PartitionFlush::Newer));
         };
 
+        // Levels that were added since this round began.
+        let is_new = |event: &UsageEvent| levels.coded(event.level).is_none();
+        let newer = if new.iter().flat_map(Entry::events).any(is_new) {
+            Some(self.gate.postgres().all_levels().await?)
+        } else {
+            None
+        };
         let flush = Flush {
             partition: partition.number(),
             generation,
             from,
             entries: new,
-            levels,
+            levels: newer.as_ref().unwrap_or(levels),
             calendar: self.gate.calendar(),
             now: self.gate.now(),
         };

@@ -134,7 +134,11 @@ impl Gauges {
             tracing::error!(user = %found.user, period = %found.period, reason = found.reason(),
                 "Redis and Postgres say different things of a user: quota-gate verify");
         }
-        self.differ.0 += page.differences.len() as u64;
+        for found in &page.level_drift {
+            tracing::error!(user = %found.user, found = ?found.found, expected = ?found.expected,
+                "the level or quota of a user in Redis is not the one in Postgres: quota-gate verify");
+        }
+        self.differ.0 += (page.differences.len() + page.level_drift.len()) as u64;
         self.compared = page.last;
         if self.compared.is_none() {
             self.differ = (0, self.differ.0);

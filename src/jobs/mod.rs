@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `flusher` | writes usage events from Redis to Postgres, each exactly once |
 //! | `inbox_worker` | applies settlements that Postgres accepted while Redis was unavailable |
-//! | `level_sync` | sends changed levels to Redis |
+//! | `levels` | follows changes of the levels, and sends their quotas to Redis |
+//! | `level_sync` | sends users' changed levels to Redis |
 //! | `rollout_sync` | follows the most recent change of the rollout |
 //! | `schedule` | runs the `resetter` every day, and with it the `sweeper` |
 //! | `log_partitions` | creates the usage log's partitions for the next months |
@@ -16,6 +17,7 @@ pub mod gauges;
 pub mod inbox_worker;
 pub mod job;
 pub mod level_sync;
+pub mod levels;
 pub mod log_partitions;
 pub mod quota_watcher;
 pub mod resetter;

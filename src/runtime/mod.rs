@@ -47,6 +47,7 @@ use crate::{
         inbox_worker::InboxWorker,
         job::{self, Job},
         level_sync::LevelSync,
+        levels::LevelsReader,
         log_partitions::PartitionMaker,
         quota_watcher::QuotaWatcher,
         resetter::Resetter,
@@ -106,6 +107,7 @@ impl Runtime {
         let mut rollout_sync = RolloutSync::new(gate, options.rollout);
         rollout_sync.sync().await.map_err(StartError::Rollout)?;
         runtime.run(rollout_sync);
+        runtime.run(LevelsReader::new(gate));
         runtime.run(LevelSync::new(gate));
         runtime.run(InboxWorker::new(gate));
         runtime.run(PartitionMaker::new(gate));

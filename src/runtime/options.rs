@@ -29,7 +29,8 @@ pub struct RuntimeOptions {
     pub partitions: Partitions,
     /// The time zone in which days and months end. Fixed by the first start of an installation.
     pub time_zone: Tz,
-    /// Names and monthly quotas of the levels. New users get the lowest.
+    /// Names and monthly quotas of the levels of a new installation. New users get the lowest. Later, the levels are
+    /// those in Postgres, and only [`Gate::apply_levels`](crate::gate::Gate::apply_levels) changes them.
     pub levels: Vec<(LevelName, Ap)>,
     /// Signs reservation ids: at least 32 bytes, the same for every gate of the installation.
     pub reservation_secret: Vec<u8>,

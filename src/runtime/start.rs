@@ -2,7 +2,13 @@
 
 use super::RuntimeOptions;
 use crate::{
-    domain::{InvalidInput, calendar::Calendar, clock::Clock},
+    domain::{
+        InvalidInput,
+        ap::Ap,
+        calendar::Calendar,
+        clock::Clock,
+        level::{LevelName, Levels},
+    },
     gate::{Gate, GateError, GateParts, ReservationSigner},
     jobs::log_partitions::MONTHS_AHEAD,
     store::{
@@ -42,7 +48,8 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
     postgres.check_schema().await?;
     postgres.settle_settings(&Settings { partitions, time_zone }).await?;
     postgres.ensure_watermarks(partitions, clock.now()).await?;
-    let levels = postgres.sync_levels(&options.levels, clock.now()).await?;
+    let levels = postgres.seed_levels(&options.levels, clock.now()).await?;
+    warn_of_differences(&levels, &options.levels);
     // What a reader blocks, the job creates later. Until then, rows go to the default partition.
     postgres.ensure_log_partitions(clock.now(), MONTHS_AHEAD).await?;
     redis.check_fitness().await?;
@@ -64,4 +71,16 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
     });
     gate.open_partitions().await.map_err(StartError::Partitions)?;
     Ok(gate)
+}
+
+/// The levels of the installation count; the configuration is what `quota-gate levels apply` would make of them.
+fn warn_of_differences(levels: &Levels, configured: &[(LevelName, Ap)]) {
+    let differences: Vec<String> = levels.differences(configured).iter().map(ToString::to_string).collect();
+    if !differences.is_empty() {
+        tracing::warn!(
+            differences = differences.join("; "),
+            "[levels] of this gate's configuration is not what Postgres has; Postgres' levels are used. To change the \
+             levels of the installation to these, run `quota-gate levels apply` with this configuration"
+        );
+    }
 }

@@ -82,6 +82,18 @@ impl Gate {
         Ok((printed, output.status.success()))
     }
 
+    /// Starts another command with this gate's settings.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> anyhow::Result<Child> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quota-gate"));
+        command.args(arguments).envs(self.settings.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command.spawn()?)
+    }
+
+    /// Changes a setting, from the next start on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the process without waiting.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.kill();

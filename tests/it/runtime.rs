@@ -11,8 +11,17 @@ use quota_gate::runtime::{BeforeStep, Runtime, RuntimeOptions};
 
 use crate::support::{World, consume, eventually};
 
-const JOBS: [&str; 8] =
-    ["flusher", "gauges", "inbox_worker", "level_sync", "partition_maker", "quota_watcher", "resetter", "rollout_sync"];
+const JOBS: [&str; 9] = [
+    "flusher",
+    "gauges",
+    "inbox_worker",
+    "level_sync",
+    "levels",
+    "partition_maker",
+    "quota_watcher",
+    "resetter",
+    "rollout_sync",
+];
 
 fn options(world: &World, before_step: impl Fn(&'static str) + Send + Sync + 'static) -> RuntimeOptions {
     let secret = b"a secret of at least thirty-two bytes";

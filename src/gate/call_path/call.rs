@@ -45,7 +45,10 @@ impl Inner {
         let partition = self.partitions.of(user);
         let assumed = generation.unwrap_or_else(|| self.generations.get(partition));
         match self.call_in(generation, partition, user, operation).await {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) => {
+                self.learn_level(answer.record.level).await;
+                Ok(Some(answer))
+            }
             // Redis changed nothing, so a retry is safe.
             Err(RedisError::Stale) if Instant::now() < deadline => {
                 self.recover_from_stale(partition, assumed, deadline).await?;

@@ -27,7 +27,6 @@ use crate::{
         user_id::UserId,
     },
     store::{
-        SharedLevels,
         breaker::Breaker,
         postgres::{Loaded, NewUser, Postgres, QuotaRow},
         redis::{RedisError, Seed, UserLevel},
@@ -75,7 +74,6 @@ struct Worker {
     postgres: Postgres,
     clock: Clock,
     calendar: Calendar,
-    levels: SharedLevels,
 }
 
 impl Loader {
@@ -84,7 +82,6 @@ impl Loader {
         partitions: Partitions,
         clock: &Clock,
         calendar: Calendar,
-        levels: &SharedLevels,
     ) -> Self {
         let breaker = Breaker::closed("postgres");
         let queues = partitions
@@ -98,7 +95,6 @@ impl Loader {
                     postgres: postgres.clone(),
                     clock: clock.clone(),
                     calendar,
-                    levels: levels.clone(),
                 };
                 let worker = Arc::new(worker);
                 tokio::spawn(task::keep_running("loader", move || Arc::clone(&worker).run()));
@@ -176,8 +172,7 @@ impl Worker {
     async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {
         let now = self.clock.now();
         let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
-        let lowest = self.levels.get().lowest().clone();
-        let first = NewUser { level: &lowest, period, reset_at: self.calendar.period_end(period), now };
+        let first = NewUser { period, reset_at: self.calendar.period_end(period), now };
         let today = self.calendar.day_start(day);
         let number = self.partition.number();
         // Most users who are not in Redis have a row already.

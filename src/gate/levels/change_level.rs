@@ -32,17 +32,17 @@ impl Gate {
     /// If this returns an error after Postgres has stored the change, Redis is still updated in the background.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::LevelChanged`] if another change came
+    /// [`GateError::Invalid`] for a level that is not offered, [`GateError::LevelChanged`] if another change came
     /// first, [`GateError::Unavailable`] if Postgres or Redis is unavailable.
     pub async fn change_level(&self, request: ChangeLevel) -> Result<LevelChanged, GateError> {
         let gate = &self.0;
         let levels = self.levels();
-        let target = named(&levels, &request.level)?;
+        let target = offered(&levels, &request.level)?;
         let now = gate.now();
         let period = gate.calendar.period_at(now);
-        let first = NewUser { level: levels.lowest(), period, reset_at: gate.calendar.period_end(period), now };
+        let first = NewUser { period, reset_at: gate.calendar.period_end(period), now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));
-        let target = (target, request.effective);
+        let target = (&target.name, request.effective);
         let change = gate
             .postgres
             .change_level(&request.user, target, request.if_version, &request.author, &first, today)
@@ -71,12 +71,12 @@ impl Gate {
     /// Returns what a level change would do now. Changes nothing.
     ///
     /// # Errors
-    /// [`GateError::Invalid`] for a level that is not configured, [`GateError::Unavailable`] if Postgres or Redis is
+    /// [`GateError::Invalid`] for a level that is not offered, [`GateError::Unavailable`] if Postgres or Redis is
     /// unavailable.
     pub async fn preview_level(&self, request: &ChangeLevel) -> Result<LevelPreview, GateError> {
         let gate = &self.0;
         let levels = self.levels();
-        let target = named(&levels, &request.level)?;
+        let target = offered(&levels, &request.level)?;
         let (before, _) = self.quota_and_holds(&request.user).await?;
         let today = gate.calendar.day_start(gate.calendar.day_at(gate.now()));
         let row = gate.postgres.find(&request.user, today).await?;
@@ -108,8 +108,8 @@ impl Gate {
     }
 }
 
-fn named<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidInput> {
-    levels.named(name.as_str()).ok_or_else(|| {
+fn offered<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, InvalidInput> {
+    levels.offered(name.as_str()).ok_or_else(|| {
         let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
         InvalidInput::new("membershipLevel", format!("must be one of {}", known.join(", ")))
     })

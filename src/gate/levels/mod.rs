@@ -1,4 +1,6 @@
-//! Level changes, by an administrator or by a subscription.
+//! Level changes of users, by an administrator or by a subscription, and changes of the levels themselves.
 
+pub(in crate::gate) mod apply_levels;
 pub(in crate::gate) mod change_level;
 pub(in crate::gate) mod subscription;
+pub(in crate::gate) mod sync_levels;

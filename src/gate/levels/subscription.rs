@@ -28,7 +28,7 @@ impl Gate {
         let before = event.terms_before.as_ref().and_then(|terms| terms.state(prices, &levels).ok());
         let now = gate.now();
         let period = gate.calendar.period_at(now);
-        let first = NewUser { level: levels.lowest(), period, reset_at: gate.calendar.period_end(period), now };
+        let first = NewUser { period, reset_at: gate.calendar.period_end(period), now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));
         let applied = AppliedEvent {
             id: &event.id,

@@ -9,3 +9,8 @@ pub(in crate::store::postgres) fn integer(number: u32) -> i32 {
 pub(in crate::store::postgres) fn smallint(number: u16) -> i16 {
     i16::try_from(number).unwrap_or(i16::MAX)
 }
+
+/// Converts a count. SQL's are signed.
+pub(in crate::store::postgres) fn as_count(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}

@@ -5,10 +5,10 @@
 //! | file | content |
 //! | --- | --- |
 //! | `connections` | the pool, directly or behind a pooler |
-//! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
+//! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
-//! | `unsynced_levels` | level changes that Redis has not received |
+//! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
 //! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
@@ -53,7 +53,7 @@ pub use self::{
         server_info::{PostgresServerInfo, VERSION_MIN as POSTGRES_VERSION_MIN},
     },
     journal::{
-        audit::{Drift, Page},
+        audit::{Drift, Page, QuotaDrift},
         chat_usage_logs::LoggedUsage,
         dead_letters::{DeadLetter, LetterContent, Replay},
         drain::DrainReport,
@@ -73,6 +73,7 @@ pub use self::{
         chat_quotas::{Loaded, NewUser, QuotaRow},
         foreign_users::{ForeignUser, read_foreign_users},
         import::{ImportReport, ImportRow},
+        move_users::MovedBatch,
         resets::{ResetRun, RolledBatch},
         subscriptions::AppliedEvent,
         user_changes::{Change, NotedRelease, Place},

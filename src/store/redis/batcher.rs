@@ -31,7 +31,7 @@ use crate::{
         clock::Clock,
         partition::{Partition, Partitions},
     },
-    store::{SharedLevels, breaker::Breaker},
+    store::breaker::Breaker,
     task,
 };
 
@@ -95,7 +95,6 @@ struct Worker {
     script: Script,
     breaker: Breaker,
     generations: Generations,
-    levels: SharedLevels,
     clock: Clock,
     calendar: Calendar,
     options: BatcherOptions,
@@ -118,7 +117,7 @@ impl Batcher {
         script: &Script,
         partitions: Partitions,
         (clock, calendar): (&Clock, Calendar),
-        (levels, generations): (&SharedLevels, &Generations),
+        generations: &Generations,
         options: &BatcherOptions,
     ) -> Self {
         let breaker = Breaker::closed("redis");
@@ -135,7 +134,6 @@ impl Batcher {
                         script: script.clone(),
                         breaker: breaker.clone(),
                         generations: generations.clone(),
-                        levels: levels.clone(),
                         clock: clock.clone(),
                         calendar,
                         options: options.clone(),
@@ -291,14 +289,12 @@ impl Worker {
             Some(wired) => wired,
             None => wire.insert(self.redis.wire().await?),
         };
-        let levels = self.levels.get();
         let context = Context {
             partition: self.partition,
             generation,
             server,
             now: self.clock.now(),
             calendar: self.calendar,
-            levels: &levels,
             stream_bytes_max: self.options.stream_bytes_max,
             memory,
         };

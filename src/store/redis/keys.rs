@@ -39,6 +39,11 @@ pub(super) fn fence(partition: Partition) -> String {
     format!("qg:{{{partition}}}:gen")
 }
 
+/// `qg:{NN}:levels`: the quotas of the levels.
+pub(super) fn levels(partition: Partition) -> String {
+    format!("qg:{{{partition}}}:levels")
+}
+
 /// `qg:{NN}:nothing`: never exists. Deleting it shows whether Redis accepts writes.
 pub(super) fn nothing(partition: Partition) -> String {
     format!("qg:{{{partition}}}:nothing")
@@ -88,6 +93,7 @@ mod tests {
         assert_eq!(record(partition, &user), b"qg:{03}:u:alice@example.com:1");
         assert_eq!(records(partition), "qg:{03}:[bu]:*");
         assert_eq!(fence(partition), "qg:{03}:gen");
+        assert_eq!(levels(partition), "qg:{03}:levels");
         assert_eq!(nothing(partition), "qg:{03}:nothing");
         assert_eq!(generations(partition), "qg:{03}:gens");
         assert_eq!(stream(partition, 12), "qg:{03}:ev:12");

@@ -5,6 +5,7 @@
 //! | `keys` | names of all keys |
 //! | `fence`, `generations` | which generation is open and in which Redis; which one this gate assumes to be open |
 //! | `record` | the packed state of one user |
+//! | `levels` | the quotas with which records begin a period |
 //! | `operation`, `idempotency`, `reply` | input and output of the script |
 //! | `script` | the Lua source, calling it and loading it |
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
@@ -20,6 +21,7 @@ mod fingerprints;
 pub mod generations;
 mod idempotency;
 pub mod keys;
+mod levels;
 pub mod operation;
 pub(crate) mod packed;
 pub mod partition;

@@ -8,7 +8,7 @@ use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
     hold::{Reservation, Ttl},
-    level::{LevelCode, Levels},
+    level::LevelCode,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
@@ -254,15 +254,9 @@ impl Seed {
     }
 }
 
-/// Packs the second argument of every call: the generation, the calendar and the levels.
-pub(super) fn encode_calendar(
-    generation: u32,
-    now: DateTime<Utc>,
-    bounds: &Bounds,
-    stream_bytes_max: u64,
-    levels: &Levels,
-) -> Vec<u8> {
-    let mut to = Vec::with_capacity(40 + 5 * Levels::COUNT_MAX);
+/// Packs the second argument of every call: the generation and the calendar.
+pub(super) fn encode_calendar(generation: u32, now: DateTime<Utc>, bounds: &Bounds, stream_bytes_max: u64) -> Vec<u8> {
+    let mut to = Vec::with_capacity(40);
     to.put_u32(generation);
     to.put_u48(unix_ms(now));
     to.put_u24(bounds.period.id());
@@ -272,11 +266,6 @@ pub(super) fn encode_calendar(
     to.put_u48(unix_ms(bounds.day_end));
     to.put_u16(bounds.next_day.number());
     to.put_u48(stream_bytes_max);
-    to.put_u8(u8::try_from(levels.iter().count()).unwrap_or(u8::MAX));
-    for level in levels.iter() {
-        to.put_u8(level.code.get());
-        to.put_u32(level.quota.get());
-    }
     to
 }
 

@@ -6,9 +6,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
-use super::{connection::Redis, error::RedisError, fence::Fence, keys, record::Record, usage_stream::RawEntry};
+use super::{connection::Redis, error::RedisError, fence::Fence, keys, levels, record::Record, usage_stream::RawEntry};
 use crate::domain::{
     journal::{Anchor, Entry, Position, StreamId},
+    level::Levels,
     partition::Partition,
     user_id::UserId,
 };
@@ -171,19 +172,27 @@ impl Redis {
         })
     }
 
-    /// Opens a generation if nothing has changed since the drain. Returns false otherwise.
+    /// Opens a generation with these levels if nothing has changed since the drain. Returns false otherwise.
     ///
     /// # Errors
     /// If Redis does not answer. Opening again returns false.
-    pub async fn open(&self, partition: Partition, generation: u32, drained: &Drained) -> Result<bool, RedisError> {
+    pub async fn open(
+        &self,
+        partition: Partition,
+        generation: u32,
+        drained: &Drained,
+        levels: &Levels,
+    ) -> Result<bool, RedisError> {
         let script = redis::Script::new(concat!(allow_oom!(), include_str!("../../../lua/partition/open.lua")));
         let mut invocation = script.prepare_invoke();
         invocation
             .key(keys::fence(partition))
             .key(keys::generations(partition))
             .key(keys::stream(partition, generation))
+            .key(keys::levels(partition))
             .arg(generation)
-            .arg(drained.listed);
+            .arg(drained.listed)
+            .arg(levels::encode(levels));
         for (generation, last) in &drained.streams {
             invocation.key(keys::stream(partition, *generation));
             match last {

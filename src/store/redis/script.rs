@@ -18,9 +18,7 @@ use super::{
     operation::{OutcomeKey, Request, encode_calendar},
     wire::{Received, Wire, put_array, put_bulk, put_decimal},
 };
-use crate::domain::{
-    calendar::Calendar, idempotency::IdempotencyKey, level::Levels, partition::Partition, user_id::UserId,
-};
+use crate::domain::{calendar::Calendar, idempotency::IdempotencyKey, partition::Partition, user_id::UserId};
 
 /// Reads the clock of Redis.
 const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
@@ -28,6 +26,7 @@ const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
 /// The files after the clock. Each uses only locals of the files before it.
 const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/protocol.lua"),
+    include_str!("../../../lua/operation/levels.lua"),
     include_str!("../../../lua/operation/holds.lua"),
     include_str!("../../../lua/operation/record.lua"),
     include_str!("../../../lua/operation/journal.lua"),
@@ -72,8 +71,6 @@ pub struct Context<'a> {
     pub now: DateTime<Utc>,
     /// Periods and days.
     pub calendar: Calendar,
-    /// Levels and their quotas.
-    pub levels: &'a Levels,
     /// Maximum memory of the usage stream.
     pub stream_bytes_max: u64,
     /// Whether the call may exceed Redis' memory limit.
@@ -181,7 +178,7 @@ impl Script {
 
 impl Call {
     fn pack<'a>(&mut self, script: &Script, context: &Context<'_>, requests: impl IntoIterator<Item = &'a Request>) {
-        let Context { partition, generation, server, now, calendar, levels, stream_bytes_max, memory } = *context;
+        let Context { partition, generation, server, now, calendar, stream_bytes_max, memory } = *context;
         let name = match memory {
             Memory::Limited => &script.name,
             Memory::Unlimited => &script.settle_name,
@@ -216,8 +213,8 @@ impl Call {
             request.operation.encode(user, (slot, outcome, prefix), operation);
             push(operation);
         }
-        // The fence precedes the records, the stream follows them.
-        let numkeys = slots.by_subject.len() + 2;
+        // The fence precedes the records, the stream and the levels follow them.
+        let numkeys = slots.by_subject.len() + 3;
         put_array(bytes, 3 + numkeys + 2 + count);
         put_bulk(bytes, b"FCALL");
         put_bulk(bytes, name.as_bytes());
@@ -225,8 +222,9 @@ impl Call {
         put_bulk(bytes, keys::fence(partition).as_bytes());
         bytes.extend_from_slice(keys);
         put_bulk(bytes, keys::stream(partition, generation).as_bytes());
+        put_bulk(bytes, keys::levels(partition).as_bytes());
         put_bulk(bytes, Fence::new(generation, server).as_bytes());
-        put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_bytes_max, levels));
+        put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_bytes_max));
         bytes.extend_from_slice(operations);
     }
 }

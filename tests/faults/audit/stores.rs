@@ -17,6 +17,12 @@ impl Audit {
         for difference in unexplained.take(3) {
             self.violated("I3", format!("{difference:?}"));
         }
+        for drift in verdict.quota_drift.iter().take(3) {
+            self.violated("I2", format!("{drift:?}"));
+        }
+        for drift in verdict.level_drift.iter().take(3) {
+            self.violated("I3", format!("{drift:?}"));
+        }
         if verdict.unflushed > 0 {
             self.violated("I3", format!("{} events are not flushed", verdict.unflushed));
         }

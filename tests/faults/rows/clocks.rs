@@ -27,13 +27,13 @@ use crate::{
 const HOUR: i64 = 3_600;
 
 /// Offset of the processes' clocks from the machine's: a file that they read whenever they read the clock.
-struct Offset {
+pub(super) struct Offset {
     dir: ScratchDir,
     file: PathBuf,
 }
 
 impl Offset {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let dir = ScratchDir::new()?;
         let file = dir.path().join("offset");
         fs::write(&file, 0_i64.to_ne_bytes())?;
@@ -52,13 +52,13 @@ impl Offset {
         Ok(Self { dir, file })
     }
 
-    fn set(&self, seconds: i64) -> anyhow::Result<()> {
+    pub(super) fn set(&self, seconds: i64) -> anyhow::Result<()> {
         // In place, because the processes have mapped the file.
         let mut file = fs::OpenOptions::new().write(true).open(&self.file)?;
         Ok(file.write_all(&seconds.to_ne_bytes())?)
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
         let set = |name: &str, path: &Path| (name.to_owned(), path.display().to_string());
         vec![set("LD_PRELOAD", &self.dir.path().join("clock.so")), set("CLOCK_OFFSET_FILE", &self.file)]
     }

@@ -4,6 +4,7 @@ mod clients;
 mod clocks;
 mod flushing;
 mod gates;
+mod levels;
 mod postgres;
 mod redis;
 mod resources;
@@ -80,6 +81,7 @@ rows! {
     31 "a cluster slot moves to another node and back" redis::slot_moves;
     32 "Redis is unavailable, and messages are allowed" redis::messages_allowed;
     33 "Redis with the shipped accounts restarts with everything unflushed" redis::restarts_unflushed;
+    34 "gates of different configuration, level quotas change under load" levels::configured_in_turn;
     35 "Redis is away for longer than holds live" redis::away_beyond_holds;
     36 "a partition of the log is due behind a long reader" postgres::partition_behind_reader, short;
     38 "Redis restarts, and gates have fewer connections than partitions" redis::killed_with_few_connections;

@@ -194,23 +194,6 @@ async fn every_error_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn levels_apply_changes_quotas_immediately() {
-    let dev = Dev::start().await;
-    dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 99})).await;
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_quota-gate"))
-        .args(["levels", "apply"])
-        .env("DATABASE_URL", dev.text("databaseUrl"))
-        .env("REDIS_URL", dev.text("redisUrl"))
-        .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", "a secret of at least thirty-two bytes")
-        .env("QUOTA_GATE__LEVELS__FREE", "150")
-        .output()
-        .unwrap();
-    assert!(stdout(&output).contains("free: 150 AP, 2 users changed"), "{output:?}");
-    let (_, body) = dev.post("/api/chat/quota/consume", json!({"userUuid": "alice", "sessionId": "s", "ap": 51})).await;
-    assert_eq!((&body["charged"], &body["quota"]["remaining"]), (&json!(51), &json!(0)));
-}
-
-#[tokio::test]
 async fn a_redis_that_may_evict_keys_is_refused() {
     let redis = crate::support::redis().await;
     let mut connection =

@@ -16,6 +16,7 @@ mod dual_write;
 mod embedding;
 mod envoy;
 mod gateway;
+mod levels;
 mod metrics;
 mod nginx;
 mod outage;

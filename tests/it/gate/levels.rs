@@ -3,7 +3,6 @@
 use futures_util::future::join;
 use quota_gate::{
     domain::{
-        ap::Ap,
         author::Author,
         decision::{Decision, LevelChanged},
         level::LevelName,
@@ -11,10 +10,7 @@ use quota_gate::{
     },
     gate::{ChangeLevel, GateError},
     jobs::level_sync::{LevelSync, LevelSyncStep},
-    store::{
-        SharedLevels,
-        redis::{Batcher, Generations, Operation, Request, UserLevel},
-    },
+    store::redis::{Batcher, Generations, Operation, Request, UserLevel},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -113,10 +109,10 @@ async fn a_stale_lower_level_version_never_wins() {
         stream_bytes_max: 64 << 20,
         identity_trust: std::time::Duration::from_secs(5),
     };
-    let (levels, partitions) = (SharedLevels::new(gate.gate.levels()), gate.gate.partitions());
+    let partitions = gate.gate.partitions();
     let generations = Generations::unknown(partitions);
-    let (clock, shared) = ((&world.clock, gate.gate.calendar()), (&levels, &generations));
-    let sleeper = Batcher::start(&gate.redis, &script, partitions, clock, shared, &options);
+    let clock = (&world.clock, gate.gate.calendar());
+    let sleeper = Batcher::start(&gate.redis, &script, partitions, clock, &generations, &options);
     let partition = partitions.of(&user("alice"));
     generations.learn(partition, 1, None);
     let request = Request { user: user("alice"), operation: Operation::SetLevel(stale), seed: None, generation: None };
@@ -207,28 +203,4 @@ async fn a_synced_level_is_not_synced_again() {
     let gate = world.gate().await;
     give(&gate, "alice", "plus").await;
     assert_eq!(world.number("select count(*) from chat_quotas where synced_version < level_version").await, 0);
-}
-
-#[tokio::test]
-async fn a_quota_is_applied_in_batches_and_a_locked_row_does_not_delay_others() {
-    let world = World::new().await;
-    let gate = world.gate().await;
-    crate::support::execute(
-        &world.database,
-        "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
-         select 'user-' || number, case when number % 10 = 0 then 'plus' else 'free' end, 202611, 100, now(), now(), now()
-         from generate_series(1, 12000) as numbers (number)",
-    )
-    .await;
-    let mut holder = world.pool.begin().await.unwrap();
-    sqlx::query("select from chat_quotas where user_uuid = 'user-1' for update").execute(&mut *holder).await.unwrap();
-    let applying = tokio::spawn({
-        let (postgres, now) = (gate.postgres.clone(), world.clock.now());
-        async move { postgres.apply_level("free", Ap::new(150), now).await.unwrap() }
-    });
-    let applied = "select count(*) from chat_quotas where monthly_quota = 150 and level_version = 1";
-    eventually("all other users have the quota", async || world.number(applied).await == 10_799).await;
-    holder.rollback().await.unwrap();
-    assert_eq!(applying.await.unwrap(), 10_800);
-    assert_eq!(world.number(applied).await, 10_800);
 }

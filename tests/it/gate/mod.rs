@@ -6,6 +6,7 @@ mod breaker;
 mod flushing;
 mod holds;
 mod idempotency;
+mod level_changes;
 mod levels;
 mod loss;
 mod opening;

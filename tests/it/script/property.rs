@@ -19,12 +19,9 @@ use quota_gate::{
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
-    store::{
-        SharedLevels,
-        redis::{
-            Answer, Batcher, BatcherOptions, Generations, Idempotency, Operation, Redis, RedisOptions, ReplyStatus,
-            Request, Script, Seed, UserLevel,
-        },
+    store::redis::{
+        Answer, Batcher, BatcherOptions, Generations, Idempotency, Operation, Redis, RedisOptions, ReplyStatus,
+        Request, Script, Seed, UserLevel,
     },
 };
 use uuid::Uuid;
@@ -115,8 +112,9 @@ fn levels() -> Levels {
         code: LevelCode::new(code).unwrap(),
         name: LevelName::parse(name).unwrap(),
         quota: Ap::new(quota),
+        retired: false,
     };
-    Levels::new(vec![level(1, "free", 40), level(2, "basic", 90), level(3, "plus", 300)]).unwrap()
+    Levels::new(1, vec![level(1, "free", 40), level(2, "basic", 90), level(3, "plus", 300)]).unwrap()
 }
 
 impl Harness {
@@ -140,15 +138,14 @@ impl Harness {
             identity_trust: std::time::Duration::from_secs(5),
         };
         let levels = levels();
-        let (shared_levels, generations) = (SharedLevels::new(levels.clone()), Generations::unknown(partitions));
+        let generations = Generations::unknown(partitions);
         let script = Script::with_clock(CLOCK);
-        let shared = (&shared_levels, &generations);
-        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), shared, &batching);
+        let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), &generations, &batching);
         let this = Self { redis, batcher, clock, calendar, levels, partitions };
         let mut draining = this.redis.drain(this.partition(), &[], None).await.unwrap();
         assert!(draining.next().await.unwrap().is_none());
         let drained = draining.ended().unwrap();
-        assert!(this.redis.open(this.partition(), 1, &drained).await.unwrap());
+        assert!(this.redis.open(this.partition(), 1, &drained, &this.levels).await.unwrap());
         generations.learn(this.partition(), 1, None);
         this
     }

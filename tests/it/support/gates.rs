@@ -34,7 +34,10 @@ use quota_gate::{
     },
 };
 use quota_gate_dev::RedisServer;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{database, redis as redis_server};
@@ -67,6 +70,8 @@ pub(crate) struct Tuning {
     pub(crate) secret: [u8; 32],
     /// Formats of journal entries that the gate can read, if it is of an older version.
     pub(crate) reads_formats_to: Option<u8>,
+    /// Levels of the gate's configuration.
+    pub(crate) levels: Vec<(LevelName, Ap)>,
 }
 
 impl Default for Tuning {
@@ -90,6 +95,7 @@ impl Default for Tuning {
             acquire_timeout: Duration::from_secs(5),
             secret: [7; 32],
             reads_formats_to: None,
+            levels: levels(&[("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)]),
         }
     }
 }
@@ -207,9 +213,7 @@ impl World {
         let settings = Settings { partitions, time_zone: calendar.time_zone() };
         postgres.settle_settings(&settings).await.expect("the settings agree");
         postgres.ensure_watermarks(partitions, now).await.expect("Postgres answers");
-        let level = |name, quota| (LevelName::parse(name).expect("a name"), Ap::new(quota));
-        let levels = [level("free", 100), level("basic", 300), level("plus", 1000), level("pro", 3000)];
-        let levels = postgres.sync_levels(&levels, now).await.expect("Postgres answers");
+        let levels = postgres.seed_levels(&tuning.levels, now).await.expect("Postgres answers");
         let redis = Redis::new(&RedisOptions {
             url: self.redis.url(),
             connections_max: 16,
@@ -248,6 +252,12 @@ impl World {
         GateUnderTest { gate, flusher, resetter, sweeper, verifier, inbox_worker, repairer, replayer, redis, postgres }
     }
 
+    /// Connects as another role, which must exist, with the password `x`.
+    pub(crate) fn pool_of(&self, role: &str) -> PgPool {
+        let options: PgConnectOptions = self.database.parse().expect("a valid URL");
+        PgPoolOptions::new().max_connections(1).connect_lazy_with(options.username(role).password("x"))
+    }
+
     /// Returns the number that a query selects. The query is the test's own text, so it is safe.
     pub(crate) async fn number(&self, query: &str) -> i64 {
         let number: Option<i64> =
@@ -275,6 +285,11 @@ impl GateUnderTest {
         assert_eq!(verdict.unflushed, 0);
         verdict
     }
+}
+
+/// Levels as a configuration has them.
+pub(crate) fn levels(given: &[(&str, u32)]) -> Vec<(LevelName, Ap)> {
+    given.iter().map(|(name, quota)| (LevelName::parse(name).expect("a name"), Ap::new(*quota))).collect()
 }
 
 pub(crate) fn user(id: &str) -> UserId {

@@ -20,7 +20,7 @@ use quota_gate_dev::ScratchDir;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
-    gates::{GateUnderTest, Tuning, World, consume, key, repeat, reserve, user},
+    gates::{GateUnderTest, Tuning, World, consume, key, levels, repeat, reserve, user},
     postgres::{database, execute, migrate, migrated_copy, postgres, postgres_options},
     redis::{redis, redis_options},
 };

@@ -14,12 +14,14 @@ use crate::{
 };
 use quota_gate::{
     domain::{
+        ap::Ap,
         clock::Clock,
         journal::{Entry, StreamId},
+        level::LevelName,
     },
     gate::{ReservationSigner, newer_journal_reason},
     store::{
-        postgres::{POSTGRES_VERSION_MIN, PostgresServerInfo, Route, Settings, UuidSpellings},
+        postgres::{POSTGRES_VERSION_MIN, Postgres, PostgresError, PostgresServerInfo, Route, Settings, UuidSpellings},
         redis::{RedisRights, RedisServerInfo},
     },
 };
@@ -315,6 +317,9 @@ async fn postgres(config: &Config, findings: &mut Findings) -> Option<PostgresSe
             );
         }
     }
+    if let Ok(configured) = config.levels() {
+        levels(&configured, &postgres, findings).await;
+    }
     let settings = config.partitions().ok().zip(config.time_zone().ok());
     if let Some((partitions, time_zone)) = settings {
         match postgres.compare_settings(&Settings { partitions, time_zone }).await {
@@ -345,6 +350,37 @@ async fn journal(config: &Config, findings: &mut Findings) {
         Some(format) => {
             findings.wrong("usage waits in Redis that this version cannot read", &newer_journal_reason(format));
         }
+    }
+}
+
+async fn levels(configured: &[(LevelName, Ap)], postgres: &Postgres, findings: &mut Findings) {
+    let found = async {
+        if postgres.level_version().await? == 0 {
+            return Ok(None); // no gate has started yet
+        }
+        let levels = postgres.all_levels().await?;
+        Ok::<_, PostgresError>(Some((levels.differences(configured), postgres.is_level_change_unfinished().await?)))
+    };
+    match found.await {
+        Ok(None) => {}
+        Ok(Some((differences, unfinished))) => {
+            if differences.is_empty() {
+                findings.good("the configured levels are those of the installation");
+            } else {
+                let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                findings.advice(
+                    &format!("the configured levels are not used ({})", differences.join("; ")),
+                    "run `quota-gate levels apply` to change the levels of the installation, or correct [levels]",
+                );
+            }
+            if unfinished {
+                findings.advice(
+                    "a change of the levels has not reached all users",
+                    "run `quota-gate levels apply`, which finishes it",
+                );
+            }
+        }
+        Err(error) => findings.wrong("the levels cannot be read", &error.to_string()),
     }
 }
 

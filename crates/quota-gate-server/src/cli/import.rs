@@ -181,7 +181,7 @@ impl Importer {
 
     fn parse(&self, line: &Line) -> Result<ImportRow, String> {
         let level = LevelName::parse(&line.level).map_err(|error| error.to_string())?;
-        if self.levels.named(level.as_str()).is_none() {
+        if self.levels.offered(level.as_str()).is_none() {
             let known: Vec<&str> = self.levels.iter().map(|level| level.name.as_str()).collect();
             return Err(format!("level {level} is not one of {}", known.join(", ")));
         }

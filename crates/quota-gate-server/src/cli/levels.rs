@@ -1,24 +1,51 @@
-//! `quota-gate levels apply`: applies changed quotas now, instead of from each user's next period.
+//! `quota-gate levels apply`: makes the configured levels those of the installation. Only this changes them.
 
 use std::process::ExitCode;
 
 use crate::cli::output::say;
-use crate::{app::App, config::Config};
-use quota_gate::{domain::clock::Clock, jobs::level_sync::LevelSync};
+use crate::{
+    app::{self, App},
+    config::Config,
+};
+use quota_gate::{
+    domain::level_difference::LevelDifference, gate::ApplyProgress, jobs::level_sync::LevelSync,
+    store::postgres::Postgres,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// Give every user the quota that is configured for their level, now.
-    Apply,
+    /// Make [levels] of the configuration the levels of the installation, for every gate, and give every user the quota
+    /// of the user's level now. Run it again to finish after an interruption.
+    Apply(Apply),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Apply {
+    /// Print what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitCode> {
-    let Action::Apply = action;
-    let app = App::for_command(config).await?;
-    for level in app.gate.levels().iter() {
-        let changed = app.gate.postgres().apply_level(level.name.as_str(), level.quota, Clock::machine().now()).await?;
-        say!("{}: {} AP, {changed} users changed", level.name, level.quota);
+    let Action::Apply(arguments) = action;
+    let configured = config.levels()?;
+    if arguments.dry_run {
+        let postgres = app::settled_postgres(&config).await?;
+        if postgres.level_version().await? == 0 {
+            say!("there are no levels yet: the first start of a gate stores the configured ones");
+            return Ok(ExitCode::SUCCESS);
+        }
+        print(&postgres.all_levels().await?.differences(&configured), &postgres).await?;
+        if postgres.is_level_change_unfinished().await? {
+            say!("the last change has not reached all users: applying finishes it");
+        }
+        return Ok(ExitCode::SUCCESS);
     }
+    let app = App::for_command(config).await?;
+    let postgres = app.gate.postgres();
+    print(&postgres.all_levels().await?.differences(&configured), postgres).await?;
+    let moved = app.gate.apply_levels(&configured, show).await?;
+    say!("{moved} users moved");
     // The level sync of running gates helps; this loop sends the remaining changes to Redis.
     let level_sync = LevelSync::new(&app.gate);
     let (mut after, mut unsynced) = (None, 0);
@@ -34,4 +61,26 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
         say!("the new quota of {unsynced} users is not in Redis yet: running gates retry");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn print(differences: &[LevelDifference], postgres: &Postgres) -> anyhow::Result<()> {
+    if differences.is_empty() {
+        say!("the levels of the installation are the configured ones");
+        return Ok(());
+    }
+    let by_level = postgres.users_by_level().await?;
+    for difference in differences {
+        let users =
+            by_level.iter().find(|(level, _)| level == difference.name().as_str()).map_or(0, |(_, users)| *users);
+        say!("{difference} ({users} users)");
+    }
+    Ok(())
+}
+
+fn show(progress: &ApplyProgress) {
+    match progress {
+        ApplyProgress::Stored(_) => say!("stored in Postgres"),
+        ApplyProgress::Sent => say!("sent to every partition of Redis"),
+        ApplyProgress::Moving(users) => say!("{users} users moved so far"),
+    }
 }

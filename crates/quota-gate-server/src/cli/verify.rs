@@ -8,6 +8,7 @@ use crate::{
     config::Config,
 };
 use quota_gate::audit::{
+    level_drift::{LevelDrift, Standing},
     repair::Repairer,
     verify::{Verdict, Verifier},
 };
@@ -18,7 +19,7 @@ const NAMED_MAX: usize = 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Make them agree: missing charges become rows of kind `adjustment`, totals follow the log, partitions whose
-    /// records miss charges are reopened. No charge is taken back.
+    /// records miss charges are reopened, users get the quota of their level. No charge is taken back.
     #[arg(long)]
     repair: bool,
 }
@@ -30,34 +31,37 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         partitions: config.partitions()?,
     };
     let mut verdict = verifier.verify().await?;
-    print(&verdict);
+    print(&verdict, &verifier).await?;
     if arguments.repair && !verdict.agrees() {
         let repaired = Repairer::new(&App::for_command(config).await?.gate).repair().await?;
         say!(
-            "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions reopened, {} left for you to fix",
+            "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions reopened, {} levels, \
+             {} left for you to fix",
             repaired.adjustments,
             repaired.totals,
             repaired.usage,
             repaired.reopened,
+            repaired.levels,
             repaired.left
         );
         verdict = verifier.verify().await?;
-        print(&verdict);
+        print(&verdict, &verifier).await?;
     }
     if verdict.agrees() {
         say!("log = totals = Redis");
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "{} totals, {} sums by day and {} records differ",
+        "{} totals, {} sums by day, {} records and {} quotas or levels differ",
         verdict.drift.len(),
         verdict.usage_drift.len(),
-        verdict.differences.len()
+        verdict.differences.len(),
+        verdict.quota_drift.len() + verdict.level_drift.len()
     );
     Ok(ExitCode::FAILURE)
 }
 
-fn print(verdict: &Verdict) {
+async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
     say!(
         "{} users, {} of them in Redis, {} events not flushed yet, {} settlements waiting in the inbox, {} dead letters",
         verdict.users,
@@ -91,4 +95,20 @@ fn print(verdict: &Verdict) {
             found.reason()
         );
     }
+    if verifier.postgres.is_level_change_unfinished().await? {
+        say!("a change of the levels has not reached all users: run `quota-gate levels apply`");
+    }
+    for found in verdict.quota_drift.iter().take(NAMED_MAX) {
+        say!("drift: {} has {} AP, but level {} has {} AP", found.user, found.quota, found.level, found.expected);
+    }
+    let levels = verifier.postgres.all_levels().await?;
+    let name = |code| levels.coded(code).map_or_else(|| format!("{code:?}"), |level| level.name.to_string());
+    let shown = |standing: Standing| {
+        let pending = standing.pending.map_or(String::new(), |code| format!(", then {}", name(code)));
+        format!("{} with {} AP{pending}", name(standing.level), standing.quota)
+    };
+    for LevelDrift { user, found, expected, .. } in verdict.level_drift.iter().take(NAMED_MAX) {
+        say!("drift: {user} is {} in Redis, {} in Postgres", shown(*found), shown(*expected));
+    }
+    Ok(())
 }

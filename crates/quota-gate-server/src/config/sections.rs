@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::Deserialize;
 
 use crate::config::Secret;
-use crate::openai::StreamUsage;
 use crate::http::client_address::Network;
+use crate::openai::StreamUsage;
 use crate::telemetry::LogFormat;
 use quota_gate::domain::{
     client_gone::ClientGone, decision::OnRedisFailure, model_costs::Unlisted, rollout::Mode, scope::Scope,

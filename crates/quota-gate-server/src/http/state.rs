@@ -12,8 +12,8 @@ use crate::{
     http::{
         Auth, Cors, RateLimits,
         answers::problem::{Code, Problem},
-        stream_permits::{NoPermit, StreamPermit, StreamPermits},
         client_address::{Network, client_address},
+        stream_permits::{NoPermit, StreamPermit, StreamPermits},
     },
     openai::Proxy,
     reloadable::Reloadable,

@@ -1,6 +1,6 @@
 //! The audit: proves from one snapshot that the totals are the sum of the log.
 
-use crate::domain::{journal::Watermark, user_id::UserId};
+use crate::domain::{ap::Ap, journal::Watermark, user_id::UserId};
 use crate::store::postgres::{
     Postgres, PostgresError, QuotaRow, connections::Transaction, journal::flush_watermarks::watermarks,
     users::chat_quotas,
@@ -17,6 +17,19 @@ pub struct Drift {
     pub logged: i64,
     /// AP according to the totals.
     pub total: i64,
+}
+
+/// A user whose quota is not that of the user's level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaDrift {
+    /// User id.
+    pub user: UserId,
+    /// Name of the user's level.
+    pub level: String,
+    /// AP of the user's row.
+    pub quota: Ap,
+    /// AP of the level.
+    pub expected: Ap,
 }
 
 /// Rows, and the watermarks of all partitions in the same snapshot.
@@ -84,6 +97,30 @@ impl Postgres {
         .fetch_all(&mut snapshot)
         .await?;
         Ok(drift)
+    }
+
+    /// Returns every user whose quota is not that of the user's level, in one snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn quota_drift(&self) -> Result<Vec<QuotaDrift>, PostgresError> {
+        let mut snapshot = self.unhurried_snapshot().await?;
+        let rows = sqlx::query!(
+            "select quotas.user_uuid, levels.name, quotas.monthly_quota, levels.monthly_quota as expected
+             from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             where quotas.monthly_quota <> levels.monthly_quota
+             order by quotas.user_uuid"
+        )
+        .fetch_all(&mut snapshot)
+        .await?;
+        let parse =
+            |row: &str| UserId::parse(row).map_err(|_| PostgresError::inconsistent("chat_quotas", "user_uuid", row));
+        let drift = rows.into_iter().map(|row| {
+            let (quota, expected) = (Ap::new(row.monthly_quota.unsigned_abs()), Ap::new(row.expected.unsigned_abs()));
+            Ok(QuotaDrift { user: parse(&row.user_uuid)?, level: row.name, quota, expected })
+        });
+        drift.collect()
     }
 
     /// Returns up to `limit` rows of users after `after`, in user order, and the watermarks of the same snapshot.

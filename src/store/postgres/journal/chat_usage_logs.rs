@@ -208,7 +208,7 @@ async fn insert_absent<'a>(
     Ok(events.iter().copied().filter(|event| inserted.remove(&event.id)).collect())
 }
 
-/// Returns the level's name, or "unknown" if its code is not in the table. Codes are never deleted.
+/// Returns the level's name, or "unknown" for an invalid code. Levels are never deleted, and read again for a new code.
 pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a Levels) -> &'a str {
     levels.coded(event.level).map_or("unknown", |level| level.name.as_str())
 }

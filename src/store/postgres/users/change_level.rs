@@ -3,15 +3,15 @@
 use chrono::{DateTime, Utc};
 
 use crate::domain::{
+    ap::Ap,
     author::Author,
-    level::Level,
+    level::LevelName,
     level_change::{Effective, Timing},
     user_id::UserId,
 };
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError, QuotaRow,
     connections::Transaction,
-    integers::integer,
     users::{chat_quotas::find, user_changes::note_level},
 };
 
@@ -25,18 +25,18 @@ pub struct LevelChange {
 }
 
 impl Postgres {
-    /// Changes a user's level. Creates the row of an unknown user first. Returns `None` and changes nothing if the
-    /// row's level version is not `if_version`.
+    /// Changes a user's level. Creates the row of an unknown user first. Quotas are those of Postgres, which may be
+    /// newer than the caller's. Returns `None` and changes nothing if the row's level version is not `if_version`.
     ///
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn change_level(
         &self,
         user: &UserId,
-        (target, effective): (&Level, Effective),
+        (target, effective): (&LevelName, Effective),
         if_version: Option<u32>,
         author: &Author,
-        first: &NewUser<'_>,
+        first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Option<LevelChange>, PostgresError> {
         let mut transaction = self.pool.begin().await?;
@@ -58,16 +58,18 @@ impl Postgres {
 pub(super) async fn create<'e>(
     connection: impl sqlx::PgExecutor<'e>,
     user: &UserId,
-    first: &NewUser<'_>,
+    first: &NewUser,
 ) -> Result<(), PostgresError> {
     sqlx::query!(
         "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $6)
+         select $1, name, $2, monthly_quota, $3, $4, $4
+         from membership_levels
+         where not retired
+         order by monthly_quota, code
+         limit 1
          on conflict (user_uuid) do nothing",
         user.as_str(),
-        first.level.name.as_str(),
         i32::from(first.period),
-        integer(first.level.quota.get()),
         first.reset_at,
         first.now,
     )
@@ -80,7 +82,7 @@ pub(super) async fn create<'e>(
 pub(super) async fn roll(
     connection: &mut Transaction<'_>,
     user: &UserId,
-    first: &NewUser<'_>,
+    first: &NewUser,
     today_start: DateTime<Utc>,
 ) -> Result<QuotaRow, PostgresError> {
     sqlx::query_scalar!(
@@ -99,13 +101,16 @@ pub(super) async fn roll(
 pub(super) async fn change(
     connection: &mut Transaction<'_>,
     before: QuotaRow,
-    (target, effective): (&Level, Effective),
+    (target, effective): (&LevelName, Effective),
     author: &Author,
-    first: &NewUser<'_>,
+    first: &NewUser,
     today_start: DateTime<Utc>,
 ) -> Result<LevelChange, PostgresError> {
     let user = &before.user;
-    let timing = effective.timing(before.quota, target.quota);
+    let quota = sqlx::query_scalar!("select monthly_quota from membership_levels where name = $1", target.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    let timing = effective.timing(before.quota, Ap::new(quota.unsigned_abs()));
     match timing {
         Timing::Now => {
             sqlx::query!(
@@ -117,8 +122,8 @@ pub(super) async fn change(
                      updated_at = greatest(updated_at, $4)
                  where user_uuid = $1",
                 user.as_str(),
-                target.name.as_str(),
-                integer(target.quota.get()),
+                target.as_str(),
+                quota,
                 first.now,
             )
             .execute(&mut *connection)
@@ -132,7 +137,7 @@ pub(super) async fn change(
                      updated_at = greatest(updated_at, $3)
                  where user_uuid = $1",
                 user.as_str(),
-                target.name.as_str(),
+                target.as_str(),
                 first.now,
             )
             .execute(&mut *connection)
@@ -145,7 +150,7 @@ pub(super) async fn change(
         sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
             .fetch_one(&mut *connection)
             .await?;
-    note_level(connection, user, (&name_before, &target.name), later, author, first.now).await?;
+    note_level(connection, user, (&name_before, target), later, author, first.now).await?;
     Ok(LevelChange { before, after })
 }
 

@@ -2,17 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::{
-    ap::Ap,
-    calendar::Period,
-    level::{Level, LevelCode},
-    user_id::UserId,
-};
-use crate::store::postgres::{
-    Postgres, PostgresError,
-    connections::Transaction,
-    integers::{integer, smallint},
-};
+use crate::domain::{ap::Ap, calendar::Period, level::LevelCode, user_id::UserId};
+use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::smallint};
 
 /// A user's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +30,9 @@ pub struct QuotaRow {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Initial values of a new user.
+/// Initial values of a new user, whose level is the lowest that is offered.
 #[derive(Debug, Clone, Copy)]
-pub struct NewUser<'a> {
-    /// Level.
-    pub level: &'a Level,
+pub struct NewUser {
     /// Current period.
     pub period: Period,
     /// End of the period.
@@ -161,7 +150,7 @@ impl Postgres {
         &self,
         partition: u16,
         users: &[UserId],
-        first: &NewUser<'_>,
+        first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Loaded, PostgresError> {
         loop {
@@ -178,7 +167,7 @@ impl Postgres {
         &self,
         partition: u16,
         users: &[UserId],
-        first: &NewUser<'_>,
+        first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Option<Loaded>, PostgresError> {
         let ids: Vec<&str> = users.iter().map(UserId::as_str).collect();
@@ -189,8 +178,15 @@ impl Postgres {
              ),
              created as (
                  insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, quota_reset_at, created_at, updated_at)
-                 select user_uuid, $4, $5, $6, $7, $8, $8
+                 select wanted.user_uuid, lowest.name, $4, lowest.monthly_quota, $5, $6, $6
                  from wanted
+                 cross join (
+                     select name, monthly_quota
+                     from membership_levels
+                     where not retired
+                     order by monthly_quota, code
+                     limit 1
+                 ) as lowest
                  where not exists (select from chat_quotas where chat_quotas.user_uuid = wanted.user_uuid)
                  order by user_uuid
                  on conflict (user_uuid) do nothing
@@ -217,9 +213,7 @@ impl Postgres {
             &ids as &[&str],
             today_start,
             smallint(partition),
-            first.level.name.as_str(),
             i32::from(first.period),
-            integer(first.level.quota.get()),
             first.reset_at,
             first.now,
         )

@@ -4,6 +4,7 @@ pub(in crate::store::postgres) mod change_level;
 pub(in crate::store::postgres) mod chat_quotas;
 pub(in crate::store::postgres) mod foreign_users;
 pub(in crate::store::postgres) mod import;
+pub(in crate::store::postgres) mod move_users;
 pub(in crate::store::postgres) mod resets;
 pub(in crate::store::postgres) mod subscriptions;
 pub(in crate::store::postgres) mod unsynced_levels;

@@ -80,7 +80,7 @@ impl Postgres {
         &self,
         event: &AppliedEvent<'_>,
         levels: &Levels,
-        first: &NewUser<'_>,
+        first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Vec<LevelChange>, PostgresError> {
         // Not in the transaction: it would lock a new row before those of other users.
@@ -102,7 +102,7 @@ impl Postgres {
         &self,
         event: &AppliedEvent<'_>,
         levels: &Levels,
-        first: &NewUser<'_>,
+        first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Attempt, PostgresError> {
         let mut transaction = self.pool.begin().await?;
@@ -330,7 +330,7 @@ async fn follow(
     user: &UserId,
     author: &Author,
     levels: &Levels,
-    first: &NewUser<'_>,
+    first: &NewUser,
     today_start: DateTime<Utc>,
 ) -> Result<Option<LevelChange>, PostgresError> {
     let paid = sqlx::query_scalar!(
@@ -347,7 +347,7 @@ async fn follow(
     if row.pending.unwrap_or(row.level) == target.code {
         return Ok(None);
     }
-    change_level::change(connection, row, (target, Effective::Fair), author, first, today_start).await.map(Some)
+    change_level::change(connection, row, (&target.name, Effective::Fair), author, first, today_start).await.map(Some)
 }
 
 fn author(event: &AppliedEvent<'_>, deciding: &Deciding, user: &UserId) -> Author {

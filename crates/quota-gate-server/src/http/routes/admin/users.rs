@@ -247,7 +247,7 @@ impl HoldBody {
 
 impl ComparisonBody {
     fn new(compared: &Compared) -> Self {
-        let Compared { row, record, unflushed, difference } = compared;
+        let Compared { row, record, unflushed, difference, .. } = compared;
         Self {
             redis: record.as_ref().map(|record| SideBody {
                 period: record.period.to_string(),

@@ -1,0 +1,107 @@
+//! Compares the level and quota of a record with its row.
+//!
+//! Unlike usage, a level has no journal: a change is in Postgres first, and in Redis shortly after. So only a record
+//! with the level version of its row is compared, and a difference counts only if it is still there when both are read
+//! again.
+
+use std::{cmp::Ordering, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::sleep;
+
+use super::{
+    error::AuditError,
+    verify::{Compared, Verifier},
+};
+use crate::domain::{
+    ap::Ap,
+    level::{LevelCode, Levels},
+    user_id::UserId,
+};
+
+/// How often a difference must be read again.
+const CONFIRMATIONS: u32 = 3;
+const CONFIRMATION_PAUSE: Duration = Duration::from_millis(50);
+/// Users who are read again concurrently.
+const CONFIRMED_AT_A_TIME: usize = 20;
+
+/// A level, its quota, and the level of the next period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Level.
+    pub level: LevelCode,
+    /// AP of the period.
+    pub quota: Ap,
+    /// Level of the next period, if another.
+    pub pending: Option<LevelCode>,
+}
+
+/// A record whose level or quota is not that of its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelDrift {
+    /// User of the record.
+    pub user: UserId,
+    /// What the record has.
+    pub found: Standing,
+    /// What it should have by the row.
+    pub expected: Standing,
+    /// Level version of the record.
+    pub level_version: u32,
+}
+
+impl LevelDrift {
+    /// Compares a user in both stores. Without `levels`, records that have rolled before their row are not compared.
+    pub(super) fn of(user: &Compared, levels: Option<&Levels>) -> Option<Self> {
+        let (row, record) = (&user.row, user.record.as_ref()?);
+        // The next access replaces a record of an older generation, and sends a row's newer level.
+        if record.generation != user.generation || record.level_version < row.level_version {
+            return None;
+        }
+        let expected = match row.period.cmp(&record.period) {
+            // The next access rolls the record too.
+            Ordering::Greater => return None,
+            Ordering::Equal => Standing { level: row.level, quota: row.quota, pending: row.pending },
+            Ordering::Less => {
+                let level = levels?.coded(row.pending.unwrap_or(row.level))?;
+                Standing { level: level.code, quota: level.quota, pending: None }
+            }
+        };
+        let found = Standing { level: record.level, quota: record.quota, pending: record.pending };
+        (found != expected || record.level_version > row.level_version).then(|| Self {
+            user: row.user.clone(),
+            found,
+            expected,
+            level_version: record.level_version,
+        })
+    }
+}
+
+impl Verifier {
+    /// Returns the levels, or none while a change of them has not reached all users.
+    pub(super) async fn levels(&self) -> Result<Option<Levels>, AuditError> {
+        let levels = self.postgres.all_levels().await?;
+        Ok((!self.postgres.is_level_change_unfinished().await?).then_some(levels))
+    }
+
+    /// Returns the differences of these users that stay, ordered by user.
+    pub(super) async fn confirm(&self, suspects: Vec<UserId>) -> Result<Vec<LevelDrift>, AuditError> {
+        let confirming = stream::iter(suspects).map(|user| async move { self.confirm_one(&user).await });
+        let found = confirming.buffered(CONFIRMED_AT_A_TIME);
+        found.try_filter_map(|drift| async move { Ok(drift) }).try_collect().await
+    }
+
+    /// Returns the difference of a user's level if it is still there each time both stores are read again.
+    async fn confirm_one(&self, user: &UserId) -> Result<Option<LevelDrift>, AuditError> {
+        let mut drift = None;
+        for _ in 0..CONFIRMATIONS {
+            sleep(CONFIRMATION_PAUSE).await;
+            let levels = self.levels().await?;
+            let Some(compared) = self.compare_user(user).await? else { return Ok(None) };
+            drift = LevelDrift::of(&compared, levels.as_ref());
+            if drift.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(drift)
+    }
+}

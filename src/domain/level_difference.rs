@@ -1,0 +1,109 @@
+//! How the configured levels differ from those of the installation.
+
+use std::fmt;
+
+use super::{
+    ap::Ap,
+    level::{LevelName, Levels},
+};
+
+/// What applying the configuration would change about one level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LevelDifference {
+    /// The level is not offered yet.
+    Added {
+        /// Name of the level.
+        name: LevelName,
+        /// Its configured quota.
+        quota: Ap,
+    },
+    /// The level has another quota.
+    Changed {
+        /// Name of the level.
+        name: LevelName,
+        /// Its quota in the installation.
+        from: Ap,
+        /// Its configured quota.
+        to: Ap,
+    },
+    /// The level is not configured, but still offered.
+    Retired {
+        /// Name of the level.
+        name: LevelName,
+        /// Its quota, which its users keep.
+        quota: Ap,
+    },
+}
+
+impl LevelDifference {
+    /// Name of the level.
+    #[must_use]
+    pub const fn name(&self) -> &LevelName {
+        match self {
+            Self::Added { name, .. } | Self::Changed { name, .. } | Self::Retired { name, .. } => name,
+        }
+    }
+}
+
+impl Levels {
+    /// Returns what applying this configuration would change.
+    #[must_use]
+    pub fn differences(&self, configured: &[(LevelName, Ap)]) -> Vec<LevelDifference> {
+        let added_or_changed = configured.iter().filter_map(|(name, quota)| {
+            let (name, quota) = (name.clone(), *quota);
+            match self.offered(name.as_str()) {
+                None => Some(LevelDifference::Added { name, quota }),
+                Some(level) if level.quota != quota => {
+                    Some(LevelDifference::Changed { name, from: level.quota, to: quota })
+                }
+                Some(_) => None,
+            }
+        });
+        let retired = self.iter().filter(|level| configured.iter().all(|(name, _)| *name != level.name));
+        let retired = retired.map(|level| LevelDifference::Retired { name: level.name.clone(), quota: level.quota });
+        added_or_changed.chain(retired).collect()
+    }
+}
+
+impl fmt::Display for LevelDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added { name, quota } => write!(f, "{name}: new, {quota} AP"),
+            Self::Changed { name, from, to } => write!(f, "{name}: {to} AP instead of {from} AP"),
+            Self::Retired { name, quota } => write!(f, "{name}: retired; its users keep it and its {quota} AP"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::level::{Level, LevelCode};
+
+    #[test]
+    fn each_difference_is_named_once() {
+        let level = |code, name, quota, retired| Level {
+            code: LevelCode::new(code).unwrap(),
+            name: LevelName::parse(name).unwrap(),
+            quota: Ap::new(quota),
+            retired,
+        };
+        let given = vec![
+            level(1, "free", 100, false),
+            level(2, "basic", 300, false),
+            level(3, "old", 5, true),
+            level(4, "plus", 9, false),
+        ];
+        let levels = Levels::new(1, given).unwrap();
+        let configured = [("free", 100), ("basic", 200), ("old", 6), ("gold", 7)];
+        let configured = configured.map(|(name, quota)| (LevelName::parse(name).unwrap(), Ap::new(quota)));
+        let found: Vec<String> = levels.differences(&configured).iter().map(ToString::to_string).collect();
+        let expected = [
+            "basic: 200 AP instead of 300 AP",
+            "old: new, 6 AP",
+            "gold: new, 7 AP",
+            "plus: retired; its users keep it and its 9 AP",
+        ];
+        assert_eq!(found, expected);
+    }
+}
