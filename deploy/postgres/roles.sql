@@ -20,7 +20,7 @@ grant select, insert, update on
     chat_quotas, chat_quota_months, flush_watermarks, gate_settings, membership_levels, reset_runs, subscriptions,
     usage_days
     to quota_gate;
-grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications to quota_gate;
+grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications, gates to quota_gate;
 grant execute on function
     roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date), usage_drift()
     to quota_gate;

@@ -4,19 +4,19 @@
 -- ARGV[1] the new generation; the fence also names this Redis process, in the format of src/store/redis/fence.rs
 -- ARGV[2] number of generations listed when the streams were read
 -- ARGV[3..] for each drained stream the id of its last entry ('' for none) and that entry's payload
--- Returns 1 if opened, 0 if something has changed: then start again
+-- Returns the fence if opened, nil if something has changed: then start again
 
 local info = redis.call('INFO', 'server', 'replication')
 local run_id, replication_id = string.match(info, 'run_id:(%x+)'), string.match(info, 'master_replid:(%x+)')
 
-if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-if redis.call('SCARD', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('EXISTS', KEYS[3]) == 1 then return false end
+if redis.call('SCARD', KEYS[2]) ~= tonumber(ARGV[2]) then return false end
 
 for i = 4, #KEYS do
   local drained_id, drained_payload = ARGV[2 * i - 5], ARGV[2 * i - 4]
   local last = redis.call('XREVRANGE', KEYS[i], '+', '-', 'COUNT', 1)[1]
-  if (last and last[1] or '') ~= drained_id then return 0 end
-  if last and last[2][2] ~= drained_payload then return 0 end
+  if (last and last[1] or '') ~= drained_id then return false end
+  if last and last[2][2] ~= drained_payload then return false end
 end
 
 -- The first write is the one that needs memory, so a full Redis refuses it before anything is deleted.
@@ -24,5 +24,6 @@ redis.call('XADD', KEYS[3], '0-1', 'e', '')
 for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
 redis.call('DEL', KEYS[2])
 redis.call('SADD', KEYS[2], ARGV[1])
-redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. run_id .. ':' .. replication_id)
-return 1
+local fence = ARGV[1] .. ' ' .. run_id .. ':' .. replication_id
+redis.call('SET', KEYS[1], fence)
+return fence

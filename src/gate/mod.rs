@@ -7,12 +7,15 @@
 //! | `call_path` | one operation: Redis, and Postgres for users whom Redis does not know, many in one query |
 //! | `rollout` | for which users the gate decides while a product switches over |
 //! | `decision_metrics` | metrics of decisions and charges |
-//! | `opening` | opens a partition, at the first start and after every loss of Redis data |
+//! | `opening`, `opening_pauses` | opens a partition, at the first start and after every loss of Redis data |
+//! | `one_redis` | refuses to serve while other gates serve from another Redis |
 //! | `outage` | while Redis is unavailable: Postgres accepts settlements, and decides if the operator allows it |
 
 mod decision_metrics;
 mod error;
+mod one_redis;
 mod opening;
+mod opening_pauses;
 mod quota;
 mod request;
 mod rollout;
@@ -27,7 +30,11 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use self::{call_path::loader::Loader, decision_metrics::DecisionMetrics, opening::Openings, rollout::Switch};
+pub(crate) use self::one_redis::HEARTBEAT_PAUSE;
+use self::{
+    call_path::loader::Loader, decision_metrics::DecisionMetrics, one_redis::OneRedis, opening::Openings,
+    rollout::Switch,
+};
 pub use self::{
     error::GateError,
     message::reservation_id::ReservationSigner,
@@ -132,6 +139,7 @@ struct Inner {
     batcher: Batcher,
     loader: Loader,
     openings: Openings,
+    one_redis: OneRedis,
     switch: Switch,
     decision_metrics: DecisionMetrics,
     partitions: Partitions,
@@ -159,6 +167,7 @@ impl Gate {
         let loader = Loader::start(&postgres, partitions, &clock, calendar, &levels);
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
+            one_redis: OneRedis::new(redis.address()),
             switch: Switch::default(),
             decision_metrics: DecisionMetrics::default(),
             redis,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `flusher` | writes usage events from Redis to Postgres, each exactly once |
 //! | `inbox_worker` | applies settlements that Postgres accepted while Redis was unavailable |
+//! | `presence` | reports to which Redis this gate is connected |
 //! | `level_sync` | sends changed levels to Redis |
 //! | `rollout_sync` | follows the most recent change of the rollout |
 //! | `schedule` | runs the `resetter` every day, and with it the `sweeper` |
@@ -15,6 +16,7 @@ pub mod gauges;
 pub mod inbox_worker;
 pub mod job;
 pub mod level_sync;
+pub mod presence;
 pub mod quota_watcher;
 pub mod resetter;
 pub mod rollout_sync;

@@ -35,10 +35,11 @@ enum Fault {
     SlowPostgres,
     CutAtCommit,
     ForgetFunctions,
+    MoveGate,
 }
 
 impl Fault {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
@@ -54,6 +55,7 @@ impl Fault {
         Self::SlowPostgres,
         Self::CutAtCommit,
         Self::ForgetFunctions,
+        Self::MoveGate,
     ];
 
     /// Returns whether the fault may lose what is not flushed.
@@ -199,6 +201,12 @@ async fn strike(
             postgres.disarm();
         }
         Fault::ForgetFunctions => installation.redis::<()>(&["FUNCTION", "FLUSH"]).await?,
+        Fault::MoveGate => {
+            let other = installation.another_redis(&format!("other-{}", random.u32(..)), Vec::new()).await?;
+            installation.gates[which].redis.lead_to(other.port());
+            sleep(moment * 3).await;
+            installation.gates[which].redis.lead_to(installation.redis.port());
+        }
     }
     Ok(None)
 }

@@ -11,8 +11,8 @@ use quota_gate::runtime::{BeforeStep, Runtime, RuntimeOptions};
 
 use crate::support::{World, consume, eventually};
 
-const JOBS: [&str; 7] =
-    ["flusher", "gauges", "inbox_worker", "level_sync", "quota_watcher", "resetter", "rollout_sync"];
+const JOBS: [&str; 8] =
+    ["flusher", "gauges", "inbox_worker", "level_sync", "presence", "quota_watcher", "resetter", "rollout_sync"];
 
 fn options(world: &World, before_step: impl Fn(&'static str) + Send + Sync + 'static) -> RuntimeOptions {
     let secret = b"a secret of at least thirty-two bytes";

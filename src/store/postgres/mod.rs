@@ -5,6 +5,7 @@
 //! | file | content |
 //! | --- | --- |
 //! | `gate_settings`, `membership_levels`, `rollout_changes` | settings of the installation |
+//! | `gates` | the running gates and the Redis of each |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `unsynced_levels` | level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
@@ -42,6 +43,7 @@ pub use self::{
     error::PostgresError,
     installation::{
         gate_settings::Settings,
+        gates::{Heartbeat, SeenGate},
         repair_lock::RepairLock,
         rollout_changes::RolloutChange,
         server_info::{PostgresServerInfo, VERSION_MIN as POSTGRES_VERSION_MIN},

@@ -79,4 +79,5 @@ rows! {
     30 "Redis' answers are lost" redis::answers_lost, short;
     31 "a cluster slot moves to another node and back" redis::slot_moves;
     32 "Redis is unavailable, and messages are allowed" redis::messages_allowed;
+    37 "one gate is moved to another Redis" gates::moved_to_another_redis, short;
 }

@@ -16,6 +16,7 @@ mod envoy;
 mod gateway;
 mod metrics;
 mod nginx;
+mod one_redis;
 mod outage;
 mod overload;
 mod privileges;

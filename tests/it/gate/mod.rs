@@ -8,6 +8,7 @@ mod holds;
 mod idempotency;
 mod levels;
 mod loss;
+mod one_redis;
 mod opening;
 mod resets;
 mod rollout;

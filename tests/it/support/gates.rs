@@ -63,6 +63,8 @@ pub(crate) struct Tuning {
     pub(crate) deadline: Duration,
     pub(crate) postgres_connections: u32,
     pub(crate) acquire_timeout: Duration,
+    /// The default is the Redis of the world.
+    pub(crate) redis_url: Option<String>,
     /// Secret that signs reservation ids.
     pub(crate) secret: [u8; 32],
 }
@@ -86,6 +88,7 @@ impl Default for Tuning {
             deadline,
             postgres_connections: 8,
             acquire_timeout: Duration::from_secs(5),
+            redis_url: None,
             secret: [7; 32],
         }
     }
@@ -199,7 +202,7 @@ impl World {
         let levels = [level("free", 100), level("basic", 300), level("plus", 1000), level("pro", 3000)];
         let levels = postgres.sync_levels(&levels, now).await.expect("Postgres answers");
         let redis = Redis::new(&RedisOptions {
-            url: self.redis.url(),
+            url: tuning.redis_url.unwrap_or_else(|| self.redis.url()),
             connections_max: 16,
             connect_timeout: Duration::from_secs(2),
             response_timeout: tuning.response_timeout,

@@ -1070,6 +1070,8 @@ export interface components {
         };
         /** @description Readiness of the gate. */
         ReadyBody: {
+            /** @description True if other gates serve from another Redis. This gate does not serve then. */
+            otherRedis: boolean;
             postgres: boolean;
             ready: boolean;
             redis: boolean;
