@@ -224,7 +224,7 @@ impl Bench {
             let mut draining = redis.drain(self.partition, &[], None).await?;
             while draining.next().await?.is_some() {}
             let drained = draining.ended().context("the streams were not read to the end")?;
-            let opened = redis.open(self.partition, 1, &drained, &self.levels).await?;
+            let opened = redis.open(self.partition, 1, &drained, &self.levels).await?.is_some();
             anyhow::ensure!(opened, "the partition does not open");
             Ok(())
         };

@@ -20,7 +20,7 @@ grant select, insert, update on
     chat_quotas, chat_quota_months, flush_watermarks, gate_settings, level_changes, membership_levels, reset_runs,
     subscriptions, usage_days
     to quota_gate;
-grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications to quota_gate;
+grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications, gates to quota_gate;
 grant select, insert, delete on subscription_events to quota_gate;
 grant execute on function
     roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date), usage_drift()

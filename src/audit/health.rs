@@ -140,6 +140,15 @@ impl HealthCheck {
             }
             Some(_) => {}
         }
+        if self.gate.refusal().is_some() {
+            problems.push("other gates serve from another Redis than this gate, which does not serve".to_owned());
+        } else {
+            let others = self.gate.other_gates().await?;
+            let refused = others.iter().filter(|other| other.is_refused).count();
+            if refused > 0 {
+                problems.push(format!("{refused} other gates have another Redis, and do not serve"));
+            }
+        }
         let last_reset = last_run.as_ref().map_or(self.started_at, |run| run.started_at);
         if now - last_reset > self.limits.reset_overdue_after {
             problems.push(format!("the last reset run was at {last_reset}: is the cron job or the schedule on?"));

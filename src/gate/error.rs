@@ -42,6 +42,17 @@ pub enum GateError {
         /// How Redis failed.
         reason: String,
     },
+    /// Other gates serve this installation from another Redis. Nothing was charged.
+    #[error(
+        "this gate's Redis {mine} is not the one from which other gates serve this installation ({theirs}): set the \
+         same REDIS_URL on all gates, or stop the others first"
+    )]
+    OtherRedis {
+        /// Host and port of this gate's Redis.
+        mine: String,
+        /// Host and port of the Redis of another gate.
+        theirs: String,
+    },
     /// The answer was lost: the operation may or may not have run. Only a request with an Idempotency-Key, a commit or
     /// a release can be repeated without risk.
     #[error("the outcome is unknown: {reason}")]
@@ -55,7 +66,10 @@ impl GateError {
     /// The request was not refused, but could not be served. A retry, where it is safe, may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::RedisAway { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::RedisAway { .. } | Self::OtherRedis { .. } | Self::Indeterminate { .. } | Self::Unavailable { .. }
+        )
     }
 
     /// The request is wrong in every mode of the rollout.

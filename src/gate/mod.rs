@@ -7,14 +7,17 @@
 //! | `call_path` | one operation: Redis, and Postgres for users whom Redis does not know, many in one query |
 //! | `rollout` | for which users the gate decides while a product switches over |
 //! | `decision_metrics` | metrics of decisions and charges |
-//! | `opening` | opens a partition, at the first start and after every loss of Redis data |
+//! | `opening`, `opening_pauses` | opens a partition, at the first start and after every loss of Redis data |
 //! | `newer_journal` | entries that only a gate of a newer version can read |
+//! | `one_redis` | refuses to serve while other gates serve from another Redis |
 //! | `outage` | while Redis is unavailable: Postgres accepts settlements, and decides if the operator allows it |
 
 mod decision_metrics;
 mod error;
 mod newer_journal;
+mod one_redis;
 mod opening;
+mod opening_pauses;
 mod quota;
 mod request;
 mod rollout;
@@ -29,10 +32,12 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+pub(crate) use self::one_redis::HEARTBEAT_PAUSE;
 use self::{
     call_path::{loader::Loader, lookup::Lookups},
     decision_metrics::DecisionMetrics,
     newer_journal::NewerJournal,
+    one_redis::OneRedis,
     opening::Openings,
     rollout::Switch,
 };
@@ -146,6 +151,7 @@ struct Inner {
     lookups: Lookups,
     openings: Openings,
     newer_journal: NewerJournal,
+    one_redis: OneRedis,
     switch: Switch,
     decision_metrics: DecisionMetrics,
     partitions: Partitions,
@@ -173,6 +179,7 @@ impl Gate {
         Self(Arc::new(Inner {
             openings: Openings::new(partitions),
             newer_journal: NewerJournal::none(partitions),
+            one_redis: OneRedis::new(redis.address()),
             switch: Switch::default(),
             decision_metrics: DecisionMetrics::default(),
             lookups: Lookups::start(&postgres, &clock, parts.idempotency_ttl),

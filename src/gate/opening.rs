@@ -2,6 +2,8 @@
 //!
 //! g is the generation in Postgres.
 //!
+//! First the gate makes sure that no other gate serves from another Redis (`one_redis`).
+//!
 //! 0. Postgres: mark the row as *opening*, where generation = g. From here on every flusher's compare-and-swap fails.
 //! 1. Redis: close, that is, delete the fence if it is still the one read before step 0. From here on every operation
 //!    is STALE.
@@ -13,9 +15,6 @@
 //!
 //! An opening is a separate task: it continues when a caller stops waiting, and what was drained stays drained, however
 //! much there is to drain.
-//!
-//! A gate that cannot read an entry, because a gate of a newer version has written it, ends its attempt in step 3, and
-//! leaves the opening to newer gates.
 //!
 //! Each step may be repeated, interleaved with another opener's, or run late by a process that slept. The conditions
 //! make that safe; the claim of the row only saves work. A condition that does not hold ends the attempt; a caller that
@@ -32,7 +31,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::gate::{Gate, GateError, Inner, newer_journal};
+use crate::gate::{
+    Gate, GateError, Inner, newer_journal,
+    one_redis::{DISAGREEMENT_MAX, Place},
+    opening_pauses::OpeningPauses,
+};
 use crate::{
     domain::{
         journal::{Entry, Watermark},
@@ -59,20 +62,23 @@ const ATTEMPTS_MAX: Duration = Duration::from_secs(30);
 const START_MAX: Duration = Duration::from_hours(1);
 /// Time for which a gate that cannot read a partition's journal leaves its opening to newer gates.
 const LEFT_TO_NEWER: Duration = Duration::from_secs(2);
+/// How long callers get the same answer after an opening was refused because of another Redis, without a query.
+const REFUSAL_KEPT: Duration = Duration::from_millis(500);
 
-/// Result of an opening; none while it is running.
-type OpeningOutcome = Option<Result<(), GateError>>;
+/// Result of an opening and its end; none while it is running.
+type OpeningOutcome = Option<(Instant, Result<(), GateError>)>;
 
 /// The running openings: one per partition at a time in this process.
 #[derive(Debug)]
 pub(in crate::gate) struct Openings {
     by_partition: Box<[Mutex<watch::Receiver<OpeningOutcome>>]>,
     places: Semaphore,
+    pauses: OpeningPauses,
 }
 
 /// Why a generation is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+pub(in crate::gate) enum Cause {
     /// An operation was STALE. Perhaps only its connection was outdated.
     Stale,
     /// A flusher did not find its anchor, or found a stalled opening.
@@ -89,18 +95,25 @@ enum AttemptError {
 
 impl Openings {
     pub(in crate::gate) fn new(partitions: Partitions) -> Self {
-        let by_partition = partitions.all().map(|_| Mutex::new(watch::channel(Some(Ok(()))).1)).collect();
-        Self { by_partition, places: Semaphore::new(OPENINGS_MAX) }
+        let opened = || Some((Instant::now(), Ok(())));
+        let by_partition = partitions.all().map(|_| Mutex::new(watch::channel(opened()).1)).collect();
+        Self { by_partition, places: Semaphore::new(OPENINGS_MAX), pauses: OpeningPauses::new(partitions) }
     }
 
-    /// Returns the running opening, or the one that `begin` starts.
+    /// Returns the running opening, the one that was just refused, or the one that `begin` starts.
     fn join(
         &self,
         partition: Partition,
         begin: impl FnOnce() -> watch::Receiver<OpeningOutcome>,
     ) -> watch::Receiver<OpeningOutcome> {
         let mut under_way = self.by_partition[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.borrow().is_some() || under_way.has_changed().is_err() {
+        let has_ended = match &*under_way.borrow() {
+            Some((at, Err(GateError::OtherRedis { .. }))) => at.elapsed() > REFUSAL_KEPT,
+            Some(_) => true,
+            // The task may have panicked.
+            None => under_way.has_changed().is_err(),
+        };
+        if has_ended {
             *under_way = begin();
         }
         under_way.clone()
@@ -131,7 +144,11 @@ impl Inner {
     pub(in crate::gate) async fn learn_generation(self: &Arc<Self>, partition: Partition) -> Result<u32, GateError> {
         let watermark = self.postgres.watermark(partition.number()).await?;
         self.generations.learn(partition, watermark.generation, Some(watermark.answers_since));
-        if !self.is_open(partition, watermark).await? {
+        let place = self.place(partition, watermark).await?;
+        if let Some(fence) = place.unrecorded_fence() {
+            self.postgres.note_fence(partition.number(), watermark.generation, &fence.to_string()).await?;
+        }
+        if watermark.position.is_none() || !place.is_open() {
             self.leave(partition, watermark.generation, Cause::Lost, Instant::now() + START_MAX).await?;
         }
         Ok(self.generations.get(partition))
@@ -151,7 +168,7 @@ impl Inner {
     }
 
     /// Waits for the running opening, or starts one.
-    async fn leave(
+    pub(in crate::gate) async fn leave(
         self: &Arc<Self>,
         partition: Partition,
         left: u32,
@@ -161,54 +178,70 @@ impl Inner {
         let mut outcome = self.openings.join(partition, || {
             let (sender, receiver) = watch::channel(None);
             let inner = Arc::clone(self);
-            tokio::spawn(async move { sender.send_replace(Some(inner.open_later_than(partition, left, cause).await)) });
+            tokio::spawn(async move {
+                let outcome = inner.open_later_than(partition, left, cause).await;
+                sender.send_replace(Some((Instant::now(), outcome)));
+            });
             receiver
         });
         let ended = timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
         match ended {
-            Ok(Ok(ended)) => ended.clone().unwrap_or(Ok(())),
+            Ok(Ok(ended)) => ended.clone().map_or(Ok(()), |(_, outcome)| outcome),
             Ok(Err(_)) | Err(_) => Err(being_opened(partition)),
         }
     }
 
-    /// Returns whether Postgres and this Redis process agree that the generation is open.
-    async fn is_open(&self, partition: Partition, watermark: Watermark) -> Result<bool, GateError> {
-        let open = Fence::new(watermark.generation, &self.redis.server_id().await?);
-        Ok(watermark.position.is_some() && self.redis.fence(partition).await? == Some(open))
-    }
-
     /// Changes to a generation later than `left`: one that another gate has opened, or a new one. Trusts Postgres, not
     /// this gate's memory: a restored Postgres may be behind it.
-    async fn open_later_than(&self, partition: Partition, left: u32, cause: Cause) -> Result<(), GateError> {
+    async fn open_later_than(self: &Arc<Self>, partition: Partition, left: u32, cause: Cause) -> Result<(), GateError> {
         let number = partition.number();
         let began = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
         let claim = Uuid::new_v4();
+        let mut has_paused = false;
         let mut left_until = None;
         loop {
             let watermark = step(self.postgres.watermark(number)).await?;
             let generation = watermark.generation;
-            if watermark.position.is_some()
-                && (generation > left
-                    || cause == Cause::Stale && generation == left && self.is_open(partition, watermark).await?)
-            {
+            let there = timeout(STEP_MAX, self.place(partition, watermark)).await.map_err(|_| GateError::slow())??;
+            if watermark.position.is_some() && is_later(generation, left, cause, &there) {
+                if let Some(fence) = there.unrecorded_fence() {
+                    step(self.postgres.note_fence(number, generation, &fence.to_string())).await?;
+                }
                 self.restore_levels(partition, generation).await?;
                 self.generations.learn(partition, generation, Some(watermark.answers_since));
                 self.newer_journal.note(partition, None);
+                self.one_redis.readmit();
                 return Ok(());
+            }
+            if let Some(objection) = self.objection(partition, watermark, &there).await? {
+                if self.one_redis.is_refused() || began.elapsed() > DISAGREEMENT_MAX {
+                    self.one_redis.refuse(&objection);
+                    return Err(objection);
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                continue;
+            }
+            if !has_paused && let Some(pause) = self.openings.pauses.before_another(partition) {
+                has_paused = true;
+                sleep(pause).await;
+                continue;
             }
             let place = self.openings.place().await;
             let is_left = left_until.is_some_and(|until| Instant::now() < until);
             if !is_left && step(self.postgres.claim_opening(number, claim, CLAIM.as_secs_f64())).await? {
-                let attempt = self.open(partition, watermark, claim).await;
+                let attempt = self.open(partition, &there, watermark, claim).await;
                 if let Err(error) = step(self.postgres.release_opening(number, claim)).await {
                     tracing::debug!(%error, %partition, "the claim of an opening was not released; it ends by its time");
                 }
                 match attempt {
                     Ok(opened) => {
+                        self.openings.pauses.opened(partition);
                         // Postgres knows since when the answers are complete; the first message with a key asks it.
                         self.generations.learn(partition, opened, None);
                         self.newer_journal.note(partition, None);
+                        self.one_redis.readmit();
                         return Ok(());
                     }
                     Err(AttemptError::Failed(error)) => return Err(error),
@@ -231,11 +264,19 @@ impl Inner {
     }
 
     /// Makes one attempt at the six steps.
-    async fn open(&self, partition: Partition, watermark: Watermark, claim: Uuid) -> Result<u32, AttemptError> {
+    async fn open(
+        &self,
+        partition: Partition,
+        there: &Place,
+        watermark: Watermark,
+        claim: Uuid,
+    ) -> Result<u32, AttemptError> {
         let (number, generation) = (partition.number(), watermark.generation);
         // A primary that has lost its replicas may not write. A gate that is still connected to it must not take the
         // partition from gates that are connected to its successor.
         self.redis.try_write(partition).await?;
+        // Once Postgres names this Redis, gates with another one must find a gate that is connected to it.
+        step(self.note_heartbeat(Some(there.server()))).await?;
         // Read before the row is marked: then an opener that sleeps in between closes nothing that another has opened.
         let fence = self.redis.fence(partition).await?;
         let began = step(self.postgres.begin_opening(number, generation, self.now())).await?;
@@ -261,14 +302,24 @@ impl Inner {
         }
         let drained = draining.ended().ok_or(AttemptError::Overtaken)?;
         let opened = drained.generation_max + 1;
-        overtaken_unless(self.redis.open(partition, opened, &drained, &levels).await?)?;
+        let fence = self.redis.open(partition, opened, &drained, &levels).await?.ok_or(AttemptError::Overtaken)?;
+        let fence = fence.to_string();
         let answers_kept = drained.anchor_found || generation == 0;
-        let finished = self.postgres.finish_opening(number, generation, (opened, answers_kept), self.now());
+        let finished = self.postgres.finish_opening(number, generation, (opened, &fence, answers_kept), self.now());
         overtaken_unless(step(finished).await?)?;
         metrics::counter!("quota_gate_generations_opened_total").increment(1);
         tracing::info!(%partition, generation = opened, previous = generation, events = report.events,
             inserted = report.inserted, answers_kept, "opened a partition");
         Ok(opened)
+    }
+}
+
+/// Whether the generation, which is open, is the one to change to.
+fn is_later(generation: u32, left: u32, cause: Cause, place: &Place) -> bool {
+    match cause {
+        // Perhaps only the connection was outdated.
+        Cause::Stale if generation == left => place.is_open(),
+        Cause::Stale | Cause::Lost => generation > left && place.is_home(),
     }
 }
 

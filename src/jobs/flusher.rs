@@ -132,6 +132,9 @@ impl Job for Flusher {
     /// keeps up flushes one partition after the other, which hardly slows decisions; one that is behind flushes several
     /// concurrently, without a pause.
     async fn step(&mut self) -> Result<Next, StepError> {
+        if let Some(refusal) = self.gate.refusal() {
+            return Err(refusal.into());
+        }
         let round = self.round(self.concurrency).await;
         self.report_streams().await;
         self.concurrency = 1;
@@ -316,9 +319,9 @@ impl Flusher {
         generation: u32,
         anchor: Position,
     ) -> Result<PartitionFlush, FlushError> {
-        tracing::error!(%partition, generation, anchor = %anchor.id,
-            "the last flushed entry is not in Redis any more: Redis has lost data, the partition is opened anew");
         self.gate.leave_generation(partition, generation).await?;
+        tracing::error!(%partition, generation, anchor = %anchor.id,
+            "the last flushed entry is not in Redis any more: Redis has lost data, the partition was opened anew");
         Ok(PartitionFlush::Reopened)
     }
 }

@@ -74,9 +74,11 @@ impl Gauges {
             "quota_gate_settlements_failed_total",
             "quota_gate_shed_requests_total",
             "quota_gate_commits_expired_total",
+            "quota_gate_generations_opened_total",
         ] {
             metrics::counter!(name).increment(0);
         }
+        set("quota_gate_partitions", gate.partitions().count().into());
         Self {
             gate: gate.clone(),
             health,

@@ -41,6 +41,10 @@ impl Job for InboxWorker {
     }
 
     async fn step(&mut self) -> Result<Next, StepError> {
+        // The holds are in the Redis from which other gates serve.
+        if self.gate.refusal().is_some() {
+            return Ok(Next::AfterPause);
+        }
         Ok(if self.apply_some().await? == 0 { Next::AfterPause } else { Next::Immediately })
     }
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `flusher` | writes usage events from Redis to Postgres, each exactly once |
 //! | `inbox_worker` | applies settlements that Postgres accepted while Redis was unavailable |
+//! | `presence` | reports to which Redis this gate is connected |
 //! | `levels` | follows changes of the levels, and sends their quotas to Redis |
 //! | `level_sync` | sends users' changed levels to Redis |
 //! | `rollout_sync` | follows the most recent change of the rollout |
@@ -19,6 +20,7 @@ pub mod job;
 pub mod level_sync;
 pub mod levels;
 pub mod log_partitions;
+pub mod presence;
 pub mod quota_watcher;
 pub mod resetter;
 pub mod rollout_sync;

@@ -49,6 +49,7 @@ use crate::{
         level_sync::LevelSync,
         levels::LevelsReader,
         log_partitions::PartitionMaker,
+        presence::Presence,
         quota_watcher::QuotaWatcher,
         resetter::Resetter,
         rollout_sync::RolloutSync,
@@ -56,7 +57,8 @@ use crate::{
     },
 };
 
-/// Closing waits for statements that are under way, one of which Postgres may not answer.
+/// Longest time for the last report, and for closing. Both wait for
+/// statements that are under way, one of which Postgres may not answer.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// A running gate. Dropping it aborts the jobs; [`shutdown`](Self::shutdown) also flushes what was charged.
@@ -68,8 +70,10 @@ pub struct Runtime {
     before_step: BeforeStep,
     supervisor: Supervisor,
     flushing: Supervisor,
+    presence: Supervisor,
     stop: CancellationToken,
     stop_flushing: CancellationToken,
+    stop_presence: CancellationToken,
 }
 
 /// Is called with a job's name before each of its steps.
@@ -89,7 +93,7 @@ impl Runtime {
     /// Starts the jobs of a gate that was started by [`start_gate`].
     ///
     /// # Errors
-    /// If the rollout cannot be read.
+    /// If Postgres is unavailable.
     #[doc(hidden)]
     pub async fn start_jobs(gate: Gate, options: JobOptions) -> Result<Self, StartError> {
         let runtime = Self {
@@ -98,11 +102,17 @@ impl Runtime {
             before_step: options.before_step,
             supervisor: Supervisor::new(),
             flushing: Supervisor::new(),
+            presence: Supervisor::new(),
             stop: CancellationToken::new(),
             stop_flushing: CancellationToken::new(),
+            stop_presence: CancellationToken::new(),
             gate,
         };
         let gate = &runtime.gate;
+        // Before anything else: from now on no other Redis is opened.
+        let presence = Presence::new(gate);
+        presence.report().await.map_err(StartError::Presence)?;
+        runtime.run_in(&runtime.presence, presence, &runtime.stop_presence);
         // The first message is decided by the current rollout.
         let mut rollout_sync = RolloutSync::new(gate, options.rollout);
         rollout_sync.sync().await.map_err(StartError::Rollout)?;
@@ -163,10 +173,11 @@ impl Runtime {
         tokio::select! {
             failed = self.supervisor.failed() => failed,
             failed = self.flushing.failed() => failed,
+            failed = self.presence.failed() => failed,
         }
     }
 
-    /// Stops the jobs, flushes what was charged, and closes the stores. Takes `within` at most, and a second more.
+    /// Stops the jobs, flushes what was charged, and closes the stores. Takes `within` at most, and two seconds more.
     ///
     /// Call it when no request charges any more. What cannot be flushed in time stays in Redis for the next gate.
     pub async fn shutdown(self, within: Duration) {
@@ -180,6 +191,8 @@ impl Runtime {
         if self.flushing.join(deadline).await > 0 {
             tracing::warn!("the last flush took too long; the events stay in Redis for the next gate");
         }
+        self.stop_presence.cancel();
+        self.presence.join(Instant::now() + CLOSE_MAX).await;
         if timeout(CLOSE_MAX, self.gate.postgres().close()).await.is_err() {
             tracing::debug!("a connection to Postgres is still in use; it ends with the process");
         }

@@ -46,7 +46,8 @@ pub struct RuntimeOptions {
     pub jobs: JobOptions,
 }
 
-/// Options of the jobs. The inbox worker, the level sync, the rollout sync and the quota watcher run in every process.
+/// Options of the jobs. The presence, the inbox worker, the level sync, the rollout sync and the
+/// quota watcher run in every process.
 #[derive(Clone)]
 pub struct JobOptions {
     /// The flusher. At least one process of an installation must have one.

@@ -32,6 +32,9 @@ pub enum StartError {
     /// A partition could not be opened.
     #[error("the partitions cannot be opened: {0}")]
     Partitions(#[source] GateError),
+    /// The gate could not report that it runs.
+    #[error("the gate cannot report that it runs: {0}")]
+    Presence(#[source] GateError),
     /// The rollout could not be read.
     #[error("the rollout cannot be read: {0}")]
     Rollout(#[source] PostgresError),

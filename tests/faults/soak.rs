@@ -39,10 +39,11 @@ enum Fault {
     CutAtCommit,
     ForgetFunctions,
     LongReader,
+    MoveGate,
 }
 
 impl Fault {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
@@ -61,6 +62,7 @@ impl Fault {
         Self::CutAtCommit,
         Self::ForgetFunctions,
         Self::LongReader,
+        Self::MoveGate,
     ];
 
     /// Returns whether the fault may lose what is not flushed.
@@ -235,6 +237,12 @@ async fn strike(
             installation.gates[which].reset().await;
             sleep(moment).await;
             reader.rollback().await?;
+        }
+        Fault::MoveGate => {
+            let other = installation.another_redis(&format!("other-{}", random.u32(..)), Vec::new()).await?;
+            installation.gates[which].redis.lead_to(other.port());
+            sleep(moment * 3).await;
+            installation.gates[which].redis.lead_to(installation.redis.port());
         }
     }
     Ok(None)

@@ -11,13 +11,14 @@ use quota_gate::runtime::{BeforeStep, Runtime, RuntimeOptions};
 
 use crate::support::{World, consume, eventually};
 
-const JOBS: [&str; 9] = [
+const JOBS: [&str; 10] = [
     "flusher",
     "gauges",
     "inbox_worker",
     "level_sync",
     "levels",
     "partition_maker",
+    "presence",
     "quota_watcher",
     "resetter",
     "rollout_sync",

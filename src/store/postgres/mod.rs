@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `connections` | the pool, directly or behind a pooler |
 //! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
+//! | `gates` | the running gates and the Redis of each |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
 //! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
@@ -48,6 +49,7 @@ pub use self::{
     error::PostgresError,
     installation::{
         gate_settings::Settings,
+        gates::{Heartbeat, SeenGate},
         repair_lock::RepairLock,
         rollout_changes::RolloutChange,
         server_info::{PostgresServerInfo, VERSION_MIN as POSTGRES_VERSION_MIN},

@@ -104,6 +104,12 @@ impl Redis {
         Ok(self.wire().await?.1)
     }
 
+    /// Host and port of this Redis, or the path of its socket; without credentials.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.server.addr().to_string()
+    }
+
     /// Whether Redis accepts connections and is a primary.
     pub(super) async fn serves(&self) -> bool {
         self.wire().await.is_ok()

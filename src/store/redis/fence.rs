@@ -33,6 +33,12 @@ impl ServerId {
         }
         Ok(Self(format!("{}:{}", field("run_id")?, field("master_replid")?).into()))
     }
+
+    /// As the fence and Postgres name it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Fence {
@@ -42,13 +48,26 @@ impl Fence {
         Self(format!("{generation} {server}"))
     }
 
-    /// Wraps the value read from the fence's key.
-    pub(super) const fn found(text: String) -> Self {
+    /// The fence with this value, which was read from the fence's key or from Postgres.
+    #[must_use]
+    pub const fn found(text: String) -> Self {
         Self(text)
     }
 
     pub(super) const fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    /// Whether the generation was opened in this Redis.
+    #[must_use]
+    pub fn is_of(&self, server: &ServerId) -> bool {
+        self.process() == Some(server.as_str())
+    }
+
+    /// The process in which the generation was opened; none if the fence was not written by a gate.
+    #[must_use]
+    pub fn process(&self) -> Option<&str> {
+        self.0.split_once(' ').map(|(_, process)| process)
     }
 
     /// The generation; 0 if the fence was not written by a gate.
@@ -80,6 +99,8 @@ mod tests {
         let fence = Fence::new(7, &ServerId::of_info(info).unwrap());
         assert_eq!(fence.to_string(), "7 aa:bb");
         assert_eq!(Fence::found(fence.to_string()).generation(), 7);
+        assert!(fence.is_of(&ServerId::of_info(info).unwrap()));
+        assert_eq!(Fence::found("12".into()).process(), None);
         assert_eq!(Fence::found("12".into()).generation(), 12, "the older format, without a process");
         assert_eq!(Fence::found("not a fence".into()).generation(), 0);
     }

@@ -172,17 +172,17 @@ impl Redis {
         })
     }
 
-    /// Opens a generation with these levels if nothing has changed since the drain. Returns false otherwise.
+    /// Opens a generation with these levels if nothing has changed since the drain, and returns its fence. Returns none otherwise.
     ///
     /// # Errors
-    /// If Redis does not answer. Opening again returns false.
+    /// If Redis does not answer. Opening again returns none.
     pub async fn open(
         &self,
         partition: Partition,
         generation: u32,
         drained: &Drained,
         levels: &Levels,
-    ) -> Result<bool, RedisError> {
+    ) -> Result<Option<Fence>, RedisError> {
         let script = redis::Script::new(concat!(allow_oom!(), include_str!("../../../lua/partition/open.lua")));
         let mut invocation = script.prepare_invoke();
         invocation
@@ -201,7 +201,9 @@ impl Redis {
             };
         }
         let mut connection = self.connection().await?;
-        invocation.invoke_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))
+        let fence: Option<String> =
+            invocation.invoke_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))?;
+        Ok(fence.map(Fence::found))
     }
 
     /// Deletes entries that Postgres has and returns their number; none, and deletes nothing, if the anchor is missing.

@@ -84,5 +84,6 @@ rows! {
     34 "gates of different configuration, level quotas change under load" levels::configured_in_turn;
     35 "Redis is away for longer than holds live" redis::away_beyond_holds;
     36 "a partition of the log is due behind a long reader" postgres::partition_behind_reader, short;
+    37 "one gate is moved to another Redis" gates::moved_to_another_redis, short;
     38 "Redis restarts, and gates have fewer connections than partitions" redis::killed_with_few_connections;
 }

@@ -14,7 +14,7 @@ use super::{
     gateway::Gateway,
     process::Serve,
 };
-use crate::support::{World, eventually, execute, scratch};
+use crate::support::{Detour, World, eventually, execute, redis_like, scratch};
 
 /// Pause between two checks whether an alert fires; all checks take a minute.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -213,7 +213,10 @@ async fn each_alert_fires_for_its_cause() {
         execute(&world.database, statement).await;
     }
     // A gate checks for over-admission when it starts.
-    let mut second = gate(&world, &settings).await;
+    let detour = Detour::to(world.redis.port()).await;
+    let redis_url = detour.url(&world.redis.url(), world.redis.port());
+    let elsewhere = [&settings[..], &[("REDIS_URL", redis_url.as_str())]].concat();
+    let mut second = gate(&world, &elsewhere).await;
     let prometheus = Prometheus::watching(&[&first, &second]);
 
     for alert in ["OverAdmission", "Drift", "DeadLetters", "ResetMissed", "InboxWaits", "FlushLag"] {
@@ -251,6 +254,21 @@ async fn each_alert_fires_for_its_cause() {
         join_all((0..2).map(|_| consume(&first, "poor", 1_000))).await;
     };
     meanwhile(prometheus.fires("QuotaGateSlow"), slowly).await;
+
+    let users = ["ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal"];
+    let partitions = async || {
+        for partition in 0..4 {
+            let fence = format!("qg:{{{partition:02}}}:gen");
+            let _: () = redis::cmd("DEL").arg(fence).query_async(&mut redis.clone()).await.unwrap();
+        }
+        join_all(users.map(|user| consume(&first, user, 1_000))).await;
+    };
+    meanwhile(prometheus.fires("QuotaGateGenerationChurn"), partitions).await;
+
+    let other = redis_like(&world.redis).await;
+    detour.lead_to(other.port());
+    prometheus.fires("QuotaGateRedisConflict").await;
+    detour.lead_to(world.redis.port());
 
     world.redis.pause();
     let both = async {

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use reqwest::Method;
 
 use super::process::{BINARY, Dev, JWT_SECRET, SERVICE_TOKEN, Serve, answer, hash_of};
-use crate::support::{World, eventually, execute, postgres};
+use crate::support::{World, eventually, execute, postgres, redis_like};
 
 struct Patient<'a> {
     database: &'a str,
@@ -87,6 +87,11 @@ async fn each_planted_misconfiguration_is_found() {
     with(&[]).has("the gate's Redis user may change Redis' settings");
     with(&[]).has("the Postgres role postgres may rewrite the usage log");
     Patient { redis: "redis://127.0.0.1:1", ..with(&[]) }.has("Redis does not answer");
+    let other = redis_like(&world.redis).await;
+    let running = super::process::Serve::on(&world.database, &url, &[]).await;
+    let elsewhere = other.url();
+    Patient { redis: &elsewhere, ..with(&[]) }.has("running gates use another Redis");
+    drop(running);
     Patient { database: "postgres://nobody@127.0.0.1:1/nowhere", ..with(&[]) }.has("Postgres is not ready");
     let fresh = postgres().await;
     Patient { database: &fresh.url("postgres"), ..with(&[]) }.has("Postgres is not ready");

@@ -19,6 +19,7 @@ mod gateway;
 mod levels;
 mod metrics;
 mod nginx;
+mod one_redis;
 mod outage;
 mod overload;
 mod privileges;

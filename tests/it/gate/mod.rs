@@ -9,6 +9,7 @@ mod idempotency;
 mod level_changes;
 mod levels;
 mod loss;
+mod one_redis;
 mod opening;
 mod partitions;
 mod pooler;

@@ -69,11 +69,9 @@ async fn a_suspended_opener_changes_nothing_once_another_has_opened() {
     // The first opener resumes: none of its steps has an effect.
     assert!(!gate.redis.close(place, fence.as_ref()).await.unwrap(), "the fence has changed");
     assert_eq!(drain_to_postgres(&gate, 1, &entries).await, None, "the generation has changed");
-    assert!(
-        !gate.redis.open(place, asleep.generation_max + 1, &asleep, &gate.gate.levels()).await.unwrap(),
-        "the fence exists"
-    );
-    assert!(!gate.postgres.finish_opening(place.number(), 1, (2, true), now()).await.unwrap());
+    let opened = gate.redis.open(place, asleep.generation_max + 1, &asleep, &gate.gate.levels()).await.unwrap();
+    assert_eq!(opened, None, "the fence exists");
+    assert!(!gate.postgres.finish_opening(place.number(), 1, (2, "2 a:b", true), now()).await.unwrap());
     assert!(gate.postgres.begin_opening(place.number(), 1, now()).await.unwrap().is_none());
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 23);
@@ -112,10 +110,8 @@ async fn a_charge_after_the_drain_prevents_the_opening() {
     let fence = gate.redis.fence(place).await.unwrap();
     assert!(gate.redis.close(place, fence.as_ref()).await.unwrap());
     assert_eq!(drain_to_postgres(&gate, 1, &entries).await, Some(1));
-    assert!(
-        !gate.redis.open(place, 2, &drained, &gate.gate.levels()).await.unwrap(),
-        "the stream does not end where it was drained"
-    );
+    let opened = gate.redis.open(place, 2, &drained, &gate.gate.levels()).await.unwrap();
+    assert_eq!(opened, None, "the stream does not end where it was drained");
     assert!(gate.charges("alice", 1).await);
     gate.flush_and_verify().await;
     assert_eq!(world.number("select total_used from chat_quotas").await, 13);

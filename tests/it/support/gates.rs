@@ -66,6 +66,8 @@ pub(crate) struct Tuning {
     pub(crate) deadline: Duration,
     pub(crate) postgres_connections: u32,
     pub(crate) acquire_timeout: Duration,
+    /// The default is the Redis of the world.
+    pub(crate) redis_url: Option<String>,
     /// Secret that signs reservation ids.
     pub(crate) secret: [u8; 32],
     /// Formats of journal entries that the gate can read, if it is of an older version.
@@ -93,6 +95,7 @@ impl Default for Tuning {
             deadline,
             postgres_connections: 8,
             acquire_timeout: Duration::from_secs(5),
+            redis_url: None,
             secret: [7; 32],
             reads_formats_to: None,
             levels: levels(&[("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)]),
@@ -215,7 +218,7 @@ impl World {
         postgres.ensure_watermarks(partitions, now).await.expect("Postgres answers");
         let levels = postgres.seed_levels(&tuning.levels, now).await.expect("Postgres answers");
         let redis = Redis::new(&RedisOptions {
-            url: self.redis.url(),
+            url: tuning.redis_url.unwrap_or_else(|| self.redis.url()),
             connections_max: 16,
             connect_timeout: Duration::from_secs(2),
             response_timeout: tuning.response_timeout,

@@ -3,6 +3,7 @@
 //! One Postgres serves the whole test process, because starting one takes a second; each test has its own database in
 //! it. A redis-server takes 30 ms, so each test has its own. All are removed when the process ends, however it ends.
 
+mod detour;
 mod gates;
 mod postgres;
 mod redis;
@@ -20,9 +21,10 @@ use quota_gate_dev::ScratchDir;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
+    detour::Detour,
     gates::{GateUnderTest, Tuning, World, consume, key, levels, repeat, reserve, user},
     postgres::{database, execute, migrate, migrated_copy, postgres, postgres_options},
-    redis::{redis, redis_options},
+    redis::{redis, redis_like, redis_options, replica_of, send},
 };
 
 /// Longer than any condition takes on a loaded machine, so it is reached only by one that never holds.

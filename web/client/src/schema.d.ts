@@ -1071,6 +1071,8 @@ export interface components {
         };
         /** @description Readiness of the gate. */
         ReadyBody: {
+            /** @description True if other gates serve from another Redis. This gate does not serve then. */
+            otherRedis: boolean;
             postgres: boolean;
             /** @description What this gate cannot do, although it is ready, and how to change that; null if there is nothing. */
             problem: string | null;

@@ -1,6 +1,6 @@
 //! `quota-gate doctor`: checks the configuration and both stores, and prints what to change.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -28,6 +28,8 @@ use quota_gate::{
 
 /// If clocks differ by more than this, gates refuse to decide.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(60);
+/// Age of a heartbeat of a running gate. It sends one every second.
+const SEEN_WITHIN: Duration = Duration::from_secs(3);
 /// Used share of `maxmemory`, in percent, above which it is reported, before it is full.
 const MEMORY_SHARE_MAX: u64 = 80;
 
@@ -77,6 +79,7 @@ pub(super) async fn run(config: anyhow::Result<Config>) -> anyhow::Result<ExitCo
             configuration(&config, &app::refusals(&config).await, &mut findings);
             let redis = redis(&config, &mut findings).await;
             let postgres = postgres(&config, &mut findings).await;
+            one_redis(&config, &mut findings).await;
             if let (Some(redis), Some(postgres)) = (redis, postgres) {
                 clocks(&redis, &postgres, &mut findings);
                 journal(&config, &mut findings).await;
@@ -382,6 +385,30 @@ async fn levels(configured: &[(LevelName, Ap)], postgres: &Postgres, findings: &
         }
         Err(error) => findings.wrong("the levels cannot be read", &error.to_string()),
     }
+}
+
+/// Compares the Redis of this configuration with those of the running gates.
+async fn one_redis(config: &Config, findings: &mut Findings) {
+    let (Ok(redis), Ok(postgres)) = (app::redis(config), app::postgres(config)) else { return };
+    // What does not answer has been reported.
+    let (Ok(mine), Ok(gates)) = (redis.server_id().await, postgres.seen_gates(SEEN_WITHIN).await) else { return };
+    let mut elsewhere: BTreeMap<&str, usize> = BTreeMap::new();
+    for gate in &gates {
+        if gate.redis_process.as_deref().is_some_and(|process| process != mine.as_str()) {
+            *elsewhere.entry(&gate.redis_address).or_default() += 1;
+        }
+    }
+    let servers: Vec<String> = elsewhere.iter().map(|(address, count)| format!("{address} ({count} gates)")).collect();
+    findings.check(
+        servers.is_empty(),
+        &format!("the {} running gates use the Redis of this configuration", gates.len()),
+        &format!(
+            "running gates use another Redis than {}, that of this configuration: {}",
+            redis.address(),
+            servers.join(", ")
+        ),
+        "set the same REDIS_URL everywhere; docs/operations.md, \"Move Redis\"",
+    );
 }
 
 fn clocks(redis: &RedisServerInfo, postgres: &PostgresServerInfo, findings: &mut Findings) {

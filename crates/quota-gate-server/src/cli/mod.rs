@@ -123,7 +123,7 @@ impl Cli {
         };
         match command {
             Command::Serve => serve::run(load()?).await,
-            Command::Dev(arguments) => dev::run(arguments, data_dir, load()?).await,
+            Command::Dev(arguments) => Box::pin(dev::run(arguments, data_dir, load()?)).await,
             Command::Migrate => migrate::run(of_stores()?).await,
             Command::Import(arguments) => import::run(arguments, of_stores()?).await,
             Command::Reset => reset::run(of_stores()?).await,

@@ -43,12 +43,12 @@ impl Transaction<'static> {
     /// Begins a transaction by this statement.
     pub(super) async fn begin(
         connection: PoolConnection<Database>,
-        begin: SqlStr,
+        statement: SqlStr,
         route: Route,
     ) -> Result<Self, sqlx::Error> {
         let begun = Begun { connection, is_busy: true };
         let mut this = Self { base: Base::Transaction(begun), route, is_open: false };
-        PgTransactionManager::begin(this.connection(), Some(begin)).await?;
+        PgTransactionManager::begin(this.connection(), Some(statement)).await?;
         this.is_open = true;
         this.begun().is_busy = false;
         Ok(this)

@@ -1,6 +1,7 @@
 //! The installation: its settings, tables and server.
 
 pub(in crate::store::postgres) mod gate_settings;
+pub(in crate::store::postgres) mod gates;
 pub(in crate::store::postgres) mod level_changes;
 pub(in crate::store::postgres) mod membership_levels;
 pub(in crate::store::postgres) mod migrate;

@@ -149,9 +149,9 @@ impl Postgres {
         Ok(Some(Anchor { generation, id, event: row.last_event }))
     }
 
-    /// Ends an opening: stores the new generation, with the watermark at its genesis entry. `answers_kept`: Redis has
-    /// lost no answer that Postgres could know. Returns false if the partition is no longer being opened in this
-    /// generation.
+    /// Ends an opening: stores the new generation and its fence, with the watermark at its genesis entry. `answers_kept`:
+    /// Redis has lost no answer that Postgres could know. Returns false if the partition is no longer being opened in
+    /// this generation.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -159,7 +159,7 @@ impl Postgres {
         &self,
         partition: u16,
         generation: u32,
-        (opened, answers_kept): (u32, bool),
+        (opened, fence, answers_kept): (u32, &str, bool),
         now: DateTime<Utc>,
     ) -> Result<bool, PostgresError> {
         let done = sqlx::query!(
@@ -174,7 +174,8 @@ impl Postgres {
                      when answers_generation = generation or generation = 0 then answers_since
                      else opened_at
                  end,
-                 answers_generation = $3
+                 answers_generation = $3,
+                 fence = $8
              where partition = $1
                and generation = $2
                and last_id is null",
@@ -185,10 +186,52 @@ impl Postgres {
             Position::GENESIS.event,
             now,
             answers_kept,
+            fence,
         )
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Stores the fence of an open generation.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn note_fence(&self, partition: u16, generation: u32, fence: &str) -> Result<(), PostgresError> {
+        sqlx::query!(
+            "update flush_watermarks
+             set fence = $3
+             where partition = $1
+               and generation = $2",
+            smallint(partition),
+            integer(generation),
+            fence,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Returns the generation of every partition and its fence, in partition order. The fence is none if no gate of
+    /// this version or a newer one has opened the generation.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn fences(&self) -> Result<Vec<(u32, Option<String>)>, PostgresError> {
+        // A gate of an older version opens a generation and leaves the fence of an earlier one.
+        let rows = sqlx::query!(
+            "select partition, generation,
+                    case when split_part(fence, ' ', 1) = generation::text then fence end as fence
+             from flush_watermarks
+             order by partition"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let read = |generation, partition| {
+            u32::try_from(generation)
+                .map_err(|_| PostgresError::inconsistent("flush_watermarks", "generation", partition))
+        };
+        rows.into_iter().map(|row| Ok((read(row.generation, row.partition)?, row.fence))).collect()
     }
 }
 

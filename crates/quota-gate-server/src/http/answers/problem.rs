@@ -203,6 +203,10 @@ impl From<GateError> for Problem {
                 tracing::warn!(error = detail, "no decision");
                 Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
             }
+            // The log has the error already, once.
+            GateError::OtherRedis { .. } => Self::unavailable(
+                "this gate does not serve, because other gates use another Redis; nothing was charged, use another gate",
+            ),
             GateError::Unavailable { retry_after, .. } => {
                 tracing::warn!(error = detail, "no decision");
                 let detail = "the quota cannot be checked now; nothing was charged, try again";
@@ -253,6 +257,7 @@ mod tests {
             (GateError::Mismatch("x"), 422, Code::Mismatch),
             (unavailable, 503, Code::QuotaUnavailable),
             (GateError::RedisAway { reason: "x".into() }, 503, Code::QuotaUnavailable),
+            (GateError::OtherRedis { mine: "x".into(), theirs: "y".into() }, 503, Code::QuotaUnavailable),
             (GateError::Indeterminate { reason: "x".into() }, 503, Code::QuotaUnavailable),
         ];
         for (error, status, code) in cases {

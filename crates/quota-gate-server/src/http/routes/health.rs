@@ -18,10 +18,13 @@ const PING_MAX: Duration = Duration::from_millis(500);
 
 /// Readiness of the gate.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_excessive_bools, reason = "the values are independent")]
 pub(crate) struct ReadyBody {
     ready: bool,
     redis: bool,
+    /// True if other gates serve from another Redis. This gate does not serve then.
+    other_redis: bool,
     postgres: bool,
     /// True if the gate is about to stop.
     stopping: bool,
@@ -51,7 +54,9 @@ pub(crate) async fn ready(
     let (redis, postgres) = (matches!(redis, Ok(Ok(()))), matches!(postgres, Ok(Ok(()))));
     let stopping = readiness.stopping.is_cancelled();
     let problem = gate.newer_journal_problem();
-    let body = ReadyBody { ready: redis && !stopping, redis, postgres, stopping, problem };
+    let other_redis = gate.refusal().is_some();
+    let ready = redis && !other_redis && !stopping;
+    let body = ReadyBody { ready, redis, other_redis, postgres, stopping, problem };
     let status = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body))
 }
