@@ -47,7 +47,7 @@ test-faults: setup ## run every fault of docs/reliability.md, then test-servers 
 test-servers: setup ## run the tests of the stores and some faults on Redis 8, Valkey 9, Postgres 15 to 18
 	scripts/test-servers
 
-plant-bugs: setup ## prove that test-faults finds bugs: plant six and require that each is found
+plant-bugs: setup ## prove that test-faults finds bugs: plant seven and require that each is found
 	scripts/plant-bugs
 
 soak: setup ## inject random faults for MINUTES=30

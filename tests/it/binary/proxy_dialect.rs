@@ -17,7 +17,7 @@ const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hello"}
 
 #[tokio::test]
 async fn every_path_below_v1_has_errors_in_openais_format() {
-    let chat = Chat::scripted(&[("QUOTA_GATE__UPSTREAM__BODY_BYTES_MAX", "1000")]).await;
+    let chat = Chat::scripted(&[("QUOTA_GATE__UPSTREAM__BODY_BYTES_MAX", "1024")]).await;
     for (method, path, expected) in [
         (Method::GET, "/v1", 404),
         (Method::GET, "/v1/", 404),

@@ -36,6 +36,7 @@ impl Config {
             ("server.requests_in_flight_max", many(server.requests_in_flight_max), 1..=MANY),
             ("server.settlements_in_flight_max", many(server.settlements_in_flight_max), 1..=MANY),
             ("server.quota_streams_max", many(server.quota_streams_max), 0..=MANY),
+            ("server.quota_streams_per_user_max", many(server.quota_streams_per_user_max), 1..=MANY),
             ("server.body_bytes_max", many(server.body_bytes_max), 1_024..=1 << 30),
             ("redis.connect_timeout_ms", redis.connect_timeout_ms, 1..=DAY_MS),
             ("redis.response_timeout_ms", redis.response_timeout_ms, 1..=DAY_MS),

@@ -31,11 +31,18 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quota_gate_cold_loads_total", Counter, "Users loaded from Postgres, known or new."),
     ("quota_gate_flush_lag_events", Gauge, "Usage events that wait for Postgres."),
     ("quota_gate_flush_lag_seconds", Gauge, "Age of the oldest usage event that waits for Postgres."),
+    ("quota_gate_key_lookups_total", Counter, "Requests with an Idempotency-Key that were looked up in Postgres."),
     ("quota_gate_stream_entries", Gauge, "Entries of the usage stream, by partition."),
+    ("quota_gate_stream_bytes", Gauge, "Memory of the usage stream, by partition."),
     ("quota_gate_flushed_events_total", Counter, "Rows written to the usage log."),
     ("quota_gate_flush_failures_total", Counter, "Flushes that failed."),
     ("quota_gate_dead_letters", Gauge, "Usage events that Postgres refused."),
     ("quota_gate_dead_letters_total", Counter, "Usage events refused since the start."),
+    (
+        "quota_gate_newer_journal_format",
+        Gauge,
+        "Format of waiting usage that only a newer version can read; 0 for none.",
+    ),
     ("quota_gate_drift_users", Gauge, "Users whose data differs between the stores."),
     ("quota_gate_compared_users_total", Counter, "Users whose data was compared between the stores."),
     ("quota_gate_over_admitted_users", Gauge, "Users charged more than their quota."),
@@ -43,6 +50,8 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quota_gate_breaker_opened_total", Counter, "How often a store was considered unavailable."),
     ("quota_gate_degraded_decisions_total", Counter, "Decisions without Redis."),
     ("quota_gate_generations_opened_total", Counter, "Partitions opened again."),
+    ("quota_gate_partitions", Gauge, "Partitions of the installation."),
+    ("quota_gate_redis_conflict", Gauge, "1 if other gates serve from another Redis, so this one does not serve."),
     ("quota_gate_inbox_waiting", Gauge, "Settlements accepted by Postgres that wait for Redis."),
     ("quota_gate_inbox_accepted_total", Counter, "Settlements accepted by Postgres."),
     ("quota_gate_inbox_settled_total", Counter, "Accepted settlements applied in Redis."),
@@ -59,6 +68,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quota_gate_rate_limited_total", Counter, "Requests refused by a rate limit."),
     ("quota_gate_upstream_requests_total", Counter, "Requests to the upstream, by outcome."),
     ("quota_gate_upstream_broken_answers_total", Counter, "Answers of the upstream that broke off."),
+    ("quota_gate_proxy_unread_answers_total", Counter, "Answers of the upstream that the proxy did not understand."),
     ("quota_gate_rollout_messages_total", Counter, "Messages that the rollout let pass, by outcome."),
     ("quota_gate_dual_writes_total", Counter, "Deliveries to the old credits system, by outcome."),
     ("quota_gate_dual_writes_waiting", Gauge, "Charges that wait for the old credits system."),
@@ -86,14 +96,15 @@ const LABELLED: &[(&str, &str, &[&str])] = &[
     ("quota_gate_dual_writes_total", "outcome", &["taken", "failed"]),
     ("quota_gate_notifications_total", "outcome", &["taken", "failed"]),
     ("quota_gate_upstream_requests_total", "outcome", &["unreachable", "timeout", "key_refused"]),
+    ("quota_gate_proxy_unread_answers_total", "reason", &["encoding", "too_long", "form"]),
     ("quota_gate_job_restarts_total", "job", JOBS),
 ];
 
 /// Jobs and workers whose restarts are counted.
 #[rustfmt::skip]
 const JOBS: &[&str] = &[
-    "batcher", "envoy", "flusher", "gauges", "inbox_worker", "level_sync", "loader", "metrics_upkeep", "partition_maker",
-    "quota_watcher", "reload", "resetter", "rollout_sync", "dual_write", "webhooks",
+    "batcher", "envoy", "flusher", "gauges", "inbox_worker", "level_sync", "levels", "loader", "lookup",
+    "metrics_upkeep", "partition_maker", "presence", "quota_watcher", "reload", "resetter", "rollout_sync", "dual_write", "webhooks",
 ];
 
 /// Counters whose labels depend on traffic: routes, and levels of allowed messages.
