@@ -36,8 +36,8 @@ impl Gate {
         }
     }
 
-    /// Commits in Redis only. `accepted_at` is when Postgres accepted the commit, if it did; `idempotency` is how repeats
-    /// of the message are recognized, if it was allowed while Redis was unavailable.
+    /// Commits in Redis only. `accepted_at` is when Postgres accepted the commit, if it did; `idempotency` is how
+    /// repeats of the message are recognized, if it was allowed while Redis was unavailable.
     pub(in crate::gate) async fn commit_now(
         &self,
         reservation: &Reservation,

@@ -28,7 +28,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether the request may run while Redis' memory is full: it settles what was admitted before, or takes no memory.
+    /// Whether the request may run while Redis' memory is full: it settles what was admitted before, or takes no
+    /// memory.
     pub(super) const fn may_exceed_memory(&self) -> bool {
         self.operation.settles()
             || self.seed.is_none() && matches!(self.operation, Operation::Peek | Operation::SetLevel(_))

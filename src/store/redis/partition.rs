@@ -172,7 +172,8 @@ impl Redis {
         })
     }
 
-    /// Opens a generation with these levels if nothing has changed since the drain, and returns its fence. Returns none otherwise.
+    /// Opens a generation with these levels if nothing has changed since the drain, and returns its fence. Returns none
+    /// otherwise.
     ///
     /// # Errors
     /// If Redis does not answer. Opening again returns none.

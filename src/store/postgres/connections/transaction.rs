@@ -1,8 +1,8 @@
 //! A transaction on a connection of the pool.
 //!
 //! A future of the gate may be dropped at any await, for example by a time limit. After a dropped statement, the driver
-//! reads its answer before the next one. It does not after a dropped `COPY`: the next statement would get the answers of
-//! the `COPY`. And after a dropped `begin`, it would leave the transaction open. So such a connection is closed.
+//! reads its answer before the next one. It does not after a dropped `COPY`: the next statement would get the answers
+//! of the `COPY`. And after a dropped `begin`, it would leave the transaction open. So such a connection is closed.
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use sqlx::{

@@ -112,8 +112,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Marks a partition as being opened if it is still in this generation. From then on, no flush commits. Returns the
-    /// entry up to which Postgres has the journal: the last flush may have committed while this statement waited for it.
+    /// Marks a partition as being opened if it is still in this generation. From then on, no flush commits. Returns
+    /// the entry up to which Postgres has the journal: the last flush may have committed while this statement waited.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -149,8 +149,8 @@ impl Postgres {
         Ok(Some(Anchor { generation, id, event: row.last_event }))
     }
 
-    /// Ends an opening: stores the new generation and its fence, with the watermark at its genesis entry. `answers_kept`:
-    /// Redis has lost no answer that Postgres could know. Returns false if the partition is no longer being opened in
+    /// Ends an opening: stores the new generation and its fence, with the watermark at its genesis entry.
+    /// `answers_kept`: Redis has lost no answer that Postgres could know. Returns false if the partition is no longer being opened in
     /// this generation.
     ///
     /// # Errors
