@@ -150,8 +150,8 @@ impl Postgres {
     }
 
     /// Ends an opening: stores the new generation and its fence, with the watermark at its genesis entry.
-    /// `answers_kept`: Redis has lost no answer that Postgres could know. Returns false if the partition is no longer being opened in
-    /// this generation.
+    /// `answers_kept`: Redis has lost no answer that Postgres could know. Returns false if the partition is no longer
+    /// being opened in this generation.
     ///
     /// # Errors
     /// If Postgres is unavailable.

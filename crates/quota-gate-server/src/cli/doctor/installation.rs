@@ -1,4 +1,5 @@
-//! Checks what both stores and the running gates must agree about. What does not answer is reported by the other checks.
+//! Checks what both stores and the running gates must agree about. What does not answer is reported by the other
+//! checks.
 
 use std::{collections::BTreeMap, time::Duration};
 

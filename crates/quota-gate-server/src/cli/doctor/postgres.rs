@@ -1,4 +1,5 @@
-//! Checks Postgres: its settings, the rights of the gate's role, the tables, and whether the configuration matches them.
+//! Checks Postgres: its settings, the rights of the gate's role, the tables, and whether the configuration matches
+//! them.
 
 use quota_gate::{
     domain::{ap::Ap, clock::Clock, level::LevelName},
