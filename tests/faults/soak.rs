@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::audit::{Allowed, Loss, Split};
 use crate::{
-    installation::{Installation, Options},
+    installation::{Installation, Options, QUOTA},
     load::TTL,
     proxy::{Mode, Trap},
     replica::Replica,
@@ -40,10 +40,11 @@ enum Fault {
     ForgetFunctions,
     LongReader,
     MoveGate,
+    ApplyLevels,
 }
 
 impl Fault {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::KillGate,
         Self::StopGate,
         Self::KillRedis,
@@ -63,6 +64,7 @@ impl Fault {
         Self::ForgetFunctions,
         Self::LongReader,
         Self::MoveGate,
+        Self::ApplyLevels,
     ];
 
     /// Returns whether the fault may lose what is not flushed.
@@ -237,6 +239,15 @@ async fn strike(
             installation.gates[which].reset().await;
             sleep(moment).await;
             reader.rollback().await?;
+        }
+        Fault::ApplyLevels => {
+            // Another quota for a level that no client has. Every user is visited; the command may be killed halfway.
+            let gate = &mut installation.gates[which];
+            gate.set("QUOTA_GATE__LEVELS__BASIC", &(QUOTA + random.u32(50..150)).to_string());
+            let mut applying = gate.spawn(&["levels", "apply"])?;
+            sleep(moment).await;
+            applying.kill()?;
+            applying.wait()?;
         }
         Fault::MoveGate => {
             let other = installation.another_redis(&format!("other-{}", random.u32(..)), Vec::new()).await?;
