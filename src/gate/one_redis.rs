@@ -42,6 +42,8 @@ pub(in crate::gate) struct OneRedis {
     refused: Mutex<Option<GateError>>,
     /// When the current row of successful heartbeats began.
     heartbeats_since: Mutex<Option<Instant>>,
+    /// The Redis process in the last heartbeat.
+    reported: Mutex<Option<String>>,
 }
 
 /// A partition's fence in Redis, and the one in Postgres.
@@ -56,7 +58,13 @@ pub(in crate::gate) struct Place {
 
 impl OneRedis {
     pub(in crate::gate) fn new(address: String) -> Self {
-        Self { gate: Uuid::new_v4(), address, refused: Mutex::default(), heartbeats_since: Mutex::default() }
+        Self {
+            gate: Uuid::new_v4(),
+            address,
+            refused: Mutex::default(),
+            heartbeats_since: Mutex::default(),
+            reported: Mutex::default(),
+        }
     }
 
     fn refused(&self) -> MutexGuard<'_, Option<GateError>> {
@@ -65,6 +73,10 @@ impl OneRedis {
 
     fn heartbeats_since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.heartbeats_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reported(&self) -> MutexGuard<'_, Option<String>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn heartbeat_ended(&self, succeeded: bool) {
@@ -84,12 +96,14 @@ impl OneRedis {
         }
     }
 
-    /// Reports, once, that this gate serves again.
-    pub(in crate::gate) fn readmit(&self) {
-        if self.refused().take().is_some() {
+    /// Reports, once, that this gate serves again. Returns whether it did not serve before.
+    fn readmit(&self) -> bool {
+        let was_refused = self.refused().take().is_some();
+        if was_refused {
             metrics::gauge!("quota_gate_redis_conflict").set(0);
             tracing::info!("this gate serves again: no other gate serves from another Redis");
         }
+        was_refused
     }
 
     /// Why this gate's Redis may not open the generation now; none if it may.
@@ -195,7 +209,7 @@ impl Gate {
             let _ = inner.leave(partition, generation, Cause::Stale, Instant::now()).await;
         }
         if is_home {
-            inner.one_redis.readmit();
+            inner.readmit(&server).await?;
         }
         Ok(())
     }
@@ -210,7 +224,15 @@ impl Gate {
 }
 
 impl Inner {
+    /// Serves from this Redis. If this gate was refused, or was connected to another Redis, reports it immediately:
+    /// until then, the other gates ignore this one.
+    pub(in crate::gate) async fn readmit(&self, server: &ServerId) -> Result<(), PostgresError> {
+        let was_elsewhere = self.one_redis.reported().as_deref() != Some(server.as_str());
+        if self.one_redis.readmit() || was_elsewhere { self.note_heartbeat(Some(server)).await } else { Ok(()) }
+    }
+
     pub(in crate::gate) async fn note_heartbeat(&self, server: Option<&ServerId>) -> Result<(), PostgresError> {
+        *self.one_redis.reported() = server.map(|server| server.as_str().to_owned());
         self.postgres
             .note_heartbeat(Heartbeat {
                 gate: self.one_redis.gate,

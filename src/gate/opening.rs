@@ -211,7 +211,7 @@ impl Inner {
                 self.restore_levels(partition, generation).await?;
                 self.generations.learn(partition, generation, Some(watermark.answers_since));
                 self.newer_journal.note(partition, None);
-                self.one_redis.readmit();
+                step(self.readmit(there.server())).await?;
                 return Ok(());
             }
             if let Some(objection) = self.objection(partition, watermark, &there).await? {
@@ -241,7 +241,7 @@ impl Inner {
                         // Postgres knows since when the answers are complete; the first message with a key asks it.
                         self.generations.learn(partition, opened, None);
                         self.newer_journal.note(partition, None);
-                        self.one_redis.readmit();
+                        step(self.readmit(there.server())).await?;
                         return Ok(());
                     }
                     Err(AttemptError::Failed(error)) => return Err(error),

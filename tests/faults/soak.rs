@@ -254,7 +254,21 @@ async fn strike(
             installation.gates[which].redis.lead_to(other.port());
             sleep(moment * 3).await;
             installation.gates[which].redis.lead_to(installation.redis.port());
+            is_back(installation, which).await?;
         }
     }
     Ok(None)
+}
+
+/// Waits until a gate that was moved has reported the first Redis again. Before that, moving the other gate would move
+/// the whole installation, and lose what the other server has when it goes.
+async fn is_back(installation: &Installation, which: usize) -> anyhow::Result<()> {
+    let elsewhere = "select count(distinct redis_process) - 1 + count(*) filter (where is_refused)
+        from gates where seen_at > now() - interval '3 seconds'";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while installation.number(elsewhere).await? > 0 || !installation.gates[which].is_ready().await {
+        ensure!(Instant::now() < deadline, "a gate that was moved back does not serve");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
