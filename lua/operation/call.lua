@@ -76,6 +76,6 @@ local function call(keys, args)
 end
 
 redis.register_function(NAME, call)
--- The same beyond `maxmemory`. The gate calls it for settlements and reads only: they need little memory, and what they
--- charge was admitted before.
+-- The same beyond `maxmemory`. The gate calls it only for settlements, whose charges were admitted before, and for
+-- reads of records that exist.
 redis.register_function{ function_name = NAME .. '_settle', callback = call, flags = { 'allow-oom' } }

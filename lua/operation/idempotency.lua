@@ -60,7 +60,8 @@ local function kept_answer()
   local slice_seconds = math.ceil(keep_seconds / 2)
   local slice = math.floor(now_seconds() / slice_seconds)
   target_expiry = (slice + 1) * slice_seconds + keep_seconds
-  for earlier = 0, 2 do
+  -- The next slice too: the clock may have stepped back.
+  for earlier = -1, 2 do
     local kept, key = find_in(slice - earlier)
     if kept and unpack('>I4', kept, 5) > now_seconds() then return kept end
     if earlier == 0 then target = key end

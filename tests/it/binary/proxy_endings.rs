@@ -55,7 +55,7 @@ async fn failed_stream_costs_nothing_whatever_follows() {
             assert_eq!(chat.costs(&who, RESPONSES, true, Reply::events(&events)).await.1, 0, "{who} {events:?}");
         }
     }
-    // Nobody knows how this one ended.
+    // It is unknown how this one ended.
     let unknown = choice(r#""delta":{},"finish_reason":"""#);
     assert_eq!(chat.costs("unknown", CHAT, true, Reply::events(&[WORD, &unknown, DONE])).await.1, 0);
     for (number, body) in [

@@ -146,7 +146,7 @@ async fn applying_moves_every_row_in_batches_waits_for_locked_ones_and_continues
     assert!(applying.await.unwrap_err().is_cancelled());
     assert!(gate.postgres.is_level_change_unfinished().await.unwrap());
     holder.rollback().await.unwrap();
-    // Nobody is moved twice.
+    // No user is moved twice.
     assert_eq!(gate.gate.apply_levels(&changed, |_| {}).await.unwrap(), 1);
     assert_eq!(world.number(moved).await, 5_400);
     assert!(!gate.postgres.is_level_change_unfinished().await.unwrap());

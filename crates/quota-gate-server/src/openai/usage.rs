@@ -138,7 +138,7 @@ fn response(members: &Members<'_>) -> EventSummary {
     let end = match members.text("status").as_deref() {
         _ if has_error(members) => Some(End::Failed),
         Some("failed" | "cancelled" | "canceled") => Some(End::Failed),
-        // Unfinished: nobody can read the rest.
+        // Unfinished: no client can read the rest.
         Some("queued" | "in_progress") => None,
         _ => content.then_some(End::Finished),
     };
