@@ -27,6 +27,25 @@ pub struct MovedBatch {
     pub last: UserId,
 }
 
+/// Queries the users of a range of ids who are to be moved. The select list and the end of the statement differ.
+macro_rules! users_to_move {
+    ($select:literal, $end:literal, $($argument:expr),+ $(,)?) => {
+        sqlx::query_scalar!(
+            $select + " from chat_quotas as quotas
+             join membership_levels as levels on levels.name = quotas.membership_level
+             left join membership_levels as pending on pending.name = quotas.pending_level
+             cross join (select coalesce(max(version), 0) as version from level_changes where moved_at is not null) as finished
+             where quotas.user_uuid > $1
+               and quotas.user_uuid <= $2
+               and (quotas.monthly_quota <> levels.monthly_quota
+                    or (levels.quota_version > finished.version and levels.quota_version > quotas.moved_version)
+                    or (quotas.period < $3 and pending.quota_version > finished.version
+                        and pending.quota_version > quotas.moved_version)) " + $end,
+            $($argument),+
+        )
+    };
+}
+
 impl Postgres {
     /// Moves some users after `after`, in the order of their ids. Rows of a past period roll first. Returns none after
     /// the last user.
@@ -53,20 +72,9 @@ impl Postgres {
         .await?;
         let Some(last) = last else { return Ok(None) };
         // Waiting for a locked row while holding others could deadlock with a flush.
-        let users = sqlx::query_scalar!(
-            "select quotas.user_uuid
-             from chat_quotas as quotas
-             join membership_levels as levels on levels.name = quotas.membership_level
-             left join membership_levels as pending on pending.name = quotas.pending_level
-             cross join (select coalesce(max(version), 0) as version from level_changes where moved_at is not null) as finished
-             where quotas.user_uuid > $1
-               and quotas.user_uuid <= $2
-               and (quotas.monthly_quota <> levels.monthly_quota
-                    or (levels.quota_version > finished.version and levels.quota_version > quotas.moved_version)
-                    or (quotas.period < $3 and pending.quota_version > finished.version
-                        and pending.quota_version > quotas.moved_version))
-             order by quotas.user_uuid
-             for update of quotas skip locked",
+        let users = users_to_move!(
+            "select quotas.user_uuid",
+            "order by quotas.user_uuid for update of quotas skip locked",
             after,
             last,
             i32::from(period),
@@ -74,24 +82,9 @@ impl Postgres {
         .fetch_all(&mut transaction)
         .await?;
         move_locked(&mut transaction, &users, period, reset_at, now).await?;
-        let left = sqlx::query_scalar!(
-            r#"select count(*) as "left!"
-             from chat_quotas as quotas
-             join membership_levels as levels on levels.name = quotas.membership_level
-             left join membership_levels as pending on pending.name = quotas.pending_level
-             cross join (select coalesce(max(version), 0) as version from level_changes where moved_at is not null) as finished
-             where quotas.user_uuid > $1
-               and quotas.user_uuid <= $2
-               and (quotas.monthly_quota <> levels.monthly_quota
-                    or (levels.quota_version > finished.version and levels.quota_version > quotas.moved_version)
-                    or (quotas.period < $3 and pending.quota_version > finished.version
-                        and pending.quota_version > quotas.moved_version))"#,
-            after,
-            last,
-            i32::from(period),
-        )
-        .fetch_one(&mut transaction)
-        .await?;
+        let left = users_to_move!(r#"select count(*) as "left!""#, "", after, last, i32::from(period))
+            .fetch_one(&mut transaction)
+            .await?;
         transaction.commit().await?;
         let last = UserId::parse(&last).map_err(|_| PostgresError::inconsistent("chat_quotas", "user_uuid", &last))?;
         Ok(Some(MovedBatch { moved: users.len() as u64, left: as_count(left), last }))
