@@ -10,7 +10,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn level_version(&self) -> Result<u32, PostgresError> {
-        newest(&mut self.pool.begin().await?).await
+        newest(&self.pool).await
     }
 
     /// Returns whether a change of the levels has not reached all users yet.
@@ -76,7 +76,9 @@ impl Postgres {
 }
 
 /// The version in force; 0 for none.
-pub(in crate::store::postgres) async fn newest(connection: &mut Transaction<'_>) -> Result<u32, PostgresError> {
+pub(in crate::store::postgres) async fn newest<'e>(
+    connection: impl sqlx::PgExecutor<'e>,
+) -> Result<u32, PostgresError> {
     let version = sqlx::query_scalar!("select max(version) from level_changes").fetch_one(connection).await?;
     Ok(version.and_then(|version| u32::try_from(version).ok()).unwrap_or_default())
 }

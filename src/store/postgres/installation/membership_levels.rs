@@ -65,7 +65,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn all_levels(&self) -> Result<Levels, PostgresError> {
-        read(&mut self.pool.begin().await?).await
+        read(&self.pool).await
     }
 }
 
@@ -75,7 +75,7 @@ async fn lock(connection: &mut Transaction<'_>) -> Result<(), PostgresError> {
     Ok(())
 }
 
-async fn read(connection: &mut Transaction<'_>) -> Result<Levels, PostgresError> {
+async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, PostgresError> {
     let rows = sqlx::query!(
         r#"select code, name, monthly_quota, retired,
                   (select coalesce(max(version), 0) from level_changes) as "version!"
@@ -111,7 +111,7 @@ async fn store(
     }
     let names: Vec<&str> = configured.iter().map(|(name, _)| name.as_str()).collect();
     check_count(connection, &names).await?;
-    let newest = level_changes::newest(connection).await?.max(known_version);
+    let newest = level_changes::newest(&mut *connection).await?.max(known_version);
     // Time, not a count: Postgres may be restored to before changes that Redis has.
     let version = u32::try_from(now.timestamp()).unwrap_or(u32::MAX).max(newest.saturating_add(1));
     let (mut changes, mut moves_users) = (Vec::new(), false);

@@ -9,7 +9,6 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
-    connections::Transaction,
     integers::{integer, smallint},
 };
 
@@ -69,7 +68,7 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn watermarks(&self) -> Result<Vec<Watermark>, PostgresError> {
-        watermarks(&mut self.pool.begin().await?).await
+        watermarks(&self.pool).await
     }
 
     /// Claims a partition's opening for `opener`, or renews the claim. Returns false while the claim of another process
@@ -235,8 +234,8 @@ impl Postgres {
     }
 }
 
-pub(in crate::store::postgres) async fn watermarks(
-    connection: &mut Transaction<'_>,
+pub(in crate::store::postgres) async fn watermarks<'e>(
+    connection: impl sqlx::PgExecutor<'e>,
 ) -> Result<Vec<Watermark>, PostgresError> {
     let rows = sqlx::query_as!(
         Row,

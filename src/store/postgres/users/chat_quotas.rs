@@ -227,12 +227,12 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn find(&self, user: &UserId, today_start: DateTime<Utc>) -> Result<Option<QuotaRow>, PostgresError> {
-        find(&mut self.pool.begin().await?, user, today_start).await
+        find(&self.pool, user, today_start).await
     }
 }
 
-pub(in crate::store::postgres) async fn find(
-    connection: &mut Transaction<'_>,
+pub(in crate::store::postgres) async fn find<'e>(
+    connection: impl sqlx::PgExecutor<'e>,
     user: &UserId,
     today_start: DateTime<Utc>,
 ) -> Result<Option<QuotaRow>, PostgresError> {
