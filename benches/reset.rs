@@ -6,7 +6,11 @@ use std::{
 };
 
 use quota_gate::{
-    domain::{calendar::Calendar, clock::Clock, user_id::UserId},
+    domain::{
+        calendar::{AnchorDay, Calendar},
+        clock::Clock,
+        user_id::UserId,
+    },
     jobs::resetter::Trigger,
 };
 use quota_gate_server::app::App;
@@ -92,14 +96,14 @@ async fn measure(section: &mut Section, scale: Scale) -> anyhow::Result<()> {
 /// Inserts rows of the previous month.
 async fn make_due(pool: &PgPool, rows: usize) -> anyhow::Result<()> {
     let calendar = Calendar::new(chrono_tz::Tz::UTC);
-    let now = calendar.period_at(Clock::machine().now());
+    let now = calendar.month_at(Clock::machine().now());
     let statements = [
         "delete from chat_quotas where user_uuid like 'due-%'".to_owned(),
         "truncate chat_quota_months".to_owned(),
         format!(
             "insert into chat_quotas (user_uuid, membership_level, period, monthly_quota, monthly_used, quota_reset_at, total_used, created_at, updated_at)
              select 'due-' || md5(number::text), 'bench', {}, {QUOTA}, number % 300, '{}', number, now(), now() from generate_series(1, {rows}) as number",
-            now.previous().id(),
+            now.month_before().id(),
             calendar.period_start(now).to_rfc3339()
         ),
         "vacuum analyze chat_quotas".to_owned(),
@@ -114,8 +118,8 @@ async fn make_due(pool: &PgPool, rows: usize) -> anyhow::Result<()> {
 /// A single statement that writes the same rows.
 fn one_statement() -> String {
     let calendar = Calendar::new(chrono_tz::Tz::UTC);
-    let now = calendar.period_at(Clock::machine().now());
-    let (period, end) = (now.id(), calendar.period_end(now).to_rfc3339());
+    let now = calendar.month_at(Clock::machine().now());
+    let (period, end) = (now.id(), calendar.period_end(now, AnchorDay::FIRST).to_rfc3339());
     format!(
         "with closed as (
              insert into chat_quota_months (user_uuid, period, membership_level, monthly_quota, used, overage)

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use quota_gate::{
     domain::{
         ap::Ap,
-        calendar::Calendar,
+        calendar::{AnchorDay, Calendar},
         clock::Clock,
         level::{Level, LevelCode, LevelName, Levels},
         partition::{Partition, Partitions},
@@ -234,9 +234,10 @@ impl Bench {
     /// Adds users to Redis, as the gate's loader does.
     fn add_users(&mut self, count: usize) -> anyhow::Result<()> {
         let now = Clock::machine().now();
-        let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
+        let day = self.calendar.day_at(now);
         let level = UserLevel {
-            period,
+            period: self.calendar.month_at(now),
+            anchor_day: AnchorDay::FIRST,
             level: LevelCode::new(1).expect("a code"),
             quota: Ap::new(QUOTA),
             pending: None,

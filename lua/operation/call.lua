@@ -44,6 +44,7 @@ local function call(keys, args)
   local found = redis.call('MGET', spread(keys, 1, #keys - 2))
   if found[1] ~= args[1] then return pack('>BI6', STALE, now_ms) end
 
+  begin_periods(args)
   begin_journal(keys[#keys - 1])
   begin_levels(keys[#keys])
   begin_answers(found)
@@ -62,7 +63,7 @@ local function call(keys, args)
       if record_generation ~= generation then
         say(char(MISSING))
       else
-        if period ~= current_period or day ~= current_day or holds ~= '' then bring_up_to_date() end
+        if period ~= current_month or day ~= current_day or holds ~= '' then bring_up_to_date() end
         operations[code](op, 4, slot, outcome)
       end
     end

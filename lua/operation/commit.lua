@@ -3,7 +3,8 @@
 -- The hold's own period is charged:
 --   live hold                        covers its AP, even if its period is over
 --   expired hold                     gave its AP back; charged what is free
---   expired hold of an ended period  what was free is unknown; charged only if it outlived the period (`covered`)
+--   expired hold of an ended period  what was free is unknown; charged only if it outlived the period: the next one
+--                                    began on or before the day of its expiry
 --   hold accepted in time            covers its AP, as a live hold
 -- What is not charged is overage.
 --
@@ -16,14 +17,14 @@
 -- A message that was allowed while Redis was unavailable, and that the quota does not cover now, is a commit too. If it
 -- had an Idempotency-Key, a repeat is recognized.
 --
--- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; time when Postgres
+-- Arguments: AP I4; the reservation: AP I4, period code I3, expiry I6, day of its expiry I2, generation I4; adopt B; time when Postgres
 --            accepted it in ms I6, 0 for a commit made now; keyed B, if 1 what idempotency.lua reads; then the event's
 --            tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)
-  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, accepted_ms, keyed, tail_at =
-    unpack('>I4I4I3I6I4BBI6B', op, at)
+  local ap, reserved, hold_period, expiry_ms, expiry_day, hold_generation, adopt, accepted_ms, keyed, tail_at =
+    unpack('>I4I4I3I6I2I4BI6B', op, at)
   if keyed == 1 then tail_at = read_key(op, tail_at) end
   local at_ms = accepted_ms > 0 and accepted_ms or now_ms
   local id = sub(op, tail_at, tail_at + 15)
@@ -47,13 +48,17 @@ local function commit(op, at, slot, outcome)
     return answer(slot, false, UNKNOWN_HOLD)
   end
 
-  if hold_period > period then roll_to(hold_period) end
+  local is_current = same_period(hold_period, period)
+  if not is_current and first_day(hold_period) > first_day(period) then
+    roll_to(with_anchor(hold_period, period))
+    is_current = true
+  end
   local accepted_in_time = accepted_ms > 0 and accepted_ms < expiry_ms and hold_generation > 0
   local chargeable = (place or accepted_in_time) and reserved or 0
-  if hold_period == period then
+  if is_current then
     local unheld = free()
     if unheld > chargeable then chargeable = unheld end
-  elseif covered == 1 and hold_generation == generation then
+  elseif first_day(period) <= expiry_day and hold_generation == generation then
     chargeable = reserved
   end
 

@@ -20,7 +20,7 @@ local function keep_holds(without)
     local ap, hold_period, expiry_ms = unpack(HOLD, holds, at + 16)
     if expiry_ms > now_ms and sub(holds, at, at + 15) ~= without then
       kept[#kept + 1] = sub(holds, at, at + HOLD_BYTES - 1)
-      if hold_period == period then held = held + ap end
+      if same_period(hold_period, period) then held = held + ap end
       if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
     elseif expiry_ms <= now_ms then
       expired_now = expired_now + 1
@@ -44,7 +44,7 @@ end
 
 local function add_hold(id, ap, hold_period, expiry_ms)
   holds = holds .. pack(WHOLE_HOLD, id, ap, hold_period, expiry_ms)
-  if hold_period == period then held = held + ap end
+  if same_period(hold_period, period) then held = held + ap end
   if earliest_expiry_ms == 0 or expiry_ms < earliest_expiry_ms then earliest_expiry_ms = expiry_ms end
 end
 

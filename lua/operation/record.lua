@@ -1,7 +1,7 @@
 -- The current record: one user's state, unpacked into locals that every operation reads and writes.
 --
 -- Layout, big-endian (twin: src/store/redis/record.rs; README.md has the table):
---   base   format B, generation I4, period I3, level B, quota I4, pending level B (0: none),
+--   base   format B, generation I4, period code I3, level B, quota I4, pending level B (0: none),
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
 --   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent without holds
 --
@@ -36,8 +36,9 @@ end
 
 -- A record only moves forward: if the clock steps back, no period or day starts twice.
 local function bring_up_to_date()
-  if period < current_period then
-    roll_to(current_period)
+  local later = period ~= current_month and later_period(period)
+  if later then
+    roll_to(later)
   else
     expire_holds()
   end
@@ -51,7 +52,7 @@ local function free()
 end
 
 local function charge(ap, charged_period)
-  if charged_period == period then used = used + ap end
+  if same_period(charged_period, period) then used = used + ap end
   total_used = total_used + ap
   used_today = used_today + ap
 end

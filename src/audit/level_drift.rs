@@ -15,6 +15,7 @@ use super::{
 };
 use crate::domain::{
     ap::Ap,
+    calendar::AnchorDay,
     level::{LevelCode, Levels},
     user_id::UserId,
 };
@@ -34,6 +35,8 @@ pub struct Standing {
     pub quota: Ap,
     /// Level of the next period, if another.
     pub pending: Option<LevelCode>,
+    /// Day of the month on which the periods begin.
+    pub anchor_day: AnchorDay,
 }
 
 /// A record whose level or quota is not that of its row.
@@ -60,13 +63,20 @@ impl LevelDrift {
         let expected = match row.period.cmp(&record.period) {
             // The next access rolls the record too.
             Ordering::Greater => return None,
-            Ordering::Equal => Standing { level: row.level, quota: row.quota, pending: row.pending },
+            Ordering::Equal => {
+                Standing { level: row.level, quota: row.quota, pending: row.pending, anchor_day: row.anchor_day }
+            }
             Ordering::Less => {
                 let level = levels?.coded(row.pending.unwrap_or(row.level))?;
-                Standing { level: level.code, quota: level.quota, pending: None }
+                Standing { level: level.code, quota: level.quota, pending: None, anchor_day: row.anchor_day }
             }
         };
-        let found = Standing { level: record.level, quota: record.quota, pending: record.pending };
+        let found = Standing {
+            level: record.level,
+            quota: record.quota,
+            pending: record.pending,
+            anchor_day: record.anchor_day,
+        };
         (found != expected || record.level_version > row.level_version).then(|| Self {
             user: row.user.clone(),
             found,

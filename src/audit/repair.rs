@@ -137,9 +137,7 @@ impl Repairer {
         let known: BTreeMap<&UserId, u32> = of_rows.chain(of_records).collect();
         for (user, known_version) in &known {
             let now = self.gate.now();
-            let period = self.gate.calendar().period_at(now);
-            let until = (period, self.gate.calendar().period_end(period));
-            self.gate.postgres().repair_level(user, *known_version, until, now).await?;
+            self.gate.postgres().repair_level(user, *known_version, self.gate.calendar(), now).await?;
             self.gate.refresh_level(user).await?;
         }
         Ok(known.len() as u64)
@@ -150,7 +148,7 @@ impl Repairer {
         let of_period = found.used.0 - found.used.1;
         let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);
         let mut added = 0;
-        for (period, ap) in [(found.period, of_period), (found.period.previous(), of_others)] {
+        for (period, ap) in [(found.period, of_period), (found.period.month_before(), of_others)] {
             if ap == 0 {
                 continue;
             }

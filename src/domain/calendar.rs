@@ -1,8 +1,12 @@
-//! Periods and days: calendar months and days in the product's time zone.
+//! Periods and days, in the product's time zone.
 //!
-//! Redis has the clock that decides but no calendar; the gate has a calendar. So the gate sends [`Bounds`]: the period
-//! and day of one minute ago, their ends, and the next period and day. The script refuses a call if the two clocks
-//! differ by more than that minute, so Redis `TIME` always falls into one of the two.
+//! A user's period begins on a day and ends on the first anchor date that is at least 28 days later. The anchor date of
+//! a month is the user's anchor day, or the last day of a shorter month. With anchor day 1, a period is a calendar month.
+//! After a change of anchor day, one period has 28 to 59 days. So no sequence of changes begins two periods within 28 days.
+//!
+//! Redis has the clock that decides but no calendar; the gate has a calendar. So the gate sends [`Bounds`]: the day of
+//! one minute ago, its end, and the months around it. The script refuses a call if the two clocks differ by more than
+//! that minute, so Redis `TIME` always falls into that day or the next one.
 
 use std::fmt;
 
@@ -14,9 +18,15 @@ use super::InvalidInput;
 /// Maximum difference between the clocks of a gate and of Redis.
 pub const SKEW_MAX: TimeDelta = TimeDelta::minutes(1);
 
-/// A calendar month, as a number `YYYYMM`: `202611`.
+/// A user's period, known by its first day. Periods are ordered by it.
+///
+/// Its number is `YYYYMM` if it begins on the first of a month, else `YYYYMMDD`: `202611`, `20261117`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Period(u32);
+pub struct Period(NaiveDate);
+
+/// The day of the month on which a user's periods begin, 1 to 31. In a shorter month it is the last day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AnchorDay(u8);
 
 /// A calendar day, as days since 1970-01-01. Its two bytes in a record suffice until 2149.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,79 +38,180 @@ pub struct Calendar {
     time_zone: Tz,
 }
 
-/// The two periods and two days that Redis `TIME` can be in.
+/// The two days that Redis `TIME` can be in, and their months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Period one minute ago.
-    pub period: Period,
-    /// End of that period and start of the next.
-    pub period_end: DateTime<Utc>,
-    /// The next period.
-    pub next_period: Period,
     /// Day one minute ago.
     pub day: Day,
     /// End of that day and start of the next.
     pub day_end: DateTime<Utc>,
-    /// The next day.
-    pub next_day: Day,
+    /// Day of the month, from 1.
+    pub day_of_month: u8,
+    /// The calendar month of that day.
+    pub month: Period,
+    /// The month after it.
+    pub next_month: Period,
+    /// Days of the month before it, of it, and of the month after it.
+    pub month_lengths: [u8; 3],
 }
 
+/// A period must begin at least this many days after the one before it.
+const PERIOD_DAYS_MIN: i64 = 28;
+/// Set in a period code that is not a calendar month.
+const CODE_FLAG: u32 = 1 << 23;
+
 impl Period {
-    /// Parses `YYYYMM`.
+    /// Parses `YYYYMM` or `YYYYMMDD`.
     ///
     /// # Errors
-    /// If the number is not a month of the years 1970 to 9999.
+    /// If the number is not a month or a day of the years 1970 to 9999. The first of a month has only the short form.
     pub fn from_id(id: u32) -> Result<Self, InvalidInput> {
-        let (year, month) = (id / 100, id % 100);
-        if (1970..=9999).contains(&year) && (1..=12).contains(&month) {
-            Ok(Self(id))
-        } else {
-            Err(InvalidInput::new("period", format!("must be a month as YYYYMM, not {id}")))
-        }
+        let (month, day) = if id < 1_000_000 { (id, 1) } else { (id / 100, id % 100) };
+        let year = i32::try_from(month / 100).ok().filter(|year| (1970..=9999).contains(year));
+        let date = year.and_then(|year| NaiveDate::from_ymd_opt(year, month % 100, day));
+        date.map(Self).filter(|period| period.id() == id).ok_or_else(|| {
+            InvalidInput::new("period", format!("must be a month as YYYYMM or a day as YYYYMMDD, not {id}"))
+        })
     }
 
-    fn of(date: NaiveDate) -> Self {
-        // Dates here come from instants of this era, so the year is not negative.
-        Self(date.year().unsigned_abs() * 100 + date.month())
+    /// The calendar month of a date.
+    fn month_of(date: NaiveDate) -> Self {
+        Self(date.with_day(1).unwrap_or(date))
     }
 
-    /// The number `YYYYMM`.
+    /// The number `YYYYMM` or `YYYYMMDD`.
     #[must_use]
-    pub const fn id(self) -> u32 {
+    pub fn id(self) -> u32 {
+        // Dates here come from instants of this era, so the year is not negative.
+        let month = self.0.year().unsigned_abs() * 100 + self.0.month();
+        if self.0.day() == 1 { month } else { month * 100 + self.0.day() }
+    }
+
+    /// The period that begins on a day.
+    #[must_use]
+    pub fn beginning_on(day: Day) -> Self {
+        Self(day.date())
+    }
+
+    /// The period after this one.
+    #[must_use]
+    pub fn next(self, anchor_day: AnchorDay) -> Self {
+        let earliest = self.0 + Days::new(PERIOD_DAYS_MIN.unsigned_abs());
+        let date = anchor_day.in_month_of(earliest);
+        Self(if date >= earliest { date } else { anchor_day.in_month_of(first_of_next_month(earliest)) })
+    }
+
+    /// The calendar month before the one in which this period begins.
+    #[must_use]
+    pub fn month_before(self) -> Self {
+        Self(Self::month_of(self.0).0 - Months::new(1))
+    }
+
+    /// The period on `today` of a user who was in this one: the one that begins on the newest anchor date, if that is
+    /// at least 28 days after this one began. Periods that passed without use are skipped.
+    #[must_use]
+    pub fn at(self, today: Day, anchor_day: AnchorDay) -> Self {
+        let newest = anchor_day.newest(today.date());
+        if (newest - self.0).num_days() >= PERIOD_DAYS_MIN { Self(newest) } else { self }
+    }
+
+    /// The first day.
+    #[must_use]
+    pub const fn first_day(self) -> NaiveDate {
         self.0
     }
 
-    /// The month after this one.
+    /// The number that stands for a user's period and anchor day in Redis, of three bytes: `YYYYMM` for a calendar month
+    /// of anchor day 1 (decision 0022).
     #[must_use]
-    pub fn next(self) -> Self {
-        Self::of(self.first_day() + Months::new(1))
+    pub fn code(self, anchor_day: AnchorDay) -> u32 {
+        if self.0.day() == 1 && anchor_day == AnchorDay::FIRST {
+            return self.id();
+        }
+        CODE_FLAG | u32::from(anchor_day.0) << 16 | u32::from(Day::of(self.0).0)
     }
 
-    /// The month before this one.
-    #[must_use]
-    pub fn previous(self) -> Self {
-        Self::of(self.first_day() - Months::new(1))
-    }
-
-    /// The first day of the month.
-    #[must_use]
-    pub fn first_day(self) -> NaiveDate {
-        let year = i32::try_from(self.0 / 100).unwrap_or(1970);
-        NaiveDate::from_ymd_opt(year, self.0 % 100, 1).unwrap_or_default()
+    /// Reads a [`code`](Self::code).
+    ///
+    /// # Errors
+    /// If the number is not one.
+    pub fn from_code(code: u32) -> Result<(Self, AnchorDay), InvalidInput> {
+        if code & CODE_FLAG == 0 {
+            return Ok((Self::from_id(code)?, AnchorDay::FIRST));
+        }
+        let [_, anchor_day, day @ ..] = (code & !CODE_FLAG).to_be_bytes();
+        Ok((Self(Day(u16::from_be_bytes(day)).date()), AnchorDay::new(anchor_day)?))
     }
 }
 
+impl AnchorDay {
+    /// The first of the month: periods are calendar months.
+    pub const FIRST: Self = Self(1);
+
+    /// Creates an anchor day.
+    ///
+    /// # Errors
+    /// If it is not 1 to 31.
+    pub fn new(day: u8) -> Result<Self, InvalidInput> {
+        if (1..=31).contains(&day) {
+            Ok(Self(day))
+        } else {
+            Err(InvalidInput::new("anchorDay", format!("must be a day of the month from 1 to 31, not {day}")))
+        }
+    }
+
+    /// The day of the month of a day.
+    #[must_use]
+    pub fn of(day: Day) -> Self {
+        Self(u8::try_from(day.date().day()).unwrap_or(1))
+    }
+
+    /// The day of the month.
+    #[must_use]
+    pub const fn day(self) -> u8 {
+        self.0
+    }
+
+    /// The anchor date in the month of a date.
+    fn in_month_of(self, date: NaiveDate) -> NaiveDate {
+        let last = first_of_next_month(date) - Days::new(1);
+        last.with_day(self.0.into()).unwrap_or(last)
+    }
+
+    /// The newest anchor date up to today.
+    fn newest(self, today: NaiveDate) -> NaiveDate {
+        let date = self.in_month_of(today);
+        if date <= today { date } else { self.in_month_of(Period::month_of(today).0 - Days::new(1)) }
+    }
+}
+
+impl fmt::Display for AnchorDay {
+    /// The day of the month.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn first_of_next_month(date: NaiveDate) -> NaiveDate {
+    Period::month_of(date).0 + Months::new(1)
+}
+
+/// Number of days of a month.
+fn month_length(first: NaiveDate) -> u8 {
+    u8::try_from((first + Months::new(1) - first).num_days()).unwrap_or_default()
+}
+
 impl From<Period> for i32 {
-    /// The number `YYYYMM`, for Postgres.
+    /// The number, for Postgres.
     fn from(period: Period) -> Self {
-        period.0.cast_signed()
+        period.id().cast_signed()
     }
 }
 
 impl fmt::Display for Period {
-    /// Formats as `2026-11`, for people and JSON.
+    /// Formats as `2026-11` or `2026-11-17`, for people and JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}", self.0 / 100, self.0 % 100)
+        self.0.format(if self.0.day() == 1 { "%Y-%m" } else { "%Y-%m-%d" }).fmt(f)
     }
 }
 
@@ -142,10 +253,16 @@ impl Calendar {
         self.time_zone
     }
 
-    /// The period of an instant.
+    /// The calendar month of an instant: the period of a user of anchor day 1.
     #[must_use]
-    pub fn period_at(self, at: DateTime<Utc>) -> Period {
-        Period::of(at.with_timezone(&self.time_zone).date_naive())
+    pub fn month_at(self, at: DateTime<Utc>) -> Period {
+        Period::month_of(self.day_at(at).date())
+    }
+
+    /// The period of a new user.
+    #[must_use]
+    pub fn first_period_at(self, at: DateTime<Utc>, anchor_day: AnchorDay) -> Period {
+        Period(anchor_day.newest(self.day_at(at).date()))
     }
 
     /// The day of an instant.
@@ -162,8 +279,8 @@ impl Calendar {
 
     /// The first instant after a period: when its quota resets.
     #[must_use]
-    pub fn period_end(self, period: Period) -> DateTime<Utc> {
-        self.period_start(period.next())
+    pub fn period_end(self, period: Period, anchor_day: AnchorDay) -> DateTime<Utc> {
+        self.period_start(period.next(anchor_day))
     }
 
     /// The first instant of a day.
@@ -175,16 +292,16 @@ impl Calendar {
     /// The calendar around `now`, to send to Redis.
     #[must_use]
     pub fn bounds_at(self, now: DateTime<Utc>) -> Bounds {
-        let earliest = now - SKEW_MAX;
-        let (period, day) = (self.period_at(earliest), self.day_at(earliest));
-        let next_day = Day::of(day.date() + Days::new(1));
+        let day = self.day_at(now - SKEW_MAX);
+        let month = Period::month_of(day.date());
+        let next_month = Period(first_of_next_month(day.date()));
         Bounds {
-            period,
-            period_end: self.period_end(period),
-            next_period: period.next(),
             day,
-            day_end: self.day_start(next_day),
-            next_day,
+            day_end: self.midnight(day.date() + Days::new(1)),
+            day_of_month: u8::try_from(day.date().day()).unwrap_or_default(),
+            month,
+            next_month,
+            month_lengths: [month.month_before(), month, next_month].map(|month| month_length(month.0)),
         }
     }
 
@@ -227,8 +344,9 @@ mod tests {
         ];
         for (zone, at, period, end) in cases {
             let calendar = calendar(zone);
-            assert_eq!(calendar.period_at(utc(at)).id(), period, "{zone} {at}");
-            assert_eq!(calendar.period_end(Period::from_id(period).unwrap()), utc(end), "{zone} {at}");
+            assert_eq!(calendar.month_at(utc(at)).id(), period, "{zone} {at}");
+            let period = Period::from_id(period).unwrap();
+            assert_eq!(calendar.period_end(period, AnchorDay::FIRST), utc(end), "{zone} {at}");
         }
     }
 
@@ -251,22 +369,120 @@ mod tests {
                 let bounds = calendar.bounds_at(now);
                 for offset in [-60_000, -1, 0, 1, 60_000] {
                     let redis = now + TimeDelta::milliseconds(offset);
-                    let period = if redis < bounds.period_end { bounds.period } else { bounds.next_period };
-                    let day = if redis < bounds.day_end { bounds.day } else { bounds.next_day };
-                    assert_eq!((period, day), (calendar.period_at(redis), calendar.day_at(redis)), "{zone} {redis}");
+                    let is_next = redis >= bounds.day_end;
+                    let day = Day(bounds.day.0 + u16::from(is_next));
+                    let begins_month = is_next && bounds.day_of_month == bounds.month_lengths[1];
+                    let month = if begins_month { bounds.next_month } else { bounds.month };
+                    assert_eq!((month, day), (calendar.month_at(redis), calendar.day_at(redis)), "{zone} {redis}");
+                }
+            }
+        }
+    }
+
+    fn date(text: &str) -> Day {
+        Day::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_period_has_one_number_in_each_form() {
+        for (id, text, first) in [(202_612, "2026-12", "2026-12-01"), (20_261_117, "2026-11-17", "2026-11-17")] {
+            let period = Period::from_id(id).unwrap();
+            assert_eq!((period.id(), period.to_string()), (id, text.to_owned()));
+            assert_eq!(period, Period::beginning_on(date(first)));
+        }
+        for id in [0, 202_600, 202_613, 196_912, 1_000_001, 20_261_101, 20_261_131, 20_260_229] {
+            assert!(Period::from_id(id).is_err(), "{id}");
+        }
+        let (month, other) = (Period::from_id(202_611).unwrap(), Period::from_id(20_261_117).unwrap());
+        let fifteen = AnchorDay::new(15).unwrap();
+        assert_eq!(month.code(AnchorDay::FIRST), 202_611);
+        assert_eq!(other.code(fifteen), (1 << 23) + (15 << 16) + 20_774);
+        for (period, anchor_day) in [
+            (month, AnchorDay::FIRST),
+            (month, fifteen),
+            (other, AnchorDay::FIRST),
+            (other, AnchorDay::new(31).unwrap()),
+        ] {
+            let code = period.code(anchor_day);
+            assert_eq!(Period::from_code(code), Ok((period, anchor_day)));
+            assert!(code < 1 << 24);
+        }
+        assert!(Period::from_code(1 << 23).is_err() && Period::from_code(999_999).is_err());
+        assert!(month < other && other < Period::from_id(202_612).unwrap());
+        assert!(AnchorDay::new(0).is_err() && AnchorDay::new(32).is_err());
+    }
+
+    #[test]
+    fn a_period_ends_at_its_anchor_date_clamped_to_the_month() {
+        for (first, anchor_day, next) in [
+            ("2026-12-01", 1, "2027-01-01"),
+            ("2027-01-31", 31, "2027-02-28"),
+            ("2028-01-31", 31, "2028-02-29"),
+            ("2027-02-28", 31, "2027-03-31"),
+            ("2026-11-28", 28, "2026-12-28"),
+            // After a change of anchor day.
+            ("2026-11-01", 28, "2026-12-28"),
+            ("2026-11-28", 1, "2027-01-01"),
+            ("2027-02-01", 1, "2027-03-01"),
+            ("2027-01-03", 31, "2027-01-31"),
+        ] {
+            let anchor_day = AnchorDay::new(anchor_day).unwrap();
+            let (first, next) = (Period::beginning_on(date(first)), Period::beginning_on(date(next)));
+            assert_eq!(first.next(anchor_day), next, "{first} {anchor_day}");
+            assert_eq!(first.at(Day(Day::of(next.0).0 - 1), anchor_day), first, "{first} {anchor_day}");
+            assert_eq!(first.at(Day::of(next.0), anchor_day), next, "{first} {anchor_day}");
+        }
+    }
+
+    #[test]
+    fn looking_late_gives_the_same_period_as_looking_every_day() {
+        for anchor_day in (1..=31).map(|day| AnchorDay::new(day).unwrap()) {
+            for start in 0..400_u16 {
+                let start = date("2027-01-01").0 + start;
+                let natural = Period::beginning_on(Day(start)).at(Day(start + 90), anchor_day);
+                for late in [200, 365, 800] {
+                    let (mut day, mut period) = (Day::of(natural.0).0, natural);
+                    while day < start + late {
+                        day += 1;
+                        let next = period.at(Day(day), anchor_day);
+                        assert!(next == period || (next.0 - period.0).num_days() >= 28);
+                        period = next;
+                    }
+                    assert_eq!(natural.at(Day(day), anchor_day), period, "{natural} {anchor_day} {late}");
                 }
             }
         }
     }
 
     #[test]
-    fn periods_cross_year_ends() {
-        let december = Period::from_id(202_612).unwrap();
-        assert_eq!(december.next().id(), 202_701);
-        assert_eq!(december.next().previous(), december);
-        assert_eq!(december.to_string(), "2026-12");
-        for id in [0, 202_600, 202_613, 196_912, 1_000_001] {
-            assert!(Period::from_id(id).is_err(), "{id}");
+    fn a_change_of_anchor_gives_one_period_of_28_to_59_days() {
+        for start in 0..1_461 {
+            let first = Period::beginning_on(Day(date("2027-01-01").0 + start));
+            for anchor_day in 1..=31 {
+                let days = (first.next(AnchorDay::new(anchor_day).unwrap()).0 - first.0).num_days();
+                assert!((28..=59).contains(&days), "{first} {anchor_day}: {days} days");
+            }
+        }
+    }
+
+    #[test]
+    fn no_sequence_of_anchors_and_days_begins_two_periods_within_28_days() {
+        let mut random = 1_u32;
+        let mut next = |below: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) % below
+        };
+        let (mut day, mut period) = (date("2027-01-01").0, Period::beginning_on(date("2027-01-01")));
+        let mut anchor_day = AnchorDay::FIRST;
+        while day < 60_000 {
+            if next(10) == 0 {
+                anchor_day = AnchorDay::new(u8::try_from(next(31) + 1).unwrap()).unwrap();
+            }
+            // The clock may also step back.
+            day = day + u16::try_from(next(20)).unwrap() - u16::try_from(next(3)).unwrap();
+            let now = period.at(Day(day), anchor_day);
+            assert!(now == period || (now.0 - period.0).num_days() >= 28, "{period} {now}");
+            period = now;
         }
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     ap::Ap,
-    calendar::Period,
+    calendar::{AnchorDay, Period},
     level::{Level, LevelCode, Levels},
     user_id::UserId,
 };
@@ -18,6 +18,8 @@ pub struct Quota {
     pub level: LevelCode,
     /// Period of `used` and `held`.
     pub period: Period,
+    /// Day of the month on which the user's periods begin.
+    pub anchor_day: AnchorDay,
     /// AP that the user may use in the period.
     pub quota: Ap,
     /// AP charged in the period.
@@ -105,6 +107,7 @@ mod tests {
             user: UserId::parse("u").unwrap(),
             level: LevelCode::new(1).unwrap(),
             period: Period::from_id(202_611).unwrap(),
+            anchor_day: AnchorDay::FIRST,
             quota: Ap::new(quota),
             used: Ap::new(used),
             held: Ap::new(held),

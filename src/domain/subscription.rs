@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     InvalidInput,
+    calendar::{AnchorDay, Calendar, Day},
     level::{Level, LevelName, Levels},
     user_id::UserId,
 };
@@ -28,6 +29,42 @@ pub struct SubscriptionEvent {
     pub terms: Terms,
     /// Terms before the change, if the event says so.
     pub terms_before: Option<Terms>,
+    /// What is paid for, if it determines when the user's periods begin.
+    pub paid_time: Option<PaidTime>,
+}
+
+/// The time for which a subscription was paid last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaidTime {
+    /// Start.
+    pub starts_at: DateTime<Utc>,
+    /// End: the next payment is due.
+    pub ends_at: DateTime<Utc>,
+    /// A payment whose day of the month is that of all payments, also after a shorter month.
+    pub anchored_at: DateTime<Utc>,
+}
+
+/// The same as days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaidDays {
+    /// First day.
+    pub first: Day,
+    /// Day of the next payment.
+    pub end: Day,
+    /// Day of the month of the payments.
+    pub anchor_day: AnchorDay,
+}
+
+impl PaidTime {
+    /// Returns the days.
+    #[must_use]
+    pub fn days(&self, calendar: Calendar) -> PaidDays {
+        PaidDays {
+            first: calendar.day_at(self.starts_at),
+            end: calendar.day_at(self.ends_at),
+            anchor_day: AnchorDay::of(calendar.day_at(self.anchored_at)),
+        }
+    }
 }
 
 /// Part of a subscription's life, in order.

@@ -59,12 +59,13 @@ impl Inner {
 
 /// Returns the row as a quota, rolled if its period is over, but without its pending level.
 fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono::Utc>) -> Quota {
-    let current = calendar.period_at(now);
+    let current = row.period.at(calendar.day_at(now), row.anchor_day);
     let over = row.period < current;
     Quota {
         user: row.user,
         level: row.level,
-        period: if over { current } else { row.period },
+        period: current,
+        anchor_day: row.anchor_day,
         quota: row.quota,
         used: if over { Ap::ZERO } else { row.used },
         held: Ap::ZERO,

@@ -3,6 +3,7 @@
 use crate::domain::{
     ap::Ap,
     author::Author,
+    calendar::AnchorDay,
     hold::Ttl,
     idempotency::IdempotencyKey,
     level::LevelName,
@@ -64,6 +65,8 @@ pub struct ChangeLevel {
     pub level: LevelName,
     /// When the change takes effect.
     pub effective: Effective,
+    /// New day of the month on which the user's periods begin; `None`: as before.
+    pub anchor_day: Option<AnchorDay>,
     /// Level version since which the user's level must not have changed.
     pub if_version: Option<u32>,
     /// Author of the change.

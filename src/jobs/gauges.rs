@@ -154,10 +154,7 @@ impl Gauges {
         if self.over_admission_at.is_some_and(|at| at.elapsed() < OVER_ADMISSION_EVERY) {
             return Ok(());
         }
-        let calendar = self.gate.calendar();
-        let period = calendar.period_at(now);
-        let since = calendar.period_start(period);
-        set("quota_gate_over_admitted_users", self.postgres().over_admitted(period, since).await?);
+        set("quota_gate_over_admitted_users", self.postgres().over_admitted(now).await?);
         self.over_admission_at = Some(Instant::now());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The resetter: rolls every row that is due into the current period.
+//! The resetter: rolls every row that is due into its current period.
 //!
 //! Resets do not depend on it: a period ends by the calendar, Redis and the flusher roll active users, and the resetter
 //! rolls the others. So it may run a hundred times or never; it cannot grant quota.
@@ -152,8 +152,7 @@ impl Resetter {
     async fn try_roll_batch(&self, after: Option<&UserId>) -> Result<RolledBatch, PostgresError> {
         let now = self.gate.now();
         let calendar = self.gate.calendar();
-        let period = calendar.period_at(now);
-        self.gate.postgres().roll_due(period, calendar.period_end(period), now, after, BATCH_ROWS).await
+        self.gate.postgres().roll_due(calendar, now, after, BATCH_ROWS).await
     }
 }
 

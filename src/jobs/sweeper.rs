@@ -57,7 +57,7 @@ impl Sweeper {
         // While a partition is being opened, it is unknown what is flushed.
         let Some(position) = watermark.position else { return Ok(swept) };
         let calendar = self.gate.calendar();
-        let untouched_since = calendar.period_start(calendar.period_at(self.gate.now()).previous());
+        let untouched_since = calendar.period_start(calendar.month_at(self.gate.now()).month_before());
         let mut cursor = 0;
         loop {
             let (next, records) = self.gate.redis().scan_records(partition, cursor).await?;

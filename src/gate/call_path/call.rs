@@ -91,6 +91,7 @@ impl Inner {
             user: user.clone(),
             level: record.level,
             period: record.period,
+            anchor_day: record.anchor_day,
             quota: record.quota,
             used: record.used,
             held: record.held,

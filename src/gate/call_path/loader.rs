@@ -171,8 +171,8 @@ impl Worker {
 
     async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {
         let now = self.clock.now();
-        let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
-        let first = NewUser { period, reset_at: self.calendar.period_end(period), now };
+        let day = self.calendar.day_at(now);
+        let first = NewUser { calendar: self.calendar, now };
         let today = self.calendar.day_start(day);
         let number = self.partition.number();
         // Most users who are not in Redis have a row already.
@@ -210,6 +210,7 @@ impl Worker {
 pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
     UserLevel {
         period: row.period,
+        anchor_day: row.anchor_day,
         level: row.level,
         quota: row.quota,
         pending: row.pending,

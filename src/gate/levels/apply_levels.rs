@@ -107,11 +107,11 @@ impl Gate {
         }
     }
 
-    /// Waits while a period is about to end: by the clock of Redis it may have ended, so that records have rolled with
+    /// Waits while a day, and so periods of some users, is about to end: by the clock of Redis it may have ended, so that records have rolled with
     /// the older quota whose rows have not.
     async fn await_same_period(&self) {
         let calendar = self.0.calendar;
-        while calendar.period_at(self.now() + SKEW_MAX) != calendar.period_at(self.now()) {
+        while calendar.day_at(self.now() + SKEW_MAX) != calendar.day_at(self.now()) {
             sleep(PAUSE).await;
         }
     }
@@ -122,10 +122,7 @@ impl Gate {
         loop {
             let (mut after, mut left): (Option<UserId>, u64) = (None, 0);
             loop {
-                let now = self.now();
-                let period = calendar.period_at(now);
-                let batch =
-                    self.0.postgres.move_users(period, calendar.period_end(period), now, after.as_ref()).await?;
+                let batch = self.0.postgres.move_users(calendar, self.now(), after.as_ref()).await?;
                 let Some(batch) = batch else { break };
                 moved += batch.moved;
                 left += batch.left;

@@ -14,10 +14,11 @@ use crate::{
         decision::{LevelChanged, LevelPreview},
         level::{Level, LevelName, Levels},
         level_change::Timing,
+        quota::Quota,
         user_id::UserId,
     },
     store::{
-        postgres::{NewUser, QuotaRow},
+        postgres::{NewLevel, NewUser, QuotaRow},
         redis::{Answer, Operation, ReplyStatus},
     },
 };
@@ -39,10 +40,14 @@ impl Gate {
         let levels = self.levels();
         let target = offered(&levels, &request.level)?;
         let now = gate.now();
-        let period = gate.calendar.period_at(now);
-        let first = NewUser { period, reset_at: gate.calendar.period_end(period), now };
+        let first = NewUser { calendar: gate.calendar, now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));
-        let target = (&target.name, request.effective);
+        let target = NewLevel {
+            level: &target.name,
+            effective: request.effective,
+            anchor_day: request.anchor_day,
+            begins: None,
+        };
         let change = gate
             .postgres
             .change_level(&request.user, target, request.if_version, &request.author, &first, today)
@@ -81,7 +86,7 @@ impl Gate {
         let today = gate.calendar.day_start(gate.calendar.day_at(gate.now()));
         let row = gate.postgres.find(&request.user, today).await?;
         let (pending_before, level_version) = row.map_or((None, 0), |row| (row.pending, row.level_version));
-        let mut after = before.clone();
+        let mut after = Quota { anchor_day: request.anchor_day.unwrap_or(before.anchor_day), ..before.clone() };
         let timing = request.effective.timing(before.quota, target.quota);
         let pending = match timing {
             Timing::Now => {

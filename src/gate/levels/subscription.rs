@@ -27,8 +27,7 @@ impl Gate {
         // Only helps to order events: terms with an unknown price are as good as none.
         let before = event.terms_before.as_ref().and_then(|terms| terms.state(prices, &levels).ok());
         let now = gate.now();
-        let period = gate.calendar.period_at(now);
-        let first = NewUser { period, reset_at: gate.calendar.period_end(period), now };
+        let first = NewUser { calendar: gate.calendar, now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));
         let applied = AppliedEvent {
             id: &event.id,
@@ -37,6 +36,7 @@ impl Gate {
             stage: event.stage,
             state: &state,
             before: before.as_ref(),
+            paid_days: event.paid_time.map(|paid| paid.days(gate.calendar)),
         };
         let changes = gate.postgres.apply_subscription(&applied, &levels, &first, today).await?;
         let is_change = !changes.is_empty();

@@ -47,13 +47,13 @@ impl Gate {
     ) -> Result<Committed, GateError> {
         let gate = &self.0;
         let ap = commit.ap.unwrap_or(reservation.ap);
-        let covered = gate.calendar.period_end(reservation.period) <= reservation.expires_at;
+        let expiry_day = gate.calendar.day_at(reservation.expires_at);
         let operation = |adopt| Operation::Commit {
             reservation: reservation.clone(),
             ap,
             tokens: commit.tokens,
             model: commit.model.clone(),
-            covered,
+            expiry_day,
             adopt,
             accepted_at,
             idempotency: idempotency.clone(),

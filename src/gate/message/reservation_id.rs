@@ -10,7 +10,7 @@ use sha2::Sha256;
 use crate::domain::{
     InvalidInput,
     ap::Ap,
-    calendar::Period,
+    calendar::{AnchorDay, Period},
     clock::instant,
     hold::Reservation,
     user_id::{SessionId, UserId},
@@ -50,7 +50,7 @@ impl ReservationSigner {
         bytes.put_u8(FORMAT);
         bytes.put_uuid(reservation.hold);
         bytes.put_u32(reservation.ap.get());
-        bytes.put_u24(reservation.period.id());
+        bytes.put_u24(reservation.period.code(AnchorDay::FIRST));
         bytes.put_u48(u64::try_from(reservation.expires_at.timestamp_millis()).unwrap_or_default());
         bytes.put_u32(reservation.generation);
         bytes.put_id(reservation.user.as_str(), reservation.user.as_uuid());
@@ -87,7 +87,7 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
     let reservation = Reservation {
         hold: reader.uuid()?,
         ap: Ap::cost(reader.u32()?.into()).ok()?,
-        period: Period::from_id(reader.u24()?).ok()?,
+        period: Period::from_code(reader.u24()?).ok()?.0,
         expires_at: instant(i64::try_from(reader.u48()?).ok()?),
         generation: reader.u32()?,
         user: UserId::parse(&reader.id()?).ok()?,

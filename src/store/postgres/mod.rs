@@ -42,7 +42,7 @@ use sqlx::postgres::PgConnectOptions;
 use self::connections::Connections;
 pub use self::{
     admin::{
-        heavy_users::{HeavyUser, LevelForecast, RunningOut, elapsed},
+        heavy_users::{HeavyUser, LevelForecast, RunningOut},
         listing::{ClosedMonth, ListedMessage, ListedUser},
     },
     connections::Route,
@@ -71,7 +71,7 @@ pub use self::{
         notifications::Notification,
     },
     users::{
-        change_level::LevelChange,
+        change_level::{LevelChange, NewLevel},
         chat_quotas::{Loaded, NewUser, QuotaRow},
         foreign_users::{ForeignUser, read_foreign_users},
         import::{ImportReport, ImportRow},

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{idempotency::Idempotency, packed::PutBytes};
 use crate::domain::{
     ap::Ap,
-    calendar::{Bounds, Day, Period},
+    calendar::{AnchorDay, Bounds, Day, Period},
     hold::{Reservation, Ttl},
     level::LevelCode,
     model_name::ModelName,
@@ -82,8 +82,9 @@ pub enum Operation {
         tokens: Tokens,
         /// The model that wrote the answer.
         model: Option<ModelName>,
-        /// Whether the hold was to outlive its period, so no other message of the period could use its AP.
-        covered: bool,
+        /// Day of the hold's expiry. A hold that was to outlive its period covers its AP: no other message of the period
+        /// could use them.
+        expiry_day: Day,
         /// Whether Postgres has no settlement of this hold, read in the generation that the request names.
         adopt: bool,
         /// When Postgres accepted the commit while Redis was unavailable. The commit counts as made then.
@@ -109,6 +110,8 @@ pub enum Operation {
 pub struct UserLevel {
     /// Period of the row.
     pub period: Period,
+    /// Day of the month on which the user's periods begin.
+    pub anchor_day: AnchorDay,
     /// Level in that period.
     pub level: LevelCode,
     /// Quota of the level.
@@ -205,13 +208,13 @@ impl Operation {
                 to.put_uuid(*hold);
                 to.put_u32(ttl.ms());
             }
-            Self::Commit { reservation, ap, tokens, model, covered, adopt, accepted_at, idempotency } => {
+            Self::Commit { reservation, ap, tokens, model, expiry_day, adopt, accepted_at, idempotency } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
-                to.put_u24(reservation.period.id());
+                to.put_u24(reservation.period.code(AnchorDay::FIRST));
                 to.put_u48(unix_ms(reservation.expires_at));
+                to.put_u16(expiry_day.number());
                 to.put_u32(reservation.generation);
-                to.put_u8((*covered).into());
                 to.put_u8((*adopt).into());
                 to.put_u48(accepted_at.map_or(0, unix_ms));
                 to.put_u8(idempotency.is_some().into());
@@ -234,7 +237,7 @@ impl Operation {
 
 impl UserLevel {
     fn encode(&self, to: &mut Vec<u8>) {
-        to.put_u24(self.period.id());
+        to.put_u24(self.period.code(self.anchor_day));
         to.put_u8(self.level.get());
         to.put_u32(self.quota.get());
         to.put_u8(self.pending.map_or(0, LevelCode::get));
@@ -260,13 +263,15 @@ pub(super) fn encode_calendar(generation: u32, now: DateTime<Utc>, bounds: &Boun
     let mut to = Vec::with_capacity(40);
     to.put_u32(generation);
     to.put_u48(unix_ms(now));
-    to.put_u24(bounds.period.id());
-    to.put_u48(unix_ms(bounds.period_end));
-    to.put_u24(bounds.next_period.id());
+    to.put_u48(stream_bytes_max);
     to.put_u16(bounds.day.number());
     to.put_u48(unix_ms(bounds.day_end));
-    to.put_u16(bounds.next_day.number());
-    to.put_u48(stream_bytes_max);
+    to.put_u8(bounds.day_of_month);
+    to.put_u24(bounds.month.code(AnchorDay::FIRST));
+    to.put_u24(bounds.next_month.code(AnchorDay::FIRST));
+    for length in bounds.month_lengths {
+        to.put_u8(length);
+    }
     to
 }
 

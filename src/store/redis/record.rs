@@ -7,7 +7,7 @@ use super::error::RedisError;
 use super::packed::Reader;
 use crate::domain::{
     ap::Ap,
-    calendar::{Day, Period},
+    calendar::{AnchorDay, Day, Period},
     clock::instant,
     level::LevelCode,
     user_id::UserId,
@@ -23,6 +23,8 @@ pub struct Record {
     pub generation: u32,
     /// Period of `used` and `held`.
     pub period: Period,
+    /// Day of the month on which the user's periods begin.
+    pub anchor_day: AnchorDay,
     /// Level in this period.
     pub level: LevelCode,
     /// AP that the user may use in this period.
@@ -86,9 +88,12 @@ impl Record {
         if reader.u8()? != FORMAT {
             return None;
         }
+        let generation = reader.u32()?;
+        let (period, anchor_day) = Period::from_code(reader.u24()?).ok()?;
         Some(Self {
-            generation: reader.u32()?,
-            period: Period::from_id(reader.u24()?).ok()?,
+            generation,
+            period,
+            anchor_day,
             level: LevelCode::new(reader.u8()?)?,
             quota: Ap::new(reader.u32()?),
             pending: LevelCode::new(reader.u8()?),
@@ -115,7 +120,7 @@ impl Hold {
         Some(Self {
             id: reader.uuid()?,
             ap: Ap::new(reader.u32()?),
-            period: Period::from_id(reader.u24()?).ok()?,
+            period: Period::from_code(reader.u24()?).ok()?.0,
             expiry_ms: reader.u48()?,
         })
     }
@@ -144,6 +149,7 @@ mod tests {
         Record {
             generation: 7,
             period: Period::from_id(202_611).unwrap(),
+            anchor_day: AnchorDay::FIRST,
             level: LevelCode::new(2).unwrap(),
             quota: Ap::new(300),
             pending: LevelCode::new(3),
@@ -161,6 +167,14 @@ mod tests {
     #[test]
     fn a_record_without_holds_is_forty_bytes() {
         assert_eq!(Record::decode(&BASE), Some(expected()));
+    }
+
+    #[test]
+    fn a_period_that_is_no_calendar_month_has_its_anchor_in_the_same_bytes() {
+        let mut bytes = BASE;
+        bytes[5..8].copy_from_slice(&[0x80 + 15, 0x51, 0x26]);
+        let (period, anchor_day) = (Period::from_id(20_261_117).unwrap(), AnchorDay::new(15).unwrap());
+        assert_eq!(Record::decode(&bytes), Some(Record { period, anchor_day, ..expected() }));
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Answers<'_> {
             };
         }
         let pinned =
-            if flags & PINNED == 0 { None } else { Some((reader.u32()?, Period::from_id(reader.u24()?).ok()?)) };
+            if flags & PINNED == 0 { None } else { Some((reader.u32()?, Period::from_code(reader.u24()?).ok()?.0)) };
         let (held, holds) = if flags & HOLDING == 0 { (0, 0) } else { (reader.u32()?, reader.u8()?) };
         let mut record = Record::decode_base(reader)?;
         record.held = Ap::new(held);

@@ -26,6 +26,7 @@ const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
 /// The files after the clock. Each uses only locals of the files before it.
 const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/protocol.lua"),
+    include_str!("../../../lua/operation/periods.lua"),
     include_str!("../../../lua/operation/levels.lua"),
     include_str!("../../../lua/operation/holds.lua"),
     include_str!("../../../lua/operation/record.lua"),

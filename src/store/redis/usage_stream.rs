@@ -176,7 +176,7 @@ fn decode_payload(payload: &[u8]) -> Result<Content, String> {
 fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<UsageEvent> {
     let kind = UsageKind::from_code(reader.u8()?)?;
     let level = LevelCode::new(reader.u8()?)?;
-    let period = Period::from_id(reader.u24()?).ok()?;
+    let (period, _) = Period::from_code(reader.u24()?).ok()?;
     let (ap, overage) = (Ap::new(reader.u32()?), Ap::new(reader.u32()?));
     let id: Uuid = reader.uuid()?;
     let tokens = Tokens::new(reader.u32()?.into()).ok()?;

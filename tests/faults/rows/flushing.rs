@@ -104,7 +104,7 @@ fn entry(partition: u16, number: usize) -> Vec<u8> {
 }
 
 fn period() -> u32 {
-    Calendar::new(chrono_tz::Tz::UTC).period_at(Clock::machine().now()).id()
+    Calendar::new(chrono_tz::Tz::UTC).month_at(Clock::machine().now()).id()
 }
 
 pub(crate) async fn backlog(seed: u64) -> anyhow::Result<Verdict> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::process::{Serve, answer, hash_of};
 use crate::support::{World, eventually, execute};
 
-const ADMIN: &str = "the token of an administrator";
+pub(super) const ADMIN: &str = "the token of an administrator";
 
 /// Starts a gate with an administrator's token.
 pub(super) async fn gate(world: &World, settings: &[(&str, &str)]) -> Serve {

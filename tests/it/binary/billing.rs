@@ -237,3 +237,60 @@ async fn events_with_an_invalid_signature_or_content_are_refused() {
     let unset = super::admin::gate(&world, &[]).await;
     assert_eq!(send(&unset, &signature(SECRET, now(), &body), &body).await.0.as_u16(), 404);
 }
+
+#[tokio::test]
+async fn with_the_cycle_of_the_subscription_the_quota_resets_on_the_day_of_payment() {
+    let world = World::new().await;
+    let settings = [SETTINGS, &[("QUOTA_GATE__BILLING__CYCLE", "subscription")]].concat();
+    let gate = gate(&world, &settings).await;
+    let today = quota_gate::domain::clock::Clock::machine().now();
+    let starts = today - chrono::TimeDelta::days(3);
+    let anchored = starts - chrono::Months::new(12);
+    let mut renewal = event("evt_1", "updated", today.timestamp(), "sub_1", "price_plus");
+    // As Stripe sends it since 2025-03-31: the period is in the items.
+    renewal["data"]["object"]["billing_cycle_anchor"] = json!(anchored.timestamp());
+    let item = &mut renewal["data"]["object"]["items"]["data"][0];
+    item["current_period_start"] = json!(starts.timestamp());
+    item["current_period_end"] = json!((starts + chrono::Months::new(1)).timestamp());
+    assert!(tells(&gate, renewal.clone()).await);
+    assert!(!tells(&gate, renewal.clone()).await);
+    let quota = admin(&gate, Method::GET, "users/ann", None).await.1["quota"].clone();
+    assert_eq!(quota["membershipLevel"], "plus");
+    let first = starts.date_naive();
+    let month_began_later = chrono::Datelike::day(&today) <= 3;
+    // If a calendar month has begun since the payment, its period goes on.
+    let expected = if month_began_later { today.format("%Y-%m") } else { first.format("%Y-%m-%d") };
+    if chrono::Datelike::day(&first) != 1 {
+        assert_eq!(quota["period"], expected.to_string());
+    }
+    let changes = admin(&gate, Method::GET, "changes?user=ann", None).await.1;
+    let day = chrono::Datelike::day(&anchored.date_naive());
+    if day != 1 {
+        assert_eq!(
+            (&changes["changes"][0]["anchorBefore"], &changes["changes"][0]["anchorAfter"]),
+            (&json!(1), &json!(day))
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_anchor_day_is_set_with_the_level_and_must_be_a_day_of_a_month() {
+    let world = World::new().await;
+    let gate = gate(&world, &[]).await;
+    let set = async |day: Value| {
+        let body = json!({"userUuid": "ann", "membershipLevel": "plus", "anchorDay": day});
+        let request = Client::new().put(format!("{}/api/chat/quota/level", gate.url));
+        answer(request.bearer_auth(super::admin::ADMIN).json(&body)).await
+    };
+    for wrong in [json!(0), json!(32), json!(-1), json!("1"), json!(1.5)] {
+        let (status, problem) = set(wrong.clone()).await;
+        assert_eq!(status.as_u16(), 400, "{wrong}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("anchorDay"), "{problem}");
+    }
+    let before = admin(&gate, Method::GET, "users/ann", None).await.1;
+    assert!(before["quota"].is_null(), "an invalid request creates no user: {before}");
+    let (status, changed) = set(json!(15)).await;
+    assert_eq!(status.as_u16(), 200, "{changed}");
+    let resets = changed["quota"]["quotaResetAt"].as_str().unwrap();
+    assert!(resets.contains("-15T00:00:00Z"), "{resets}");
+}

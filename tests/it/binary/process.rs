@@ -263,10 +263,6 @@ impl Serve {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.process.0.id()
-    }
-
     pub(super) fn wait(&mut self) -> ExitStatus {
         self.process.0.wait().unwrap()
     }

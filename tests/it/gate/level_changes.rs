@@ -212,6 +212,7 @@ async fn a_retired_level_keeps_its_name_and_quota_for_its_users() {
         user: user("bob"),
         level: LevelName::parse("free").unwrap(),
         effective: quota_gate::domain::level_change::Effective::Now,
+        anchor_day: None,
         if_version: None,
         author,
     };

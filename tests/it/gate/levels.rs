@@ -23,7 +23,9 @@ pub(super) async fn give(gate: &GateUnderTest, who: &str, level: &str) -> LevelC
 async fn change(gate: &GateUnderTest, who: &str, level: &str, effective: Effective) -> Result<LevelChanged, GateError> {
     let level = LevelName::parse(level).unwrap();
     let author = Author::person("ops", "a test").unwrap();
-    gate.gate.change_level(ChangeLevel { user: user(who), level, effective, if_version: None, author }).await
+    gate.gate
+        .change_level(ChangeLevel { user: user(who), level, effective, anchor_day: None, if_version: None, author })
+        .await
 }
 
 #[tokio::test]
@@ -98,8 +100,14 @@ async fn a_stale_lower_level_version_never_wins() {
     // A gate that was suspended since the first change sends it to Redis only now.
     let quota = gate.gate.quota(&user("alice")).await.unwrap();
     let basic = gate.gate.levels().named("basic").unwrap().clone();
-    let stale =
-        UserLevel { period: quota.period, level: basic.code, quota: basic.quota, pending: None, level_version: 1 };
+    let stale = UserLevel {
+        period: quota.period,
+        anchor_day: quota.anchor_day,
+        level: basic.code,
+        quota: basic.quota,
+        pending: None,
+        level_version: 1,
+    };
     let script = quota_gate::store::redis::Script::default();
     let options = quota_gate::store::redis::BatcherOptions {
         operations_max: 1,

@@ -1,6 +1,7 @@
 //! The gate as a library: exactness, holds, idempotency, levels, resets, flushing and loss.
 
 mod admission;
+mod anchor_days;
 mod away;
 mod breaker;
 mod flushing;

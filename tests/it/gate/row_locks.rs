@@ -1,14 +1,14 @@
 //! A statement that waits for a row acts on the row that it then locks, not on the one that it read before.
 
 use quota_gate::{
-    domain::{ap::Ap, calendar::Period, level::LevelName},
+    domain::{ap::Ap, level::LevelName},
     store::postgres::ImportRow,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::support::{World, eventually, user};
 
-const ROLL: &str = "select roll_chat_quotas(array['alice'], 202612, '2027-01-01T00:00:00Z', '2026-12-01T00:00:00Z')";
+const ROLL: &str = "select roll_chat_quotas(array['alice'], array[202612], array['2027-01-01T00:00:00Z'::timestamptz], '2026-12-01T00:00:00Z')";
 
 /// Changes that another transaction makes while the roll waits for its row, and the level of the row after the roll.
 const MEANWHILE: [(&str, &str); 5] = [
@@ -103,9 +103,13 @@ async fn an_import_that_waits_for_a_row_closes_its_month_once() {
     run(&mut holder, "update chat_quotas set membership_level = 'plus', monthly_quota = 1000").await;
     let importing = tokio::spawn({
         let (postgres, calendar, now) = (gate.postgres.clone(), gate.gate.calendar(), gate.gate.now());
-        let row = ImportRow { user: user("alice"), level: LevelName::parse("pro").unwrap(), used: Ap::new(7) };
-        let period: Period = calendar.period_at(now);
-        async move { postgres.import_users(&[row], period, calendar.period_end(period), now).await.unwrap() }
+        let row = ImportRow {
+            user: user("alice"),
+            level: LevelName::parse("pro").unwrap(),
+            used: Ap::new(7),
+            anchor_day: None,
+        };
+        async move { postgres.import_users(&[row], calendar, now).await.unwrap() }
     });
     until_waiting(&world, 1).await;
     holder.commit().await.unwrap();

@@ -27,6 +27,7 @@ fn event(id: &str, subscription: &str, second: i64, who: &str, level: Option<&st
         stage: Stage::Running,
         terms: Terms { user: user(who), paid_items: level.map(|level| vec![format!("price_{level}")]) },
         terms_before: None,
+        paid_time: None,
     }
 }
 

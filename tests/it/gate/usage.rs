@@ -44,8 +44,14 @@ async fn a_month_of_messages_adds_up_in_the_time_zone_of_the_installation() {
         if day == 10 {
             let level = LevelName::parse("plus").unwrap();
             let author = Author::person("ops", "a test").unwrap();
-            let change =
-                ChangeLevel { user: user("user-1"), level, effective: Effective::Now, if_version: None, author };
+            let change = ChangeLevel {
+                user: user("user-1"),
+                level,
+                effective: Effective::Now,
+                anchor_day: None,
+                if_version: None,
+                author,
+            };
             gate.gate.change_level(change).await.unwrap();
         }
         if day % 7 == 0 {
@@ -140,10 +146,14 @@ async fn today_counts_messages_and_not_what_an_import_or_a_repair_has_added() {
     let world = World::new().await;
     let gate = world.gate().await;
     let (calendar, now) = (gate.gate.calendar(), gate.gate.now());
-    let period = calendar.period_at(now);
-    let row = |who: &str| ImportRow { user: user(who), level: LevelName::parse("free").unwrap(), used: Ap::new(40) };
-    gate.postgres.import_users(&[row("alice"), row("bob")], period, calendar.period_end(period), now).await.unwrap();
-    gate.postgres.log_adjustment("alice", period.into(), 3, "a repair", now).await.unwrap();
+    let row = |who: &str| ImportRow {
+        user: user(who),
+        level: LevelName::parse("free").unwrap(),
+        used: Ap::new(40),
+        anchor_day: None,
+    };
+    gate.postgres.import_users(&[row("alice"), row("bob")], calendar, now).await.unwrap();
+    gate.postgres.log_adjustment("alice", calendar.month_at(now).into(), 3, "a repair", now).await.unwrap();
     execute(&world.database, "update chat_quotas set monthly_used = 43, total_used = 43 where user_uuid = 'alice'")
         .await;
     assert!(gate.charges("alice", 5).await);

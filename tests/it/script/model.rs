@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use quota_gate::{
     domain::{
-        calendar::{Calendar, Day, Period},
+        calendar::{AnchorDay, Calendar, Day, Period},
         hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},
         level::{LevelCode, Levels},
     },
@@ -31,6 +31,7 @@ pub(super) struct Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Numbers {
     pub period: Period,
+    pub anchor_day: AnchorDay,
     pub level: LevelCode,
     pub quota: u32,
     pub used: u32,
@@ -68,6 +69,7 @@ pub(super) struct Model {
     calendar: Calendar,
     levels: Levels,
     period: Period,
+    anchor_day: AnchorDay,
     level: LevelCode,
     quota: u32,
     pending: Option<LevelCode>,
@@ -91,7 +93,8 @@ impl Model {
         Self {
             calendar,
             levels,
-            period: calendar.period_at(now),
+            period: calendar.month_at(now),
+            anchor_day: AnchorDay::FIRST,
             level: lowest.code,
             quota: lowest.quota.get(),
             pending: None,
@@ -178,7 +181,8 @@ impl Model {
             return self.answer(ReplyStatus::Expired);
         }
         let hold = live.unwrap_or(reservation);
-        let outlived_its_period = self.calendar.period_end(reservation.period) <= reservation.expires_at;
+        // The user's next period began while the hold was to live.
+        let outlived_its_period = self.calendar.period_start(self.period) <= reservation.expires_at;
         let chargeable = match (late, hold.period == self.period) {
             (false, true) => self.free().max(hold.ap),
             (true, true) => self.free(),
@@ -221,15 +225,24 @@ impl Model {
         level: LevelCode,
         pending: Option<LevelCode>,
         version: u32,
+        (period, anchor_day): (Period, AnchorDay),
     ) -> Expected {
         self.pass_to(now);
         if version > self.level_version {
+            self.anchor_day = anchor_day;
+            if period > self.period {
+                self.begin(period);
+            }
             self.level = level;
             self.quota = self.quota_of(level);
             self.pending = pending;
             self.level_version = version;
         }
         self.answer(ReplyStatus::Ok)
+    }
+
+    pub(super) const fn level_version(&self) -> u32 {
+        self.level_version
     }
 
     pub(super) fn quota_of(&self, level: LevelCode) -> u32 {
@@ -241,13 +254,23 @@ impl Model {
         self.used + self.held() > self.quota + self.beyond
     }
 
+    /// The user's period at this time, and its end.
+    pub(super) fn period_at(&self, now: DateTime<Utc>) -> (Period, DateTime<Utc>) {
+        let period = self.period.at(self.calendar.day_at(now), self.anchor_day);
+        (period, self.calendar.period_end(period, self.anchor_day))
+    }
+
+    fn begin(&mut self, period: Period) {
+        self.period = period;
+        self.used = 0;
+        self.beyond = 0;
+    }
+
     fn pass_to(&mut self, now: DateTime<Utc>) {
         self.holds.retain(|hold| hold.expires_at > now);
-        let (period, day) = (self.calendar.period_at(now), self.calendar.day_at(now));
+        let (period, day) = (self.period_at(now).0, self.calendar.day_at(now));
         if period > self.period {
-            self.period = period;
-            self.used = 0;
-            self.beyond = 0;
+            self.begin(period);
             self.level = self.pending.take().unwrap_or(self.level);
             self.quota = self.quota_of(self.level);
         }
@@ -277,6 +300,7 @@ impl Model {
     fn answer(&self, status: ReplyStatus) -> Expected {
         let numbers = Numbers {
             period: self.period,
+            anchor_day: self.anchor_day,
             level: self.level,
             quota: self.quota,
             used: self.used,

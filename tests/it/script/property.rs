@@ -1,7 +1,10 @@
-//! Random histories of operations give the same answers, numbers and journal as the model, across days and months, with
+//! Random histories of operations give the same answers, numbers and journal as the model, across days and periods, with
 //! one or many operations per call. A failure shrinks to the shortest history that shows it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
@@ -9,7 +12,7 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 use quota_gate::{
     domain::{
         ap::Ap,
-        calendar::Calendar,
+        calendar::{AnchorDay, Calendar, Period},
         clock::Clock,
         hold::{Reservation, Ttl},
         idempotency::IdempotencyKey,
@@ -63,13 +66,16 @@ enum Step {
         level: u8,
         pending: Option<u8>,
         version_step: i8,
+        anchor_day: u8,
+        /// Whether a period begins today, because a payment was made for it.
+        begins: bool,
     },
     /// Sends the operations so far in one call, then moves the clock.
     Pass {
         seconds: i64,
     },
-    /// The same, to just before or after the month's end.
-    PassToMonthEnd {
+    /// The same, to just before or after the end of the user's period.
+    PassToPeriodEnd {
         seconds_after: i64,
     },
 }
@@ -79,6 +85,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = proptest::option::weighted(0.3, 0..4_u8);
     let ttl = prop_oneof![Just(1_u16), Just(60), Just(900)];
     let hold = 0..6_u8;
+    let anchor_day = prop_oneof![2 => Just(1_u8), 1 => 1..=31_u8, 1 => 28..=31_u8];
     let accepted = prop_oneof![Just(0_u16), Just(1), Just(61), Just(601), Just(1_201)];
     let step = prop_oneof![
         6 => (cost.clone(), key.clone()).prop_map(|(cost, key)| Step::Consume { cost, key }),
@@ -88,11 +95,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(hold, ap, accepted_seconds_ago)| Step::Commit { hold, ap, accepted_seconds_ago }),
         2 => hold.prop_map(|hold| Step::Release { hold }),
         1 => Just(Step::Peek),
-        2 => (1..=3_u8, proptest::option::of(1..=3_u8), -1..3_i8)
-            .prop_map(|(level, pending, version_step)| Step::SetLevel { level, pending, version_step }),
-        4 => prop_oneof![Just(0), Just(1), Just(59), Just(61), Just(599), Just(601), Just(86_400), Just(40 * 86_400)]
+        2 => (1..=3_u8, proptest::option::of(1..=3_u8), -1..3_i8, anchor_day, proptest::bool::weighted(0.2)).prop_map(
+            |(level, pending, version_step, anchor_day, begins)| Step::SetLevel {
+                level, pending, version_step, anchor_day, begins
+            }
+        ),
+        4 => prop_oneof![Just(0), Just(1), Just(59), Just(61), Just(599), Just(601), Just(86_400), Just(40 * 86_400), Just(300 * 86_400)]
             .prop_map(|seconds| Step::Pass { seconds }),
-        2 => (-2..3_i64).prop_map(|seconds_after| Step::PassToMonthEnd { seconds_after }),
+        2 => (-2..3_i64).prop_map(|seconds_after| Step::PassToPeriodEnd { seconds_after }),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -179,6 +189,7 @@ fn seen(answer: &Answer) -> Expected {
         overage: answer.overage.get(),
         numbers: Numbers {
             period: record.period,
+            anchor_day: record.anchor_day,
             level: record.level,
             quota: record.quota.get(),
             used: record.used.get(),
@@ -203,6 +214,9 @@ struct History<'a> {
     /// The reservations that a client would store, numbered by position.
     reservations: Vec<Hold>,
     level_version: u32,
+    /// The period that the last answer named, and those that a payment began.
+    period: Option<Period>,
+    paid_periods: BTreeSet<Period>,
     calls: Vec<Operation>,
     expected: Vec<Expected>,
 }
@@ -227,7 +241,7 @@ impl History<'_> {
             Step::Reserve { cost, ttl_seconds, key } => {
                 let ttl = Ttl::from_seconds(ttl_seconds.into()).unwrap();
                 let expires_at = now + TimeDelta::seconds(ttl_seconds.into());
-                let period = self.harness.calendar.period_at(now);
+                let (period, _) = self.model.period_at(now);
                 let hold = Hold { id: fresh_id(), ap: cost, period, expires_at };
                 let kept = key.map(|key| format!("r{key}"));
                 let idempotency = kept.as_deref().map(|key| idempotency(&self.user, key, cost));
@@ -253,7 +267,7 @@ impl History<'_> {
                     ap: Ap::new(ap),
                     tokens: Tokens::default(),
                     model: None,
-                    covered: self.harness.calendar.period_end(reservation.period) <= reservation.expires_at,
+                    expiry_day: self.harness.calendar.day_at(reservation.expires_at),
                     // The gate has checked the log; here the settlement is never lost.
                     adopt: accepted_at.is_some(),
                     accepted_at,
@@ -267,21 +281,32 @@ impl History<'_> {
                 (operation, self.model.release(now, reservation))
             }
             Step::Peek => (Operation::Peek, self.model.peek(now)),
-            Step::SetLevel { level, pending, version_step } => {
+            Step::SetLevel { level, pending, version_step, anchor_day, begins } => {
                 let level = LevelCode::new(level).unwrap();
                 let pending = pending.and_then(LevelCode::new);
                 let version = self.level_version.saturating_add_signed(version_step.into());
                 self.level_version = self.level_version.max(version);
+                let anchor_day = AnchorDay::new(anchor_day).unwrap();
+                let today = Period::beginning_on(self.harness.calendar.day_at(now));
+                let (current, _) = self.model.period_at(now);
+                let period = if begins { today } else { current };
+                if version > self.model.level_version() && period > current {
+                    self.paid_periods.insert(period);
+                }
                 let user_level = UserLevel {
-                    period: self.harness.calendar.period_at(now),
+                    period,
+                    anchor_day,
                     level,
                     quota: Ap::new(self.model.quota_of(level)),
                     pending,
                     level_version: version,
                 };
-                (Operation::SetLevel(user_level), self.model.set_level(now, level, pending, version))
+                (
+                    Operation::SetLevel(user_level),
+                    self.model.set_level(now, level, pending, version, (period, anchor_day)),
+                )
             }
-            Step::Pass { .. } | Step::PassToMonthEnd { .. } => return,
+            Step::Pass { .. } | Step::PassToPeriodEnd { .. } => return,
         };
         self.calls.push(operation);
         self.expected.push(expected);
@@ -309,6 +334,13 @@ impl History<'_> {
         let answers = self.harness.send(&self.user, seed, std::mem::take(&mut self.calls)).await;
         for (answer, expected) in answers.iter().zip(&expected) {
             prop_assert_eq!(&seen(answer), expected);
+            // One allowance in 28 days, except for payments.
+            let period = answer.record.period;
+            if let Some(before) = self.period.filter(|before| *before != period) {
+                let days = (period.first_day() - before.first_day()).num_days();
+                prop_assert!(days >= 28 || (days > 0 && self.paid_periods.contains(&period)), "{before} {period}");
+            }
+            self.period = Some(period);
         }
         Ok(())
     }
@@ -326,7 +358,8 @@ pub(super) fn seed(harness: &Harness) -> Seed {
     let (lowest, now) = (harness.levels.lowest(), harness.clock.now());
     Seed {
         level: UserLevel {
-            period: harness.calendar.period_at(now),
+            period: harness.calendar.month_at(now),
+            anchor_day: AnchorDay::FIRST,
             level: lowest.code,
             quota: lowest.quota,
             pending: None,
@@ -356,6 +389,8 @@ async fn check(
         now,
         reservations: vec![],
         level_version: 0,
+        period: None,
+        paid_periods: BTreeSet::new(),
         calls: vec![Operation::Peek],
         expected: vec![],
     };
@@ -367,8 +402,8 @@ async fn check(
     for step in steps {
         let pass = match *step {
             Step::Pass { seconds } => Some(TimeDelta::seconds(seconds)),
-            Step::PassToMonthEnd { seconds_after } => {
-                let end = harness.calendar.period_end(harness.calendar.period_at(history.now));
+            Step::PassToPeriodEnd { seconds_after } => {
+                let (_, end) = history.model.period_at(history.now);
                 Some((end + TimeDelta::seconds(seconds_after) - history.now).max(TimeDelta::zero()))
             }
             _ => None,
@@ -430,4 +465,9 @@ fn every_history_agrees_with_the_model_in_utc() {
 #[test]
 fn every_history_agrees_with_the_model_in_shanghai() {
     agrees_with_the_model_in("Asia/Shanghai");
+}
+
+#[test]
+fn every_history_agrees_with_the_model_in_new_york() {
+    agrees_with_the_model_in("America/New_York");
 }

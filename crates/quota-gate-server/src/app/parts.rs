@@ -164,7 +164,7 @@ pub(super) fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
     let billing = &config.billing;
     let prices = billing.price_levels().context("[billing.levels]")?;
     let (statuses, pauses) = (billing.paid_statuses.clone(), billing.paid_pauses.clone());
-    let terms = TermsReader::new(billing.user_metadata_key.clone(), statuses, pauses)?;
+    let terms = TermsReader::new(billing.cycle, billing.user_metadata_key.clone(), statuses, pauses)?;
     let secret = billing.webhook_secret.expose();
     if secret.is_empty() {
         return Ok(None);

@@ -3,4 +3,7 @@
 pub(crate) mod subscription;
 pub(crate) mod terms;
 
-pub use self::{subscription::Billing, terms::TermsReader};
+pub use self::{
+    subscription::Billing,
+    terms::{Cycle, TermsReader},
+};

@@ -156,6 +156,7 @@ fn subscription_event(billing: &Billing, event: Event) -> Result<SubscriptionEve
         at: DateTime::from_timestamp(event.created, 0).ok_or_else(|| invalid("created is not a valid time"))?,
         stage: read.stage,
         terms: read.terms,
+        paid_time: read.paid_time,
         terms_before: before.and_then(|before| billing.terms.read(&event.kind, &before).ok()).map(|read| read.terms),
     })
 }

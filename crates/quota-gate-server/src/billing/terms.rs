@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::http::answers::problem::{Code, Problem};
 use quota_gate::domain::{
     InvalidInput,
-    subscription::{Stage, Terms},
+    subscription::{PaidTime, Stage, Terms},
     user_id::UserId,
 };
 
@@ -21,9 +22,21 @@ const PAUSES: [&str; 3] = ["keep_as_draft", "mark_uncollectible", "void"];
 /// Settings to read a subscription.
 #[derive(Debug, Clone)]
 pub struct TermsReader {
+    cycle: Cycle,
     user_key: String,
     paid_statuses: Vec<String>,
     paid_pauses: Vec<String>,
+}
+
+/// When the periods of subscribers begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cycle {
+    /// On the first of each month.
+    #[default]
+    Calendar,
+    /// On the day of the subscription's payments.
+    Subscription,
 }
 
 /// A subscription at one time.
@@ -31,6 +44,7 @@ pub(super) struct ReadSubscription {
     pub(super) subscription: String,
     pub(super) stage: Stage,
     pub(super) terms: Terms,
+    pub(super) paid_time: Option<PaidTime>,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +56,20 @@ struct Subscription {
     items: Items,
     #[serde(default)]
     pause_collection: Option<PauseCollection>,
+    #[serde(default)]
+    billing_cycle_anchor: Option<i64>,
+    // Since the API version 2025-03-31, only the items have them.
+    #[serde(flatten)]
+    period: CurrentPeriod,
+}
+
+/// The time that is paid for.
+#[derive(Deserialize, Default)]
+struct CurrentPeriod {
+    #[serde(default, rename = "current_period_start")]
+    start: Option<i64>,
+    #[serde(default, rename = "current_period_end")]
+    end: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +86,8 @@ struct Items {
 #[derive(Deserialize)]
 struct Item {
     price: Price,
+    #[serde(flatten)]
+    period: CurrentPeriod,
 }
 
 #[derive(Deserialize)]
@@ -67,15 +97,21 @@ struct Price {
 }
 
 impl TermsReader {
-    /// Reads subscriptions that name the user under `user_key` in their metadata. They pay for a level in one of
+    /// Reads subscriptions that name the user under `user_key` in their metadata, and what they say of the user's
+    /// periods if `cycle` says so. They pay for a level in one of
     /// `paid_statuses`, and while their collection is paused, only with a behavior of `paid_pauses`.
     ///
     /// # Errors
     /// If a status or a behavior is unknown, or cannot count as paid.
-    pub fn new(user_key: String, paid_statuses: Vec<String>, paid_pauses: Vec<String>) -> Result<Self, InvalidInput> {
+    pub fn new(
+        cycle: Cycle,
+        user_key: String,
+        paid_statuses: Vec<String>,
+        paid_pauses: Vec<String>,
+    ) -> Result<Self, InvalidInput> {
         known("billing.paid_statuses", &paid_statuses, &STATUSES)?;
         known("billing.paid_pauses", &paid_pauses, &PAUSES)?;
-        Ok(Self { user_key, paid_statuses, paid_pauses })
+        Ok(Self { cycle, user_key, paid_statuses, paid_pauses })
     }
 
     /// Reads the subscription of an event.
@@ -93,10 +129,24 @@ impl TermsReader {
         };
         let is_paid = matches!(stage, Stage::Created | Stage::Running)
             && self.paid_statuses.contains(&subscription.status)
-            && subscription.pause_collection.is_none_or(|pause| self.paid_pauses.contains(&pause.behavior));
+            && subscription.pause_collection.as_ref().is_none_or(|pause| self.paid_pauses.contains(&pause.behavior));
+        let paid_time = (self.cycle == Cycle::Subscription).then(|| subscription.paid_time()).flatten();
         let items = subscription.items.data.into_iter().flat_map(|item| [Some(item.price.id), item.price.product]);
         let paid_items = is_paid.then(|| items.flatten().collect());
-        Ok(ReadSubscription { subscription: subscription.id, stage, terms: Terms { user, paid_items } })
+        Ok(ReadSubscription { subscription: subscription.id, stage, terms: Terms { user, paid_items }, paid_time })
+    }
+}
+
+impl Subscription {
+    /// The time that is paid for. Items with different intervals have different ones: the latest start and the earliest
+    /// end count.
+    fn paid_time(&self) -> Option<PaidTime> {
+        let periods = || std::iter::once(&self.period).chain(self.items.data.iter().map(|item| &item.period));
+        let at = |seconds: i64| DateTime::from_timestamp(seconds, 0);
+        let starts_at = at(periods().filter_map(|period| period.start).max()?)?;
+        let ends_at = at(periods().filter_map(|period| period.end).min()?)?;
+        let anchored_at = self.billing_cycle_anchor.and_then(at).unwrap_or(starts_at);
+        Some(PaidTime { starts_at, ends_at, anchored_at })
     }
 }
 
@@ -127,8 +177,9 @@ mod tests {
 
     #[test]
     fn only_statuses_and_pauses_that_stripe_has_are_accepted() {
-        let reader =
-            |status: &str, pause: &str| TermsReader::new("user".into(), vec![status.into()], vec![pause.into()]);
+        let reader = |status: &str, pause: &str| {
+            TermsReader::new(Cycle::default(), "user".into(), vec![status.into()], vec![pause.into()])
+        };
         assert!(reader("past_due", "keep_as_draft").is_ok());
         let error = reader("canceled", "void").unwrap_err().to_string();
         assert_eq!(error, "billing.paid_statuses: canceled is not one of active, trialing, past_due, unpaid, paused");

@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
             old.context("dual_write.url is not set: set it, or pass an export of the old system with --file")?,
         ))
     };
-    let period = Calendar::new(config.time_zone()?).period_at(Clock::machine().now());
+    let period = Calendar::new(config.time_zone()?).month_at(Clock::machine().now());
     let postgres = app::settled_postgres(&config).await?;
     let comparison = Comparer { postgres, old }.compare(period).await?;
     for BalanceDifference { user, gate, old } in comparison.differences.iter().take(NAMED_MAX) {

@@ -21,6 +21,7 @@ use crate::{app::App, config::Config};
 use quota_gate::{
     domain::{
         ap::Ap,
+        calendar::AnchorDay,
         clock::Clock,
         level::{LevelName, Levels},
         user_id::UserId,
@@ -62,6 +63,9 @@ struct Line {
     level: String,
     #[serde(default)]
     used: i64,
+    /// Day of the month on which the user's periods begin.
+    #[serde(default)]
+    anchor: Option<i64>,
 }
 
 struct Importer {
@@ -147,10 +151,10 @@ impl Importer {
         let (url, query) = (url.to_owned(), query.to_owned());
         let reading = tokio::spawn(async move { read_foreign_users(&url, &query, sender).await });
         let mut number = 0;
-        while let Some(ForeignUser { user, level, used }) = rows.recv().await {
+        while let Some(ForeignUser { user, level, used, anchor }) = rows.recv().await {
             number += 1;
             let line = match (user, level) {
-                (Some(user), Some(level)) => Ok(Line { user, level, used }),
+                (Some(user), Some(level)) => Ok(Line { user, level, used, anchor }),
                 _ => Err("the query must return the columns user and level, and neither may be null".to_owned()),
             };
             self.add(number, line).await?;
@@ -188,7 +192,9 @@ impl Importer {
         let user = UserId::parse(&line.user).map_err(|error| error.to_string())?;
         let amount = i32::try_from(line.used).ok().and_then(|amount| u32::try_from(amount).ok());
         let wrong = || format!("used must be a whole number from 0 to {}, not {}", i32::MAX, line.used);
-        Ok(ImportRow { user, level, used: Ap::new(amount.ok_or_else(wrong)?) })
+        let anchor_day = line.anchor.map(|day| AnchorDay::new(u8::try_from(day).unwrap_or(0))).transpose();
+        let anchor_day = anchor_day.map_err(|_| "anchor must be a day of the month from 1 to 31".to_owned())?;
+        Ok(ImportRow { user, level, used: Ap::new(amount.ok_or_else(wrong)?), anchor_day })
     }
 
     async fn flush(&mut self) -> anyhow::Result<()> {
@@ -198,9 +204,7 @@ impl Importer {
         }
         let now = Clock::machine().now();
         let calendar = self.app.gate.calendar();
-        let period = calendar.period_at(now);
-        let ImportReport { inserted, updated } =
-            self.app.gate.postgres().import_users(&rows, period, calendar.period_end(period), now).await?;
+        let ImportReport { inserted, updated } = self.app.gate.postgres().import_users(&rows, calendar, now).await?;
         for user in &updated {
             self.app.gate.refresh_level(user).await?;
         }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::Deserialize;
 
+use crate::billing::Cycle;
 use crate::config::Secret;
 use crate::http::client_address::Network;
 use crate::openai::StreamUsage;
@@ -122,6 +123,7 @@ sections! {
     }
     Billing {
         webhook_secret: Secret,
+        cycle: Cycle,
         user_metadata_key: String,
         paid_statuses: Vec<String>,
         paid_pauses: Vec<String>,

@@ -115,7 +115,7 @@ impl RateLimitService {
     }
 
     fn seconds_until_reset(&self, quota: &Quota) -> i64 {
-        (self.gate.calendar().period_end(quota.period) - quota.as_of).num_seconds().max(0)
+        (self.gate.calendar().period_end(quota.period, quota.anchor_day) - quota.as_of).num_seconds().max(0)
     }
 }
 

@@ -103,7 +103,7 @@ impl Postgres {
         Ok(users)
     }
 
-    /// Returns a user's closed months, newest first.
+    /// Returns a user's closed periods, newest first.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -112,7 +112,7 @@ impl Postgres {
             "select period, membership_level, monthly_quota, used, overage
              from chat_quota_months
              where user_uuid = $1
-             order by period desc
+             order by period_begins(period) desc
              limit $2",
             user.as_str(),
             i64::from(limit),

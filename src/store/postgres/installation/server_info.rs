@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Datelike, Utc};
 
-use crate::domain::calendar::Period;
 use crate::store::postgres::{Postgres, PostgresError};
 
 /// Oldest version that the gate is tested with, as `server_version_num`.
@@ -71,24 +70,24 @@ impl Postgres {
         Ok(server_info)
     }
 
-    /// Counts users charged more than their quota in a period without a change of level since `since`. Should be 0.
+    /// Counts users charged more than their quota in the current period without a change of level in it. Should be 0.
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn over_admitted(&self, period: Period, since: DateTime<Utc>) -> Result<u64, PostgresError> {
+    pub async fn over_admitted(&self, now: DateTime<Utc>) -> Result<u64, PostgresError> {
         let count = sqlx::query_scalar!(
             r#"select count(*) as "count!"
              from chat_quotas as quotas
              where quotas.monthly_used > quotas.monthly_quota
-               and quotas.period = $1
+               and quotas.quota_reset_at > $1
                and not exists (
                    select from user_changes as changes
                    where changes.user_uuid = quotas.user_uuid
                      and changes.kind = 'level'
-                     and changes.changed_at >= $2
+                     -- The period begins up to a day earlier in UTC than in the east.
+                     and changes.changed_at >= period_begins(quotas.period) - interval '1 day'
                )"#,
-            i32::from(period),
-            since,
+            now,
         )
         .fetch_one(&self.pool)
         .await?;

@@ -51,13 +51,14 @@ impl Postgres {
         let drift = sqlx::query_as!(
             Drift,
             r#"with whole as (
-                 -- The first period that the log has whole; before it closed months, and rows that did not roll since, stand for the log.
-                 select coalesce(to_char(log_begins_on + interval '1 month', 'YYYYMM')::int, 0) as period from gate_settings
+                 -- The log has the periods whole that begin on this day or later. Before it closed periods, and rows that did not
+                 -- roll since, stand for the log.
+                 select date_trunc('month', log_begins_on + interval '1 month')::date as begins from gate_settings
              ),
              logged as (
                  select user_uuid, period, sum(ap_used) as ap
                  from chat_usage_logs
-                 where period >= coalesce((select period from whole), 0)
+                 where period_begins(period) >= coalesce((select begins from whole), '-infinity')
                  group by user_uuid, period
              ),
              months as (
@@ -66,14 +67,18 @@ impl Postgres {
                  select user_uuid, period, used from chat_quota_months
              ),
              totals as (
-                 select user_uuid, period, ap from months where period >= coalesce((select period from whole), 0)
+                 select user_uuid, period, ap
+                 from months
+                 where period_begins(period) >= coalesce((select begins from whole), '-infinity')
              ),
              summed as (
                  select user_uuid, sum(ap) as ap
                  from (
                      select user_uuid, ap from logged
                      union all
-                     select user_uuid, ap from months where period < coalesce((select period from whole), 0)
+                     select user_uuid, ap
+                     from months
+                     where period_begins(period) < coalesce((select begins from whole), '-infinity')
                  ) as parts
                  group by user_uuid
              )

@@ -11,12 +11,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 
 use crate::domain::{
-    calendar::{Calendar, Period},
+    calendar::{AnchorDay, Calendar, Period},
     level::{LevelCode, Levels},
     usage::UsageEvent,
     user_id::UserId,
 };
-use crate::store::postgres::{PostgresError, connections::Transaction};
+use crate::store::postgres::{
+    PostgresError,
+    connections::Transaction,
+    users::roll::{Rolls, parse_anchor_day},
+};
 
 #[derive(Debug, Default)]
 struct Sum {
@@ -57,19 +61,13 @@ pub(in crate::store::postgres) async fn add(
     let periods: BTreeSet<Period> = sums.keys().map(|(_, period)| *period).collect();
     for period in periods {
         let batch = Batch::of(&sums, |other| other == period);
-        let end = calendar.period_end(period);
-        create_missing(connection, &sums, period, end, levels, at).await?;
+        create_missing(connection, &sums, period, calendar, levels, at).await?;
         // From here on the rows do not change period: after the roll, each is in this period or a later one.
-        lock(connection, &batch).await?;
-        sqlx::query_scalar!(
-            "select roll_chat_quotas($1, $2, $3, $4)",
-            &batch.users as &[&str],
-            i32::from(period),
-            end,
-            at
-        )
-        .fetch_one(&mut *connection)
-        .await?;
+        let mut rolls = Rolls::default();
+        for (user, anchor_day) in lock(connection, &batch).await? {
+            rolls.add(&user, period, anchor_day, calendar);
+        }
+        rolls.roll(connection, at).await?;
         add_to_current(connection, &batch, at).await?;
         add_to_closed(connection, &batch, at).await?;
     }
@@ -128,7 +126,7 @@ async fn add_to_closed(
              from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as batch (user_uuid, period, ap, overage)
              join chat_quotas as quotas
                on quotas.user_uuid = batch.user_uuid
-              and quotas.period > batch.period
+              and period_begins(quotas.period) > period_begins(batch.period)
          ),
          closed as (
              insert into chat_quota_months as months (user_uuid, period, membership_level, monthly_quota, used, overage)
@@ -160,7 +158,7 @@ async fn create_missing(
     connection: &mut Transaction<'_>,
     sums: &BTreeMap<(&UserId, Period), Sum>,
     period: Period,
-    reset_at: DateTime<Utc>,
+    calendar: Calendar,
     levels: &Levels,
     at: DateTime<Utc>,
 ) -> Result<(), PostgresError> {
@@ -181,7 +179,7 @@ async fn create_missing(
         &users as &[&str],
         &names as &[&str],
         i32::from(period),
-        reset_at,
+        calendar.period_end(period, AnchorDay::FIRST),
         at,
     )
     .execute(connection)
@@ -189,15 +187,22 @@ async fn create_missing(
     Ok(())
 }
 
-async fn lock(connection: &mut Transaction<'_>, batch: &Batch<'_>) -> Result<(), PostgresError> {
-    sqlx::query!(
-        "select from chat_quotas
+/// Locks the rows of a batch, and returns the anchors of their users.
+async fn lock(connection: &mut Transaction<'_>, batch: &Batch<'_>) -> Result<Vec<(String, AnchorDay)>, PostgresError> {
+    let rows = sqlx::query!(
+        "select user_uuid, anchor_day
+         from chat_quotas
          where user_uuid = any ($1)
          order by user_uuid
          for update",
         &batch.users as &[&str],
     )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    let anchor_of = |row: i16, user: &str| {
+        parse_anchor_day(row).ok_or_else(|| PostgresError::inconsistent("chat_quotas", "anchor_day", user))
+    };
+    rows.into_iter()
+        .map(|row| Ok((anchor_of(row.anchor_day, &row.user_uuid).map(|anchor_day| (row.user_uuid, anchor_day)))?))
+        .collect()
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::{
     ap::Ap,
     author::Author,
+    calendar::{AnchorDay, Period},
     level::LevelName,
     level_change::{Effective, Timing},
     user_id::UserId,
@@ -12,7 +13,11 @@ use crate::domain::{
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError, QuotaRow,
     connections::Transaction,
-    users::{chat_quotas::find, user_changes::note_level},
+    users::{
+        chat_quotas::find,
+        roll::{Rolls, roll_due},
+        user_changes::{ChangedLevel, note_level},
+    },
 };
 
 /// A user's row before and after.
@@ -24,6 +29,21 @@ pub struct LevelChange {
     pub after: QuotaRow,
 }
 
+/// What a user gets.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLevel<'a> {
+    /// The level.
+    pub level: &'a LevelName,
+    /// When it takes effect.
+    pub effective: Effective,
+    /// Day of the month on which the user's periods begin from now on; `None`: as before. The current period then has
+    /// 28 to 59 days.
+    pub anchor_day: Option<AnchorDay>,
+    /// A period that begins now, although the one before it is not over: a payment was made for it. Ignored unless it
+    /// is later than the user's period, and has begun.
+    pub begins: Option<Period>,
+}
+
 impl Postgres {
     /// Changes a user's level. Creates the row of an unknown user first. Quotas are those of Postgres, which may be
     /// newer than the caller's. Returns `None` and changes nothing if the row's level version is not `if_version`.
@@ -33,7 +53,7 @@ impl Postgres {
     pub async fn change_level(
         &self,
         user: &UserId,
-        (target, effective): (&LevelName, Effective),
+        target: NewLevel<'_>,
         if_version: Option<u32>,
         author: &Author,
         first: &NewUser,
@@ -48,7 +68,7 @@ impl Postgres {
         if if_version.is_some_and(|seen| seen != before.level_version) {
             return Ok(None);
         }
-        let change = change(&mut transaction, before, (target, effective), author, first, today_start).await?;
+        let change = change(&mut transaction, before, target, author, first, today_start).await?;
         transaction.commit().await?;
         Ok(Some(change))
     }
@@ -69,8 +89,8 @@ pub(super) async fn create<'e>(
          limit 1
          on conflict (user_uuid) do nothing",
         user.as_str(),
-        i32::from(first.period),
-        first.reset_at,
+        i32::from(first.period()),
+        first.reset_at(),
         first.now,
     )
     .execute(connection)
@@ -85,15 +105,7 @@ pub(super) async fn roll(
     first: &NewUser,
     today_start: DateTime<Utc>,
 ) -> Result<QuotaRow, PostgresError> {
-    sqlx::query_scalar!(
-        "select roll_chat_quotas(array[$1], $2, $3, $4)",
-        user.as_str(),
-        i32::from(first.period),
-        first.reset_at,
-        first.now
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    roll_due(connection, &[user.to_string()], first.calendar, first.now).await?;
     existing(connection, user, today_start).await
 }
 
@@ -101,15 +113,37 @@ pub(super) async fn roll(
 pub(super) async fn change(
     connection: &mut Transaction<'_>,
     before: QuotaRow,
-    (target, effective): (&LevelName, Effective),
+    new: NewLevel<'_>,
     author: &Author,
     first: &NewUser,
     today_start: DateTime<Utc>,
 ) -> Result<LevelChange, PostgresError> {
-    let user = &before.user;
+    let (user, target) = (&before.user, new.level);
+    let anchor_day = new.anchor_day.unwrap_or(before.anchor_day);
+    if anchor_day != before.anchor_day {
+        sqlx::query!(
+            "update chat_quotas
+             set anchor_day = $2,
+                 quota_reset_at = $3
+             where user_uuid = $1",
+            user.as_str(),
+            i16::from(anchor_day.day()),
+            first.calendar.period_end(before.period, anchor_day),
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    let begins = new.begins.filter(|period| before.may_begin(*period, first));
+    if let Some(period) = begins {
+        let mut rolls = Rolls::default();
+        rolls.add(user.as_str(), period, anchor_day, first.calendar);
+        rolls.roll(connection, first.now).await?;
+    }
     let quota = sqlx::query_scalar!("select monthly_quota from membership_levels where name = $1", target.as_str())
         .fetch_one(&mut *connection)
         .await?;
+    // A period that begins now is paid for at the new level.
+    let effective = if begins.is_some() { Effective::Now } else { new.effective };
     let timing = effective.timing(before.quota, Ap::new(quota.unsigned_abs()));
     match timing {
         Timing::Now => {
@@ -145,13 +179,25 @@ pub(super) async fn change(
         }
     }
     let after = existing(connection, user, today_start).await?;
-    let later = (timing == Timing::NextPeriod).then(|| first.period.next());
+    let later = (timing == Timing::NextPeriod).then(|| after.period.next(anchor_day));
     let name_before =
         sqlx::query_scalar!("select name from membership_levels where code = $1", i16::from(before.level.get()))
             .fetch_one(&mut *connection)
             .await?;
-    note_level(connection, user, (&name_before, target), later, author, first.now).await?;
+    let changed = ChangedLevel {
+        levels: (&name_before, target),
+        anchors: (anchor_day != before.anchor_day).then_some((before.anchor_day, anchor_day)),
+        effective: later,
+    };
+    note_level(connection, user, &changed, author, first.now).await?;
     Ok(LevelChange { before, after })
+}
+
+impl QuotaRow {
+    /// Whether a period can begin now: it is later than that of the row, and has begun.
+    pub(super) fn may_begin(&self, period: Period, first: &NewUser) -> bool {
+        self.period < period && period <= Period::beginning_on(first.calendar.day_at(first.now))
+    }
 }
 
 async fn existing(

@@ -2,8 +2,15 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::{ap::Ap, calendar::Period, level::LevelCode, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::smallint};
+use crate::domain::{
+    ap::Ap,
+    calendar::{AnchorDay, Calendar, Period},
+    level::LevelCode,
+    user_id::UserId,
+};
+use crate::store::postgres::{
+    Postgres, PostgresError, connections::Transaction, integers::smallint, users::roll::parse_anchor_day,
+};
 
 /// A user's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +27,8 @@ pub struct QuotaRow {
     pub quota: Ap,
     /// Period that `used` counts in. It may be over: the row rolls when it is next needed.
     pub period: Period,
+    /// Day of the month on which the user's periods begin.
+    pub anchor_day: AnchorDay,
     /// AP charged in that period and flushed.
     pub used: Ap,
     /// AP charged in all periods and flushed.
@@ -30,15 +39,27 @@ pub struct QuotaRow {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Initial values of a new user, whose level is the lowest that is offered.
+/// Where a new user begins: in the calendar month, with the lowest level that is offered.
 #[derive(Debug, Clone, Copy)]
 pub struct NewUser {
-    /// Current period.
-    pub period: Period,
-    /// End of the period.
-    pub reset_at: DateTime<Utc>,
+    /// The calendar of periods.
+    pub calendar: Calendar,
     /// Current time.
     pub now: DateTime<Utc>,
+}
+
+impl NewUser {
+    /// The user's first period.
+    #[must_use]
+    pub fn period(&self) -> Period {
+        self.calendar.month_at(self.now)
+    }
+
+    /// End of the first period.
+    #[must_use]
+    pub fn reset_at(&self) -> DateTime<Utc> {
+        self.calendar.period_end(self.period(), AnchorDay::FIRST)
+    }
 }
 
 /// Users, and their partition's generation in the same snapshot.
@@ -57,6 +78,7 @@ struct RawRow {
     level_version: i32,
     monthly_quota: i32,
     period: i32,
+    anchor_day: i16,
     monthly_used: i64,
     total_used: i64,
     used_today: i64,
@@ -83,6 +105,7 @@ macro_rules! raw_rows {
                     quotas.level_version as "level_version!",
                     quotas.monthly_quota as "monthly_quota!",
                     quotas.period as "period!",
+                    quotas.anchor_day as "anchor_day!",
                     quotas.monthly_used as "monthly_used!",
                     quotas.total_used as "total_used!",
                     quotas.updated_at as "updated_at!",
@@ -213,8 +236,8 @@ impl Postgres {
             &ids as &[&str],
             today_start,
             smallint(partition),
-            i32::from(first.period),
-            first.reset_at,
+            i32::from(first.period()),
+            first.reset_at(),
             first.now,
         )
         .fetch_all(&self.pool)
@@ -285,6 +308,7 @@ impl RawRow {
             pending: self.pending_code.and_then(code),
             quota: ap(self.monthly_quota.into()).map_err(|_| wrong("monthly_quota"))?,
             period: parse_period(self.period).ok_or_else(|| wrong("period"))?,
+            anchor_day: parse_anchor_day(self.anchor_day).ok_or_else(|| wrong("anchor_day"))?,
             used: ap(self.monthly_used).map_err(|_| wrong("monthly_used"))?,
             total_used: u64::try_from(self.total_used).map_err(|_| wrong("total_used"))?,
             used_today: ap(self.used_today).map_err(|_| wrong("used_today"))?,

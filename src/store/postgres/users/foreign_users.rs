@@ -17,10 +17,12 @@ pub struct ForeignUser {
     pub level: Option<String>,
     /// Column `used`; 0 if there is none.
     pub used: i64,
+    /// Column `anchor`; `None` if there is none.
+    pub anchor: Option<i64>,
 }
 
-/// Sends the rows of a query to a channel: columns `user`, `level` and optionally `used`. The transaction is read only,
-/// so the query cannot change anything.
+/// Sends the rows of a query to a channel: columns `user`, `level` and optionally `used` and `anchor`. The transaction is
+/// read only, so the query cannot change anything.
 ///
 /// # Errors
 /// If the database is unavailable or refuses the query.
@@ -28,15 +30,21 @@ pub async fn read_foreign_users(url: &str, query: &str, rows: mpsc::Sender<Forei
     let options = PgConnectOptions::from_str(url)?.application_name("quota-gate").extra_float_digits(None);
     let mut connection = PgConnection::connect_with(&options).await?;
     sqlx::raw_sql("begin read only").execute(&mut connection).await?;
-    // Accepts any column types, and a missing `used`.
+    // Accepts any column types, and a missing `used` or `anchor`.
     let wrapped = format!(
-        r#"select row ->> 'user' as "user", row ->> 'level' as level, coalesce((row ->> 'used')::bigint, 0) as used
+        r#"select row ->> 'user' as "user", row ->> 'level' as level, coalesce((row ->> 'used')::bigint, 0) as used,
+                (row ->> 'anchor')::bigint as anchor
          from (select to_jsonb(given) as row from ({query}) as given) as rows"#
     );
     // Unnamed, because behind a pooler the name may be taken.
     let mut found = sqlx::query(AssertSqlSafe(wrapped)).persistent(false).fetch(&mut connection);
     while let Some(row) = found.try_next().await? {
-        let user = ForeignUser { user: row.try_get(0)?, level: row.try_get(1)?, used: row.try_get(2)? };
+        let user = ForeignUser {
+            user: row.try_get(0)?,
+            level: row.try_get(1)?,
+            used: row.try_get(2)?,
+            anchor: row.try_get(3)?,
+        };
         if rows.send(user).await.is_err() {
             // The receiver was dropped.
             break;

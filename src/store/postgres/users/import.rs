@@ -3,12 +3,24 @@
 //! A new user's previous usage becomes a charge of kind `import` in the log, so the totals stay the sum of the log. A
 //! known user's usage never changes, but the level may. So importing a file again changes nothing.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::domain::{ap::Ap, calendar::Period, level::LevelName, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, integers::integer};
+use crate::domain::{
+    ap::Ap,
+    calendar::{AnchorDay, Calendar, Period},
+    level::LevelName,
+    user_id::UserId,
+};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    connections::Transaction,
+    integers::integer,
+    users::{chat_quotas::rows_of, roll::roll_due},
+};
 
 /// A user to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +31,8 @@ pub struct ImportRow {
     pub level: LevelName,
     /// AP used so far in the current period.
     pub used: Ap,
+    /// Day of the month on which the user's periods begin; `None`: the first for a new user, else as before.
+    pub anchor_day: Option<AnchorDay>,
 }
 
 /// Result of an import.
@@ -38,26 +52,33 @@ impl Postgres {
     pub async fn import_users(
         &self,
         rows: &[ImportRow],
-        period: Period,
-        reset_at: DateTime<Utc>,
+        calendar: Calendar,
         now: DateTime<Utc>,
     ) -> Result<ImportReport, PostgresError> {
         let users: Vec<&str> = rows.iter().map(|row| row.user.as_str()).collect();
         let levels: Vec<&str> = rows.iter().map(|row| row.level.as_str()).collect();
         let used: Vec<i32> = rows.iter().map(|row| integer(row.used.get())).collect();
-        let events: Vec<Uuid> = rows.iter().map(|row| event_of(&row.user, period)).collect();
-        let period = i32::from(period);
+        let anchor_day = |row: &ImportRow| row.anchor_day.unwrap_or(AnchorDay::FIRST);
+        let period = |row: &ImportRow| calendar.first_period_at(now, anchor_day(row));
+        let events: Vec<Uuid> = rows.iter().map(|row| event_of(&row.user, period(row))).collect();
+        let anchors: Vec<i16> = rows.iter().map(|row| anchor_day(row).day().into()).collect();
+        let periods: Vec<i32> = rows.iter().map(|row| period(row).into()).collect();
+        let reset_ats: Vec<DateTime<Utc>> =
+            rows.iter().map(|row| calendar.period_end(period(row), anchor_day(row))).collect();
 
         let mut transaction = self.pool.begin().await?;
         let inserted = sqlx::query_scalar!(
             r#"with batch as (
-                 select user_uuid collate "C" as user_uuid, level, used, event
-                 from unnest($1::text[], $2::text[], $3::int[], $4::uuid[]) as given (user_uuid, level, used, event)
+                 select user_uuid collate "C" as user_uuid, level, used, event, anchor_day, period, reset_at
+                 from unnest($1::text[], $2::text[], $3::int[], $4::uuid[], $5::smallint[], $6::int[], $7::timestamptz[])
+                     as given (user_uuid, level, used, event, anchor_day, period, reset_at)
              ),
              created as (
                  insert into chat_quotas
-                     (user_uuid, membership_level, period, monthly_quota, monthly_used, total_used, quota_reset_at, created_at, updated_at)
-                 select batch.user_uuid, batch.level, $5, levels.monthly_quota, batch.used, batch.used, $6, $7, $7
+                     (user_uuid, membership_level, period, anchor_day, monthly_quota, monthly_used, total_used, quota_reset_at,
+                      created_at, updated_at)
+                 select batch.user_uuid, batch.level, batch.period, batch.anchor_day, levels.monthly_quota, batch.used, batch.used,
+                        batch.reset_at, $8, $8
                  from batch
                  left join membership_levels as levels on levels.name = batch.level
                  order by batch.user_uuid
@@ -67,7 +88,7 @@ impl Postgres {
              logged as (
                  insert into chat_usage_logs
                      (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, created_at)
-                 select batch.event, batch.user_uuid, 'import', batch.level, $5, 0, batch.used, 0, 'import', $7
+                 select batch.event, batch.user_uuid, 'import', batch.level, batch.period, 0, batch.used, 0, 'import', $8
                  from created
                  join batch using (user_uuid)
                  where batch.used > 0
@@ -77,53 +98,79 @@ impl Postgres {
             &levels as &[&str],
             &used,
             &events,
-            period,
-            reset_at,
+            &anchors,
+            &periods,
+            &reset_ats,
             now,
         )
         .fetch_one(&mut transaction)
         .await?;
         // Rolls first: the usage of a past period belongs to the old level.
-        sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", &users as &[&str], period, reset_at, now)
-            .fetch_one(&mut transaction)
-            .await?;
-        let updated = sqlx::query_scalar!(
-            r#"with batch as (
-                 select user_uuid collate "C" as user_uuid, level
-                 from unnest($1::text[], $2::text[]) as given (user_uuid, level)
-             ),
-             changing as (
-                 select quotas.user_uuid, quotas.membership_level as level_before, levels.name as level_after, levels.monthly_quota
-                 from chat_quotas as quotas
-                 join batch on batch.user_uuid = quotas.user_uuid and batch.level <> quotas.membership_level
+        let names: Vec<String> = rows.iter().map(|row| row.user.to_string()).collect();
+        roll_due(&mut transaction, &names, calendar, now).await?;
+        let updated = change_known(&mut transaction, rows, calendar, now).await?;
+        transaction.commit().await?;
+        Ok(ImportReport { inserted: u64::try_from(inserted).unwrap_or_default(), updated })
+    }
+}
+
+/// Changes the level and the anchor day of users whose rows differ. Their rows are locked. Returns these users.
+async fn change_known(
+    connection: &mut Transaction<'_>,
+    rows: &[ImportRow],
+    calendar: Calendar,
+    now: DateTime<Utc>,
+) -> Result<Vec<UserId>, PostgresError> {
+    let names: Vec<String> = rows.iter().map(|row| row.user.to_string()).collect();
+    let known = rows_of(connection, &names).await?;
+    let wanted: HashMap<&UserId, &ImportRow> = rows.iter().map(|row| (&row.user, row)).collect();
+    let (mut users, mut levels, mut anchors, mut reset_ats) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in known {
+        let Some(new) = wanted.get(&row.user) else { continue };
+        let anchor_day = new.anchor_day.unwrap_or(row.anchor_day);
+        users.push(row.user.to_string());
+        levels.push(new.level.to_string());
+        anchors.push(i16::from(anchor_day.day()));
+        reset_ats.push(calendar.period_end(row.period, anchor_day));
+    }
+    let updated = sqlx::query_scalar!(
+        r#"with changing as (
+                 select quotas.user_uuid, quotas.membership_level as level_before, levels.name as level_after, levels.monthly_quota,
+                        quotas.anchor_day as anchor_before, batch.anchor_day as anchor_after, batch.reset_at
+                 from unnest($1::text[], $2::text[], $3::smallint[], $4::timestamptz[])
+                     as batch (user_uuid, level, anchor_day, reset_at)
+                 join chat_quotas as quotas on quotas.user_uuid = batch.user_uuid
                  join membership_levels as levels on levels.name = batch.level
-                 order by quotas.user_uuid
-                 for update of quotas
+                 where batch.level <> quotas.membership_level
+                    or batch.anchor_day <> quotas.anchor_day
              ),
              noted as (
-                 insert into user_changes (changed_at, changed_by, reason, user_uuid, kind, level_before, level_after)
-                 select $3, 'import', '', user_uuid, 'level', level_before, level_after
+                 insert into user_changes
+                     (changed_at, changed_by, reason, user_uuid, kind, level_before, level_after, anchor_before, anchor_after)
+                 select $5, 'import', '', user_uuid, 'level', level_before, level_after,
+                        nullif(anchor_before, anchor_after), nullif(anchor_after, anchor_before)
                  from changing
              )
              update chat_quotas as quotas
              set membership_level = changing.level_after,
                  monthly_quota = changing.monthly_quota,
-                 pending_level = null,
+                 pending_level = case when changing.level_after <> changing.level_before then null else quotas.pending_level end,
+                 anchor_day = changing.anchor_after,
+                 quota_reset_at = changing.reset_at,
                  level_version = quotas.level_version + 1,
-                 updated_at = greatest(quotas.updated_at, $3)
+                 updated_at = greatest(quotas.updated_at, $5)
              from changing
              where quotas.user_uuid = changing.user_uuid
              returning quotas.user_uuid"#,
-            &users as &[&str],
-            &levels as &[&str],
-            now,
-        )
-        .fetch_all(&mut transaction)
-        .await?;
-        transaction.commit().await?;
-        let updated = updated.iter().filter_map(|user| UserId::parse(user).ok()).collect();
-        Ok(ImportReport { inserted: u64::try_from(inserted).unwrap_or_default(), updated })
-    }
+        &users,
+        &levels,
+        &anchors,
+        &reset_ats,
+        now,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(updated.iter().filter_map(|user| UserId::parse(user).ok()).collect())
 }
 
 fn event_of(user: &UserId, period: Period) -> Uuid {

@@ -6,6 +6,7 @@ pub(in crate::store::postgres) mod foreign_users;
 pub(in crate::store::postgres) mod import;
 pub(in crate::store::postgres) mod move_users;
 pub(in crate::store::postgres) mod resets;
+pub(in crate::store::postgres) mod roll;
 pub(in crate::store::postgres) mod subscriptions;
 pub(in crate::store::postgres) mod unsynced_levels;
 pub(in crate::store::postgres) mod user_changes;

@@ -6,11 +6,12 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::{calendar::Period, user_id::UserId};
+use crate::domain::{calendar::Calendar, user_id::UserId};
 use crate::store::postgres::{
     Postgres, PostgresError,
     connections::Transaction,
     integers::{as_count, integer},
+    users::roll::roll_due,
 };
 
 /// Rows of one transaction. It locks only rows that it moves, for about a tenth of a second.
@@ -39,7 +40,7 @@ macro_rules! users_to_move {
                and quotas.user_uuid <= $2
                and (quotas.monthly_quota <> levels.monthly_quota
                     or (levels.quota_version > finished.version and levels.quota_version > quotas.moved_version)
-                    or (quotas.period < $3 and pending.quota_version > finished.version
+                    or (quotas.quota_reset_at <= $3 and pending.quota_version > finished.version
                         and pending.quota_version > quotas.moved_version)) " + $end,
             $($argument),+
         )
@@ -54,8 +55,7 @@ impl Postgres {
     /// If Postgres is unavailable: none of the batch was moved.
     pub async fn move_users(
         &self,
-        period: Period,
-        reset_at: DateTime<Utc>,
+        calendar: Calendar,
         now: DateTime<Utc>,
         after: Option<&UserId>,
     ) -> Result<Option<MovedBatch>, PostgresError> {
@@ -77,14 +77,13 @@ impl Postgres {
             "order by quotas.user_uuid for update of quotas skip locked",
             after,
             last,
-            i32::from(period),
+            now,
         )
         .fetch_all(&mut transaction)
         .await?;
-        move_locked(&mut transaction, &users, period, reset_at, now).await?;
-        let left = users_to_move!(r#"select count(*) as "left!""#, "", after, last, i32::from(period))
-            .fetch_one(&mut transaction)
-            .await?;
+        move_locked(&mut transaction, &users, calendar, now).await?;
+        let left =
+            users_to_move!(r#"select count(*) as "left!""#, "", after, last, now).fetch_one(&mut transaction).await?;
         transaction.commit().await?;
         let last = UserId::parse(&last).map_err(|_| PostgresError::inconsistent("chat_quotas", "user_uuid", &last))?;
         Ok(Some(MovedBatch { moved: users.len() as u64, left: as_count(left), last }))
@@ -99,7 +98,7 @@ impl Postgres {
         &self,
         user: &UserId,
         known_version: u32,
-        (period, reset_at): (Period, DateTime<Utc>),
+        calendar: Calendar,
         now: DateTime<Utc>,
     ) -> Result<(), PostgresError> {
         let mut transaction = self.pool.begin().await?;
@@ -112,7 +111,7 @@ impl Postgres {
         )
         .execute(&mut transaction)
         .await?;
-        move_locked(&mut transaction, &[user.to_string()], period, reset_at, now).await?;
+        move_locked(&mut transaction, &[user.to_string()], calendar, now).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -134,17 +133,14 @@ impl Postgres {
 async fn move_locked(
     connection: &mut Transaction<'_>,
     users: &[String],
-    period: Period,
-    reset_at: DateTime<Utc>,
+    calendar: Calendar,
     now: DateTime<Utc>,
 ) -> Result<(), PostgresError> {
     if users.is_empty() {
         return Ok(());
     }
     // The quota of a past period stays what it was.
-    sqlx::query_scalar!("select roll_chat_quotas($1, $2, $3, $4)", users, i32::from(period), reset_at, now)
-        .fetch_one(&mut *connection)
-        .await?;
+    roll_due(connection, users, calendar, now).await?;
     sqlx::query!(
         "update chat_quotas as quotas
          set monthly_quota = levels.monthly_quota,

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::{calendar::Period, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError};
+use crate::domain::{calendar::Calendar, user_id::UserId};
+use crate::store::postgres::{Postgres, PostgresError, users::roll::roll_due};
 
 /// A run of the resetter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,20 +32,18 @@ pub struct RolledBatch {
 }
 
 impl Postgres {
-    /// Rolls up to `limit` rows whose period is before `period`, in user order after `after`. Skips locked rows: the
-    /// transaction that holds the lock rolls them, or the next run does.
+    /// Rolls up to `limit` rows whose period is over, in user order after `after`. Skips locked rows: the transaction
+    /// that holds the lock rolls them, or the next run does.
     ///
     /// # Errors
     /// If Postgres is unavailable; no row of the batch was rolled.
     pub async fn roll_due(
         &self,
-        period: Period,
-        reset_at: DateTime<Utc>,
+        calendar: Calendar,
         now: DateTime<Utc>,
         after: Option<&UserId>,
         limit: u32,
     ) -> Result<RolledBatch, PostgresError> {
-        let period = i32::from(period);
         let mut transaction = self.pool.begin().await?;
         // A roll that a crash undoes is due again, and changes based on it commit later in the same WAL.
         sqlx::query!("set local synchronous_commit = off").execute(&mut transaction).await?;
@@ -53,25 +51,17 @@ impl Postgres {
             "select user_uuid
              from chat_quotas
              where user_uuid > $1
-               and period < $2
+               and quota_reset_at <= $2
              order by user_uuid
              limit $3
              for update skip locked",
             after.map_or("", UserId::as_str),
-            period,
+            now,
             i64::from(limit),
         )
         .fetch_all(&mut transaction)
         .await?;
-        let rolled = sqlx::query_scalar!(
-            r#"select roll_chat_quotas($1, $2, $3, $4) as "rolled!""#,
-            &due,
-            period,
-            reset_at,
-            now,
-        )
-        .fetch_one(&mut transaction)
-        .await?;
+        let rolled = roll_due(&mut transaction, &due, calendar, now).await?;
         transaction.commit().await?;
         let full = due.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
         let last = match due.last() {

@@ -10,13 +10,14 @@ use tokio::time::sleep;
 
 use crate::domain::{
     author::Author,
+    calendar::Period,
     level::{LevelName, Levels},
     level_change::Effective,
-    subscription::{OrderedEvent, Stage, SubscriptionState, last_of_second},
+    subscription::{OrderedEvent, PaidDays, Stage, SubscriptionState, last_of_second},
     user_id::UserId,
 };
 use crate::store::postgres::{
-    NewUser, Postgres, PostgresError,
+    NewLevel, NewUser, Postgres, PostgresError,
     connections::Transaction,
     users::change_level::{self, LevelChange},
 };
@@ -44,6 +45,8 @@ pub struct AppliedEvent<'a> {
     pub state: &'a SubscriptionState,
     /// State before the event, if known.
     pub before: Option<&'a SubscriptionState>,
+    /// The days that the subscription is paid for, if they determine the user's periods.
+    pub paid_days: Option<PaidDays>,
 }
 
 /// The event that decides a subscription's state.
@@ -61,6 +64,12 @@ struct Known {
     event_at: DateTime<Utc>,
     applied: bool,
     user: UserId,
+}
+
+/// What the deciding event says that the user has paid for.
+struct Paid<'a> {
+    level: Option<&'a str>,
+    days: Option<PaidDays>,
 }
 
 enum Attempt {
@@ -132,7 +141,10 @@ impl Postgres {
         let mut changes = Vec::new();
         for user in users {
             let author = author(event, &deciding, user);
-            changes.extend(follow(&mut transaction, user, &author, levels, first, today_start).await?);
+            // Those of another event were applied with it.
+            let paid_days = event.paid_days.filter(|_| *user == deciding.user && deciding.event_id == event.id);
+            let paid = Paid { level: deciding.level.as_deref(), days: paid_days };
+            changes.extend(follow(&mut transaction, user, &author, &paid, levels, first, today_start).await?);
         }
         transaction.commit().await?;
         Ok(Attempt::Done(changes))
@@ -329,6 +341,7 @@ async fn follow(
     connection: &mut Transaction<'_>,
     user: &UserId,
     author: &Author,
+    subscribed: &Paid<'_>,
     levels: &Levels,
     first: &NewUser,
     today_start: DateTime<Utc>,
@@ -344,10 +357,18 @@ async fn follow(
     .await?;
     let target = levels.highest_of(paid.iter().map(String::as_str)).unwrap_or_else(|| levels.lowest());
     let row = change_level::roll(connection, user, first, today_start).await?;
-    if row.pending.unwrap_or(row.level) == target.code {
+    // Of several subscriptions, the one that pays for the level determines the periods.
+    let days = subscribed.days.filter(|_| subscribed.level == Some(target.name.as_str()));
+    let begins = days.map(|days| Period::beginning_on(days.first)).filter(|period| row.may_begin(*period, first));
+    let is_same_anchor = days.is_none_or(|days| days.anchor_day == row.anchor_day);
+    if row.pending.unwrap_or(row.level) == target.code && is_same_anchor && begins.is_none() {
         return Ok(None);
     }
-    change_level::change(connection, row, (&target.name, Effective::Fair), author, first, today_start).await.map(Some)
+    // A period that began after the last paid day was not paid for.
+    let is_unpaid = subscribed.days.is_some_and(|days| Period::beginning_on(days.end) <= row.period);
+    let effective = if is_unpaid { Effective::Now } else { Effective::Fair };
+    let new = NewLevel { level: &target.name, effective, anchor_day: days.map(|days| days.anchor_day), begins };
+    change_level::change(connection, row, new, author, first, today_start).await.map(Some)
 }
 
 fn author(event: &AppliedEvent<'_>, deciding: &Deciding, user: &UserId) -> Author {

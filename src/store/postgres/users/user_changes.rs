@@ -4,7 +4,13 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::{ap::Ap, author::Author, calendar::Period, level::LevelName, user_id::UserId};
+use crate::domain::{
+    ap::Ap,
+    author::Author,
+    calendar::{AnchorDay, Period},
+    level::LevelName,
+    user_id::UserId,
+};
 use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::integer};
 
 /// A change of a user or of the rollout.
@@ -24,6 +30,10 @@ pub struct Change {
     pub level_before: Option<String>,
     /// Level after the change.
     pub level_after: Option<String>,
+    /// AnchorDay day before the change, if it changed.
+    pub anchor_before: Option<i16>,
+    /// AnchorDay day after the change, if it changed.
+    pub anchor_after: Option<i16>,
     /// First period of a change that is not immediate.
     pub effective_period: Option<i32>,
     /// Id of the released hold.
@@ -67,7 +77,8 @@ impl Postgres {
             r#"select * from (
                  (
                      select changed_at as "at!", 0 as "source!", id as "id!", changed_by as "by!", reason as "reason!",
-                            kind as "kind!", user_uuid as "user", level_before, level_after, effective_period, hold, ap,
+                            kind as "kind!", user_uuid as "user", level_before, level_after, anchor_before, anchor_after,
+                            effective_period, hold, ap,
                             null::text as mode, null::double precision as percentage
                      from user_changes
                      where ($1::text is null or user_uuid = $1)
@@ -77,7 +88,7 @@ impl Postgres {
                  )
                  union all
                  (
-                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, mode, percentage
+                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, null, null, mode, percentage
                      from rollout_changes
                      where $1::text is null
                        and (changed_at, id) < ($2, case when $3 > 1 then $5::bigint when $3 = 1 then $4 else 0 end)
@@ -104,6 +115,8 @@ impl Postgres {
             user: row.user,
             level_before: row.level_before,
             level_after: row.level_after,
+            anchor_before: row.anchor_before,
+            anchor_after: row.anchor_after,
             effective_period: row.effective_period,
             hold: row.hold,
             ap: row.ap,
@@ -151,25 +164,37 @@ impl NotedRelease {
     }
 }
 
+/// A change of a user's level or anchor day.
+pub(in crate::store::postgres) struct ChangedLevel<'a> {
+    /// Before and after.
+    pub(in crate::store::postgres) levels: (&'a str, &'a LevelName),
+    /// Before and after, if they differ.
+    pub(in crate::store::postgres) anchors: Option<(AnchorDay, AnchorDay)>,
+    /// First period of a change that is not immediate.
+    pub(in crate::store::postgres) effective: Option<Period>,
+}
+
 pub(in crate::store::postgres) async fn note_level(
     connection: &mut Transaction<'_>,
     user: &UserId,
-    (before, after): (&str, &LevelName),
-    effective: Option<Period>,
+    changed: &ChangedLevel<'_>,
     author: &Author,
     now: DateTime<Utc>,
 ) -> Result<(), PostgresError> {
     sqlx::query!(
         "insert into user_changes
-             (changed_at, changed_by, reason, user_uuid, kind, level_before, level_after, effective_period)
-         values ($1, $2, $3, $4, 'level', $5, $6, $7)",
+             (changed_at, changed_by, reason, user_uuid, kind, level_before, level_after, effective_period, anchor_before,
+              anchor_after)
+         values ($1, $2, $3, $4, 'level', $5, $6, $7, $8, $9)",
         now,
         author.by,
         author.reason,
         user.as_str(),
-        before,
-        after.as_str(),
-        effective.map(i32::from),
+        changed.levels.0,
+        changed.levels.1.as_str(),
+        changed.effective.map(i32::from),
+        changed.anchors.map(|(before, _)| i16::from(before.day())),
+        changed.anchors.map(|(_, after)| i16::from(after.day())),
     )
     .execute(connection)
     .await?;

@@ -89,7 +89,7 @@ async fn change_level(State(demo): State<Arc<Demo>>, Json(upgrade): Json<Upgrade
     let Some(user) = demo.sample(&upgrade.user) else { return refused(404, "unknown sample user") };
     let Ok(level) = LevelName::parse(&upgrade.membership_level) else { return refused(400, "unknown level") };
     let author = Author { by: "demo page".into(), reason: "the user bought a plan".into() };
-    let change = ChangeLevel { user, level, effective: Effective::Now, if_version: None, author };
+    let change = ChangeLevel { user, level, effective: Effective::Now, anchor_day: None, if_version: None, author };
     match demo.gate.change_level(change).await {
         Ok(_) => Json(true).into_response(),
         Err(error) => refused(400, &error.to_string()),

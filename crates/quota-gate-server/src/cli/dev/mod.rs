@@ -174,7 +174,9 @@ async fn seed_sample_users(app: &App) -> anyhow::Result<Vec<String>> {
             let level = LevelName::parse(level.name.as_str())?;
             let author = Author::program("dev", Some("a sample user"))?;
             let effective = Effective::Now;
-            app.gate.change_level(ChangeLevel { user, level, effective, if_version: None, author }).await?;
+            app.gate
+                .change_level(ChangeLevel { user, level, effective, anchor_day: None, if_version: None, author })
+                .await?;
         }
     }
     Ok(samples)

@@ -8,7 +8,7 @@ use quota_gate::domain::{calendar::Calendar, quota::Quota};
 /// `RateLimit-Policy: "monthly";q=300;w=2592000`: quota, and seconds of the period.
 /// `RateLimit: "monthly";r=41;t=604800`: remaining AP, and seconds until the reset.
 pub(crate) fn rate_limit(quota: &Quota, calendar: Calendar) -> HeaderMap {
-    let (start, end) = (calendar.period_start(quota.period), calendar.period_end(quota.period));
+    let (start, end) = (calendar.period_start(quota.period), calendar.period_end(quota.period, quota.anchor_day));
     let policy = format!("\"monthly\";q={};w={}", quota.quota, (end - start).num_seconds());
     let limit = format!("\"monthly\";r={};t={}", quota.remaining(), seconds_until(end, quota.as_of));
     let mut headers = HeaderMap::new();
@@ -27,7 +27,13 @@ fn seconds_until(end: DateTime<Utc>, now: DateTime<Utc>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quota_gate::domain::{ap::Ap, calendar::Period, level::LevelCode, quota::Source, user_id::UserId};
+    use quota_gate::domain::{
+        ap::Ap,
+        calendar::{AnchorDay, Period},
+        level::LevelCode,
+        quota::Source,
+        user_id::UserId,
+    };
 
     #[test]
     fn headers_contain_quota_period_remaining_and_reset() {
@@ -35,6 +41,7 @@ mod tests {
             user: UserId::parse("u").unwrap(),
             level: LevelCode::new(1).unwrap(),
             period: Period::from_id(202_611).unwrap(),
+            anchor_day: AnchorDay::FIRST,
             quota: Ap::new(300),
             used: Ap::new(255),
             held: Ap::new(4),

@@ -158,7 +158,7 @@ impl<'a> QuotaBody<'a> {
             today_used: quota.used_today.get(),
             total_used: quota.total_used,
             period: quota.period,
-            quota_reset_at: Seconds(calendar.period_end(quota.period)),
+            quota_reset_at: Seconds(calendar.period_end(quota.period, quota.anchor_day)),
             time_zone: calendar.time_zone().name(),
             status: quota.status().into(),
             recommended_upgrade: Upgrade::of(levels, quota),
@@ -210,7 +210,7 @@ impl<'a> DenialNumbers<'a> {
             required: denied.required.get(),
             remaining: quota.remaining().get(),
             shortfall: denied.shortfall().get(),
-            quota_reset_at: Seconds(gate.calendar().period_end(quota.period)),
+            quota_reset_at: Seconds(gate.calendar().period_end(quota.period, quota.anchor_day)),
             recommended_upgrade: Upgrade::of(levels, quota),
         }
     }

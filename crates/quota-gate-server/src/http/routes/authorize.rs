@@ -184,7 +184,11 @@ fn denial(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
     put(headers, "x-quota-code", "QUOTA_EXCEEDED");
     put(headers, "x-quota-required", &denied.required.get().to_string());
     put(headers, "x-quota-remaining", &denied.quota.remaining().get().to_string());
-    put(headers, "x-quota-reset-at", &Seconds(gate.calendar().period_end(denied.quota.period)).to_string());
+    put(
+        headers,
+        "x-quota-reset-at",
+        &Seconds(gate.calendar().period_end(denied.quota.period, denied.quota.anchor_day)).to_string(),
+    );
     response
 }
 

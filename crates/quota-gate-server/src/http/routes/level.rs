@@ -19,7 +19,7 @@ use crate::http::{
     extract::Body,
 };
 use quota_gate::{
-    domain::{author::Author, level::LevelName, level_change::Effective, user_id::UserId},
+    domain::{author::Author, calendar::AnchorDay, level::LevelName, level_change::Effective, user_id::UserId},
     gate::{ChangeLevel, Gate},
 };
 
@@ -33,6 +33,10 @@ pub(crate) struct SetLevelBody {
     membership_level: String,
     /// By default, upgrades apply immediately and downgrades at the next period.
     effective: Option<EffectiveWord>,
+    /// Day of the month on which the user's periods begin from now on; in a shorter month the last day. The current
+    /// period then has 28 to 59 days. By default, it stays as it is.
+    #[schema(minimum = 1, maximum = 31)]
+    anchor_day: Option<u8>,
     /// Reason, recorded in the history.
     #[schema(min_length = 1, max_length = 500)]
     reason: Option<String>,
@@ -99,6 +103,7 @@ pub(crate) async fn change(
         user: UserId::parse(&body.user_uuid)?,
         level: LevelName::parse(&body.membership_level)?,
         effective: EffectiveWord::effective(body.effective),
+        anchor_day: body.anchor_day.map(AnchorDay::new).transpose()?,
         if_version: None,
         author: Author::program(&by, body.reason.as_deref())?,
     };
@@ -108,7 +113,7 @@ pub(crate) async fn change(
         previous_level: level_name(&levels, changed.previous),
         pending: changed.pending.map(|code| PendingLevelBody {
             membership_level: level_name(&levels, code),
-            effective_at: Seconds(gate.calendar().period_end(changed.quota.period)),
+            effective_at: Seconds(gate.calendar().period_end(changed.quota.period, changed.quota.anchor_day)),
         }),
         level_version: changed.level_version,
         quota: QuotaBody::new(&gate, &levels, &changed.quota),

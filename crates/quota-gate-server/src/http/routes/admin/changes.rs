@@ -62,7 +62,13 @@ struct ChangeBody {
     level_before: Option<String>,
     #[schema(required = true)]
     level_after: Option<String>,
-    /// First month of the new level, if it is not the month of the change.
+    /// Anchor day before the change, if it changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor_before: Option<i16>,
+    /// Anchor day after the change, if it changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor_after: Option<i16>,
+    /// First period of the new level, if it is not the period of the change.
     #[schema(required = true)]
     effective_period: Option<String>,
     /// The released hold.
@@ -120,6 +126,8 @@ impl From<Change> for ChangeBody {
             user_uuid: change.user,
             level_before: change.level_before,
             level_after: change.level_after,
+            anchor_before: change.anchor_before,
+            anchor_after: change.anchor_after,
             effective_period: change.effective_period.map(month),
             hold: change.hold.map(|hold| hold.to_string()),
             ap: change.ap,

@@ -18,9 +18,13 @@ use crate::http::{
 };
 use quota_gate::{
     audit::verify::Verifier,
-    domain::{InvalidInput, calendar::Period, level::LevelName},
+    domain::{
+        InvalidInput,
+        calendar::{AnchorDay, Period},
+        level::LevelName,
+    },
     gate::Gate,
-    store::postgres::{HeavyUser, LevelForecast, RunningOut, elapsed},
+    store::postgres::{HeavyUser, LevelForecast, RunningOut},
 };
 
 /// Selects a period.
@@ -46,7 +50,8 @@ pub(crate) struct ForecastParams {
     limit: Option<u32>,
 }
 
-/// Users with the most usage in a month.
+/// Users with the most usage in a month. For the current month: in their current periods; for a past one: in periods
+/// that began in it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TopUsersBody {
     period: String,
@@ -66,7 +71,9 @@ struct HeavyUserBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ForecastBody {
+    /// The calendar month, in which most users' periods end.
     period: String,
+    /// End of that month. A user's own period may end earlier or later; the forecast uses it.
     quota_reset_at: String,
     levels: Vec<LevelForecastSumBody>,
     /// Ordered by the time at which they run out.
@@ -112,9 +119,14 @@ pub(crate) async fn top(
     Params(params): Params<TopUsersParams>,
 ) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
-    let current = gate.calendar().period_at(gate.now());
+    let current = gate.calendar().month_at(gate.now());
     let period = params.period.as_deref().map_or(Ok(current), read_period)?;
-    let users = verifier.postgres.top_users(id(period), id(current), limit).await.map_err(unavailable)?;
+    let users = if period == current {
+        verifier.postgres.top_users(gate.now(), limit).await
+    } else {
+        verifier.postgres.top_users_of_month(period, limit).await
+    };
+    let users = users.map_err(unavailable)?;
     let users = users.into_iter().map(HeavyUserBody::from).collect();
     Ok(fresh(TopUsersBody { period: period.to_string(), users }))
 }
@@ -140,19 +152,16 @@ pub(crate) async fn forecast(
     let level = params.level.as_deref();
     level.map(LevelName::parse).transpose()?;
     let (calendar, now) = (gate.calendar(), gate.now());
-    let period = calendar.period_at(now);
-    let (start, end) = (calendar.period_start(period), calendar.period_end(period));
-    let elapsed = elapsed(start, end, now);
-    let levels = verifier.postgres.forecast(id(period), elapsed).await.map_err(unavailable)?;
-    let users = verifier.postgres.running_out(id(period), elapsed, level, limit).await.map_err(unavailable)?;
-    let length = (end - start).to_std().unwrap_or_default();
-    let running_out = |RunningOut { user, at_fraction }: RunningOut| RunningOutBody {
+    let (month, time_zone) = (calendar.month_at(now), calendar.time_zone());
+    let levels = verifier.postgres.forecast(now, time_zone).await.map_err(unavailable)?;
+    let users = verifier.postgres.running_out(now, time_zone, level, limit).await.map_err(unavailable)?;
+    let running_out = |RunningOut { user, runs_out_at }: RunningOut| RunningOutBody {
         user: user.into(),
-        runs_out_at: Seconds(start + length.mul_f64(at_fraction)).to_string(),
+        runs_out_at: Seconds(runs_out_at).to_string(),
     };
     Ok(fresh(ForecastBody {
-        period: period.to_string(),
-        quota_reset_at: Seconds(end).to_string(),
+        period: month.to_string(),
+        quota_reset_at: Seconds(calendar.period_end(month, AnchorDay::FIRST)).to_string(),
         levels: levels.into_iter().map(LevelForecastSumBody::from).collect(),
         users: users.into_iter().map(running_out).collect(),
     }))
@@ -167,10 +176,6 @@ fn read_period(text: &str) -> Result<Period, InvalidInput> {
     }
     let id = format!("{year}{month}").parse().map_err(|_| wrong())?;
     Period::from_id(id).map_err(|_| wrong())
-}
-
-fn id(period: Period) -> i32 {
-    i32::try_from(period.id()).unwrap_or(i32::MAX)
 }
 
 impl From<HeavyUser> for HeavyUserBody {

@@ -22,6 +22,7 @@ use quota_gate::{
     audit::verify::Verifier,
     domain::{
         author::Author,
+        calendar::AnchorDay,
         decision::LevelPreview,
         level::{LevelCode, LevelName, Levels},
         quota::Quota,
@@ -37,6 +38,10 @@ pub(crate) struct ChangeLevelBody {
     membership_level: String,
     /// By default, upgrades apply immediately and downgrades at the next period.
     effective: Option<EffectiveWord>,
+    /// Day of the month on which the user's periods begin from now on; in a shorter month the last day. The current
+    /// period then has 28 to 59 days. By default, it stays as it is.
+    #[schema(minimum = 1, maximum = 31)]
+    anchor_day: Option<u8>,
     /// Reason, recorded in the history.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
@@ -103,6 +108,7 @@ pub(crate) async fn change(
         user,
         level: LevelName::parse(&body.membership_level)?,
         effective: EffectiveWord::effective(body.effective),
+        anchor_day: body.anchor_day.map(AnchorDay::new).transpose()?,
         if_version: body.if_level_version,
         author: Author::person(&by, reason)?,
     };
@@ -125,7 +131,7 @@ impl<'a> LevelForecastBody<'a> {
             preview,
             before: StandingBody::new(levels, before, *pending_before),
             after: StandingBody::new(levels, after, *pending),
-            effective_at: pending.map(|_| Seconds(gate.calendar().period_end(after.period))),
+            effective_at: pending.map(|_| Seconds(gate.calendar().period_end(after.period, after.anchor_day))),
             level_version: *level_version,
         }
     }

@@ -163,7 +163,7 @@ pub(crate) async fn list(
     level.map(LevelName::parse).transpose()?;
     let found = verifier.postgres.list_users(prefix, level, after, page.query_limit()).await.map_err(unavailable)?;
     let (users, next) = page.cut(found, |user| user.user.clone());
-    let current = gate.calendar().period_at(gate.now());
+    let current = gate.calendar().month_at(gate.now());
     let users = users.into_iter().map(|user| ListedUserBody::new(user, current)).collect();
     Ok(fresh(UsersBody { users, next }))
 }
