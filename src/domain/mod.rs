@@ -27,6 +27,7 @@ pub mod subscription;
 mod text;
 pub mod usage;
 pub mod user_id;
+pub mod user_limits;
 pub mod window;
 
 /// Invalid input. The message names the field and the rule.

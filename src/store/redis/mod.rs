@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `keys` | names of all keys |
 //! | `fence`, `generations` | which generation is open and in which Redis; which one this gate assumes to be open |
-//! | `record` | the packed state of one user |
-//! | `levels` | the quotas with which records begin a period |
+//! | `record`, `tails` | the packed state of one user; its windows and grants |
+//! | `levels` | the quotas and limits of the levels |
 //! | `operation`, `idempotency`, `reply` | input and output of the script |
 //! | `script` | the Lua source, calling it and loading it |
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
@@ -30,6 +30,7 @@ pub mod reply;
 pub mod rights;
 pub mod script;
 pub mod server_info;
+mod tails;
 mod tls;
 pub mod usage_stream;
 mod view;

@@ -3,17 +3,21 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{idempotency::Idempotency, packed::PutBytes};
+use super::{
+    idempotency::Idempotency,
+    packed::PutBytes,
+    tails::{encode_grants, encode_windows, unix_ms},
+};
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
-    grant::{Grant, Grants},
+    grant::Grants,
     hold::{Reservation, Ttl},
     level::LevelCode,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
-    window::{WindowKey, WindowState},
+    window::WindowState,
 };
 
 /// One operation on one user.
@@ -217,6 +221,8 @@ impl Operation {
             Self::Commit { reservation, ap, tokens, model, covered, adopt, accepted_at, idempotency } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
+                to.put_u32(reservation.granted.get());
+                to.put_u48(reservation.made_at.map_or(0, unix_ms));
                 to.put_u24(reservation.period.id());
                 to.put_u48(unix_ms(reservation.expires_at));
                 to.put_u32(reservation.generation);
@@ -265,38 +271,9 @@ impl Seed {
         if self.windows.is_empty() && self.grants.version == 0 {
             return;
         }
-        to.put_u8(count_of(&self.windows));
-        for window in &self.windows {
-            encode_window(window.key, window.start, window.used, to);
-        }
+        encode_windows(&self.windows, to);
         encode_grants(&self.grants, to);
     }
-}
-
-/// Packs a window as in a record.
-fn encode_window(key: WindowKey, start: DateTime<Utc>, used: u32, to: &mut Vec<u8>) {
-    to.put_u16(key.minutes());
-    to.put_u8(key.unit.code());
-    to.put_u48(unix_ms(start));
-    to.put_u32(used);
-}
-
-/// Packs grants as in a record.
-fn encode_grants(grants: &Grants, to: &mut Vec<u8>) {
-    to.put_u48(grants.version);
-    to.put_u8(count_of(&grants.live));
-    for Grant { number, left, expires_at, priority } in &grants.live {
-        to.put_u48(number.get());
-        to.put_u32(left.get());
-        to.put_u48(expires_at.map_or(0, unix_ms));
-        to.put_u8(*priority);
-    }
-}
-
-/// The count of a list in a packed string. Windows and live grants of a user are few.
-fn count_of<T>(list: &[T]) -> u8 {
-    debug_assert!(list.len() < 256);
-    u8::try_from(list.len()).unwrap_or(u8::MAX)
 }
 
 /// Packs the second argument of every call: the generation and the calendar.
@@ -327,11 +304,6 @@ fn encode_tail(
     to.put_id(user.as_str(), user.as_uuid());
     to.put_id(session.as_str(), session.as_uuid());
     to.put_text(ModelName::column(model));
-}
-
-/// Unix milliseconds; instants before 1970 do not occur.
-fn unix_ms(at: DateTime<Utc>) -> u64 {
-    u64::try_from(at.timestamp_millis()).unwrap_or_default()
 }
 
 #[cfg(test)]
