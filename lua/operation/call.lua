@@ -22,6 +22,8 @@ local operations = {
   [RELEASE] = release,
   [PEEK] = peek,
   [SET_LEVEL] = set_level,
+  [EXTENDED + CONSUME_OP] = with_blocks(consume),
+  [EXTENDED + COMMIT_OP] = with_blocks(commit),
 }
 
 local function write_records(keys)

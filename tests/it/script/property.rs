@@ -16,6 +16,7 @@ use quota_gate::{
         journal::StreamId,
         level::{Level, LevelCode, LevelName, Levels},
         partition::{Partition, Partitions},
+        token_kinds::TokenKinds,
         usage::Tokens,
         user_id::{SessionId, UserId},
     },
@@ -75,7 +76,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let cost = prop_oneof![8 => 1..8_u32, 2 => 20..60_u32, 1 => Just(1_000_000)];
+    let cost = prop_oneof![8 => 0..8_u32, 2 => 20..60_u32, 1 => Just(1_000_000)];
     let key = proptest::option::weighted(0.3, 0..4_u8);
     let ttl = prop_oneof![Just(1_u16), Just(60), Just(900)];
     let hold = 0..6_u8;
@@ -99,9 +100,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// The real script, and everything needed to call it.
 pub(super) struct Harness {
-    redis: Redis,
+    pub(super) redis: Redis,
     batcher: Batcher,
-    clock: Clock,
+    pub(super) clock: Clock,
     calendar: Calendar,
     levels: Levels,
     partitions: Partitions,
@@ -150,7 +151,7 @@ impl Harness {
         this
     }
 
-    fn partition(&self) -> Partition {
+    pub(super) fn partition(&self) -> Partition {
         self.partitions.all().next().unwrap()
     }
 
@@ -218,7 +219,7 @@ impl History<'_> {
                     cost: Ap::new(cost),
                     event,
                     session: SessionId::parse("s").unwrap(),
-                    tokens: Tokens::default(),
+                    tokens: tokens_of(cost),
                     model: None,
                     idempotency: kept.as_deref().map(|key| idempotency(&self.user, key, cost)),
                 };
@@ -251,7 +252,7 @@ impl History<'_> {
                 let operation = Operation::Commit {
                     reservation: self.signed(reservation),
                     ap: Ap::new(ap),
-                    tokens: Tokens::default(),
+                    tokens: tokens_of(ap),
                     model: None,
                     covered: self.harness.calendar.period_end(reservation.period) <= reservation.expires_at,
                     // The gate has checked the log; here the settlement is never lost.
@@ -319,6 +320,13 @@ fn idempotency(user: &UserId, key: &str, what: u32) -> Idempotency {
     request[..4].copy_from_slice(&what.to_be_bytes());
     let keep = std::time::Duration::from_secs(KEPT_SECONDS.unsigned_abs());
     Idempotency::new(user, IdempotencyKey::parse(key).unwrap(), &request, keep)
+}
+
+/// Tokens of a message of this cost; their kinds are known for every third cost.
+fn tokens_of(ap: u32) -> Tokens {
+    let kinds = TokenKinds::new(ap, ap / 2, 1).unwrap();
+    let plain = Tokens::new(ap.into()).unwrap();
+    if ap.is_multiple_of(3) { Tokens::of_kinds(kinds) } else { plain }
 }
 
 /// The state of a new user.
@@ -394,6 +402,7 @@ async fn check(
         .iter()
         .flat_map(quota_gate::domain::journal::Entry::events)
         .filter(|event| event.user == user)
+        .inspect(|event| assert_eq!(event.tokens, tokens_of(event.ap.get() + event.overage.get())))
         .map(|event| Event { id: event.id, period: event.period, ap: event.ap.get(), overage: event.overage.get() })
         .collect();
     prop_assert_eq!(&events, &history.model.events);
