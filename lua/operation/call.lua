@@ -26,6 +26,8 @@ local operations = {
   [PEEK] = peek,
   [SET_LEVEL] = set_level,
   [BRING_GRANTS] = bring_grants,
+  [EXTENDED + CONSUME_OP] = with_blocks(consume),
+  [EXTENDED + COMMIT_OP] = with_blocks(commit),
 }
 
 local function write_records(keys)

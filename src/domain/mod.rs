@@ -25,6 +25,7 @@ pub mod rollout;
 pub mod scope;
 pub mod subscription;
 mod text;
+pub mod token_kinds;
 pub mod usage;
 pub mod user_id;
 pub mod user_limits;

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
+    event_blocks,
     idempotency::Idempotency,
     packed::PutBytes,
     tails::{encode_grants, encode_windows, unix_ms},
@@ -195,9 +196,18 @@ impl Operation {
         }
     }
 
+    /// Whether the tail of the usage event ends in blocks.
+    fn has_blocks(&self) -> bool {
+        match self {
+            Self::Consume { tokens, .. } | Self::Commit { tokens, .. } => tokens.kinds().is_some(),
+            _ => false,
+        }
+    }
+
     /// Packs the operation. `slot`, `outcome` and `prefix` are indexes of the call's keys; 0 means none.
     pub(super) fn encode(&self, user: &UserId, (slot, outcome, prefix): (u8, u8, u8), to: &mut Vec<u8>) {
-        to.extend_from_slice(&[self.code(), slot, outcome]);
+        let extended = if self.has_blocks() { event_blocks::EXTENDED } else { 0 };
+        to.extend_from_slice(&[self.code() + extended, slot, outcome]);
         match self {
             Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
@@ -304,11 +314,14 @@ fn encode_tail(
     to.put_id(user.as_str(), user.as_uuid());
     to.put_id(session.as_str(), session.as_uuid());
     to.put_text(ModelName::column(model));
+    // The script appends its own blocks and the end.
+    event_blocks::encode(tokens.kinds(), to);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::token_kinds::TokenKinds;
 
     #[test]
     fn a_consume_is_packed_into_these_exact_bytes() {
@@ -326,5 +339,25 @@ mod tests {
         expected.extend([0xaa; 16]);
         expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn kinds_of_tokens_follow_the_model_of_an_extended_operation() {
+        let tail = |tokens: Tokens| {
+            let mut bytes = Vec::new();
+            let session = SessionId::parse("s1").unwrap();
+            let (event, cost) = (Uuid::from_bytes([0xaa; 16]), Ap::new(7));
+            let operation = Operation::Consume { cost, event, session, tokens, model: None, idempotency: None };
+            operation.encode(&UserId::parse("bob").unwrap(), (2, 0, 0), &mut bytes);
+            bytes
+        };
+        let plain = tail(Tokens::new(300).unwrap());
+        let kinds = TokenKinds::new(290, 256, 10).unwrap();
+        let extended = tail(Tokens::of_kinds(kinds));
+        assert_eq!((plain[0], extended[0]), (2, 130));
+        assert_eq!(extended[1..plain.len()], plain[1..], "the rest is unchanged");
+        assert_eq!(extended[plain.len()..], [1, 0, 0, 1, 34, 0, 0, 1, 0, 0, 0, 0, 10, 0]);
+        let estimated = tail(Tokens::of_kinds(kinds.estimated()));
+        assert_eq!((estimated.len(), estimated.last()), (extended.len(), Some(&1)));
     }
 }
