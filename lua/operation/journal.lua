@@ -13,6 +13,9 @@
 
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
 local EXTENDED = 128            -- added to the kind of an event, and to the code of an operation whose tail has blocks
+local begin_journal, journal, with_blocks, write_journal, journal_is_full
+do   -- Redis allows 200 locals of a script
+
 local END_OF_BLOCKS = '\0'
 local ENTRY_FORMAT, EXTENDED_ENTRY_FORMAT = 2, 3
 local ENTRY_BYTES_MAX = 65536   -- larger than any entry: 120 events of at most 400 bytes
@@ -26,7 +29,7 @@ local last_tail
 local tail_has_blocks = false   -- whether the tail of the running operation ends in blocks of the gate
 local head, head_kind, head_level, head_period, head_ap, head_overage   -- of the last event
 
-local function begin_journal(key)
+function begin_journal(key)
   stream, stream_is_full = key, nil
   events, count, last_tail, head_kind = { '' }, 1, nil, nil
   entry_format, tail_has_blocks = ENTRY_FORMAT, false
@@ -34,7 +37,7 @@ end
 
 -- `blocks`: those of the script, joined, or nil if it has none for this event.
 -- Most events of a call have the same head. Comparing five numbers costs less than packing a head.
-local function journal(kind, event_period, ap, overage, tail, blocks)
+function journal(kind, event_period, ap, overage, tail, blocks)
   if blocks or tail_has_blocks then
     kind, tail, entry_format = kind + EXTENDED, tail .. (blocks or '') .. END_OF_BLOCKS, EXTENDED_ENTRY_FORMAT
   end
@@ -49,7 +52,7 @@ local function journal(kind, event_period, ap, overage, tail, blocks)
 end
 
 -- Returns the operation for a tail that ends in blocks of the gate.
-local function with_blocks(operation)
+function with_blocks(operation)
   return function(op, at, slot, outcome)
     tail_has_blocks = true
     operation(op, at, slot, outcome)
@@ -58,7 +61,7 @@ local function with_blocks(operation)
 end
 
 -- Returns false if the stream does not exist: then the partition is not open, whatever the fence contains.
-local function write_journal()
+function write_journal()
   if count == 1 then return true end
   events[1] = pack('>BI6c16', entry_format, now_ms, last_tail)
   return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'e', join(events))
@@ -79,7 +82,9 @@ end
 
 -- True if Postgres has been unavailable for so long that Redis could run out of memory. New work is then refused, but
 -- holds are still settled.
-local function journal_is_full()
+function journal_is_full()
   if stream_is_full == nil then stream_is_full = stream_bytes() >= stream_bytes_max end
   return stream_is_full
+end
+
 end
