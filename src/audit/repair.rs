@@ -174,6 +174,9 @@ impl Repairer {
             model: None,
             kind: UsageKind::Adjustment,
             at: self.gate.now(),
+            begun_at: None,
+            windows: Vec::new(),
+            grants: Vec::new(),
         }
     }
 }

@@ -78,7 +78,10 @@ impl fmt::Display for LevelDifference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::level::{Level, LevelCode};
+    use crate::domain::{
+        level::{Level, LevelCode},
+        window::LevelLimits,
+    };
 
     #[test]
     fn each_difference_is_named_once() {
@@ -86,6 +89,7 @@ mod tests {
             code: LevelCode::new(code).unwrap(),
             name: LevelName::parse(name).unwrap(),
             quota: Ap::new(quota),
+            limits: LevelLimits::default(),
             retired,
         };
         let given = vec![

@@ -10,6 +10,7 @@ pub mod client_gone;
 pub mod clock;
 pub mod daily_at;
 pub mod decision;
+pub mod grant;
 pub mod hold;
 pub mod idempotency;
 pub mod journal;
@@ -28,6 +29,7 @@ pub mod subscription;
 mod text;
 pub mod usage;
 pub mod user_id;
+pub mod window;
 
 /// Invalid input. The message names the field and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,9 +7,11 @@ use super::{
     InvalidInput,
     ap::Ap,
     calendar::Period,
+    grant::GrantPart,
     level::LevelCode,
     model_name::ModelName,
     user_id::{SessionId, UserId},
+    window::WindowCount,
 };
 
 /// One charge.
@@ -25,7 +27,7 @@ pub struct UsageEvent {
     pub level: LevelCode,
     /// Period charged; for a late commit not always the period of `at`.
     pub period: Period,
-    /// AP charged.
+    /// AP charged: what the level's quota paid, and what grants paid.
     pub ap: Ap,
     /// AP that the quota no longer covered: recorded, never charged.
     pub overage: Ap,
@@ -37,6 +39,12 @@ pub struct UsageEvent {
     pub kind: UsageKind,
     /// Time of the charge, by Redis `TIME`.
     pub at: DateTime<Utc>,
+    /// When the hold was made that was committed, if the user has windows or grants.
+    pub begun_at: Option<DateTime<Utc>>,
+    /// What the charge counted in the user's windows.
+    pub windows: Vec<WindowCount>,
+    /// What grants paid of it. Most users have none.
+    pub grants: Vec<GrantPart>,
 }
 
 /// Cause of a charge.
@@ -74,6 +82,14 @@ impl Tokens {
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
+    }
+}
+
+impl UsageEvent {
+    /// AP that the level's quota paid: all that grants did not pay.
+    #[must_use]
+    pub fn plan_ap(&self) -> Ap {
+        self.grants.iter().fold(self.ap, |rest, part| rest.saturating_sub(part.ap))
     }
 }
 

@@ -92,6 +92,8 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
         generation: reader.u32()?,
         user: UserId::parse(&reader.id()?).ok()?,
         session: SessionId::parse(&reader.id()?).ok()?,
+        granted: Ap::ZERO,
+        made_at: None,
     };
     reader.is_empty().then_some(reservation)
 }
@@ -117,6 +119,8 @@ mod tests {
             period: Period::from_id(202_611).unwrap(),
             expires_at: instant(1_795_000_000_000),
             generation: 3,
+            granted: Ap::ZERO,
+            made_at: None,
         }
     }
 

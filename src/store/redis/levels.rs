@@ -75,6 +75,7 @@ mod tests {
     use crate::domain::{
         ap::Ap,
         level::{Level, LevelCode, LevelName},
+        window::LevelLimits,
     };
 
     #[test]
@@ -83,6 +84,7 @@ mod tests {
             code: LevelCode::new(code).unwrap(),
             name: LevelName::parse(name).unwrap(),
             quota: Ap::new(quota),
+            limits: LevelLimits::default(),
             retired,
         };
         let levels = Levels::new(258, vec![level(1, "trial", 10, true), level(7, "free", 300, false)]).unwrap();

@@ -7,11 +7,13 @@ use super::{idempotency::Idempotency, packed::PutBytes};
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
+    grant::{Grant, Grants},
     hold::{Reservation, Ttl},
     level::LevelCode,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
+    window::{WindowKey, WindowState},
 };
 
 /// One operation on one user.
@@ -102,6 +104,8 @@ pub enum Operation {
     Peek,
     /// Take over the level from Postgres.
     SetLevel(UserLevel),
+    /// Take over the list of grants from Postgres, unless the record knows it or a newer one.
+    BringGrants(Grants),
 }
 
 /// A user's level, from the row in Postgres.
@@ -119,8 +123,8 @@ pub struct UserLevel {
     pub level_version: u32,
 }
 
-/// A user's state in Postgres, to create a record from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A user's state in Postgres, to create a record from. All of it comes from one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
     /// Level, quota and period.
     pub level: UserLevel,
@@ -132,6 +136,10 @@ pub struct Seed {
     pub day: Day,
     /// AP charged on that day.
     pub used_today: Ap,
+    /// The newest window of each length and unit, as the log has it. Windows that are over are ignored.
+    pub windows: Vec<WindowState>,
+    /// Live grants.
+    pub grants: Grants,
 }
 
 /// Key of an operation's outcome.
@@ -161,7 +169,7 @@ impl Operation {
             Self::Commit { reservation, .. } | Self::Release { reservation, .. } => {
                 OutcomeKey::Settlement(reservation.hold)
             }
-            Self::Peek | Self::SetLevel(_) => OutcomeKey::None,
+            Self::Peek | Self::SetLevel(_) | Self::BringGrants(_) => OutcomeKey::None,
         }
     }
 
@@ -179,6 +187,7 @@ impl Operation {
             Self::Release { .. } => 6,
             Self::Peek => 7,
             Self::SetLevel(_) => 8,
+            Self::BringGrants(_) => 9,
         }
     }
 
@@ -228,6 +237,7 @@ impl Operation {
             }
             Self::Peek => {}
             Self::SetLevel(level) => level.encode(to),
+            Self::BringGrants(grants) => encode_grants(grants, to),
         }
     }
 }
@@ -252,7 +262,41 @@ impl Seed {
         to.put_u48(self.total_used);
         to.put_u16(self.day.number());
         to.put_u32(self.used_today.get());
+        if self.windows.is_empty() && self.grants.version == 0 {
+            return;
+        }
+        to.put_u8(count_of(&self.windows));
+        for window in &self.windows {
+            encode_window(window.key, window.start, window.used, to);
+        }
+        encode_grants(&self.grants, to);
     }
+}
+
+/// Packs a window as in a record.
+fn encode_window(key: WindowKey, start: DateTime<Utc>, used: u32, to: &mut Vec<u8>) {
+    to.put_u16(key.minutes());
+    to.put_u8(key.unit.code());
+    to.put_u48(unix_ms(start));
+    to.put_u32(used);
+}
+
+/// Packs grants as in a record.
+fn encode_grants(grants: &Grants, to: &mut Vec<u8>) {
+    to.put_u48(grants.version);
+    to.put_u8(count_of(&grants.live));
+    for Grant { number, left, expires_at, priority } in &grants.live {
+        to.put_u48(number.get());
+        to.put_u32(left.get());
+        to.put_u48(expires_at.map_or(0, unix_ms));
+        to.put_u8(*priority);
+    }
+}
+
+/// The count of a list in a packed string. Windows and live grants of a user are few.
+fn count_of<T>(list: &[T]) -> u8 {
+    debug_assert!(list.len() < 256);
+    u8::try_from(list.len()).unwrap_or(u8::MAX)
 }
 
 /// Packs the second argument of every call: the generation and the calendar.

@@ -184,5 +184,20 @@ fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<Usage
     let session = SessionId::parse(&reader.id()?).ok()?;
     let model = if format == FORMAT { ModelName::from_column(reader.text()?).ok()? } else { None };
     let at = instant(i64::try_from(at_ms).ok()?);
-    Some(UsageEvent { id, user, session, level, period, ap, overage, tokens, model, kind, at })
+    Some(UsageEvent {
+        id,
+        user,
+        session,
+        level,
+        period,
+        ap,
+        overage,
+        tokens,
+        model,
+        kind,
+        at,
+        begun_at: None,
+        windows: Vec::new(),
+        grants: Vec::new(),
+    })
 }

@@ -11,6 +11,7 @@ use quota_gate::{
         ap::Ap,
         calendar::Calendar,
         clock::Clock,
+        grant::Grants,
         hold::{Reservation, Ttl},
         idempotency::IdempotencyKey,
         journal::StreamId,
@@ -18,6 +19,7 @@ use quota_gate::{
         partition::{Partition, Partitions},
         usage::Tokens,
         user_id::{SessionId, UserId},
+        window::LevelLimits,
     },
     store::redis::{
         Answer, Batcher, BatcherOptions, Generations, Idempotency, Operation, Redis, RedisOptions, ReplyStatus,
@@ -112,6 +114,7 @@ fn levels() -> Levels {
         code: LevelCode::new(code).unwrap(),
         name: LevelName::parse(name).unwrap(),
         quota: Ap::new(quota),
+        limits: LevelLimits::default(),
         retired: false,
     };
     Levels::new(1, vec![level(1, "free", 40), level(2, "basic", 90), level(3, "plus", 300)]).unwrap()
@@ -162,7 +165,7 @@ impl Harness {
     /// Sends the operations in one call, in this order.
     pub(super) async fn send(&self, user: &UserId, seed: Option<Seed>, operations: Vec<Operation>) -> Vec<Answer> {
         let requests = operations.into_iter().map(|operation| {
-            let request = Request { user: user.clone(), operation, seed, generation: None };
+            let request = Request { user: user.clone(), operation, seed: seed.clone(), generation: None };
             self.batcher.call(self.partition(), request)
         });
         join_all(requests).await.into_iter().map(|answer| answer.unwrap().expect("the user is in Redis")).collect()
@@ -301,6 +304,8 @@ impl History<'_> {
             period: hold.period,
             expires_at: hold.expires_at,
             generation: 1,
+            granted: Ap::ZERO,
+            made_at: None,
         }
     }
 
@@ -336,6 +341,8 @@ pub(super) fn seed(harness: &Harness) -> Seed {
         total_used: 0,
         day: harness.calendar.day_at(now),
         used_today: Ap::ZERO,
+        windows: vec![],
+        grants: Grants::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::domain::{
     ap::Ap,
     level::{Level, LevelCode, LevelName, Levels},
     level_difference::LevelDifference,
+    window::LevelLimits,
 };
 use crate::store::postgres::{
     Postgres, PostgresError, connections::Transaction, installation::level_changes, integers::integer,
@@ -92,6 +93,7 @@ async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, Postg
                 code: u8::try_from(row.code).ok().and_then(LevelCode::new).ok_or_else(invalid)?,
                 name: LevelName::parse(&row.name)?,
                 quota: Ap::new(u32::try_from(row.monthly_quota).map_err(|_| invalid())?),
+                limits: LevelLimits::default(),
                 retired: row.retired,
             })
         })

@@ -147,6 +147,9 @@ impl StoredEvent {
             model: ModelName::from_column(&self.model)?,
             kind: UsageKind::parse(&self.kind).ok_or_else(|| no_code("kind"))?,
             at: self.created_at,
+            begun_at: None,
+            windows: Vec::new(),
+            grants: Vec::new(),
         })
     }
 }
