@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::Deserialize;
 
+use crate::billing::PackOptions;
 use crate::config::Secret;
 use crate::http::client_address::Network;
 use crate::openai::StreamUsage;
@@ -125,6 +126,8 @@ sections! {
         user_metadata_key: String,
         paid_statuses: Vec<String>,
         paid_pauses: Vec<String>,
+        pack_metadata_key: String,
+        packs: BTreeMap<String, PackOptions>,
         levels: BTreeMap<String, String>,
     }
     Webhooks {

@@ -55,7 +55,8 @@ impl Postgres {
                  select coalesce(to_char(log_begins_on + interval '1 month', 'YYYYMM')::int, 0) as period from gate_settings
              ),
              logged as (
-                 select user_uuid, period, sum(ap_used) as ap
+                 -- Periods count what the plan paid.
+                 select user_uuid, period, sum(coalesce(plan_ap, ap_used)) as ap
                  from chat_usage_logs
                  where period >= coalesce((select period from whole), 0)
                  group by user_uuid, period

@@ -1,4 +1,4 @@
-//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`.
+//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`, and what grants paid to `grants`.
 //!
 //! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
 //! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.
@@ -16,7 +16,7 @@ use crate::domain::{
     usage::UsageEvent,
     user_id::UserId,
 };
-use crate::store::postgres::{PostgresError, connections::Transaction};
+use crate::store::postgres::{PostgresError, connections::Transaction, journal::grant_charges};
 
 #[derive(Debug, Default)]
 struct Sum {
@@ -45,7 +45,8 @@ pub(in crate::store::postgres) async fn add(
     let mut at = now;
     for event in events {
         let sum = sums.entry((&event.user, event.period)).or_default();
-        sum.ap += i64::from(event.ap.get());
+        // What grants paid belongs to no period.
+        sum.ap += i64::from(event.plan_ap().get());
         sum.overage += i64::from(event.overage.get());
         sum.level = Some(event.level);
         at = at.max(event.at);
@@ -73,7 +74,7 @@ pub(in crate::store::postgres) async fn add(
         add_to_current(connection, &batch, at).await?;
         add_to_closed(connection, &batch, at).await?;
     }
-    Ok(())
+    grant_charges::add(connection, events, now).await
 }
 
 impl<'a> Batch<'a> {
