@@ -23,7 +23,6 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
-        grant::Grants,
         partition::{Partition, Partitions},
         user_id::UserId,
     },
@@ -197,8 +196,8 @@ impl Worker {
             total_used: row.total_used,
             day,
             used_today: row.used_today,
-            windows: Vec::new(),
-            grants: Grants::default(),
+            windows: row.windows.clone(),
+            grants: row.grants.clone(),
         };
         // Each row has the generation of its snapshot.
         let seeds = |loaded: Loaded| {
