@@ -23,7 +23,6 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
-        grant::Grants,
         partition::{Partition, Partitions},
         user_id::UserId,
     },
@@ -198,7 +197,7 @@ impl Worker {
             day,
             used_today: row.used_today,
             windows: Vec::new(),
-            grants: Grants::default(),
+            grants: row.grants.clone().without_expired(now),
         };
         // Each row has the generation of its snapshot.
         let seeds = |loaded: Loaded| {
