@@ -16,14 +16,18 @@
 -- A message that was allowed while Redis was unavailable, and that the quota does not cover now, is a commit too. If it
 -- had an Idempotency-Key, a repeat is recognized.
 --
--- Arguments: AP I4; the reservation: AP I4, period I3, expiry I6, generation I4, covered B; adopt B; time when Postgres
+-- Users with windows or grants: pay.lua.
+--
+-- Arguments: AP I4; the reservation: AP I4, of it AP that grants are to pay I4, made I6 (0: not known), period I3,
+--            expiry I6, generation I4, covered B; adopt B; time when Postgres
 --            accepted it in ms I6, 0 for a commit made now; keyed B, if 1 what idempotency.lua reads; then the event's
 --            tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)
-  local ap, reserved, hold_period, expiry_ms, hold_generation, covered, adopt, accepted_ms, keyed, tail_at =
-    unpack('>I4I4I3I6I4BBI6B', op, at)
+  local ap, reserved, granted, made_ms, hold_period, expiry_ms, hold_generation, covered, adopt, accepted_ms, keyed,
+    tail_at = unpack('>I4I4I4I6I3I6I4BBI6B', op, at)
+  reserved = reserved - granted
   if keyed == 1 then tail_at = read_key(op, tail_at) end
   local at_ms = accepted_ms > 0 and accepted_ms or now_ms
   local id = sub(op, tail_at, tail_at + 15)
@@ -37,9 +41,10 @@ local function commit(op, at, slot, outcome)
     return answer_with(slot, false, OK, flags, id, settled_charge, ap - settled_charge, 0)
   end
 
-  local place, held_ap, held_period, held_until_ms = find_hold(id)
+  local place, held_ap, held_period, held_until_ms, to_be_granted, held_since_ms = find_hold(id)
   if place then
     reserved, hold_period, expiry_ms = held_ap, held_period, held_until_ms
+    granted, made_ms = to_be_granted or 0, held_since_ms or 0
     remove_hold(id)
   elseif at_ms > expiry_ms + SETTLE_WINDOW_MS then
     return answer(slot, false, EXPIRED)
@@ -47,22 +52,30 @@ local function commit(op, at, slot, outcome)
     return answer(slot, false, UNKNOWN_HOLD)
   end
 
-  if hold_period > period then roll_to(hold_period) end
-  local accepted_in_time = accepted_ms > 0 and accepted_ms < expiry_ms and hold_generation > 0
-  local chargeable = (place or accepted_in_time) and reserved or 0
-  if hold_period == period then
-    local unheld = free()
-    if unheld > chargeable then chargeable = unheld end
-  elseif covered == 1 and hold_generation == generation then
-    chargeable = reserved
+  if hold_period > period then
+    roll_to(hold_period)
+    use_limits()
   end
-
-  local charged = ap < chargeable and ap or chargeable
+  local accepted_in_time = accepted_ms > 0 and accepted_ms < expiry_ms and hold_generation > 0
+  local is_covered = place or accepted_in_time or
+    hold_period ~= period and covered == 1 and hold_generation == generation
   local late = at_ms >= expiry_ms
-  charge(charged, hold_period)
-  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at))
+  local charged, paid, blocks
+  if windows then
+    local hold = { plan = reserved, granted = granted, made_ms = made_ms, period = hold_period }
+    charged, paid, blocks = pay_commit(ap, hold, place ~= nil, place or accepted_in_time, is_covered)
+  else
+    local chargeable = is_covered and reserved or 0
+    if hold_period == period then
+      local unheld = free()
+      if unheld > chargeable then chargeable = unheld end
+    end
+    charged = ap < chargeable and ap or chargeable
+    charge(charged, hold_period)
+  end
+  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at), blocks)
   keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged,
     accepted_ms > 0 and now_ms + ACCEPTED_KEPT_MS or expiry_ms)
   if keyed == 1 then remember(id) end
-  answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0)
+  answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0, nil, paid, made_ms)
 end

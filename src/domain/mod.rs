@@ -27,8 +27,10 @@ pub mod rollout;
 pub mod scope;
 pub mod subscription;
 mod text;
+pub mod token_kinds;
 pub mod usage;
 pub mod user_id;
+pub mod user_limits;
 pub mod window;
 
 /// Invalid input. The message names the field and the rule.

@@ -10,6 +10,7 @@ use super::{
     grant::GrantPart,
     level::LevelCode,
     model_name::ModelName,
+    token_kinds::TokenKinds,
     user_id::{SessionId, UserId},
     window::WindowCount,
 };
@@ -60,28 +61,45 @@ pub enum UsageKind {
     Adjustment,
 }
 
-/// Tokens of one message, as counted by the model.
+/// Tokens of one message, as counted by the model, and their kinds if they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tokens(u32);
+pub struct Tokens {
+    total: u32,
+    kinds: Option<TokenKinds>,
+}
 
 impl Tokens {
     /// Zero, or unknown.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self { total: 0, kinds: None };
 
     /// Creates a token count.
     ///
     /// # Errors
     /// If `tokens` is not 0 to 2^31 - 1.
     pub fn new(tokens: i64) -> Result<Self, InvalidInput> {
-        i32::try_from(tokens).ok().and_then(|tokens| u32::try_from(tokens).ok()).map(Self).ok_or_else(|| {
+        let total = i32::try_from(tokens).ok().and_then(|tokens| u32::try_from(tokens).ok()).ok_or_else(|| {
             InvalidInput::new("tokens", format!("must be a whole number from 0 to {}, not {tokens}", i32::MAX))
-        })
+        })?;
+        Ok(Self { total, kinds: None })
+    }
+
+    /// Creates the sum of these kinds.
+    #[must_use]
+    pub const fn of_kinds(kinds: TokenKinds) -> Self {
+        // Cached tokens are a part of the input. The sum of valid kinds has the bound of a total.
+        Self { total: kinds.input() + kinds.output(), kinds: Some(kinds) }
+    }
+
+    /// The kinds, if they are known.
+    #[must_use]
+    pub const fn kinds(self) -> Option<TokenKinds> {
+        self.kinds
     }
 
     /// The count as a number, at most 2^31 - 1.
     #[must_use]
     pub const fn get(self) -> u32 {
-        self.0
+        self.total
     }
 }
 
@@ -96,7 +114,7 @@ impl UsageEvent {
 impl From<Tokens> for i32 {
     /// The count as a number, for Postgres.
     fn from(tokens: Tokens) -> Self {
-        tokens.0.cast_signed()
+        tokens.total.cast_signed()
     }
 }
 

@@ -7,7 +7,6 @@ use crate::gate::{
 };
 use crate::{
     domain::{
-        ap::Ap,
         decision::{Decision, Denied, Reserved},
         hold::{HOLDS_PER_USER_MAX, Reservation},
         rollout::Mode,
@@ -59,8 +58,8 @@ impl Gate {
                     period,
                     expires_at: answer.expires_at,
                     generation,
-                    granted: Ap::ZERO,
-                    made_at: None,
+                    granted: answer.granted,
+                    made_at: answer.made_at,
                 };
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed, degraded: false }))
             }

@@ -3,17 +3,22 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{idempotency::Idempotency, packed::PutBytes};
+use super::{
+    event_blocks,
+    idempotency::Idempotency,
+    packed::PutBytes,
+    tails::{encode_grants, encode_windows, unix_ms},
+};
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
-    grant::{Grant, Grants},
+    grant::Grants,
     hold::{Reservation, Ttl},
     level::LevelCode,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
-    window::{WindowKey, WindowState},
+    window::WindowState,
 };
 
 /// One operation on one user.
@@ -191,9 +196,18 @@ impl Operation {
         }
     }
 
+    /// Whether the tail of the usage event ends in blocks.
+    fn has_blocks(&self) -> bool {
+        match self {
+            Self::Consume { tokens, .. } | Self::Commit { tokens, .. } => tokens.kinds().is_some(),
+            _ => false,
+        }
+    }
+
     /// Packs the operation. `slot`, `outcome` and `prefix` are indexes of the call's keys; 0 means none.
     pub(super) fn encode(&self, user: &UserId, (slot, outcome, prefix): (u8, u8, u8), to: &mut Vec<u8>) {
-        to.extend_from_slice(&[self.code(), slot, outcome]);
+        let extended = if self.has_blocks() { event_blocks::EXTENDED } else { 0 };
+        to.extend_from_slice(&[self.code() + extended, slot, outcome]);
         match self {
             Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
@@ -217,6 +231,8 @@ impl Operation {
             Self::Commit { reservation, ap, tokens, model, covered, adopt, accepted_at, idempotency } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
+                to.put_u32(reservation.granted.get());
+                to.put_u48(reservation.made_at.map_or(0, unix_ms));
                 to.put_u24(reservation.period.id());
                 to.put_u48(unix_ms(reservation.expires_at));
                 to.put_u32(reservation.generation);
@@ -265,38 +281,9 @@ impl Seed {
         if self.windows.is_empty() && self.grants.version == 0 {
             return;
         }
-        to.put_u8(count_of(&self.windows));
-        for window in &self.windows {
-            encode_window(window.key, window.start, window.used, to);
-        }
+        encode_windows(&self.windows, to);
         encode_grants(&self.grants, to);
     }
-}
-
-/// Packs a window as in a record.
-fn encode_window(key: WindowKey, start: DateTime<Utc>, used: u32, to: &mut Vec<u8>) {
-    to.put_u16(key.minutes());
-    to.put_u8(key.unit.code());
-    to.put_u48(unix_ms(start));
-    to.put_u32(used);
-}
-
-/// Packs grants as in a record.
-fn encode_grants(grants: &Grants, to: &mut Vec<u8>) {
-    to.put_u48(grants.version);
-    to.put_u8(count_of(&grants.live));
-    for Grant { number, left, expires_at, priority } in &grants.live {
-        to.put_u48(number.get());
-        to.put_u32(left.get());
-        to.put_u48(expires_at.map_or(0, unix_ms));
-        to.put_u8(*priority);
-    }
-}
-
-/// The count of a list in a packed string. Windows and live grants of a user are few.
-fn count_of<T>(list: &[T]) -> u8 {
-    debug_assert!(list.len() < 256);
-    u8::try_from(list.len()).unwrap_or(u8::MAX)
 }
 
 /// Packs the second argument of every call: the generation and the calendar.
@@ -327,16 +314,14 @@ fn encode_tail(
     to.put_id(user.as_str(), user.as_uuid());
     to.put_id(session.as_str(), session.as_uuid());
     to.put_text(ModelName::column(model));
-}
-
-/// Unix milliseconds; instants before 1970 do not occur.
-fn unix_ms(at: DateTime<Utc>) -> u64 {
-    u64::try_from(at.timestamp_millis()).unwrap_or_default()
+    // The script appends its own blocks and the end.
+    event_blocks::encode(tokens.kinds(), to);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::token_kinds::TokenKinds;
 
     #[test]
     fn a_consume_is_packed_into_these_exact_bytes() {
@@ -354,5 +339,25 @@ mod tests {
         expected.extend([0xaa; 16]);
         expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn kinds_of_tokens_follow_the_model_of_an_extended_operation() {
+        let tail = |tokens: Tokens| {
+            let mut bytes = Vec::new();
+            let session = SessionId::parse("s1").unwrap();
+            let (event, cost) = (Uuid::from_bytes([0xaa; 16]), Ap::new(7));
+            let operation = Operation::Consume { cost, event, session, tokens, model: None, idempotency: None };
+            operation.encode(&UserId::parse("bob").unwrap(), (2, 0, 0), &mut bytes);
+            bytes
+        };
+        let plain = tail(Tokens::new(300).unwrap());
+        let kinds = TokenKinds::new(290, 256, 10).unwrap();
+        let extended = tail(Tokens::of_kinds(kinds));
+        assert_eq!((plain[0], extended[0]), (2, 130));
+        assert_eq!(extended[1..plain.len()], plain[1..], "the rest is unchanged");
+        assert_eq!(extended[plain.len()..], [1, 0, 0, 1, 34, 0, 0, 1, 0, 0, 0, 0, 10, 0]);
+        let estimated = tail(Tokens::of_kinds(kinds.estimated()));
+        assert_eq!((estimated.len(), estimated.last()), (extended.len(), Some(&1)));
     }
 }

@@ -11,6 +11,7 @@ use crate::domain::{
     journal::{Content, Entry},
     level::{LevelCode, Levels},
     model_name::ModelName,
+    token_kinds::TokenKinds,
     usage::{Tokens, UsageEvent, UsageKind},
     user_id::{SessionId, UserId},
 };
@@ -110,10 +111,34 @@ struct StoredEvent {
     ap_used: u32,
     overage: u32,
     tokens_used: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token_kinds: Option<StoredTokenKinds>,
     #[serde(default)]
     model: String,
     kind: String,
     created_at: DateTime<Utc>,
+}
+
+/// Kinds of tokens of a [`StoredEvent`].
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredTokenKinds {
+    input: u32,
+    cached_input: u32,
+    output: u32,
+    estimated: bool,
+}
+
+impl StoredTokenKinds {
+    const fn of(kinds: TokenKinds) -> Self {
+        let (input, cached_input, output) = (kinds.input(), kinds.cached_input(), kinds.output());
+        Self { input, cached_input, output, estimated: kinds.is_estimated() }
+    }
+
+    fn tokens(&self) -> Result<Tokens, InvalidInput> {
+        let kinds = TokenKinds::new(self.input, self.cached_input, self.output)?;
+        Ok(Tokens::of_kinds(if self.estimated { kinds.estimated() } else { kinds }))
+    }
 }
 
 impl StoredEvent {
@@ -127,6 +152,7 @@ impl StoredEvent {
             ap_used: event.ap.get(),
             overage: event.overage.get(),
             tokens_used: event.tokens.get().into(),
+            token_kinds: event.tokens.kinds().map(StoredTokenKinds::of),
             model: ModelName::column(event.model.as_ref()).to_owned(),
             kind: event.kind.as_str().to_owned(),
             created_at: event.at,
@@ -143,7 +169,7 @@ impl StoredEvent {
             period: Period::from_id(self.period)?,
             ap: Ap::new(self.ap_used),
             overage: Ap::new(self.overage),
-            tokens: Tokens::new(self.tokens_used)?,
+            tokens: self.token_kinds.map_or_else(|| Tokens::new(self.tokens_used), |kinds| kinds.tokens())?,
             model: ModelName::from_column(&self.model)?,
             kind: UsageKind::parse(&self.kind).ok_or_else(|| no_code("kind"))?,
             at: self.created_at,

@@ -27,7 +27,9 @@ fn seconds_until(end: DateTime<Utc>, now: DateTime<Utc>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quota_gate::domain::{ap::Ap, calendar::Period, level::LevelCode, quota::Source, user_id::UserId};
+    use quota_gate::domain::{
+        ap::Ap, calendar::Period, level::LevelCode, quota::Source, user_id::UserId, user_limits::UserLimits,
+    };
 
     #[test]
     fn headers_contain_quota_period_remaining_and_reset() {
@@ -43,6 +45,7 @@ mod tests {
             version: 1,
             as_of: "2026-11-30T23:00:00Z".parse().unwrap(),
             source: Source::Redis,
+            limits: UserLimits::default(),
         };
         let headers = rate_limit(&quota, Calendar::new(chrono_tz::Tz::UTC));
         assert_eq!(headers["ratelimit-policy"], "\"monthly\";q=300;w=2592000");
