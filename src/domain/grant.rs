@@ -3,12 +3,15 @@
 //! Postgres has the grants. Redis hears of them as a list with a version (see [`Grants`]), and takes what they pay in
 //! the step that charges. A usage event names what each grant has paid.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::ap::Ap;
 
 /// Maximum number of live grants of a user. Each message of the user reads all of them.
 pub const GRANTS_PER_USER_MAX: usize = 32;
+
+/// How long a grant is still sent to Redis after its expiry. Redis decides by its own clock.
+const EXPIRY_SLACK: TimeDelta = TimeDelta::minutes(2);
 
 /// Number of a grant, unique for its user and increasing: milliseconds of its creation, or one more than the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +46,16 @@ pub struct GrantPart {
     pub number: GrantNumber,
     /// AP that it paid.
     pub ap: Ap,
+}
+
+impl Grants {
+    /// Without the grants that expired more than two minutes before `now`. The clocks of gates and of Redis differ by
+    /// less, so nothing is left out that Redis still counts.
+    #[must_use]
+    pub fn without_expired(mut self, now: DateTime<Utc>) -> Self {
+        self.live.retain(|grant| grant.expires_at.is_none_or(|at| at > now - EXPIRY_SLACK));
+        self
+    }
 }
 
 impl GrantNumber {

@@ -197,7 +197,7 @@ impl Worker {
             day,
             used_today: row.used_today,
             windows: row.windows.clone(),
-            grants: row.grants.clone(),
+            grants: row.grants.clone().without_expired(now),
         };
         // Each row has the generation of its snapshot.
         let seeds = |loaded: Loaded| {

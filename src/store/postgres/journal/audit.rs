@@ -75,6 +75,8 @@ impl Postgres {
                      select user_uuid, ap from logged
                      union all
                      select user_uuid, ap from months where period < coalesce((select period from whole), 0)
+                     union all
+                     select user_uuid, charged from grants where charged > 0
                  ) as parts
                  group by user_uuid
              )

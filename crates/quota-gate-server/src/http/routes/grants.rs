@@ -77,6 +77,7 @@ pub(crate) struct VoidGrantBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GrantBody<'a> {
+    #[schema(value_type = String)]
     id: Uuid,
     user_uuid: &'a str,
     state: StateWord,
