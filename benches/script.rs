@@ -189,7 +189,13 @@ impl Bench {
         let (incrby_sha, hashes_sha) = (load(INCRBY)?, load(include_str!("hashes.lua"))?);
         let server_id = server_id(&server)?;
         let (code, name) = (LevelCode::new(1).expect("a code"), LevelName::parse("bench")?);
-        let level = Level { code, name, quota: Ap::new(QUOTA), retired: false };
+        let level = Level {
+            code,
+            name,
+            quota: Ap::new(QUOTA),
+            limits: quota_gate::domain::window::LevelLimits::default(),
+            retired: false,
+        };
         let mut bench = Self {
             server,
             _scratch: scratch,
@@ -243,7 +249,15 @@ impl Bench {
             pending: None,
             level_version: 0,
         };
-        let seed = Seed { level, used: Ap::ZERO, total_used: 0, day, used_today: Ap::ZERO };
+        let seed = Seed {
+            level,
+            used: Ap::ZERO,
+            total_used: 0,
+            day,
+            used_today: Ap::ZERO,
+            windows: vec![],
+            grants: quota_gate::domain::grant::Grants::default(),
+        };
         let first = self.users.len();
         self.users.extend((first..first + count).map(user));
         for chunk in self.users[first..].chunks(100) {

@@ -2,8 +2,8 @@
 --
 -- keys[1]       the fence
 -- keys[2..n-2]  records, outcomes and the prefix of buckets of answers; operations refer to them by index ("slot")
--- keys[n-1]     the usage stream of the generation
--- keys[n]       the quotas of the levels, read only when a record begins a period
+-- keys[n-1]     the quotas and limits of the levels
+-- keys[n]       the usage stream of the generation
 -- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
 --
 -- Returns one string: ANSWERED, now_ms I6, number of expired holds I2, and the answers in the order of the operations;
@@ -11,8 +11,11 @@
 -- Two operations on one user see each other's effect, because a changed record replaces the value that was read.
 -- XADD is the first write and the only one that can fail (out of memory, or no stream). Then nothing is written.
 
+do   -- Redis allows 200 locals of a script
+
 local ANSWERED, STALE, SKEW = 0, 1, 2
-local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL = 1, 2, 3, 4, 5, 6, 7, 8
+local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL, BRING_GRANTS =
+  1, 2, 3, 4, 5, 6, 7, 8, 9
 
 local operations = {
   [CONSUME_OP] = consume,
@@ -22,6 +25,9 @@ local operations = {
   [RELEASE] = release,
   [PEEK] = peek,
   [SET_LEVEL] = set_level,
+  [BRING_GRANTS] = bring_grants,
+  [EXTENDED + CONSUME_OP] = with_blocks(consume),
+  [EXTENDED + COMMIT_OP] = with_blocks(commit),
 }
 
 local function write_records(keys)
@@ -41,12 +47,12 @@ local function call(keys, args)
   begin_call(args)
   if math.abs(now_ms - caller_ms) > SKEW_MAX_MS then return pack('>BI6', SKEW, now_ms) end
 
-  local found = redis.call('MGET', spread(keys, 1, #keys - 2))
+  local found = redis.call('MGET', spread(keys, 1, #keys - 1))
   if found[1] ~= args[1] then return pack('>BI6', STALE, now_ms) end
 
   begin_periods(args)
-  begin_journal(keys[#keys - 1])
-  begin_levels(keys[#keys])
+  begin_journal(keys[#keys])
+  begin_levels(found[#keys - 1])
   begin_answers(found)
   begin_idempotency(keys)
   say('')   -- the head, filled in at the end
@@ -63,7 +69,8 @@ local function call(keys, args)
       if record_generation ~= generation then
         say(char(MISSING))
       else
-        if period ~= current_month or day ~= current_day or holds ~= '' then bring_up_to_date() end
+        if period ~= current_month or day ~= current_day or holds ~= '' or windows then bring_up_to_date() end
+        if limits_of or windows then use_limits() end
         operations[code](op, 4, slot, outcome)
       end
     end
@@ -80,3 +87,5 @@ redis.register_function(NAME, call)
 -- The same beyond `maxmemory`. The gate calls it only for settlements, whose charges were admitted before, and for
 -- reads of records that exist.
 redis.register_function{ function_name = NAME .. '_settle', callback = call, flags = { 'allow-oom' } }
+
+end

@@ -17,14 +17,18 @@
 -- A message that was allowed while Redis was unavailable, and that the quota does not cover now, is a commit too. If it
 -- had an Idempotency-Key, a repeat is recognized.
 --
--- Arguments: AP I4; the reservation: AP I4, period code I3, expiry I6, day of its expiry I2, generation I4; adopt B; time when Postgres
+-- Users with windows or grants: pay.lua.
+--
+-- Arguments: AP I4; the reservation: AP I4, of it AP that grants are to pay I4, made I6 (0: not known), period code I3,
+--            expiry I6, day of its expiry I2, generation I4; adopt B; time when Postgres
 --            accepted it in ms I6, 0 for a commit made now; keyed B, if 1 what idempotency.lua reads; then the event's
 --            tail
 -- Answer:    OK with charged and overage, LATE, REPLAYED | UNKNOWN_HOLD | EXPIRED | SETTLED | MISMATCH
 
 local function commit(op, at, slot, outcome)
-  local ap, reserved, hold_period, expiry_ms, expiry_day, hold_generation, adopt, accepted_ms, keyed, tail_at =
-    unpack('>I4I4I3I6I2I4BI6B', op, at)
+  local ap, reserved, granted, made_ms, hold_period, expiry_ms, expiry_day, hold_generation, adopt, accepted_ms, keyed,
+    tail_at = unpack('>I4I4I4I6I3I6I2I4BI6B', op, at)
+  reserved = reserved - granted
   if keyed == 1 then tail_at = read_key(op, tail_at) end
   local at_ms = accepted_ms > 0 and accepted_ms or now_ms
   local id = sub(op, tail_at, tail_at + 15)
@@ -38,9 +42,10 @@ local function commit(op, at, slot, outcome)
     return answer_with(slot, false, OK, flags, id, settled_charge, ap - settled_charge, 0)
   end
 
-  local place, held_ap, held_period, held_until_ms = find_hold(id)
+  local place, held_ap, held_period, held_until_ms, to_be_granted, held_since_ms = find_hold(id)
   if place then
     reserved, hold_period, expiry_ms = held_ap, held_period, held_until_ms
+    granted, made_ms = to_be_granted or 0, held_since_ms or 0
     remove_hold(id)
   elseif at_ms > expiry_ms + SETTLE_WINDOW_MS then
     return answer(slot, false, EXPIRED)
@@ -51,23 +56,29 @@ local function commit(op, at, slot, outcome)
   local is_current = same_period(hold_period, period)
   if not is_current and first_day(hold_period) > first_day(period) then
     roll_to(with_anchor(hold_period, period))
+    use_limits()
     is_current = true
   end
   local accepted_in_time = accepted_ms > 0 and accepted_ms < expiry_ms and hold_generation > 0
-  local chargeable = (place or accepted_in_time) and reserved or 0
-  if is_current then
-    local unheld = free()
-    if unheld > chargeable then chargeable = unheld end
-  elseif first_day(period) <= expiry_day and hold_generation == generation then
-    chargeable = reserved
-  end
-
-  local charged = ap < chargeable and ap or chargeable
+  local is_covered = place or accepted_in_time or
+    not is_current and first_day(period) <= expiry_day and hold_generation == generation
   local late = at_ms >= expiry_ms
-  charge(charged, hold_period)
-  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at))
+  local charged, paid, blocks
+  if windows then
+    local hold = { plan = reserved, granted = granted, made_ms = made_ms, period = hold_period }
+    charged, paid, blocks = pay_commit(ap, hold, place ~= nil, place or accepted_in_time, is_covered)
+  else
+    local chargeable = is_covered and reserved or 0
+    if is_current then
+      local unheld = free()
+      if unheld > chargeable then chargeable = unheld end
+    end
+    charged = ap < chargeable and ap or chargeable
+    charge(charged, hold_period)
+  end
+  journal(late and LATE_COMMIT or COMMIT, hold_period, charged, ap - charged, sub(op, tail_at), blocks)
   keep_settlement(outcome, late and COMMITTED_LATE or COMMITTED, ap, charged,
     accepted_ms > 0 and now_ms + ACCEPTED_KEPT_MS or expiry_ms)
   if keyed == 1 then remember(id) end
-  answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0)
+  answer_with(slot, true, OK, late and LATE or 0, id, charged, ap - charged, 0, nil, paid, made_ms)
 end

@@ -12,10 +12,14 @@ local function consume(op, at, slot, outcome)
   end
 
   if journal_is_full() then return answer(slot, false, SHED) end
-  if cost > free() then return answer(slot, false, DENIED) end
-
-  charge(cost, period)
-  journal(CONSUME, period, cost, 0, sub(op, at))
+  if windows then
+    if not admits(cost) then return answer(slot, false, DENIED) end
+    journal(CONSUME, period, cost, 0, sub(op, at), pay_message(cost))
+  else
+    if cost > free() then return answer(slot, false, DENIED) end
+    charge(cost, period)
+    journal(CONSUME, period, cost, 0, sub(op, at))
+  end
   answer(slot, true, OK)
   if outcome > 0 then keep_answer(sub(op, at, at + 15)) end
 end

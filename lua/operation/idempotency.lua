@@ -7,7 +7,8 @@
 --   key       the prefix from the call, slice I4, depth B, the first 12 + 4 * depth bits of the hash I4
 --   field     digest of user and key c10
 --   value     fingerprint c4, kept until I4 (Unix seconds), id c16;
---             for a reservation also: expiry I6, generation I4, period I3
+--             for a reservation also: expiry I6, generation I4, period I3; and for a user with windows or grants
+--             AP that grants are to pay I4, when the hold was made I6
 --   field ''  the mark of a full bucket
 --
 -- Arguments of a request with a key: digest c10, hash I4, fingerprint c4, slot of the prefix B, seconds to keep I4
@@ -15,8 +16,11 @@
 --
 -- Defines: begin_idempotency, read_key, replay, keep_answer, remember, write_answers
 
+local begin_idempotency, read_key, replay, keep_answer, remember, write_answers
+do   -- Redis allows 200 locals of a script
+
 local KEPT, KEPT_HOLD = '>c4I4c16', '>c4I4c16I6I4I3'
-local KEPT_BYTES = 24
+local KEPT_BYTES, KEPT_HOLD_BYTES = 24, 37
 local BUCKET_FULL = 448   -- Redis packs hashes of up to 512 fields, by default
 local DEPTH_MAX = 5
 
@@ -26,12 +30,12 @@ local target, target_expiry                                -- bucket for the ans
 local fresh                                                -- answers of this call, by digest
 local added                                                -- key, expiry, digest and value of each answer to write
 
-local function begin_idempotency(keys)
+function begin_idempotency(keys)
   call_keys, fresh, added = keys, {}, {}
 end
 
 -- Reads the arguments and returns the position after them.
-local function read_key(op, at)
+function read_key(op, at)
   local slot
   digest, spread_hash, fingerprint, slot, keep_seconds, at = unpack('>c10I4c4BI4', op, at)
   prefix = call_keys[slot]
@@ -70,7 +74,7 @@ end
 
 -- Returns true if this key was used before. Then answers as the first time, with the present numbers, or MISMATCH if
 -- the request is a different one. `outcome` is the slot of an answer that version 0.1.0 has kept.
-local function replay(slot, outcome)
+function replay(slot, outcome)
   local kept = kept_answer()
   if not kept then return replay_first_format(slot, outcome, fingerprint) end
   if sub(kept, 1, 4) ~= fingerprint then
@@ -79,17 +83,21 @@ local function replay(slot, outcome)
     answer_with(slot, false, OK, REPLAYED, sub(kept, 9, 24), 0, 0, 0)
   else
     local _, _, id, expiry_ms, hold_generation, hold_period = unpack(KEPT_HOLD, kept)
-    answer_with(slot, false, OK, REPLAYED, id, 0, 0, expiry_ms, pack('>I4I3', hold_generation, hold_period))
+    local granted, made_ms
+    if #kept > KEPT_HOLD_BYTES then granted, made_ms = unpack('>I4I6', kept, KEPT_HOLD_BYTES + 1) end
+    local pinned = pack('>I4I3', hold_generation, hold_period)
+    answer_with(slot, false, OK, REPLAYED, id, 0, 0, expiry_ms, pinned, granted, made_ms)
   end
   return true
 end
 
 -- Keeps the answer to the current request, for a reservation with the expiry of its hold. `kept_answer` precedes it.
-local function keep_answer(id, expiry_ms)
+function keep_answer(id, expiry_ms, granted, made_ms)
   local until_seconds = now_seconds() + keep_seconds
   local value
   if expiry_ms then
     value = pack(KEPT_HOLD, fingerprint, until_seconds, id, expiry_ms, generation, period)
+    if granted then value = value .. pack('>I4I6', granted, made_ms) end
   else
     value = pack(KEPT, fingerprint, until_seconds, id)
   end
@@ -99,11 +107,11 @@ local function keep_answer(id, expiry_ms)
 end
 
 -- Keeps the answer unless there is one.
-local function remember(id)
+function remember(id)
   if not kept_answer() then keep_answer(id) end
 end
 
-local function write_answers()
+function write_answers()
   for i = 1, #added, 4 do
     local key, expiry_seconds, field, value = added[i], added[i + 1], added[i + 2], added[i + 3]
     redis.call('HSET', key, field, value)
@@ -111,4 +119,6 @@ local function write_answers()
     if fields == 1 then redis.call('PEXPIRE', key, (expiry_seconds - now_seconds()) * 1000) end
     if fields == BUCKET_FULL then redis.call('HSET', key, '', '') end
   end
+end
+
 end

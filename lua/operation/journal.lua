@@ -2,30 +2,45 @@
 --
 -- Event: kind B, level B, period I3, AP I4, overage I4, then the tail packed by the gate:
 --   id c16, tokens I4; user, session: each length B and bytes, or 0 B and the c16 of a UUID; model: length B and bytes
--- Entry: format B, now_ms I6, id of its last event c16, then the events.
+-- An extended event has EXTENDED added to its kind, and after the model blocks, each a tag B and its fields, then the
+--   tag 0. The gate's blocks are part of the tail that it packs; those of the script follow.
+-- Entry: format B, now_ms I6, id of its last event c16, then the events. The format is 3 if an event is extended, so
+--   gates of the previous version still read the entries of users without new parts (decision 0022).
 -- A format is a number below 32. A gate leaves entries of a format that it does not know to a newer gate.
--- Twin: src/store/redis/usage_stream.rs
+-- Twins: src/store/redis/usage_stream.rs, event_blocks.rs
 --
--- Defines: CONSUME, COMMIT, LATE_COMMIT, journal, write_journal, journal_is_full, begin_journal
+-- Defines: CONSUME, COMMIT, LATE_COMMIT, EXTENDED, journal, with_blocks, write_journal, journal_is_full, begin_journal
 
 local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
-local ENTRY_FORMAT = 2
+local EXTENDED = 128            -- added to the kind of an event, and to the code of an operation whose tail has blocks
+local begin_journal, journal, with_blocks, write_journal, journal_is_full
+do   -- Redis allows 200 locals of a script
+
+local END_OF_BLOCKS = '\0'
+local ENTRY_FORMAT, EXTENDED_ENTRY_FORMAT = 2, 3
 local ENTRY_BYTES_MAX = 65536   -- larger than any entry: 120 events of at most 400 bytes
 local ENTRY_BYTES = 4096        -- assumed where the user of the gate may not ask for a key's memory
 
 local stream            -- key of the usage stream
 local stream_is_full    -- nil until this call has checked
 local events, count     -- the entry's head, then head and tail of each event; number of elements
+local entry_format
 local last_tail
+local tail_has_blocks = false   -- whether the tail of the running operation ends in blocks of the gate
 local head, head_kind, head_level, head_period, head_ap, head_overage   -- of the last event
 
-local function begin_journal(key)
+function begin_journal(key)
   stream, stream_is_full = key, nil
   events, count, last_tail, head_kind = { '' }, 1, nil, nil
+  entry_format, tail_has_blocks = ENTRY_FORMAT, false
 end
 
+-- `blocks`: those of the script, joined, or nil if it has none for this event.
 -- Most events of a call have the same head. Comparing five numbers costs less than packing a head.
-local function journal(kind, event_period, ap, overage, tail)
+function journal(kind, event_period, ap, overage, tail, blocks)
+  if blocks or tail_has_blocks then
+    kind, tail, entry_format = kind + EXTENDED, tail .. (blocks or '') .. END_OF_BLOCKS, EXTENDED_ENTRY_FORMAT
+  end
   if kind ~= head_kind or level ~= head_level or event_period ~= head_period or ap ~= head_ap
     or overage ~= head_overage then
     head_kind, head_level, head_period, head_ap, head_overage = kind, level, event_period, ap, overage
@@ -36,10 +51,19 @@ local function journal(kind, event_period, ap, overage, tail)
   last_tail = tail
 end
 
+-- Returns the operation for a tail that ends in blocks of the gate.
+function with_blocks(operation)
+  return function(op, at, slot, outcome)
+    tail_has_blocks = true
+    operation(op, at, slot, outcome)
+    tail_has_blocks = false
+  end
+end
+
 -- Returns false if the stream does not exist: then the partition is not open, whatever the fence contains.
-local function write_journal()
+function write_journal()
   if count == 1 then return true end
-  events[1] = pack('>BI6c16', ENTRY_FORMAT, now_ms, last_tail)
+  events[1] = pack('>BI6c16', entry_format, now_ms, last_tail)
   return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'e', join(events))
 end
 
@@ -58,7 +82,9 @@ end
 
 -- True if Postgres has been unavailable for so long that Redis could run out of memory. New work is then refused, but
 -- holds are still settled.
-local function journal_is_full()
+function journal_is_full()
   if stream_is_full == nil then stream_is_full = stream_bytes() >= stream_bytes_max end
   return stream_is_full
+end
+
 end

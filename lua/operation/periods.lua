@@ -12,14 +12,17 @@
 --
 -- Defines: current_month, current_day; begin_periods, first_day, same_period, with_anchor, later_period
 
+local current_month, current_day
+local begin_periods, first_day, same_period, with_anchor, later_period
+do   -- Redis allows 200 locals of a script
+
 local ANCHORED, PER_ANCHOR = 8388608, 65536
 local PERIOD_DAYS_MIN = 28
 
-local current_month, current_day
 local day_of_month, previous_length, month_length
 local first_days = {}   -- first day of each month that was asked for; outlives a call
 
-local function begin_periods(args)
+function begin_periods(args)
   local day_end_ms, next_month, next_length
   current_day, day_end_ms, day_of_month, current_month, next_month, previous_length, month_length, next_length =
     unpack('>I2I6BI3I3BBB', args[2], CALENDAR_AT)
@@ -44,7 +47,7 @@ local function first_day_of_month(month)
   return era * 146097 + day_of_era - 719468
 end
 
-local function first_day(code)
+function first_day(code)
   if code >= ANCHORED then return code % PER_ANCHOR end
   local known = first_days[code]
   if not known then
@@ -54,7 +57,7 @@ local function first_day(code)
   return known
 end
 
-local function same_period(one, other)
+function same_period(one, other)
   return one == other or first_day(one) == first_day(other)
 end
 
@@ -69,14 +72,14 @@ local function code_of(day, anchor)
 end
 
 -- The period of `code` with the anchor of `other`.
-local function with_anchor(code, other)
+function with_anchor(code, other)
   local anchor = anchor_of(other)
   if anchor_of(code) == anchor then return code end
   return code_of(first_day(code), anchor)
 end
 
 -- The period that has begun after this one, or nil if this one is not over.
-local function later_period(code)
+function later_period(code)
   local anchor = anchor_of(code)
   local date = anchor < month_length and anchor or month_length
   local newest
@@ -87,4 +90,6 @@ local function later_period(code)
     newest = current_day - day_of_month - previous_length + date
   end
   if newest - first_day(code) >= PERIOD_DAYS_MIN then return code_of(newest, anchor) end
+end
+
 end

@@ -11,7 +11,7 @@
 
 local OK, DENIED, MISSING, UNKNOWN_HOLD, EXPIRED, SETTLED, MISMATCH, TOO_MANY_HOLDS, BEHIND, SHED =
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-local REPLAYED, LATE, DETAILED, HOLDING, PINNED = 1, 2, 4, 8, 16
+local REPLAYED, LATE, DETAILED, HOLDING, PINNED, LIMITS, PARTS = 1, 2, 4, 8, 16, 32, 64
 
 local SKEW_MAX_MS = 60000           -- if the clocks differ by more, neither is trusted
 local SETTLE_WINDOW_MS = 600000     -- how long after its expiry a hold can still be committed

@@ -4,25 +4,50 @@
 --   base   format B, generation I4, period code I3, level B, quota I4, pending level B (0: none),
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
 --   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent without holds
+-- The low three bits of the format byte are the format. In format 2, the tails of tails.lua follow the base.
 --
--- Defines: the fields; read_record, roll_to, bring_up_to_date, charge. holds.lua has the holds.
+-- Defines: the fields; read_record, extend_record, use_limits, roll_to, bring_up_to_date, free, charge, charge_parts.
+-- holds.lua has the holds.
 
 local BASE, BASE_BYTES = '>BI4I3BI4BI4I4I6I2I4I6', 40
-local FORMAT = 1
+local FORMATS = 8   -- the format byte modulo this is the format; the rest are flags
 
-local record_generation, level, quota, pending, level_version
+local format_byte, record_generation, quota, pending, level_version
 local used, total_used, day, used_today, version
 
 local function read_record(bytes)
-  local _
   expired_now = 0
-  _, record_generation, period, level, quota, pending, level_version, used, total_used, day, used_today, version =
-    unpack(BASE, bytes)
+  format_byte, record_generation, period, level, quota, pending, level_version, used, total_used, day, used_today,
+    version = unpack(BASE, bytes)
+  if format_byte % FORMATS == EXTENDED_FORMAT then
+    record_ms = math.max(now_ms, version + 1)
+    return read_tails(bytes, BASE_BYTES + 1)
+  end
+  windows = nil
   if #bytes > BASE_BYTES then
     held, earliest_expiry_ms = unpack('>I4I6', bytes, BASE_BYTES + 1)
     holds = sub(bytes, BASE_BYTES + 11)
   else
     held, earliest_expiry_ms, holds = 0, 0, ''
+  end
+end
+
+-- Continues in format 2, for a user whose level has windows or who gets a grant.
+local function extend_record()
+  record_ms = math.max(now_ms, version + 1)
+  list_holds()
+  windows, grants, grants_version = {}, {}, 0
+end
+
+-- Applies the limits of the level.
+local function use_limits()
+  if limits_of then
+    take_limits()
+    if limits and limits[1] and not windows then extend_record() end
+  end
+  if windows then
+    drop_ended_windows()
+    tidy_grants()
   end
 end
 
@@ -49,6 +74,13 @@ local function free()
   local ap = quota - used - held
   if ap < 0 then return 0 end
   return ap
+end
+
+-- Charges what the plan and grants pay.
+local function charge_parts(plan, granted, charged_period)
+  if same_period(charged_period, period) then used = used + plan end
+  total_used = total_used + plan + granted
+  used_today = used_today + plan + granted
 end
 
 local function charge(ap, charged_period)

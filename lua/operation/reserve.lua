@@ -13,11 +13,18 @@ local function reserve(op, at, slot, outcome)
   end
 
   if journal_is_full() then return answer(slot, false, SHED) end
-  if cost > free() then return answer(slot, false, DENIED) end
-  if #holds >= HOLDS_MAX * HOLD_BYTES then return answer(slot, false, TOO_MANY_HOLDS) end
+  if windows and not admits(cost) or not windows and cost > free() then return answer(slot, false, DENIED) end
+  local concurrency = limits and limits.concurrency or 0
+  if concurrency > 0 and live_holds() >= concurrency then return answer(slot, false, DENIED) end
+  if live_holds() >= HOLDS_MAX then return answer(slot, false, TOO_MANY_HOLDS) end
 
-  local expiry_ms = now_ms + hold_ttl_ms
-  add_hold(id, cost, period, expiry_ms)
-  answer_with(slot, true, OK, 0, id, 0, 0, expiry_ms)
-  if outcome > 0 then keep_answer(id, expiry_ms) end
+  local expiry_ms, granted, made_ms = now_ms + hold_ttl_ms, nil, nil
+  if windows then
+    expiry_ms, made_ms = record_ms + hold_ttl_ms, record_ms
+    granted = hold_parts(id, cost, expiry_ms)
+  else
+    add_hold(id, cost, period, expiry_ms)
+  end
+  answer_with(slot, true, OK, 0, id, 0, 0, expiry_ms, nil, granted, made_ms)
+  if outcome > 0 then keep_answer(id, expiry_ms, granted, made_ms) end
 end

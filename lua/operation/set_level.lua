@@ -25,5 +25,6 @@ local function set_level(op, at, slot)
     if pending ~= 0 then level, pending = pending, 0 end
     quota = quota_for(level, quota)
   end
+  use_limits()
   answer(slot, true, OK)
 end

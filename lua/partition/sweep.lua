@@ -7,7 +7,25 @@
 -- ARGV[1] the generation that must be open    ARGV[2] the watermark's id
 -- ARGV[3] delete records last changed before this time, in ms
 -- Returns { deleted, freed }, or -1 if the fence does not name this generation
--- Layout of a record: lua/operation/record.lua
+-- Layout of a record: lua/operation/record.lua and tails.lua
+
+local BASE_BYTES, FORMATS, EXTENDED_FORMAT = 40, 8, 2
+local WINDOWS, GRANTS, HOLDS = 1, 2, 4   -- tails of a record of format 2
+
+-- Returns the position of the first hold, the length of a hold, the position of its expiry in it, and what precedes the
+-- holds without counting them, after the base; nil for a record without holds.
+local function holds_of(bytes)
+  if string.byte(bytes) % FORMATS ~= EXTENDED_FORMAT then
+    if #bytes > BASE_BYTES then return BASE_BYTES + 11, 29, 23, '' end
+    return nil
+  end
+  local tails, at = string.byte(bytes, BASE_BYTES + 1), BASE_BYTES + 2
+  if tails < HOLDS then return nil end
+  if tails % 2 >= WINDOWS then at = at + 1 + 13 * string.byte(bytes, at) end
+  if tails % 4 >= GRANTS then at = at + 7 + 17 * string.byte(bytes, at + 6) end
+  local others = string.char(tails - HOLDS) .. string.sub(bytes, BASE_BYTES + 2, at - 1)
+  return at + 14, 39, 33, others
+end
 
 local fence = redis.call('GET', KEYS[1])
 if not fence or string.match(fence, '^%d+') ~= ARGV[1] then return -1 end
@@ -28,14 +46,16 @@ for i = 3, #KEYS do
     if version < untouched_since_ms and version < flushed_until_ms then
       redis.call('UNLINK', KEYS[i])
       deleted = deleted + 1
-    elseif #bytes > 40 then
-      local expired = true
-      for at = 51, #bytes, 29 do
-        local expiry_ms = struct.unpack('>I6', bytes, at + 23)
+    elseif #bytes > BASE_BYTES then
+      local first, length, expiry_at, others = holds_of(bytes)
+      local expired = first ~= nil
+      for at = first or #bytes + 1, #bytes, length or 1 do
+        local expiry_ms = struct.unpack('>I6', bytes, at + expiry_at)
         if expiry_ms > now_ms then expired = false end
       end
       if expired then
-        redis.call('SET', KEYS[i], string.sub(bytes, 1, 34) .. struct.pack('>I6', math.max(version + 1, now_ms)))
+        local head, new_version = string.sub(bytes, 1, 34), struct.pack('>I6', math.max(version + 1, now_ms))
+        redis.call('SET', KEYS[i], head .. new_version .. others)
         freed = freed + 1
       end
     end

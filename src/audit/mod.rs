@@ -2,6 +2,7 @@
 //! resets keep up.
 
 mod error;
+mod grant_difference;
 pub mod health;
 pub mod level_drift;
 mod orphan_records;
@@ -9,4 +10,4 @@ pub mod repair;
 pub mod replay;
 pub mod verify;
 
-pub use self::error::AuditError;
+pub use self::{error::AuditError, grant_difference::GrantDifference};

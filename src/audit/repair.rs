@@ -13,12 +13,14 @@ use uuid::Uuid;
 
 use super::{
     error::AuditError,
+    grant_difference::GrantDifference,
     verify::{RecordDifference, Verdict, Verifier},
 };
 use crate::{
     domain::{
         ap::Ap,
         calendar::Period,
+        grant::GrantPart,
         level::Levels,
         partition::Partition,
         usage::{Tokens, UsageEvent, UsageKind},
@@ -46,6 +48,8 @@ pub struct Repaired {
     pub totals: u64,
     /// Sums by day, level and model that were corrected to those of the log.
     pub usage: u64,
+    /// Grants whose charges were raised to the sum of the log.
+    pub grants: u64,
     /// Partitions reopened.
     pub reopened: u64,
     /// Users whose level or quota was corrected.
@@ -71,6 +75,7 @@ impl Repairer {
         let mut repaired = Repaired::default();
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
+        repaired.grants = self.gate.postgres().repair_grants().await?;
         let verdict = self.verifier.verify().await?;
         self.repair_records(&verdict, &mut repaired).await?;
         repaired.levels = self.repair_levels(&verdict).await?;
@@ -109,12 +114,12 @@ impl Repairer {
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
         let levels = self.gate.postgres().all_levels().await?;
         // No period explains the drift that is left.
-        repaired.left += verdict.drift.len() as u64;
+        repaired.left += (verdict.drift.len() + verdict.grant_drift.len()) as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
         for difference in &verdict.differences {
             if difference.dead_letters > 0 {
                 repaired.left += 1;
-            } else if difference.used.0 < difference.used.1 || difference.total_used.0 < difference.total_used.1 {
+            } else if difference.is_of_record() {
                 behind.insert(self.gate.partitions().of(&difference.user));
             } else if difference.unreadable {
                 // An adjustment would count the charges again when a newer program reads the entry.
@@ -143,11 +148,23 @@ impl Repairer {
         Ok(known.len() as u64)
     }
 
-    /// Logs charges that Redis has and Postgres lacks: those of the record's period, and those of earlier ones.
+    /// Logs charges that Redis has and Postgres lacks: those of the record's period, those of earlier ones, and those that
+    /// grants paid.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
-        let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);
+        let paid: u64 = found.grants.iter().map(|grant| grant.left.1 - grant.left.0).sum();
+        let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period + paid);
         let mut added = 0;
+        if paid > 0 {
+            let mut event = self.adjustment(&found.user, found.period, paid, levels);
+            let part = |grant: &GrantDifference| GrantPart {
+                number: grant.number,
+                ap: Ap::new(u32::try_from(grant.left.1 - grant.left.0).unwrap_or(u32::MAX)),
+            };
+            event.grants = found.grants.iter().map(part).collect();
+            self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
+            added += 1;
+        }
         for (period, ap) in [(found.period, of_period), (found.period.month_before(), of_others)] {
             if ap == 0 {
                 continue;
@@ -172,6 +189,9 @@ impl Repairer {
             model: None,
             kind: UsageKind::Adjustment,
             at: self.gate.now(),
+            begun_at: None,
+            windows: Vec::new(),
+            grants: Vec::new(),
         }
     }
 }

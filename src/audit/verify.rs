@@ -1,7 +1,7 @@
 //! Proves that Σ log = totals = Redis for every user, also during traffic.
 //!
 //! Postgres is compared with itself in one snapshot, and Redis with Postgres by the identity that the design rests on:
-//! a record is its row plus the events after the watermark. Rows and watermarks come from one Postgres snapshot,
+//! a record is its row plus the events after the watermark, and what is left of a grant too (`grant_difference`). Rows and watermarks come from one Postgres snapshot,
 //! records and events from one Redis transaction, so both sides are exact and every difference is real. Records without
 //! a row are searched for too. `level_drift` compares levels and quotas.
 
@@ -12,18 +12,23 @@ use tokio::time::sleep;
 use crate::{
     domain::{
         calendar::Period,
+        grant::GrantNumber,
         journal::{Content, Entry, Watermark},
         partition::{Partition, Partitions},
         user_id::UserId,
     },
     gate::Gate,
     store::{
-        postgres::{Drift, Postgres, QuotaDrift, QuotaRow, UsageDrift},
+        postgres::{Drift, GrantDrift, Postgres, QuotaDrift, QuotaRow, UsageDrift},
         redis::{Record, Redis, View},
     },
 };
 
-use super::{error::AuditError, level_drift::LevelDrift};
+use super::{
+    error::AuditError,
+    grant_difference::{self, GrantDifference},
+    level_drift::LevelDrift,
+};
 
 /// Rows compared at a time.
 const PAGE_ROWS: u32 = 1_000;
@@ -59,6 +64,8 @@ pub struct Verdict {
     pub drift: Vec<Drift>,
     /// Sums by day, level and model that differ from those of the log.
     pub usage_drift: Vec<UsageDrift>,
+    /// Grants that differ from the log.
+    pub grant_drift: Vec<GrantDrift>,
     /// Records that differ from their row plus the events after the watermark.
     pub differences: Vec<RecordDifference>,
     /// Rows whose quota is not that of their level.
@@ -79,6 +86,8 @@ pub struct RecordDifference {
     pub used: (u64, u64),
     /// AP used in total, in the same order.
     pub total_used: (u64, u64),
+    /// Grants of which another amount is left.
+    pub grants: Vec<GrantDifference>,
     /// AP of this user that Postgres refused.
     pub dead_letters: u64,
     /// Whether the user's partition has unreadable entries, which may contain what Postgres lacks.
@@ -121,6 +130,7 @@ impl Verdict {
     pub const fn agrees(&self) -> bool {
         self.drift.is_empty()
             && self.usage_drift.is_empty()
+            && self.grant_drift.is_empty()
             && self.differences.is_empty()
             && self.quota_drift.is_empty()
             && self.level_drift.is_empty()
@@ -128,10 +138,22 @@ impl Verdict {
 }
 
 impl RecordDifference {
+    /// Whether the record lacks charges that Postgres has.
+    pub(super) fn is_of_record(&self) -> bool {
+        self.used.0 < self.used.1
+            || self.total_used.0 < self.total_used.1
+            || self.grants.iter().any(|grant| grant.left.0 > grant.left.1)
+    }
+
     /// Returns the probable cause.
     #[must_use]
     pub fn reason(&self) -> String {
-        let (redis, postgres) = if self.used.0 == self.used.1 { self.total_used } else { self.used };
+        let (redis, postgres) = match self.grants.first() {
+            _ if self.used.0 != self.used.1 => self.used,
+            // What Redis has less of a grant, it has charged more.
+            Some(grant) if self.total_used.0 == self.total_used.1 => (grant.left.1, grant.left.0),
+            _ => self.total_used,
+        };
         if redis > postgres && redis - postgres == self.dead_letters {
             return format!("{} AP are in dead letters: replay them", self.dead_letters);
         }
@@ -164,6 +186,7 @@ impl Verifier {
             inbox: self.postgres.inbox_waiting().await?.0,
             drift: self.postgres.drift().await?,
             usage_drift: self.postgres.usage_drift().await?,
+            grant_drift: self.postgres.grant_drift().await?,
             quota_drift: self.postgres.quota_drift().await?,
             ..Verdict::default()
         };
@@ -278,27 +301,43 @@ impl Verifier {
 
 /// The journal after the watermark.
 pub(super) struct Tail<'a> {
-    ap: HashMap<&'a UserId, HashMap<Period, u64>>,
+    users: HashMap<&'a UserId, Unflushed>,
     /// Whether there are entries that this gate cannot read: a newer one can, or they will become dead letters.
     unreadable: bool,
 }
 
+/// What the journal after the watermark charges to a user.
+#[derive(Default)]
+struct Unflushed {
+    /// What the plan paid, by period.
+    plan: HashMap<Period, u64>,
+    /// What grants paid.
+    grants: HashMap<GrantNumber, u64>,
+    /// All of it.
+    total: u64,
+}
+
 impl<'a> Tail<'a> {
     pub(super) fn of(entries: &'a [Entry]) -> Self {
-        let mut ap: HashMap<&UserId, HashMap<Period, u64>> = HashMap::new();
+        let mut users: HashMap<&UserId, Unflushed> = HashMap::new();
         for event in entries.iter().flat_map(Entry::events) {
-            *ap.entry(&event.user).or_default().entry(event.period).or_default() += u64::from(event.ap.get());
+            let user = users.entry(&event.user).or_default();
+            *user.plan.entry(event.period).or_default() += u64::from(event.plan_ap().get());
+            for part in &event.grants {
+                *user.grants.entry(part.number).or_default() += u64::from(part.ap.get());
+            }
+            user.total += u64::from(event.ap.get());
         }
         let unreadable =
             entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. } | Content::Newer { .. }));
-        Self { ap, unreadable }
+        Self { users, unreadable }
     }
 
     /// Compares the record of a user without a row.
     pub(super) fn unknown(&self, user: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
         let in_period = (u64::from(record.used.get()), self.in_period(user, record.period));
         let total_used = (record.total_used, self.ever(user));
-        self.difference(user, record, generation, in_period, total_used)
+        self.difference(user, record, generation, (in_period, total_used), Vec::new())
     }
 
     fn difference(
@@ -306,8 +345,8 @@ impl<'a> Tail<'a> {
         user: &UserId,
         record: &Record,
         generation: u32,
-        mut in_period: (u64, u64),
-        mut total_used: (u64, u64),
+        (mut in_period, mut total_used): ((u64, u64), (u64, u64)),
+        grants: Vec<GrantDifference>,
     ) -> Option<RecordDifference> {
         if record.generation != generation {
             // The next access replaces a record of an older generation by the larger of it and its row, and every
@@ -317,23 +356,24 @@ impl<'a> Tail<'a> {
                 *recorded = (*recorded).max(*known);
             }
         }
-        let differs = in_period.0 != in_period.1 || total_used.0 != total_used.1;
+        let differs = in_period.0 != in_period.1 || total_used.0 != total_used.1 || !grants.is_empty();
         differs.then(|| RecordDifference {
             user: user.clone(),
             period: record.period,
             used: in_period,
             total_used,
+            grants,
             dead_letters: 0,
             unreadable: self.unreadable,
         })
     }
 
     fn in_period(&self, user: &UserId, period: Period) -> u64 {
-        self.ap.get(user).and_then(|periods| periods.get(&period)).copied().unwrap_or(0)
+        self.users.get(user).and_then(|user| user.plan.get(&period)).copied().unwrap_or(0)
     }
 
     fn ever(&self, user: &UserId) -> u64 {
-        self.ap.get(user).map_or(0, |periods| periods.values().sum())
+        self.users.get(user).map_or(0, |user| user.total)
     }
 
     fn compare(&self, row: QuotaRow, record: Option<Record>, generation: u32) -> Compared {
@@ -351,5 +391,8 @@ fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>)
         Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
     };
     let total_used = (record.total_used, row.total_used + tail.ever(&row.user));
-    tail.difference(&row.user, record, generation, used, total_used)
+    let none = HashMap::new();
+    let unflushed = tail.users.get(&row.user).map_or(&none, |user| &user.grants);
+    let grants = grant_difference::differences(row, record, generation, unflushed);
+    tail.difference(&row.user, record, generation, (used, total_used), grants)
 }

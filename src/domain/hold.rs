@@ -27,7 +27,7 @@ pub struct Reservation {
     pub user: UserId,
     /// The conversation that the message belongs to.
     pub session: SessionId,
-    /// AP held.
+    /// AP held: of the level's quota, and of grants.
     pub ap: Ap,
     /// Period of the hold. A commit is charged to it.
     pub period: Period,
@@ -35,6 +35,10 @@ pub struct Reservation {
     pub expires_at: DateTime<Utc>,
     /// Generation when the hold was made: distinguishes a lost hold from an expired one.
     pub generation: u32,
+    /// AP of it that grants are to pay.
+    pub granted: Ap,
+    /// When the hold was made, if the user had windows or grants.
+    pub made_at: Option<DateTime<Utc>>,
 }
 
 /// Duration of a hold.

@@ -1,8 +1,8 @@
 //! Membership levels and their quotas.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use super::{InvalidInput, ap::Ap, text::text_type};
+use super::{InvalidInput, ap::Ap, text::text_type, window::LevelLimits};
 
 text_type! {
     /// A level's name as configured: 1 to 32 characters of `a-z 0-9 _ -`.
@@ -30,8 +30,19 @@ pub struct Level {
     pub name: LevelName,
     /// AP per period.
     pub quota: Ap,
+    /// Windows and concurrency.
+    pub limits: LevelLimits,
     /// Whether it is not offered any more. Users who have it keep its name and quota.
     pub retired: bool,
+}
+
+/// Quota and limits of a level, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LevelTerms {
+    /// AP per period.
+    pub quota: Ap,
+    /// Windows and concurrency.
+    pub limits: LevelLimits,
 }
 
 /// All levels of the installation at one version, retired ones too. A new user gets the lowest that is offered.
@@ -41,6 +52,27 @@ pub struct Levels {
     /// The offered levels, lowest first; then the retired ones.
     all: Arc<[Level]>,
     offered: usize,
+}
+
+impl fmt::Display for LevelTerms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} AP{}", self.quota, self.limits)
+    }
+}
+
+impl Level {
+    /// Quota and limits of the level.
+    #[must_use]
+    pub fn terms(&self) -> LevelTerms {
+        LevelTerms { quota: self.quota, limits: self.limits.clone() }
+    }
+}
+
+impl From<Ap> for LevelTerms {
+    /// A quota without other limits.
+    fn from(quota: Ap) -> Self {
+        Self { quota, limits: LevelLimits::default() }
+    }
 }
 
 impl LevelCode {
@@ -136,7 +168,7 @@ mod tests {
 
     fn level(code: u8, name: &str, quota: u32) -> Level {
         let (code, name) = (LevelCode::new(code).unwrap(), LevelName::parse(name).unwrap());
-        Level { code, name, quota: Ap::new(quota), retired: false }
+        Level { code, name, quota: Ap::new(quota), limits: LevelLimits::default(), retired: false }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod client_gone;
 pub mod clock;
 pub mod daily_at;
 pub mod decision;
+pub mod grant;
 pub mod hold;
 pub mod idempotency;
 pub mod journal;
@@ -18,14 +19,19 @@ pub mod level_change;
 pub mod level_difference;
 pub mod model_costs;
 pub mod model_name;
+pub mod new_grant;
 pub mod partition;
+pub mod purchase;
 pub mod quota;
 pub mod rollout;
 pub mod scope;
 pub mod subscription;
 mod text;
+pub mod token_kinds;
 pub mod usage;
 pub mod user_id;
+pub mod user_limits;
+pub mod window;
 
 /// Invalid input. The message names the field and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,7 @@ use super::{
     calendar::{AnchorDay, Period},
     level::{Level, LevelCode, Levels},
     user_id::UserId,
+    user_limits::UserLimits,
 };
 
 /// A user's quota at one moment.
@@ -36,6 +37,8 @@ pub struct Quota {
     pub as_of: DateTime<Utc>,
     /// Store that answered.
     pub source: Source,
+    /// Limits beside the quota, and grants. Empty for most users, and in an answer from Postgres.
+    pub limits: UserLimits,
 }
 
 /// Which store a [`Quota`] was read from.
@@ -116,6 +119,7 @@ mod tests {
             version: 1,
             as_of: DateTime::default(),
             source: Source::Redis,
+            limits: UserLimits::default(),
         }
     }
 

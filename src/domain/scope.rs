@@ -10,6 +10,8 @@ pub enum Scope {
     Read,
     /// Change membership levels.
     Admin,
+    /// Give and void grants.
+    Grant,
     /// Run the resetter.
     Reset,
 }
@@ -22,6 +24,7 @@ impl Scope {
             Self::Consume => "consume",
             Self::Read => "read",
             Self::Admin => "admin",
+            Self::Grant => "grant",
             Self::Reset => "reset",
         }
     }

@@ -7,9 +7,12 @@ use super::{
     InvalidInput,
     ap::Ap,
     calendar::Period,
+    grant::GrantPart,
     level::LevelCode,
     model_name::ModelName,
+    token_kinds::TokenKinds,
     user_id::{SessionId, UserId},
+    window::WindowCount,
 };
 
 /// One charge.
@@ -25,7 +28,7 @@ pub struct UsageEvent {
     pub level: LevelCode,
     /// Period charged; for a late commit not always the period of `at`.
     pub period: Period,
-    /// AP charged.
+    /// AP charged: what the level's quota paid, and what grants paid.
     pub ap: Ap,
     /// AP that the quota no longer covered: recorded, never charged.
     pub overage: Ap,
@@ -37,6 +40,12 @@ pub struct UsageEvent {
     pub kind: UsageKind,
     /// Time of the charge, by Redis `TIME`.
     pub at: DateTime<Utc>,
+    /// When the hold was made that was committed, if the user has windows or grants.
+    pub begun_at: Option<DateTime<Utc>>,
+    /// What the charge counted in the user's windows.
+    pub windows: Vec<WindowCount>,
+    /// What grants paid of it. Most users have none.
+    pub grants: Vec<GrantPart>,
 }
 
 /// Cause of a charge.
@@ -52,35 +61,60 @@ pub enum UsageKind {
     Adjustment,
 }
 
-/// Tokens of one message, as counted by the model.
+/// Tokens of one message, as counted by the model, and their kinds if they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tokens(u32);
+pub struct Tokens {
+    total: u32,
+    kinds: Option<TokenKinds>,
+}
 
 impl Tokens {
     /// Zero, or unknown.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self { total: 0, kinds: None };
 
     /// Creates a token count.
     ///
     /// # Errors
     /// If `tokens` is not 0 to 2^31 - 1.
     pub fn new(tokens: i64) -> Result<Self, InvalidInput> {
-        i32::try_from(tokens).ok().and_then(|tokens| u32::try_from(tokens).ok()).map(Self).ok_or_else(|| {
+        let total = i32::try_from(tokens).ok().and_then(|tokens| u32::try_from(tokens).ok()).ok_or_else(|| {
             InvalidInput::new("tokens", format!("must be a whole number from 0 to {}, not {tokens}", i32::MAX))
-        })
+        })?;
+        Ok(Self { total, kinds: None })
+    }
+
+    /// Creates the sum of these kinds.
+    #[must_use]
+    pub const fn of_kinds(kinds: TokenKinds) -> Self {
+        // Cached tokens are a part of the input. The sum of valid kinds has the bound of a total.
+        Self { total: kinds.input() + kinds.output(), kinds: Some(kinds) }
+    }
+
+    /// The kinds, if they are known.
+    #[must_use]
+    pub const fn kinds(self) -> Option<TokenKinds> {
+        self.kinds
     }
 
     /// The count as a number, at most 2^31 - 1.
     #[must_use]
     pub const fn get(self) -> u32 {
-        self.0
+        self.total
+    }
+}
+
+impl UsageEvent {
+    /// AP that the level's quota paid: all that grants did not pay.
+    #[must_use]
+    pub fn plan_ap(&self) -> Ap {
+        self.grants.iter().fold(self.ap, |rest, part| rest.saturating_sub(part.ap))
     }
 }
 
 impl From<Tokens> for i32 {
     /// The count as a number, for Postgres.
     fn from(tokens: Tokens) -> Self {
-        tokens.0.cast_signed()
+        tokens.total.cast_signed()
     }
 }
 

@@ -22,6 +22,12 @@ pub enum GateError {
     /// The user's level is not the one that the caller has read.
     #[error("the user's level has changed in the meantime; read it again")]
     LevelChanged,
+    /// No grant has this id.
+    #[error("no such grant")]
+    UnknownGrant,
+    /// The user has the maximum number of live grants.
+    #[error("the user has {0} live grants, the maximum; void one, or wait until one is used up or has expired")]
+    TooManyGrants(usize),
     /// The user has the maximum number of live holds.
     #[error("the user has {0} live reservations, the maximum; commit or release one first")]
     TooManyHolds(usize),

@@ -3,6 +3,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `message` | consume; reserve, extend, commit, release; what makes them safe to repeat: ids and idempotency |
+//! | `grants` | gives, voids and lists grants, and sends them to Redis |
 //! | `quota`, `levels` | reads a quota; changes a level, by an administrator or by billing |
 //! | `call_path` | one operation: Redis, and Postgres for users whom Redis does not know, many in one query |
 //! | `rollout` | for which users the gate decides while a product switches over |
@@ -23,6 +24,7 @@ mod request;
 mod rollout;
 
 mod call_path;
+mod grants;
 mod levels;
 mod message;
 mod outage;
@@ -43,6 +45,7 @@ use self::{
 };
 pub use self::{
     error::GateError,
+    grants::{GrantGiven, GrantVoided},
     levels::apply_levels::{ApplyError, ApplyProgress},
     message::reservation_id::ReservationSigner,
     newer_journal::reason as newer_journal_reason,

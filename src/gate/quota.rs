@@ -7,6 +7,7 @@ use crate::{
         calendar::Calendar,
         quota::{Quota, Source},
         user_id::UserId,
+        user_limits::UserLimits,
     },
     store::{
         postgres::QuotaRow,
@@ -74,5 +75,6 @@ fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono:
         version: u64::try_from(row.updated_at.timestamp_millis()).unwrap_or_default(),
         as_of: row.updated_at,
         source: Source::Postgres,
+        limits: UserLimits::default(),
     }
 }

@@ -7,6 +7,7 @@
 //! | `presence` | reports to which Redis this gate is connected |
 //! | `levels` | follows changes of the levels, and sends their quotas to Redis |
 //! | `level_sync` | sends users' changed levels to Redis |
+//! | `grant_sync` | sends users' changed grants to Redis |
 //! | `rollout_sync` | follows the most recent change of the rollout |
 //! | `schedule` | runs the `resetter` every day, and with it the `sweeper` |
 //! | `log_partitions` | creates the usage log's partitions for the next months |
@@ -15,6 +16,7 @@
 
 pub mod flusher;
 pub mod gauges;
+pub mod grant_sync;
 pub mod inbox_worker;
 pub mod job;
 pub mod level_sync;

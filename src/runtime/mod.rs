@@ -44,6 +44,7 @@ use crate::{
     jobs::{
         flusher::Flusher,
         gauges::Gauges,
+        grant_sync::GrantSync,
         inbox_worker::InboxWorker,
         job::{self, Job},
         level_sync::LevelSync,
@@ -119,6 +120,7 @@ impl Runtime {
         runtime.run(rollout_sync);
         runtime.run(LevelsReader::new(gate));
         runtime.run(LevelSync::new(gate));
+        runtime.run(GrantSync::new(gate));
         runtime.run(InboxWorker::new(gate));
         runtime.run(PartitionMaker::new(gate));
         runtime.run(runtime.quota_watcher.clone());

@@ -78,6 +78,8 @@ fn only_reservation_ids_signed_by_this_gate_are_valid() {
         period: Period::from_id(202_611).unwrap(),
         expires_at: DateTime::from_timestamp_millis(1_795_000_000_000).unwrap(),
         generation: 3,
+        granted: Ap::ZERO,
+        made_at: None,
     };
     for round in 0..250_000_u32 {
         reservation.ap = Ap::new(round % 1_000 + 1);

@@ -11,9 +11,10 @@ use quota_gate::runtime::{BeforeStep, Runtime, RuntimeOptions};
 
 use crate::support::{World, consume, eventually};
 
-const JOBS: [&str; 10] = [
+const JOBS: [&str; 11] = [
     "flusher",
     "gauges",
+    "grant_sync",
     "inbox_worker",
     "level_sync",
     "levels",

@@ -100,6 +100,7 @@ impl Inner {
             version: record.version,
             as_of: answer.as_of,
             source: Source::Redis,
+            limits: answer.limits.clone(),
         }
     }
 }

@@ -54,7 +54,7 @@ pub(in crate::gate) struct Loader {
 }
 
 /// A user as stored in Postgres.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(in crate::gate) struct LoadedUser {
     /// The partition's generation, from the same snapshot.
     pub(in crate::gate) generation: u32,
@@ -196,6 +196,8 @@ impl Worker {
             total_used: row.total_used,
             day,
             used_today: row.used_today,
+            windows: row.windows.clone(),
+            grants: row.grants.clone().without_expired(now),
         };
         // Each row has the generation of its snapshot.
         let seeds = |loaded: Loaded| {

@@ -55,6 +55,8 @@ impl Gate {
             period: live.period,
             expires_at: live.expires_at(),
             generation: self.generation(gate.partitions.of(user)),
+            granted: Ap::ZERO,
+            made_at: None,
         };
         let noted = gate.postgres.note_release(user, (hold, live.ap), author, gate.now()).await?;
         let released = self.release_now(&reservation).await?;

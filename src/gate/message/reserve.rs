@@ -58,6 +58,8 @@ impl Gate {
                     period,
                     expires_at: answer.expires_at,
                     generation,
+                    granted: answer.granted,
+                    made_at: answer.made_at,
                 };
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed, degraded: false }))
             }

@@ -107,6 +107,8 @@ impl Inner {
             period: quota.period,
             expires_at: self.now() + chrono::TimeDelta::seconds(ttl.seconds().into()),
             generation: NO_GENERATION,
+            granted: Ap::ZERO,
+            made_at: None,
         }
     }
 }

@@ -9,12 +9,14 @@
 //! | `gates` | the running gates and the Redis of each |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
+//! | `grants`, `left_of_grants`, `unsynced_grants` | AP beside the quota: made, voided and listed; what Redis has not heard of |
 //! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
-//! | `flush_watermarks`, `flush`, `drain`, `totals` | the writing of usage events, each exactly once |
+//! | `flush_watermarks`, `flush`, `drain`, `totals`, `grant_charges` | the writing of usage events, each exactly once |
 //! | `usage_days` | sums by day, level and model |
 //! | `subscriptions` | billing events, the state of each subscription, and the levels that follow |
+//! | `payments` | packs that were bought or taken back |
 //! | `inbox` | what was accepted while Redis was unavailable |
 //! | `notifications` | events for the product's systems |
 //! | `dual_writes` | charges for the old credits system |
@@ -22,7 +24,7 @@
 //! | `resets`, `dead_letters` | the resetter's queries, and refused events |
 //! | `repair_lock` | one repair at a time |
 //! | `server_info` | server info |
-//! | `audit`, `adjustments` | comparison of log and totals, and repairs |
+//! | `audit`, `grant_drift`, `adjustments` | comparison of log and totals, and repairs |
 
 mod connections;
 mod error;
@@ -61,6 +63,7 @@ pub use self::{
         drain::DrainReport,
         earlier_charges::{EarlierCharge, SoughtCharge},
         flush::{Flush, FlushOutcome, FlushReport},
+        grant_drift::GrantDrift,
         retention::LogPartition,
         usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
         usage_log_partitions::LogPartitions,
@@ -74,10 +77,13 @@ pub use self::{
         change_level::{LevelChange, NewLevel},
         chat_quotas::{Loaded, NewUser, QuotaRow},
         foreign_users::{ForeignUser, read_foreign_users},
+        grants::{Given, GrantRow, Voided},
         import::{ImportReport, ImportRow},
         move_users::MovedBatch,
+        payments::Bought,
         resets::{ResetRun, RolledBatch},
         subscriptions::AppliedEvent,
+        unsynced_grants::GrantList,
         user_changes::{Change, NotedRelease, Place},
         uuid_spellings::UuidSpellings,
     },

@@ -1,4 +1,4 @@
-//! The quotas of the levels in a partition, with which its records begin a period (decision 0018).
+//! The quotas and limits of the levels in a partition (decision 0018).
 //! Twins: `lua/operation/levels.lua`, `lua/partition/levels.lua`.
 
 use super::{
@@ -58,13 +58,20 @@ impl Redis {
     }
 }
 
-/// Packs the version and the quotas, those of retired levels too.
+/// Packs the version, the quotas and the limits, those of retired levels too.
 pub(super) fn encode(levels: &Levels) -> Vec<u8> {
-    let mut to = Vec::with_capacity(4 + 5 * levels.all().len());
+    let mut to = Vec::with_capacity(4 + 7 * levels.all().len());
     to.put_u32(levels.version());
     for level in levels.all() {
         to.put_u8(level.code.get());
         to.put_u32(level.quota.get());
+        to.put_u8(level.limits.concurrency().unwrap_or_default());
+        to.put_u8(u8::try_from(level.limits.windows().len()).unwrap_or(u8::MAX));
+        for window in level.limits.windows() {
+            to.put_u16(window.key.minutes());
+            to.put_u8(window.key.unit.code());
+            to.put_u32(window.limit);
+        }
     }
     to
 }
@@ -75,17 +82,24 @@ mod tests {
     use crate::domain::{
         ap::Ap,
         level::{Level, LevelCode, LevelName},
+        window::{LevelLimits, Window, WindowKey, WindowUnit},
     };
 
     #[test]
     fn levels_are_packed_into_these_exact_bytes() {
+        let limits = || {
+            let key = WindowKey::parse("5h", WindowUnit::Requests).unwrap();
+            LevelLimits::new(vec![Window { key, limit: 80 }], Some(3)).unwrap()
+        };
         let level = |code, name, quota, retired| Level {
             code: LevelCode::new(code).unwrap(),
             name: LevelName::parse(name).unwrap(),
             quota: Ap::new(quota),
+            limits: if retired { LevelLimits::default() } else { limits() },
             retired,
         };
         let levels = Levels::new(258, vec![level(1, "trial", 10, true), level(7, "free", 300, false)]).unwrap();
-        assert_eq!(encode(&levels), [0, 0, 1, 2, 7, 0, 0, 1, 44, 1, 0, 0, 0, 10]);
+        let free = [7, 0, 0, 1, 44, 3, 1, 1, 44, 2, 0, 0, 0, 80];
+        assert_eq!(encode(&levels), [&[0, 0, 1, 2][..], &free, &[1, 0, 0, 0, 10, 0, 0]].concat());
     }
 }

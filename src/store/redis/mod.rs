@@ -4,18 +4,19 @@
 //! | --- | --- |
 //! | `keys` | names of all keys |
 //! | `fence`, `generations` | which generation is open and in which Redis; which one this gate assumes to be open |
-//! | `record` | the packed state of one user |
-//! | `levels` | the quotas with which records begin a period |
+//! | `record`, `tails` | the packed state of one user; its windows and grants |
+//! | `levels` | the quotas and limits of the levels |
 //! | `operation`, `idempotency`, `reply` | input and output of the script |
 //! | `script` | the Lua source, calling it and loading it |
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
-//! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
+//! | `usage_stream`, `event_blocks`, `view` | reads the journal; its extended events; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
 //! | `connection`, `server_info`, `error` | the connection pool, server information, what an error proves |
 
 pub mod batcher;
 pub mod connection;
 pub mod error;
+mod event_blocks;
 pub mod fence;
 mod fingerprints;
 pub mod generations;
@@ -30,6 +31,7 @@ pub mod reply;
 pub mod rights;
 pub mod script;
 pub mod server_info;
+mod tails;
 mod tls;
 pub mod usage_stream;
 mod view;

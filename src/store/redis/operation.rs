@@ -3,15 +3,22 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{idempotency::Idempotency, packed::PutBytes};
+use super::{
+    event_blocks,
+    idempotency::Idempotency,
+    packed::PutBytes,
+    tails::{encode_grants, encode_windows, unix_ms},
+};
 use crate::domain::{
     ap::Ap,
     calendar::{AnchorDay, Bounds, Day, Period},
+    grant::Grants,
     hold::{Reservation, Ttl},
     level::LevelCode,
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
+    window::WindowState,
 };
 
 /// One operation on one user.
@@ -103,6 +110,8 @@ pub enum Operation {
     Peek,
     /// Take over the level from Postgres.
     SetLevel(UserLevel),
+    /// Take over the list of grants from Postgres, unless the record knows it or a newer one.
+    BringGrants(Grants),
 }
 
 /// A user's level, from the row in Postgres.
@@ -122,8 +131,8 @@ pub struct UserLevel {
     pub level_version: u32,
 }
 
-/// A user's state in Postgres, to create a record from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A user's state in Postgres, to create a record from. All of it comes from one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
     /// Level, quota and period.
     pub level: UserLevel,
@@ -135,6 +144,10 @@ pub struct Seed {
     pub day: Day,
     /// AP charged on that day.
     pub used_today: Ap,
+    /// The newest window of each length and unit, as the log has it. Windows that are over are ignored.
+    pub windows: Vec<WindowState>,
+    /// Live grants.
+    pub grants: Grants,
 }
 
 /// Key of an operation's outcome.
@@ -164,7 +177,7 @@ impl Operation {
             Self::Commit { reservation, .. } | Self::Release { reservation, .. } => {
                 OutcomeKey::Settlement(reservation.hold)
             }
-            Self::Peek | Self::SetLevel(_) => OutcomeKey::None,
+            Self::Peek | Self::SetLevel(_) | Self::BringGrants(_) => OutcomeKey::None,
         }
     }
 
@@ -182,12 +195,22 @@ impl Operation {
             Self::Release { .. } => 6,
             Self::Peek => 7,
             Self::SetLevel(_) => 8,
+            Self::BringGrants(_) => 9,
+        }
+    }
+
+    /// Whether the tail of the usage event ends in blocks.
+    fn has_blocks(&self) -> bool {
+        match self {
+            Self::Consume { tokens, .. } | Self::Commit { tokens, .. } => tokens.kinds().is_some(),
+            _ => false,
         }
     }
 
     /// Packs the operation. `slot`, `outcome` and `prefix` are indexes of the call's keys; 0 means none.
     pub(super) fn encode(&self, user: &UserId, (slot, outcome, prefix): (u8, u8, u8), to: &mut Vec<u8>) {
-        to.extend_from_slice(&[self.code(), slot, outcome]);
+        let extended = if self.has_blocks() { event_blocks::EXTENDED } else { 0 };
+        to.extend_from_slice(&[self.code() + extended, slot, outcome]);
         match self {
             Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
@@ -211,6 +234,8 @@ impl Operation {
             Self::Commit { reservation, ap, tokens, model, expiry_day, adopt, accepted_at, idempotency } => {
                 to.put_u32(ap.get());
                 to.put_u32(reservation.ap.get());
+                to.put_u32(reservation.granted.get());
+                to.put_u48(reservation.made_at.map_or(0, unix_ms));
                 to.put_u24(reservation.period.code(AnchorDay::FIRST));
                 to.put_u48(unix_ms(reservation.expires_at));
                 to.put_u16(expiry_day.number());
@@ -231,6 +256,7 @@ impl Operation {
             }
             Self::Peek => {}
             Self::SetLevel(level) => level.encode(to),
+            Self::BringGrants(grants) => encode_grants(grants, to),
         }
     }
 }
@@ -255,6 +281,11 @@ impl Seed {
         to.put_u48(self.total_used);
         to.put_u16(self.day.number());
         to.put_u32(self.used_today.get());
+        if self.windows.is_empty() && self.grants.version == 0 {
+            return;
+        }
+        encode_windows(&self.windows, to);
+        encode_grants(&self.grants, to);
     }
 }
 
@@ -288,16 +319,14 @@ fn encode_tail(
     to.put_id(user.as_str(), user.as_uuid());
     to.put_id(session.as_str(), session.as_uuid());
     to.put_text(ModelName::column(model));
-}
-
-/// Unix milliseconds; instants before 1970 do not occur.
-fn unix_ms(at: DateTime<Utc>) -> u64 {
-    u64::try_from(at.timestamp_millis()).unwrap_or_default()
+    // The script appends its own blocks and the end.
+    event_blocks::encode(tokens.kinds(), to);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::token_kinds::TokenKinds;
 
     #[test]
     fn a_consume_is_packed_into_these_exact_bytes() {
@@ -315,5 +344,25 @@ mod tests {
         expected.extend([0xaa; 16]);
         expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn kinds_of_tokens_follow_the_model_of_an_extended_operation() {
+        let tail = |tokens: Tokens| {
+            let mut bytes = Vec::new();
+            let session = SessionId::parse("s1").unwrap();
+            let (event, cost) = (Uuid::from_bytes([0xaa; 16]), Ap::new(7));
+            let operation = Operation::Consume { cost, event, session, tokens, model: None, idempotency: None };
+            operation.encode(&UserId::parse("bob").unwrap(), (2, 0, 0), &mut bytes);
+            bytes
+        };
+        let plain = tail(Tokens::new(300).unwrap());
+        let kinds = TokenKinds::new(290, 256, 10).unwrap();
+        let extended = tail(Tokens::of_kinds(kinds));
+        assert_eq!((plain[0], extended[0]), (2, 130));
+        assert_eq!(extended[1..plain.len()], plain[1..], "the rest is unchanged");
+        assert_eq!(extended[plain.len()..], [1, 0, 0, 1, 34, 0, 0, 1, 0, 0, 0, 0, 10, 0]);
+        let estimated = tail(Tokens::of_kinds(kinds.estimated()));
+        assert_eq!((estimated.len(), estimated.last()), (extended.len(), Some(&1)));
     }
 }

@@ -5,16 +5,23 @@ use uuid::Uuid;
 
 use super::error::RedisError;
 use super::packed::Reader;
+use super::tails;
 use crate::domain::{
     ap::Ap,
     calendar::{AnchorDay, Day, Period},
     clock::instant,
+    grant::Grants,
     level::LevelCode,
     user_id::UserId,
+    window::WindowState,
 };
 
-/// The first byte of every record.
+/// Format of records without windows and grants: the low bits of the first byte.
 pub const FORMAT: u8 = 1;
+/// Format of records with tails.
+const EXTENDED_FORMAT: u8 = 2;
+/// Bits of the first byte that are the format.
+const FORMAT_BITS: u8 = 7;
 
 /// One user's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +50,18 @@ pub struct Record {
     pub used_today: Ap,
     /// Increases with every change.
     pub version: u64,
-    /// AP of the live holds of this period.
+    /// AP of the live holds of this period that the plan is to pay.
     pub held: Ap,
+    /// AP of all live holds that grants are to pay.
+    pub held_granted: Ap,
     /// Live holds. Complete in a record and in the answer to a peek; empty in other answers.
     pub holds: Vec<Hold>,
+    /// Running windows. Only in a record; answers have [`super::Answer::limits`].
+    pub windows: Vec<WindowState>,
+    /// Grants that can pay, and the version of the list that the record knows. Only in a record, like the windows.
+    pub grants: Grants,
+    /// Whether the record has format 2.
+    is_extended: bool,
 }
 
 /// One live hold.
@@ -54,8 +69,12 @@ pub struct Record {
 pub struct Hold {
     /// Id of the hold.
     pub id: Uuid,
-    /// AP held.
+    /// AP held: of the plan and of grants.
     pub ap: Ap,
+    /// AP of it that grants are to pay.
+    pub granted: Ap,
+    /// When it was made, in Unix milliseconds; 0 in a record of format 1.
+    pub made_ms: u64,
     /// Period of the hold.
     pub period: Period,
     /// Expiry, in Unix milliseconds.
@@ -68,14 +87,41 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let mut record = Self::decode_base(&mut reader)?;
-        if !reader.is_empty() {
+        if record.is_extended {
+            record.decode_tails(&mut reader)?;
+        } else if !reader.is_empty() {
             record.held = Ap::new(reader.u32()?);
             reader.u48()?; // the earliest expiry: a shortcut for the script
             while !reader.is_empty() {
-                record.holds.push(Hold::decode(&mut reader)?);
+                record.decode_hold(&mut reader)?;
             }
         }
         Some(record)
+    }
+
+    fn decode_tails(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let tails = reader.u8()?;
+        if tails & tails::WINDOWS != 0 {
+            self.windows = tails::windows(reader)?;
+        }
+        if tails & tails::GRANTS != 0 {
+            self.grants = tails::grants(reader)?;
+        }
+        if tails & tails::HOLDS != 0 {
+            (self.held, self.held_granted) = (Ap::new(reader.u32()?), Ap::new(reader.u32()?));
+            reader.u48()?; // the earliest expiry
+            while !reader.is_empty() {
+                self.decode_hold(reader)?;
+            }
+        }
+        reader.is_empty().then_some(())
+    }
+
+    /// Decodes a hold in the format of the record.
+    pub(super) fn decode_hold(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let hold = if self.is_extended { Hold::decode_extended(reader)? } else { Hold::decode(reader)? };
+        self.holds.push(hold);
+        Some(())
     }
 
     /// Decodes the record of this user, if there is one.
@@ -85,12 +131,14 @@ impl Record {
     }
 
     pub(super) fn decode_base(reader: &mut Reader<'_>) -> Option<Self> {
-        if reader.u8()? != FORMAT {
+        let format = reader.u8()? & FORMAT_BITS;
+        if !matches!(format, FORMAT | EXTENDED_FORMAT) {
             return None;
         }
         let generation = reader.u32()?;
         let (period, anchor_day) = Period::from_code(reader.u24()?).ok()?;
         Some(Self {
+            is_extended: format == EXTENDED_FORMAT,
             generation,
             period,
             anchor_day,
@@ -104,7 +152,10 @@ impl Record {
             used_today: Ap::new(reader.u32()?),
             version: reader.u48()?,
             held: Ap::ZERO,
+            held_granted: Ap::ZERO,
             holds: Vec::new(),
+            windows: Vec::new(),
+            grants: Grants::default(),
         })
     }
 }
@@ -116,11 +167,25 @@ impl Hold {
         instant(i64::try_from(self.expiry_ms).unwrap_or(i64::MAX))
     }
 
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
             id: reader.uuid()?,
             ap: Ap::new(reader.u32()?),
+            granted: Ap::ZERO,
             period: Period::from_code(reader.u24()?).ok()?.0,
+            made_ms: 0,
+            expiry_ms: reader.u48()?,
+        })
+    }
+
+    fn decode_extended(reader: &mut Reader<'_>) -> Option<Self> {
+        let (id, plan, granted) = (reader.uuid()?, Ap::new(reader.u32()?), Ap::new(reader.u32()?));
+        Some(Self {
+            id,
+            ap: plan.saturating_add(granted),
+            granted,
+            period: Period::from_code(reader.u24()?).ok()?.0,
+            made_ms: reader.u48()?,
             expiry_ms: reader.u48()?,
         })
     }
@@ -129,6 +194,10 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{
+        grant::{Grant, GrantNumber},
+        window::{WindowKey, WindowUnit},
+    };
 
     const BASE: [u8; 40] = [
         1, // format
@@ -160,7 +229,11 @@ mod tests {
             used_today: Ap::new(12),
             version: 0x019d_de64_b201,
             held: Ap::ZERO,
+            held_granted: Ap::ZERO,
             holds: vec![],
+            windows: vec![],
+            grants: Grants::default(),
+            is_extended: false,
         }
     }
 
@@ -183,8 +256,47 @@ mod tests {
         bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0, 9]); // held, earliest expiry
         bytes.extend([0xab; 16]);
         bytes.extend([0, 0, 0, 4, 0x03, 0x17, 0x73, 0, 0, 0, 0, 0, 9]);
-        let hold = Hold { id: Uuid::from_bytes([0xab; 16]), ap: Ap::new(4), period: expected().period, expiry_ms: 9 };
+        let (id, period) = (Uuid::from_bytes([0xab; 16]), expected().period);
+        let hold = Hold { id, ap: Ap::new(4), granted: Ap::ZERO, period, made_ms: 0, expiry_ms: 9 };
         assert_eq!(Record::decode(&bytes), Some(Record { held: Ap::new(4), holds: vec![hold], ..expected() }));
+    }
+
+    #[test]
+    fn windows_grants_and_holds_follow_the_base_of_format_2() {
+        let mut bytes = BASE.to_vec();
+        bytes[0] = 2 + 8; // the flags above the format do not matter
+        bytes.push(1 + 2 + 4);
+        bytes.extend([1, 1, 44, 1, 0, 0, 0, 0, 0, 5, 0, 0, 0, 60]); // 300 minutes of AP
+        bytes.extend([0, 0, 0, 0, 1, 2, 2]); // version 258, two grants
+        bytes.extend([0, 0, 0, 0, 1, 1, 0, 0, 0, 70, 0, 0, 0, 0, 0, 0, 5]);
+        bytes.extend([0, 0, 0, 0, 1, 2, 0, 0, 0, 80, 0, 0, 0, 0, 0, 8, 6]);
+        bytes.extend([0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 0, 0, 9]); // held, granted, earliest expiry
+        bytes.extend([0xab; 16]);
+        bytes.extend([0, 0, 0, 4, 0, 0, 0, 3, 0x03, 0x17, 0x73, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 9]);
+        let (id, period) = (Uuid::from_bytes([0xab; 16]), expected().period);
+        let hold = Hold { id, ap: Ap::new(7), granted: Ap::new(3), period, made_ms: 6, expiry_ms: 9 };
+        let key = WindowKey::new(300, WindowUnit::Ap).unwrap();
+        let grant = |number, left, expires_ms: Option<i64>, priority| Grant {
+            number: GrantNumber::new(number).unwrap(),
+            left: Ap::new(left),
+            expires_at: expires_ms.map(instant),
+            priority,
+        };
+        let record = Record {
+            held: Ap::new(4),
+            held_granted: Ap::new(3),
+            holds: vec![hold],
+            windows: vec![WindowState { key, start: instant(5), used: 60 }],
+            grants: Grants { version: 258, live: vec![grant(257, 70, None, 5), grant(258, 80, Some(8), 6)] },
+            is_extended: true,
+            ..expected()
+        };
+        assert_eq!(Record::decode(&bytes), Some(record));
+        for end in [41, 54, 61, 95, 109, bytes.len() - 1] {
+            let cut = Record::decode(&bytes[..end]);
+            assert_eq!(cut, None, "{end}");
+        }
+        assert_eq!(Record::decode(&[&bytes[..], &[0]].concat()), None);
     }
 
     #[test]

@@ -4,8 +4,15 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::packed::Reader;
-use super::record::{Hold, Record};
-use crate::domain::{ap::Ap, calendar::Period, clock::instant};
+use super::record::Record;
+use super::tails;
+use crate::domain::{
+    ap::Ap,
+    calendar::Period,
+    clock::instant,
+    user_limits::{UserLimits, WindowUsage},
+    window::Window,
+};
 
 /// Result of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,12 @@ pub struct Answer {
     pub expires_at: DateTime<Utc>,
     /// Generation and period of a replayed reservation, which may be older than the record.
     pub pinned: Option<(u32, Period)>,
+    /// AP of grants: what a reservation holds of them, or what they paid of a commit.
+    pub granted: Ap,
+    /// When the hold was made, if the user has windows or grants.
+    pub made_at: Option<DateTime<Utc>>,
+    /// Limits beside the quota, and grants. Empty for most users.
+    pub limits: UserLimits,
     /// The user's record after the operation.
     pub record: Record,
     /// Time of the operation, by Redis `TIME`.
@@ -61,6 +74,8 @@ const LATE: u8 = 2;
 const DETAILED: u8 = 4;
 const HOLDING: u8 = 8;
 const PINNED: u8 = 16;
+const LIMITS: u8 = 32;
+const PARTS: u8 = 64;
 
 /// Fields that only the answer to an operation on a hold has.
 #[derive(Default)]
@@ -131,14 +146,21 @@ impl Answers<'_> {
                 expiry_ms: reader.u48()?,
             };
         }
+        let (granted, made_at) = if flags & PARTS == 0 {
+            (Ap::ZERO, None)
+        } else {
+            (Ap::new(reader.u32()?), tails::optional_time(reader.u48()?)?)
+        };
         let pinned =
             if flags & PINNED == 0 { None } else { Some((reader.u32()?, Period::from_code(reader.u24()?).ok()?.0)) };
         let (held, holds) = if flags & HOLDING == 0 { (0, 0) } else { (reader.u32()?, reader.u8()?) };
         let mut record = Record::decode_base(reader)?;
         record.held = Ap::new(held);
         for _ in 0..holds {
-            record.holds.push(Hold::decode(reader)?);
+            record.decode_hold(reader)?;
         }
+        let limits = if flags & LIMITS == 0 { UserLimits::default() } else { decode_limits(reader)? };
+        record.held_granted = limits.held_granted;
         Some(Some(Answer {
             status,
             replayed: flags & REPLAYED != 0,
@@ -148,10 +170,38 @@ impl Answers<'_> {
             overage: details.overage,
             expires_at: instant_of(details.expiry_ms),
             pinned,
+            granted,
+            made_at,
+            limits,
             record,
             as_of: instant_of(as_of_ms),
         }))
     }
+}
+
+fn decode_limits(reader: &mut Reader<'_>) -> Option<UserLimits> {
+    let (concurrency, live_holds) = (reader.u8()?, reader.u8()?);
+    let hold_ends_at = tails::optional_time(reader.u48()?)?;
+    let count = reader.u8()?;
+    let window = |reader: &mut Reader<'_>| {
+        Some(WindowUsage {
+            window: Window { key: tails::key(reader)?, limit: reader.u32()? },
+            start: tails::optional_time(reader.u48()?)?,
+            used: reader.u32()?,
+            held: reader.u32()?,
+        })
+    };
+    let windows = (0..count).map(|_| window(reader)).collect::<Option<_>>()?;
+    let (held_granted, granted_free) = (Ap::new(reader.u32()?), Ap::new(reader.u32()?));
+    Some(UserLimits {
+        windows,
+        concurrency: (concurrency > 0).then_some(concurrency),
+        live_holds,
+        hold_ends_at,
+        grants: tails::grants(reader)?,
+        held_granted,
+        granted_free,
+    })
 }
 
 fn instant_of(unix_ms: u64) -> DateTime<Utc> {

@@ -29,11 +29,15 @@ const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/periods.lua"),
     include_str!("../../../lua/operation/levels.lua"),
     include_str!("../../../lua/operation/holds.lua"),
+    include_str!("../../../lua/operation/windows.lua"),
+    include_str!("../../../lua/operation/grants.lua"),
+    include_str!("../../../lua/operation/tails.lua"),
     include_str!("../../../lua/operation/record.lua"),
     include_str!("../../../lua/operation/journal.lua"),
     include_str!("../../../lua/operation/answer.lua"),
     include_str!("../../../lua/operation/idempotency.lua"),
     include_str!("../../../lua/operation/seed.lua"),
+    include_str!("../../../lua/operation/pay.lua"),
     include_str!("../../../lua/operation/consume.lua"),
     include_str!("../../../lua/operation/reserve.lua"),
     include_str!("../../../lua/operation/settlement.lua"),
@@ -42,6 +46,7 @@ const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/extend.lua"),
     include_str!("../../../lua/operation/peek.lua"),
     include_str!("../../../lua/operation/set_level.lua"),
+    include_str!("../../../lua/operation/bring_grants.lua"),
     include_str!("../../../lua/operation/call.lua"),
 );
 
@@ -214,7 +219,7 @@ impl Call {
             request.operation.encode(user, (slot, outcome, prefix), operation);
             push(operation);
         }
-        // The fence precedes the records, the stream and the levels follow them.
+        // The fence precedes the records, the levels and the stream follow them.
         let numkeys = slots.by_subject.len() + 3;
         put_array(bytes, 3 + numkeys + 2 + count);
         put_bulk(bytes, b"FCALL");
@@ -222,8 +227,8 @@ impl Call {
         put_bulk(bytes, decimal(numkeys).as_slice());
         put_bulk(bytes, keys::fence(partition).as_bytes());
         bytes.extend_from_slice(keys);
-        put_bulk(bytes, keys::stream(partition, generation).as_bytes());
         put_bulk(bytes, keys::levels(partition).as_bytes());
+        put_bulk(bytes, keys::stream(partition, generation).as_bytes());
         put_bulk(bytes, Fence::new(generation, server).as_bytes());
         put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_bytes_max));
         bytes.extend_from_slice(operations);

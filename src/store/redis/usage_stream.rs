@@ -3,7 +3,13 @@
 use redis::Value;
 use uuid::Uuid;
 
-use super::{connection::Redis, error::RedisError, keys, packed::Reader};
+use super::{
+    connection::Redis,
+    error::RedisError,
+    event_blocks::{self, EXTENDED, EventBlocks},
+    keys,
+    packed::Reader,
+};
 use crate::domain::{
     ap::Ap,
     calendar::Period,
@@ -16,14 +22,16 @@ use crate::domain::{
     user_id::{SessionId, UserId},
 };
 
-/// First byte of every entry except the genesis entry, whose payload is empty.
+/// First byte of an entry. The genesis entry is empty.
 const FORMAT: u8 = 2;
 /// Older format, whose events name no model.
 const FORMAT_WITHOUT_MODEL: u8 = 1;
+/// Format of an entry with an extended event.
+const FORMAT_EXTENDED: u8 = 3;
 /// Formats from here on belong to no version, so text and arbitrary bytes are rarely mistaken for a newer format.
 const FORMATS_END: u8 = 32;
 /// Formats that this gate reads: up to this one.
-pub(super) const READS_FORMATS_TO: u8 = FORMAT;
+pub(super) const READS_FORMATS_TO: u8 = FORMAT_EXTENDED;
 
 /// A stream entry, as stored in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,8 +167,8 @@ fn decode_payload(payload: &[u8]) -> Result<Content, String> {
     let mut reader = Reader::new(payload);
     let header = |reader: &mut Reader<'_>| Some((reader.u8()?, reader.u48()?, reader.uuid()?));
     let (format, at_ms, last_event) = header(&mut reader).ok_or("the entry ends within its header")?;
-    if !matches!(format, FORMAT | FORMAT_WITHOUT_MODEL) {
-        return Err(format!("the entry has format {format}; this gate reads {FORMAT}"));
+    if !matches!(format, FORMAT | FORMAT_WITHOUT_MODEL | FORMAT_EXTENDED) {
+        return Err(format!("the entry has format {format}; this gate reads formats up to {READS_FORMATS_TO}"));
     }
     let mut events = Vec::new();
     while !reader.is_empty() {
@@ -174,7 +182,9 @@ fn decode_payload(payload: &[u8]) -> Result<Content, String> {
 }
 
 fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<UsageEvent> {
-    let kind = UsageKind::from_code(reader.u8()?)?;
+    let code = reader.u8()?;
+    let is_extended = format == FORMAT_EXTENDED && code & EXTENDED > 0;
+    let kind = UsageKind::from_code(if is_extended { code - EXTENDED } else { code })?;
     let level = LevelCode::new(reader.u8()?)?;
     let (period, _) = Period::from_code(reader.u24()?).ok()?;
     let (ap, overage) = (Ap::new(reader.u32()?), Ap::new(reader.u32()?));
@@ -182,7 +192,95 @@ fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<Usage
     let tokens = Tokens::new(reader.u32()?.into()).ok()?;
     let user = UserId::parse(&reader.id()?).ok()?;
     let session = SessionId::parse(&reader.id()?).ok()?;
-    let model = if format == FORMAT { ModelName::from_column(reader.text()?).ok()? } else { None };
+    let has_model = format != FORMAT_WITHOUT_MODEL;
+    let model = if has_model { ModelName::from_column(reader.text()?).ok()? } else { None };
+    let blocks = if is_extended { event_blocks::decode(reader)? } else { EventBlocks::default() };
+    let tokens = match blocks.token_kinds.map(Tokens::of_kinds) {
+        Some(of_kinds) if of_kinds.get() != tokens.get() => return None,
+        Some(of_kinds) => of_kinds,
+        None => tokens,
+    };
+    // What grants have not paid, the plan has.
+    let grants = match blocks.parts {
+        Some((plan, parts)) => {
+            let sum = parts.iter().try_fold(plan.get(), |sum, part| sum.checked_add(part.ap.get()))?;
+            if sum != ap.get() {
+                return None;
+            }
+            parts
+        }
+        None => Vec::new(),
+    };
     let at = instant(i64::try_from(at_ms).ok()?);
-    Some(UsageEvent { id, user, session, level, period, ap, overage, tokens, model, kind, at })
+    Some(UsageEvent {
+        id,
+        user,
+        session,
+        level,
+        period,
+        ap,
+        overage,
+        tokens,
+        model,
+        kind,
+        at,
+        begun_at: blocks.begun_at,
+        windows: blocks.windows.unwrap_or_default(),
+        grants,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::token_kinds::TokenKinds;
+
+    /// An entry of one event of bob, whose tokens are 11, then `rest`.
+    fn entry(format: u8, kind: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![format, 0, 0, 0, 0, 0, 9];
+        bytes.extend([0xaa; 16]);
+        bytes.extend([kind, 1, 3, 23, 115, 0, 0, 0, 5, 0, 0, 0, 0]);
+        bytes.extend([0xaa; 16]);
+        bytes.extend([0, 0, 0, 11, 3, b'b', b'o', b'b', 1, b's']);
+        bytes.extend_from_slice(rest);
+        bytes
+    }
+
+    fn tokens_and_model(payload: Vec<u8>) -> Option<(Tokens, Option<String>)> {
+        let Content::Events(events) = decode_entry(payload) else { return None };
+        let [event] = &events[..] else { return None };
+        assert_eq!((event.user.as_str(), event.ap, event.period.id()), ("bob", Ap::new(5), 202_611));
+        Some((event.tokens, event.model.as_ref().map(ToString::to_string)))
+    }
+
+    #[test]
+    fn entries_of_all_three_formats_are_read() {
+        let (plain, model) = (Tokens::new(11).unwrap(), Some("m".to_owned()));
+        let kinds = Tokens::of_kinds(TokenKinds::new(7, 3, 4).unwrap());
+        let block = [1, b'm', 1, 0, 0, 0, 7, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0];
+        for (payload, expected) in [
+            (entry(1, 1, &[]), (plain, None)),
+            (entry(2, 2, &[1, b'm']), (plain, model.clone())),
+            (entry(2, 3, &[0]), (plain, None)),
+            (entry(3, 1, &[1, b'm']), (plain, model.clone())),
+            (entry(3, 129, &[1, b'm', 0]), (plain, model.clone())),
+            (entry(3, 130, &block), (kinds, model)),
+        ] {
+            assert_eq!(tokens_and_model(payload.clone()), Some(expected), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn extended_events_are_read_in_format_3_only_and_as_a_whole() {
+        let block = [1, b'm', 1, 0, 0, 0, 7, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0];
+        for payload in [
+            entry(2, 129, &block),
+            entry(3, 1, &block),
+            entry(3, 129, &block[..16]),
+            entry(3, 129, &[1, b'm', 1, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0]),
+        ] {
+            assert!(matches!(decode_entry(payload.clone()), Content::Unreadable { .. }), "{payload:?}");
+        }
+        assert_eq!(decode(entry(3, 129, &block), 2), Content::Newer { format: 3 }, "as the previous version reads it");
+    }
 }

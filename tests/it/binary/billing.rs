@@ -13,7 +13,7 @@ use super::{
 };
 use crate::support::{World, execute};
 
-const SECRET: &str = "whsec_a_secret_of_the_endpoint";
+pub(super) const SECRET: &str = "whsec_a_secret_of_the_endpoint";
 const SETTINGS: &[(&str, &str)] = &[
     ("QUOTA_GATE__BILLING__WEBHOOK_SECRET", SECRET),
     (
@@ -22,7 +22,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ),
 ];
 
-fn signature(secret: &str, at: i64, body: &str) -> String {
+pub(super) fn signature(secret: &str, at: i64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(format!("{at}.{body}").as_bytes());
     let mut hex = String::new();
@@ -33,11 +33,11 @@ fn signature(secret: &str, at: i64, body: &str) -> String {
     format!("t={at},v1={},v1={hex},v0=x", "0".repeat(64))
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     quota_gate::domain::clock::Clock::machine().now().timestamp()
 }
 
-async fn send(gate: &Serve, header: &str, body: &str) -> (StatusCode, Value) {
+pub(super) async fn send(gate: &Serve, header: &str, body: &str) -> (StatusCode, Value) {
     let request = Client::new().post(format!("{}/api/billing/subscription", gate.url));
     answer(request.header("Stripe-Signature", header).header("Content-Type", "application/json").body(body.to_owned()))
         .await
@@ -56,7 +56,7 @@ fn event(id: &str, kind: &str, created: i64, subscription: &str, price: &str) ->
 }
 
 /// Sends the event; returns whether it changed something.
-async fn tells(gate: &Serve, event: Value) -> bool {
+pub(super) async fn tells(gate: &Serve, event: Value) -> bool {
     let body = event.to_string();
     let (status, answer) = send(gate, &signature(SECRET, now(), &body), &body).await;
     assert_eq!(status.as_u16(), 200, "{answer}");

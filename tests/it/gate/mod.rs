@@ -5,6 +5,7 @@ mod anchor_days;
 mod away;
 mod breaker;
 mod flushing;
+mod grants;
 mod holds;
 mod idempotency;
 mod level_changes;

@@ -8,20 +8,25 @@ use quota_gate::{
         health::{HealthCheck, HealthLimits},
         replay::Replayed,
     },
-    domain::partition::Partition,
-    gate::GateError,
+    domain::{decision::Decision, partition::Partition, token_kinds::TokenKinds, usage::Tokens},
+    gate::{Consume, GateError},
     jobs::flusher::PartitionFlush,
 };
 
-use crate::support::{GateUnderTest, World, execute, user};
+use crate::support::{GateUnderTest, World, consume, execute, user};
 
 type RawEntries = Vec<(String, Vec<Vec<u8>>)>;
 
 /// A gate that reads only format 1, as did a version that is older than the script's format.
 async fn older(world: &World) -> GateUnderTest {
+    gate_that_reads(world, 1).await
+}
+
+/// A gate that reads formats up to this one.
+async fn gate_that_reads(world: &World, format: u8) -> GateUnderTest {
     world
         .gate_with(|tuning| {
-            tuning.reads_formats_to = Some(1);
+            tuning.reads_formats_to = Some(format);
             tuning.deadline = Duration::from_millis(500);
         })
         .await
@@ -137,6 +142,34 @@ async fn after_a_rollback_an_older_gate_opens_a_partition_whose_newer_entries_ar
     assert_eq!(older.gate.newer_journal_problem(), None);
     newer.flush_and_verify().await;
     assert_eq!(world.number("select sum(ap_used)::bigint from chat_usage_logs").await, 32);
+    assert_eq!(world.number("select count(*) from dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn the_previous_version_reads_all_entries_but_those_with_extended_events() {
+    let world = World::new().await;
+    let (newer, previous) = (world.gate().await, gate_that_reads(&world, 2).await);
+    let (alice, _, partition) = two_users(&previous);
+    let logged = "select sum(ap_used)::bigint from chat_usage_logs";
+    assert!(newer.charges(&alice, 1).await && previous.charges(&alice, 1).await);
+    previous.flush_and_verify().await;
+    assert_eq!(world.number(logged).await, 2);
+
+    let tokens = Tokens::of_kinds(TokenKinds::new(7, 3, 4).unwrap());
+    let extended = Consume { tokens, ..consume(&alice, 10) };
+    assert!(matches!(newer.gate.consume(extended).await.unwrap(), Decision::Allowed(_)));
+    assert!(previous.charges(&alice, 1).await);
+    previous.flusher.flush_all().await.unwrap();
+    let levels = previous.postgres.all_levels().await.unwrap();
+    let left = previous.flusher.flush_partition(partition, &levels).await.unwrap();
+    assert_eq!(left, PartitionFlush::Newer(3));
+    assert_eq!(world.number(logged).await, 2, "nothing is skipped");
+    newer.flush_and_verify().await;
+    assert_eq!(world.number(logged).await, 13);
+    assert_eq!(world.number("select tokens_used::bigint from chat_usage_logs where ap_used = 10").await, 11);
+    assert!(previous.charges(&alice, 1).await);
+    previous.flush_and_verify().await;
+    assert_eq!(world.number(logged).await, 14);
     assert_eq!(world.number("select count(*) from dead_letters").await, 0);
 }
 

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use quota_gate::{
     domain::{
+        ap::Ap,
         calendar::{AnchorDay, Calendar, Day, Period},
+        grant::{GrantPart, Grants},
         hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},
         level::{LevelCode, Levels},
+        window::{WindowCount, WindowState},
     },
-    store::redis::ReplyStatus,
+    store::redis::{ReplyStatus, Seed, UserLevel},
 };
 use uuid::Uuid;
+
+use super::plans::{Limits, ModelGrant, Paid, RunningWindow, at};
 
 /// How long the requests of a history are remembered.
 pub(super) const KEPT_SECONDS: i64 = 86_400;
@@ -24,7 +29,10 @@ pub(super) struct Expected {
     pub late: bool,
     pub charged: u32,
     pub overage: u32,
+    /// AP of grants, and when the hold was made.
+    pub parts: (u32, Option<DateTime<Utc>>),
     pub numbers: Numbers,
+    pub limits: Limits,
 }
 
 /// The user's numbers in every answer.
@@ -41,19 +49,26 @@ pub(super) struct Numbers {
 }
 
 /// A charge expected in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     pub id: Uuid,
     pub period: Period,
     pub ap: u32,
     pub overage: u32,
+    pub begun_at: Option<DateTime<Utc>>,
+    pub windows: Vec<WindowCount>,
+    pub grants: Vec<GrantPart>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hold {
     pub id: Uuid,
     pub ap: u32,
+    /// AP of it that grants are to pay.
+    pub granted: u32,
     pub period: Period,
+    /// When it was made; 0 if the record does not say so.
+    pub made_ms: u64,
     pub expires_at: DateTime<Utc>,
 }
 
@@ -67,10 +82,10 @@ enum Settlement {
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     calendar: Calendar,
-    levels: Levels,
-    period: Period,
+    pub(super) levels: Levels,
+    pub(super) period: Period,
     anchor_day: AnchorDay,
-    level: LevelCode,
+    pub(super) level: LevelCode,
     quota: u32,
     pending: Option<LevelCode>,
     level_version: u32,
@@ -80,7 +95,18 @@ pub(super) struct Model {
     used_today: u32,
     /// AP of this period that accepted commits charged although the AP of their holds had been used again.
     beyond: u32,
-    holds: Vec<Hold>,
+    pub(super) holds: Vec<Hold>,
+    pub(super) windows: Vec<RunningWindow>,
+    pub(super) grants: Vec<ModelGrant>,
+    pub(super) grants_version: u64,
+    /// The record's version, in ms.
+    version: u64,
+    /// Whether the stored record has format 2, and whether the running operation goes on in format 2.
+    is_stored_extended: bool,
+    pub(super) is_extended: bool,
+    /// Time of the running operation.
+    pub(super) moment_ms: u64,
+    now_ms: u64,
     settlements: HashMap<Uuid, Settlement>,
     /// What was requested under a key, and until when that is remembered, in Unix seconds.
     answers: HashMap<String, (u32, i64)>,
@@ -88,8 +114,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(calendar: Calendar, levels: Levels, now: DateTime<Utc>) -> Self {
-        let lowest = levels.lowest().clone();
+    pub(super) fn new(calendar: Calendar, levels: Levels, now: DateTime<Utc>, level: LevelCode) -> Self {
+        let lowest = levels.coded(level).unwrap().clone();
         Self {
             calendar,
             levels,
@@ -105,6 +131,14 @@ impl Model {
             used_today: 0,
             beyond: 0,
             holds: vec![],
+            windows: vec![],
+            grants: vec![],
+            grants_version: 0,
+            version: ms(now),
+            is_stored_extended: false,
+            is_extended: false,
+            moment_ms: ms(now),
+            now_ms: ms(now),
             settlements: HashMap::new(),
             answers: HashMap::new(),
             events: vec![],
@@ -113,36 +147,48 @@ impl Model {
 
     pub(super) fn consume(&mut self, now: DateTime<Utc>, id: Uuid, cost: u32, key: Option<&str>) -> Expected {
         self.keeping(now, key, cost, |user| {
-            if cost > user.free() {
+            if !user.allows(cost) {
                 return user.answer(ReplyStatus::Denied);
             }
-            user.charge(id, user.period, cost, 0);
-            user.answer(ReplyStatus::Ok)
+            let paid = if user.is_extended { user.pay_message(cost) } else { Paid { plan: cost, ..Paid::default() } };
+            user.charge(id, user.period, 0, None, paid);
+            user.written(ReplyStatus::Ok)
         })
     }
 
-    pub(super) fn reserve(&mut self, now: DateTime<Utc>, hold: Hold, key: Option<&str>) -> Expected {
-        self.keeping(now, key, hold.ap, |user| {
-            if hold.ap > user.free() {
+    pub(super) fn reserve(
+        &mut self,
+        now: DateTime<Utc>,
+        (id, ap, ttl): (Uuid, u32, TimeDelta),
+        key: Option<&str>,
+    ) -> Expected {
+        self.keeping(now, key, ap, |user| {
+            let concurrency = user.level_limits().concurrency().map_or(usize::MAX, usize::from);
+            if !user.allows(ap) || user.holds.len() >= concurrency {
                 return user.answer(ReplyStatus::Denied);
             }
             if user.holds.len() >= HOLDS_PER_USER_MAX {
                 return user.answer(ReplyStatus::TooManyHolds);
             }
-            user.holds.push(Hold { period: user.period, ..hold });
-            user.answer(ReplyStatus::Ok)
+            let (mut granted, mut made_ms) = (0, 0);
+            if user.is_extended {
+                (granted, made_ms) = (user.split_hold(ap), user.moment_ms);
+            }
+            let (period, expires_at) = (user.period, at(user.moment_ms) + ttl);
+            user.holds.push(Hold { id, ap, granted, period, made_ms, expires_at });
+            Expected { parts: (granted, (made_ms > 0).then(|| at(made_ms))), ..user.written(ReplyStatus::Ok) }
         })
     }
 
-    pub(super) fn extend(&mut self, now: DateTime<Utc>, id: Uuid, until: DateTime<Utc>) -> Expected {
+    pub(super) fn extend_hold(&mut self, now: DateTime<Utc>, id: Uuid, ttl: TimeDelta) -> Expected {
         self.pass_to(now);
         if self.settlements.contains_key(&id) {
             return self.answer(ReplyStatus::Settled);
         }
         match self.holds.iter_mut().find(|hold| hold.id == id) {
             Some(hold) => {
-                hold.expires_at = hold.expires_at.max(until);
-                self.answer(ReplyStatus::Ok)
+                hold.expires_at = hold.expires_at.max(at(self.moment_ms) + ttl);
+                self.written(ReplyStatus::Ok)
             }
             None => self.answer(ReplyStatus::Expired),
         }
@@ -174,29 +220,40 @@ impl Model {
             }
             None => {}
         }
-        let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
+        let live = self.take_hold(reservation.id);
         let made_at = accepted_at.unwrap_or(now);
         let late = live.is_none() && made_at >= reservation.expires_at;
+        // Expired, or lost with its record: it gave its place back, unless Postgres accepted the commit in time.
+        let is_over = live.is_none() && (late || accepted_at.is_none());
         if live.is_none() && made_at > reservation.expires_at + SETTLE_WINDOW {
             return self.answer(ReplyStatus::Expired);
         }
         let hold = live.unwrap_or(reservation);
         // The user's next period began while the hold was to live.
         let outlived_its_period = self.calendar.period_start(self.period) <= reservation.expires_at;
-        let chargeable = match (late, hold.period == self.period) {
-            (false, true) => self.free().max(hold.ap),
-            (true, true) => self.free(),
-            (false, false) => hold.ap,
-            (true, false) if outlived_its_period => hold.ap,
+        let covered = !is_over || hold.period != self.period && outlived_its_period;
+        let (free, in_plan) = (self.free(), hold.ap - hold.granted);
+        let chargeable = match (is_over, hold.period == self.period) {
+            (false, true) => free.max(in_plan),
+            (true, true) => free,
+            (false, false) => in_plan,
+            (true, false) if outlived_its_period => in_plan,
             (true, false) => 0,
         };
-        let charged = ap.min(chargeable);
+        let paid = if self.is_extended {
+            self.pay_commit(ap, &hold, live.is_some(), is_over, covered)
+        } else {
+            Paid { plan: ap.min(chargeable), ..Paid::default() }
+        };
         if hold.period == self.period {
-            self.beyond += charged.saturating_sub(self.free());
+            self.beyond += paid.plan.saturating_sub(free);
         }
-        self.charge(reservation.id, hold.period, charged, ap - charged);
+        let (granted, charged) = (paid.granted(), paid.plan + paid.granted());
+        let begun_at = (self.is_extended && hold.made_ms > 0).then(|| at(hold.made_ms));
+        self.charge(reservation.id, hold.period, ap - charged, begun_at, paid);
         self.settlements.insert(reservation.id, Settlement::Committed { ap, charged, late });
-        Expected { late, charged, overage: ap - charged, ..self.answer(ReplyStatus::Ok) }
+        let parts = (granted, begun_at);
+        Expected { late, charged, overage: ap - charged, parts, ..self.written(ReplyStatus::Ok) }
     }
 
     pub(super) fn release(&mut self, now: DateTime<Utc>, reservation: Hold) -> Expected {
@@ -206,12 +263,12 @@ impl Model {
             Some(Settlement::Committed { .. }) => return self.answer(ReplyStatus::Settled),
             None => {}
         }
-        let live = self.holds.iter().position(|hold| hold.id == reservation.id).map(|at| self.holds.remove(at));
+        let live = self.take_hold(reservation.id);
         if live.is_none() && now > reservation.expires_at + SETTLE_WINDOW {
             return Expected { replayed: true, ..self.answer(ReplyStatus::Ok) };
         }
         self.settlements.insert(reservation.id, Settlement::Released);
-        self.answer(ReplyStatus::Ok)
+        if live.is_some() { self.written(ReplyStatus::Ok) } else { self.answer(ReplyStatus::Ok) }
     }
 
     pub(super) fn peek(&mut self, now: DateTime<Utc>) -> Expected {
@@ -237,12 +294,74 @@ impl Model {
             self.quota = self.quota_of(level);
             self.pending = pending;
             self.level_version = version;
+            self.extend_for_windows();
+            return self.written(ReplyStatus::Ok);
         }
         self.answer(ReplyStatus::Ok)
     }
 
     pub(super) const fn level_version(&self) -> u32 {
         self.level_version
+    }
+
+    pub(super) fn bring_grants(&mut self, now: DateTime<Utc>, grants: &Grants) -> Expected {
+        self.pass_to(now);
+        if grants.version <= self.grants_version {
+            return self.answer(ReplyStatus::Ok);
+        }
+        if !self.is_extended {
+            self.extend();
+        }
+        self.bring(grants);
+        self.written(ReplyStatus::Ok)
+    }
+
+    /// The record was lost, and is made again from these windows and grants, and from an older record if one is left.
+    /// The other numbers of a seed are those of the model.
+    pub(super) fn seeded(&mut self, now: DateTime<Utc>, windows: &[WindowState], grants: &Grants, older: bool) {
+        self.holds.clear();
+        self.version = if older { self.version } else { 0 };
+        if older {
+            self.windows.retain(|window| window.used > 0);
+            self.grants.retain(|known| known.left > 0);
+        } else {
+            self.windows = windows.iter().map(RunningWindow::of).collect();
+        }
+        let known = std::mem::take(&mut self.grants);
+        let left = |number: u64| known.iter().find(|grant| grant.number == number).map_or(0, |grant| grant.left);
+        self.grants = grants.live.iter().map(ModelGrant::of).collect();
+        for grant in self.grants.iter_mut().filter(|grant| older && grant.number <= self.grants_version) {
+            grant.left = grant.left.min(left(grant.number));
+        }
+        self.grants_version = grants.version;
+        let newest = self.windows.iter().map(|window| window.start_ms).max().unwrap_or_default();
+        self.version = self.version.max(newest.saturating_sub(1));
+        self.now_ms = ms(now);
+        self.moment_ms = self.now_ms.max(self.version + 1);
+        self.end_windows();
+        self.is_extended = !self.windows.is_empty() || self.grants_version > 0;
+        self.written(ReplyStatus::Ok);
+    }
+
+    /// The seed of this state. A Postgres that lacks the last charges may lack all of this period.
+    pub(super) fn seed(&self, day: Day, has_all: bool, windows: Vec<WindowState>, grants: Grants) -> Seed {
+        let all = |ap: u32| Ap::new(if has_all { ap } else { 0 });
+        Seed {
+            level: UserLevel {
+                period: self.period,
+                anchor_day: self.anchor_day,
+                level: self.level,
+                quota: Ap::new(self.quota),
+                pending: self.pending,
+                level_version: self.level_version,
+            },
+            used: all(self.used),
+            total_used: if has_all { self.total_used } else { 0 },
+            day,
+            used_today: all(self.used_today),
+            windows,
+            grants,
+        }
     }
 
     pub(super) fn quota_of(&self, level: LevelCode) -> u32 {
@@ -267,7 +386,10 @@ impl Model {
     }
 
     fn pass_to(&mut self, now: DateTime<Utc>) {
-        self.holds.retain(|hold| hold.expires_at > now);
+        self.now_ms = ms(now);
+        let record_ms = self.now_ms.max(self.version + 1);
+        let expire_ms = if self.is_stored_extended { record_ms } else { self.now_ms };
+        self.holds.retain(|hold| ms(hold.expires_at) > expire_ms);
         let (period, day) = (self.period_at(now).0, self.calendar.day_at(now));
         if period > self.period {
             self.begin(period);
@@ -278,23 +400,64 @@ impl Model {
             self.day = day;
             self.used_today = 0;
         }
+        self.is_extended = self.is_stored_extended;
+        self.moment_ms = expire_ms;
+        self.extend_for_windows();
+        if self.is_extended {
+            self.end_windows();
+        }
+    }
+
+    fn extend_for_windows(&mut self) {
+        if !self.is_extended && !self.level_limits().windows().is_empty() {
+            self.extend();
+        }
+    }
+
+    fn extend(&mut self) {
+        self.is_extended = true;
+        self.moment_ms = self.now_ms.max(self.version + 1);
+    }
+
+    fn take_hold(&mut self, id: Uuid) -> Option<Hold> {
+        self.holds.iter().position(|hold| hold.id == id).map(|at| self.holds.remove(at))
+    }
+
+    fn allows(&self, cost: u32) -> bool {
+        if self.is_extended { self.admits(cost) } else { cost <= self.free() }
+    }
+
+    /// The record is written. Without windows and grants it has format 1, which does not say when holds were made.
+    fn written(&mut self, status: ReplyStatus) -> Expected {
+        self.version = self.now_ms.max(self.version + 1);
+        let has_windows =
+            !self.windows.is_empty() || !self.level_limits().windows().is_empty() && !self.holds.is_empty();
+        self.is_stored_extended = self.is_extended && (self.grants_version > 0 || has_windows);
+        let answer = self.answer(status);
+        if !self.is_stored_extended {
+            self.holds.iter_mut().for_each(|hold| hold.made_ms = 0);
+            self.windows.clear();
+        }
+        answer
     }
 
     fn held(&self) -> u32 {
-        self.holds.iter().filter(|hold| hold.period == self.period).map(|hold| hold.ap).sum()
+        self.holds.iter().filter(|hold| hold.period == self.period).map(|hold| hold.ap - hold.granted).sum()
     }
 
-    fn free(&self) -> u32 {
+    pub(super) fn free(&self) -> u32 {
         self.quota.saturating_sub(self.used + self.held())
     }
 
-    fn charge(&mut self, id: Uuid, period: Period, ap: u32, overage: u32) {
+    fn charge(&mut self, id: Uuid, period: Period, overage: u32, begun_at: Option<DateTime<Utc>>, paid: Paid) {
+        let ap = paid.plan + paid.granted();
         if period == self.period {
-            self.used += ap;
+            self.used += paid.plan;
         }
         self.total_used += u64::from(ap);
         self.used_today += ap;
-        self.events.push(Event { id, period, ap, overage });
+        let Paid { windows, grants, .. } = paid;
+        self.events.push(Event { id, period, ap, overage, begun_at, windows, grants });
     }
 
     fn answer(&self, status: ReplyStatus) -> Expected {
@@ -308,7 +471,8 @@ impl Model {
             total_used: self.total_used,
             used_today: self.used_today,
         };
-        Expected { status, replayed: false, late: false, charged: 0, overage: 0, numbers }
+        let parts = (0, None);
+        Expected { status, replayed: false, late: false, charged: 0, overage: 0, parts, numbers, limits: self.limits() }
     }
 
     /// Remembers a successful request under `key`. `what` stands for the rest of the request.
@@ -334,4 +498,8 @@ impl Model {
         }
         answer
     }
+}
+
+fn ms(at: DateTime<Utc>) -> u64 {
+    at.timestamp_millis().unsigned_abs()
 }

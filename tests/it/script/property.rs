@@ -14,13 +14,16 @@ use quota_gate::{
         ap::Ap,
         calendar::{AnchorDay, Calendar, Period},
         clock::Clock,
+        grant::{Grant, GrantNumber, Grants},
         hold::{Reservation, Ttl},
         idempotency::IdempotencyKey,
         journal::StreamId,
         level::{Level, LevelCode, LevelName, Levels},
         partition::{Partition, Partitions},
+        token_kinds::TokenKinds,
         usage::Tokens,
         user_id::{SessionId, UserId},
+        window::{LevelLimits, Window, WindowKey, WindowState, WindowUnit},
     },
     store::redis::{
         Answer, Batcher, BatcherOptions, Generations, Idempotency, Operation, Redis, RedisOptions, ReplyStatus,
@@ -30,6 +33,7 @@ use quota_gate::{
 use uuid::Uuid;
 
 use super::model::{Event, Expected, Hold, KEPT_SECONDS, Model, Numbers};
+use super::plans::Limits;
 use crate::support;
 
 const CLOCK_KEY: &str = "qg:test:now_ms";
@@ -70,6 +74,25 @@ enum Step {
         /// Whether a period begins today, because a payment was made for it.
         begins: bool,
     },
+    /// Postgres gets a grant. Redis hears of it with the next `Bring`, or seed.
+    Grant {
+        ap: u32,
+        seconds: Option<u32>,
+        priority: u8,
+    },
+    Void {
+        grant: u8,
+    },
+    /// Sends the list of grants: the newest, or again an older one.
+    Bring {
+        older_by: u8,
+    },
+    /// Redis loses the user: the record, or only its generation. Then a seed comes from a Postgres that may lack the
+    /// last charges, if Redis still has them.
+    Lose {
+        record: bool,
+        lacks: u8,
+    },
     /// Sends the operations so far in one call, then moves the clock.
     Pass {
         seconds: i64,
@@ -80,8 +103,12 @@ enum Step {
     },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let cost = prop_oneof![8 => 1..8_u32, 2 => 20..60_u32, 1 => Just(1_000_000)];
+/// Levels of plain users come first.
+const PLAIN_LEVELS: u8 = 3;
+const LEVELS: u8 = 6;
+
+fn steps(levels: u8) -> impl Strategy<Value = Vec<Step>> {
+    let cost = prop_oneof![8 => 0..8_u32, 2 => 20..60_u32, 1 => Just(1_000_000)];
     let key = proptest::option::weighted(0.3, 0..4_u8);
     let ttl = prop_oneof![Just(1_u16), Just(60), Just(900)];
     let hold = 0..6_u8;
@@ -95,36 +122,60 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(hold, ap, accepted_seconds_ago)| Step::Commit { hold, ap, accepted_seconds_ago }),
         2 => hold.prop_map(|hold| Step::Release { hold }),
         1 => Just(Step::Peek),
-        2 => (1..=3_u8, proptest::option::of(1..=3_u8), -1..3_i8, anchor_day, proptest::bool::weighted(0.2)).prop_map(
+        2 => (1..=levels, proptest::option::of(1..=levels), -1..3_i8, anchor_day, proptest::bool::weighted(0.2)).prop_map(
             |(level, pending, version_step, anchor_day, begins)| Step::SetLevel {
                 level, pending, version_step, anchor_day, begins
             }
         ),
         4 => prop_oneof![Just(0), Just(1), Just(59), Just(61), Just(599), Just(601), Just(86_400), Just(40 * 86_400), Just(300 * 86_400)]
             .prop_map(|seconds| Step::Pass { seconds }),
+        2 => grant_step(),
+        3 => prop_oneof![6 => Just(0), 1 => 0..4_u8].prop_map(|older_by| Step::Bring { older_by }),
+        1 => (0..4_u8).prop_map(|grant| Step::Void { grant }),
+        1 => (proptest::bool::ANY, 0..4_u8).prop_map(|(record, lacks)| Step::Lose { record, lacks }),
         2 => (-2..3_i64).prop_map(|seconds_after| Step::PassToPeriodEnd { seconds_after }),
     ];
+    let of_plans =
+        |step: &Step| matches!(step, Step::Grant { .. } | Step::Void { .. } | Step::Bring { .. } | Step::Lose { .. });
+    let step = step.prop_map(move |step| if levels == PLAIN_LEVELS && of_plans(&step) { Step::Peek } else { step });
     proptest::collection::vec(step, 1..60)
+}
+
+fn grant_step() -> impl Strategy<Value = Step> {
+    let seconds = proptest::option::of(prop_oneof![Just(1_u32), Just(30), Just(600), Just(90_000)]);
+    (1..40_u32, seconds, 0..3_u8).prop_map(|(ap, seconds, priority)| Step::Grant { ap, seconds, priority })
 }
 
 /// The real script, and everything needed to call it.
 pub(super) struct Harness {
-    redis: Redis,
+    pub(super) redis: Redis,
     batcher: Batcher,
-    clock: Clock,
+    pub(super) clock: Clock,
     calendar: Calendar,
     levels: Levels,
     partitions: Partitions,
 }
 
 fn levels() -> Levels {
-    let level = |code, name, quota| Level {
+    let window = |every, unit, limit| Window { key: WindowKey::parse(every, unit).unwrap(), limit };
+    let (ap, requests) = (WindowUnit::Ap, WindowUnit::Requests);
+    let busy = vec![window("1m", requests, 5), window("10m", ap, 12), window("10m", requests, 8)];
+    let level = |code, name, quota, windows, concurrency| Level {
         code: LevelCode::new(code).unwrap(),
         name: LevelName::parse(name).unwrap(),
         quota: Ap::new(quota),
+        limits: LevelLimits::new(windows, concurrency).unwrap(),
         retired: false,
     };
-    Levels::new(1, vec![level(1, "free", 40), level(2, "basic", 90), level(3, "plus", 300)]).unwrap()
+    let levels = vec![
+        level(1, "free", 40, vec![], None),
+        level(2, "basic", 90, vec![], None),
+        level(3, "plus", 300, vec![], None),
+        level(4, "windows", 200, vec![window("10m", ap, 15), window("1d", ap, 60)], Some(3)),
+        level(5, "busy", 60, busy, None),
+        level(6, "concurrent", 50, vec![], Some(2)),
+    ];
+    Levels::new(1, levels).unwrap()
 }
 
 impl Harness {
@@ -160,7 +211,7 @@ impl Harness {
         this
     }
 
-    fn partition(&self) -> Partition {
+    pub(super) fn partition(&self) -> Partition {
         self.partitions.all().next().unwrap()
     }
 
@@ -172,7 +223,7 @@ impl Harness {
     /// Sends the operations in one call, in this order.
     pub(super) async fn send(&self, user: &UserId, seed: Option<Seed>, operations: Vec<Operation>) -> Vec<Answer> {
         let requests = operations.into_iter().map(|operation| {
-            let request = Request { user: user.clone(), operation, seed, generation: None };
+            let request = Request { user: user.clone(), operation, seed: seed.clone(), generation: None };
             self.batcher.call(self.partition(), request)
         });
         join_all(requests).await.into_iter().map(|answer| answer.unwrap().expect("the user is in Redis")).collect()
@@ -187,6 +238,9 @@ fn seen(answer: &Answer) -> Expected {
         late: answer.late,
         charged: answer.charged.get(),
         overage: answer.overage.get(),
+        // A repeated reservation has those of the first answer.
+        parts: if answer.replayed { (0, None) } else { (answer.granted.get(), answer.made_at) },
+        limits: limits_seen(answer),
         numbers: Numbers {
             period: record.period,
             anchor_day: record.anchor_day,
@@ -197,6 +251,19 @@ fn seen(answer: &Answer) -> Expected {
             total_used: record.total_used,
             used_today: record.used_today.get(),
         },
+    }
+}
+
+fn limits_seen(answer: &Answer) -> Limits {
+    let mut limits = answer.limits.clone();
+    limits.grants.live.sort_by_key(|grant| grant.number);
+    Limits {
+        windows: limits.windows,
+        concurrency: limits.concurrency,
+        live_holds: limits.live_holds.into(),
+        grants: limits.grants,
+        held_granted: limits.held_granted.get(),
+        granted_free: limits.granted_free.get(),
     }
 }
 
@@ -213,6 +280,10 @@ struct History<'a> {
     now: DateTime<Utc>,
     /// The reservations that a client would store, numbered by position.
     reservations: Vec<Hold>,
+    /// Grants in Postgres with what they granted, whether they are voided, and their newest version.
+    grants: Vec<(Grant, bool)>,
+    grants_version: u64,
+    lists: Vec<Grants>,
     level_version: u32,
     /// The period that the last answer named, and those that a payment began.
     period: Option<Period>,
@@ -232,7 +303,7 @@ impl History<'_> {
                     cost: Ap::new(cost),
                     event,
                     session: SessionId::parse("s").unwrap(),
-                    tokens: Tokens::default(),
+                    tokens: tokens_of(cost),
                     model: None,
                     idempotency: kept.as_deref().map(|key| idempotency(&self.user, key, cost)),
                 };
@@ -240,24 +311,25 @@ impl History<'_> {
             }
             Step::Reserve { cost, ttl_seconds, key } => {
                 let ttl = Ttl::from_seconds(ttl_seconds.into()).unwrap();
-                let expires_at = now + TimeDelta::seconds(ttl_seconds.into());
-                let (period, _) = self.model.period_at(now);
-                let hold = Hold { id: fresh_id(), ap: cost, period, expires_at };
+                let id = fresh_id();
                 let kept = key.map(|key| format!("r{key}"));
                 let idempotency = kept.as_deref().map(|key| idempotency(&self.user, key, cost));
-                let operation = Operation::Reserve { cost: Ap::new(cost), ttl, hold: hold.id, idempotency };
-                let expected = self.model.reserve(now, hold, kept.as_deref());
+                let operation = Operation::Reserve { cost: Ap::new(cost), ttl, hold: id, idempotency };
+                let reserve = (id, cost, TimeDelta::seconds(ttl_seconds.into()));
+                let expected = self.model.reserve(now, reserve, kept.as_deref());
                 if expected.status == ReplyStatus::Ok && !expected.replayed {
-                    self.reservations.push(hold);
+                    let hold = *self.model.holds.last().unwrap();
+                    let made_ms = expected.parts.1.map_or(0, |at| at.timestamp_millis().unsigned_abs());
+                    self.reservations.push(Hold { made_ms, ..hold });
                 }
                 (operation, expected)
             }
             Step::Extend { hold, ttl_seconds } => {
                 let Some(reservation) = self.reservation(hold) else { return };
                 let ttl = Ttl::from_seconds(ttl_seconds.into()).unwrap();
-                let until = now + TimeDelta::seconds(ttl_seconds.into());
                 let operation = Operation::Extend { hold: reservation.id, ttl };
-                (operation, self.model.extend(now, reservation.id, until))
+                let ttl = TimeDelta::seconds(ttl_seconds.into());
+                (operation, self.model.extend_hold(now, reservation.id, ttl))
             }
             Step::Commit { hold, ap, accepted_seconds_ago } => {
                 let Some(reservation) = self.reservation(hold) else { return };
@@ -265,7 +337,7 @@ impl History<'_> {
                 let operation = Operation::Commit {
                     reservation: self.signed(reservation),
                     ap: Ap::new(ap),
-                    tokens: Tokens::default(),
+                    tokens: tokens_of(ap),
                     model: None,
                     expiry_day: self.harness.calendar.day_at(reservation.expires_at),
                     // The gate has checked the log; here the settlement is never lost.
@@ -306,7 +378,27 @@ impl History<'_> {
                     self.model.set_level(now, level, pending, version, (period, anchor_day)),
                 )
             }
-            Step::Pass { .. } | Step::PassToPeriodEnd { .. } => return,
+            Step::Grant { ap, seconds, priority } => {
+                self.grants_version = self.next_version();
+                let number = GrantNumber::new(self.grants_version).unwrap();
+                let expires_at = seconds.map(|seconds| now + TimeDelta::seconds(seconds.into()));
+                self.grants.push((Grant { number, left: Ap::new(ap), expires_at, priority }, false));
+                return;
+            }
+            Step::Void { grant } => {
+                let next = self.next_version();
+                let count = self.grants.len().max(1);
+                let Some((_, is_void)) = self.grants.get_mut(usize::from(grant) % count) else { return };
+                (*is_void, self.grants_version) = (true, next);
+                return;
+            }
+            Step::Bring { older_by } => {
+                let newest = self.list(0);
+                self.lists.push(newest);
+                let brought = self.lists[self.lists.len().saturating_sub(1 + usize::from(older_by))].clone();
+                (Operation::BringGrants(brought.clone()), self.model.bring_grants(now, &brought))
+            }
+            Step::Lose { .. } | Step::Pass { .. } | Step::PassToPeriodEnd { .. } => return,
         };
         self.calls.push(operation);
         self.expected.push(expected);
@@ -326,7 +418,66 @@ impl History<'_> {
             period: hold.period,
             expires_at: hold.expires_at,
             generation: 1,
+            granted: Ap::new(hold.granted),
+            made_at: (hold.made_ms > 0).then(|| super::plans::at(hold.made_ms)),
         }
+    }
+
+    fn next_version(&self) -> u64 {
+        (self.grants_version + 1).max(self.now.timestamp_millis().unsigned_abs())
+    }
+
+    /// What Postgres has of the grants without the last charges.
+    fn list(&self, lacks: usize) -> Grants {
+        let events = &self.model.events[..self.model.events.len().saturating_sub(lacks)];
+        let paid = |number| {
+            let parts = events.iter().flat_map(|event| &event.grants).filter(move |part| part.number == number);
+            parts.fold(Ap::ZERO, |sum, part| sum.saturating_add(part.ap))
+        };
+        let listed = self.grants.iter().filter(|(_, is_void)| !is_void);
+        let live = listed.filter(|(grant, _)| grant.expires_at.is_none_or(|expiry| expiry > self.now));
+        let left = live.map(|(grant, _)| Grant { left: grant.left.saturating_sub(paid(grant.number)), ..*grant });
+        Grants { version: self.grants_version, live: left.filter(|grant| grant.left > Ap::ZERO).collect() }
+    }
+
+    /// The newest window of each key, as the log without the last charges has it.
+    fn windows(&self, lacks: usize) -> Vec<WindowState> {
+        let events = &self.model.events[..self.model.events.len().saturating_sub(lacks)];
+        let mut newest: Vec<WindowState> = vec![];
+        for count in events.iter().flat_map(|event| &event.windows) {
+            let (key, start) = (count.key, count.start);
+            match newest.iter_mut().find(|window| window.key == key) {
+                None => newest.push(WindowState { key, start, used: count.counted }),
+                Some(window) if window.start == start => window.used += count.counted,
+                Some(window) if window.start < start => (window.start, window.used) = (start, count.counted),
+                Some(_) => {}
+            }
+        }
+        newest
+    }
+
+    /// Makes the record one of an older generation, or deletes it, and seeds it again.
+    async fn lose(
+        &mut self,
+        connection: &mut redis::aio::MultiplexedConnection,
+        (record, lacks): (bool, u8),
+    ) -> Result<(), TestCaseError> {
+        self.send(None).await?;
+        let key = quota_gate::store::redis::keys::record(self.harness.partition(), &self.user);
+        let () = if record {
+            redis::cmd("DEL").arg(key).query_async(connection).await.unwrap()
+        } else {
+            redis::cmd("SETRANGE").arg(key).arg(1).arg(&[0_u8; 4]).query_async(connection).await.unwrap()
+        };
+        self.model.peek(self.now);
+        let lacks = if record { 0 } else { lacks.into() };
+        let (windows, grants) = (self.windows(lacks), self.list(lacks));
+        self.model.seeded(self.now, &windows, &grants, !record);
+        let seed = self.model.seed(self.harness.calendar.day_at(self.now), lacks == 0, windows, grants);
+        let expected = self.model.peek(self.now);
+        self.calls.push(Operation::Peek);
+        self.expected.push(expected);
+        self.send(Some(seed)).await
     }
 
     async fn send(&mut self, seed: Option<Seed>) -> Result<(), TestCaseError> {
@@ -353,6 +504,13 @@ fn idempotency(user: &UserId, key: &str, what: u32) -> Idempotency {
     Idempotency::new(user, IdempotencyKey::parse(key).unwrap(), &request, keep)
 }
 
+/// Tokens of a message of this cost; their kinds are known for every third cost.
+fn tokens_of(ap: u32) -> Tokens {
+    let kinds = TokenKinds::new(ap, ap / 2, 1).unwrap();
+    let plain = Tokens::new(ap.into()).unwrap();
+    if ap.is_multiple_of(3) { Tokens::of_kinds(kinds) } else { plain }
+}
+
 /// The state of a new user.
 pub(super) fn seed(harness: &Harness) -> Seed {
     let (lowest, now) = (harness.levels.lowest(), harness.clock.now());
@@ -369,25 +527,31 @@ pub(super) fn seed(harness: &Harness) -> Seed {
         total_used: 0,
         day: harness.calendar.day_at(now),
         used_today: Ap::ZERO,
+        windows: vec![],
+        grants: Grants::default(),
     }
 }
 
 async fn check(
     harness: &Harness,
     connection: &mut redis::aio::MultiplexedConnection,
+    first_level: u8,
     steps: &[Step],
 ) -> Result<(), TestCaseError> {
     let now: DateTime<Utc> = "2026-11-29T23:58:30Z".parse().unwrap();
     harness.set_time(connection, now).await;
     let user = UserId::parse(&fresh_id().to_string()).unwrap();
-    let model = Model::new(harness.calendar, harness.levels.clone(), now);
-    let seed = seed(harness);
+    let model = Model::new(harness.calendar, harness.levels.clone(), now, LevelCode::new(first_level).unwrap());
+    let seed = model.seed(harness.calendar.day_at(now), true, vec![], Grants::default());
     let mut history = History {
         harness,
         user: user.clone(),
         model,
         now,
         reservations: vec![],
+        grants: vec![],
+        grants_version: 0,
+        lists: vec![],
         level_version: 0,
         period: None,
         paid_periods: BTreeSet::new(),
@@ -408,7 +572,9 @@ async fn check(
             }
             _ => None,
         };
-        if let Some(pass) = pass {
+        if let Step::Lose { record, lacks } = *step {
+            history.lose(connection, (record, lacks)).await?;
+        } else if let Some(pass) = pass {
             history.send(None).await?;
             history.now += pass;
             harness.set_time(connection, history.now).await;
@@ -429,7 +595,16 @@ async fn check(
         .iter()
         .flat_map(quota_gate::domain::journal::Entry::events)
         .filter(|event| event.user == user)
-        .map(|event| Event { id: event.id, period: event.period, ap: event.ap.get(), overage: event.overage.get() })
+        .inspect(|event| assert_eq!(event.tokens, tokens_of(event.ap.get() + event.overage.get())))
+        .map(|event| Event {
+            id: event.id,
+            period: event.period,
+            ap: event.ap.get(),
+            overage: event.overage.get(),
+            begun_at: event.begun_at,
+            windows: event.windows.clone(),
+            grants: event.grants.clone(),
+        })
         .collect();
     prop_assert_eq!(&events, &history.model.events);
 
@@ -440,7 +615,7 @@ async fn check(
     Ok(())
 }
 
-fn agrees_with_the_model_in(zone: &'static str) {
+fn agrees_with_the_model_in(zone: &'static str, levels: u8) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(support::redis());
     let (harness, mut connection) = runtime.block_on(async {
@@ -450,8 +625,9 @@ fn agrees_with_the_model_in(zone: &'static str) {
     let config =
         ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 4_000, ..ProptestConfig::default() };
     let connection = std::cell::RefCell::new(&mut connection);
-    let outcome = proptest::test_runner::TestRunner::new(config)
-        .run(&steps(), |steps| runtime.block_on(check(&harness, &mut connection.borrow_mut(), &steps)));
+    let outcome = proptest::test_runner::TestRunner::new(config).run(&(1..=levels, steps(levels)), |(level, steps)| {
+        runtime.block_on(check(&harness, &mut connection.borrow_mut(), level, &steps))
+    });
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
@@ -459,15 +635,25 @@ fn agrees_with_the_model_in(zone: &'static str) {
 
 #[test]
 fn every_history_agrees_with_the_model_in_utc() {
-    agrees_with_the_model_in("UTC");
+    agrees_with_the_model_in("UTC", PLAIN_LEVELS);
 }
 
 #[test]
 fn every_history_agrees_with_the_model_in_shanghai() {
-    agrees_with_the_model_in("Asia/Shanghai");
+    agrees_with_the_model_in("Asia/Shanghai", PLAIN_LEVELS);
+}
+
+#[test]
+fn every_history_with_windows_and_grants_agrees_with_the_model_in_utc() {
+    agrees_with_the_model_in("UTC", LEVELS);
+}
+
+#[test]
+fn every_history_with_windows_and_grants_agrees_with_the_model_in_new_york() {
+    agrees_with_the_model_in("America/New_York", LEVELS);
 }
 
 #[test]
 fn every_history_agrees_with_the_model_in_new_york() {
-    agrees_with_the_model_in("America/New_York");
+    agrees_with_the_model_in("America/New_York", PLAIN_LEVELS);
 }

@@ -165,9 +165,10 @@ pub(super) fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
     let prices = billing.price_levels().context("[billing.levels]")?;
     let (statuses, pauses) = (billing.paid_statuses.clone(), billing.paid_pauses.clone());
     let terms = TermsReader::new(billing.cycle, billing.user_metadata_key.clone(), statuses, pauses)?;
+    let packs = billing.packs().context("[billing.packs]")?;
     let secret = billing.webhook_secret.expose();
     if secret.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Billing::new(secret, terms, prices)?))
+    Ok(Some(Billing::new(secret, terms, prices, (packs, billing.pack_metadata_key.clone()))?))
 }

@@ -18,7 +18,12 @@ use serde_json::{Map, Value};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
-use super::terms::{self, TermsReader};
+use super::{
+    checkout::{self, MetadataKeys},
+    packs::Packs,
+    refund,
+    terms::{self, TermsReader},
+};
 use crate::{
     hex,
     http::{
@@ -49,17 +54,24 @@ pub struct Billing {
     secret: Hmac<Sha256>,
     terms: TermsReader,
     levels: PriceLevels,
+    packs: Packs,
+    pack_key: String,
 }
 
 impl Billing {
-    /// Accepts events signed with `secret`.
+    /// Accepts events signed with `secret`. A checkout names its pack under `pack_key` in its metadata.
     ///
     /// # Errors
     /// If the secret is invalid.
-    pub fn new(secret: &str, terms: TermsReader, levels: PriceLevels) -> Result<Self, InvalidInput> {
+    pub fn new(
+        secret: &str,
+        terms: TermsReader,
+        levels: PriceLevels,
+        (packs, pack_key): (Packs, String),
+    ) -> Result<Self, InvalidInput> {
         let secret = Hmac::new_from_slice(secret.as_bytes())
             .map_err(|error| InvalidInput { field: "billing.webhook_secret", rule: error.to_string() })?;
-        Ok(Self { secret, terms, levels })
+        Ok(Self { secret, terms, levels, packs, pack_key })
     }
 
     /// Whether one of the header's signatures matches the body and is recent.
@@ -99,7 +111,7 @@ struct Data {
 /// The result of an event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SubscriptionReceivedBody {
-    /// Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events.
+    /// Whether the event changes the user's level, now or at the next period, or the user's packs. False for repeated and unrelated events.
     changed: bool,
 }
 
@@ -110,10 +122,11 @@ pub(crate) struct SubscriptionReceivedBody {
 #[utoipa::path(
     post, path = "/api/billing/subscription", tag = "billing", operation_id = "subscriptionEvent",
     params(("Stripe-Signature" = String, Header, description = "t=…,v1=…")),
-    request_body(content = serde_json::Value, description = "A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored"),
+    request_body(content = serde_json::Value, description = "A Stripe event; `customer.subscription.*`, and with [billing.packs] paid checkouts, refunds and disputes, are processed; others are accepted and ignored"),
     responses(
         (status = 200, description = "Accepted", body = SubscriptionReceivedBody),
         (status = 401, description = "UNAUTHENTICATED: the signature is invalid or too old", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "CONFLICT: the user has 32 live grants; send the event again later", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "NOT_FOUND: billing.webhook_secret is not set", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "QUOTA_UNAVAILABLE: send the event again", body = Problem, content_type = "application/problem+json"),
         RefusedBody,
@@ -131,23 +144,53 @@ pub(crate) async fn receive(
     }
     let invalid = |error: serde_json::Error| Problem::new(Code::InvalidRequest, error.to_string());
     let event: Event = serde_json::from_slice(&body).map_err(invalid)?;
-    if !event.kind.starts_with("customer.subscription.") {
-        return Ok(Json(SubscriptionReceivedBody { changed: false }).into_response());
-    }
-    let event = subscription_event(billing, event)?;
-    let changed = gate.apply_subscription(&event, &billing.levels).await?;
-    tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
+    let changed = apply(&gate, billing, event).await?;
     Ok(Json(SubscriptionReceivedBody { changed }).into_response())
+}
+
+async fn apply(gate: &Gate, billing: &Billing, event: Event) -> Result<bool, Problem> {
+    if event.kind.starts_with("customer.subscription.") {
+        let event = subscription_event(billing, event)?;
+        let changed = gate.apply_subscription(&event, &billing.levels).await?;
+        tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
+        return Ok(changed);
+    }
+    // Without packs, payments are for something else.
+    if billing.packs.is_empty() {
+        return Ok(false);
+    }
+    if matches!(event.kind.as_str(), "checkout.session.completed" | "checkout.session.async_payment_succeeded") {
+        let keys = MetadataKeys { user: billing.terms.user_key().to_owned(), pack: billing.pack_key.clone() };
+        let Some(purchase) = checkout::read(&event.data.object, &billing.packs, &keys)? else { return Ok(false) };
+        check_ids([&event.id, &purchase.checkout].into_iter().chain(&purchase.payment))?;
+        let changed = gate.buy_packs(&purchase).await?;
+        tracing::info!(event = event.id, checkout = purchase.checkout, changed, "received a purchase of packs");
+        return Ok(changed);
+    }
+    if refund::is_about(&event.kind) {
+        let Some(refund) = refund::read(&event.id, &event.kind, &event.data.object)? else { return Ok(false) };
+        check_ids([&refund.event, &refund.payment])?;
+        let changed = gate.take_back_payment(&refund).await?;
+        tracing::info!(event = event.id, payment = refund.payment, changed, "received a refund or a dispute");
+        return Ok(changed);
+    }
+    Ok(false)
+}
+
+/// Checks ids that are stored.
+fn check_ids<'a>(ids: impl IntoIterator<Item = &'a String>) -> Result<(), Problem> {
+    let is_invalid = |id: &String| !(1..=ID_BYTES_MAX).contains(&id.len()) || id.chars().any(char::is_control);
+    if ids.into_iter().any(is_invalid) {
+        let rule = "an id is empty, longer than 255 bytes, or contains a control character";
+        return Err(Problem::new(Code::InvalidRequest, rule));
+    }
+    Ok(())
 }
 
 fn subscription_event(billing: &Billing, event: Event) -> Result<SubscriptionEvent, Problem> {
     let invalid = |rule: &str| Problem::new(Code::InvalidRequest, rule.to_owned());
     let read = billing.terms.read(&event.kind, &event.data.object)?;
-    for id in [&event.id, &read.subscription] {
-        if !(1..=ID_BYTES_MAX).contains(&id.len()) || id.chars().any(char::is_control) {
-            return Err(invalid("an id is empty, longer than 255 bytes, or contains a control character"));
-        }
-    }
+    check_ids([&event.id, &read.subscription])?;
     let previous = event.data.previous_attributes;
     let before = previous.map(|previous| terms::before(&event.data.object, previous));
     Ok(SubscriptionEvent {

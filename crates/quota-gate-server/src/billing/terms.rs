@@ -114,6 +114,11 @@ impl TermsReader {
         Ok(Self { cycle, user_key, paid_statuses, paid_pauses })
     }
 
+    /// Key under which metadata name the user.
+    pub(super) fn user_key(&self) -> &str {
+        &self.user_key
+    }
+
     /// Reads the subscription of an event.
     pub(super) fn read(&self, kind: &str, object: &Value) -> Result<ReadSubscription, Problem> {
         let invalid = |rule: String| Problem::new(Code::InvalidRequest, rule);

@@ -35,11 +35,12 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     if arguments.repair && !verdict.agrees() {
         let repaired = Repairer::new(&App::for_command(config).await?.gate).repair().await?;
         say!(
-            "repaired: {} adjustments, {} totals raised, {} sums by day, {} partitions reopened, {} levels, \
+            "repaired: {} adjustments, {} totals raised, {} sums by day, {} grants, {} partitions reopened, {} levels, \
              {} left for you to fix",
             repaired.adjustments,
             repaired.totals,
             repaired.usage,
+            repaired.grants,
             repaired.reopened,
             repaired.levels,
             repaired.left
@@ -52,9 +53,10 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "{} totals, {} sums by day, {} records and {} quotas or levels differ",
+        "{} totals, {} sums by day, {} grants, {} records and {} quotas or levels differ",
         verdict.drift.len(),
         verdict.usage_drift.len(),
+        verdict.grant_drift.len(),
         verdict.differences.len(),
         verdict.quota_drift.len() + verdict.level_drift.len()
     );
@@ -83,6 +85,18 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
             drift.model
         );
     }
+    for drift in verdict.grant_drift.iter().take(NAMED_MAX) {
+        say!(
+            "drift: grant {} of {} with {} AP: the log has {} AP charged and {} transferred, the grant {} and {}",
+            drift.number,
+            drift.user,
+            drift.granted,
+            drift.charged.0,
+            drift.transferred.0,
+            drift.charged.1,
+            drift.transferred.1
+        );
+    }
     for found in verdict.differences.iter().take(NAMED_MAX) {
         say!(
             "drift: {} in {}: Redis has {} AP used and {} AP in total, Postgres and the stream {} and {}; {}",
@@ -94,6 +108,10 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
             found.total_used.1,
             found.reason()
         );
+        for grant in found.grants.iter().take(NAMED_MAX) {
+            let (redis, postgres) = grant.left;
+            say!("  grant {}: {redis} AP are left in Redis, {postgres} in Postgres", grant.number.get());
+        }
     }
     if verifier.postgres.is_level_change_unfinished().await? {
         say!("a change of the levels has not reached all users: run `quota-gate levels apply`");

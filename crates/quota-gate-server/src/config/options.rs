@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     app,
+    billing::Packs,
     http::{JwtOptions, Limits, RateLimitOptions, ServerOptions, TokenOptions},
     openai::UpstreamOptions,
     outbox::{old_credits::OldCreditsOptions, webhook::WebhookOptions},
@@ -247,6 +248,14 @@ impl Billing {
     /// If a level's name is invalid.
     pub(crate) fn price_levels(&self) -> Result<PriceLevels, InvalidInput> {
         PriceLevels::new(&self.levels)
+    }
+
+    /// What each price, product or lookup key gives as a pack.
+    ///
+    /// # Errors
+    /// If a pack is invalid.
+    pub(crate) fn packs(&self) -> Result<Packs, InvalidInput> {
+        Packs::new(&self.packs)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde::Deserialize;
 
-use crate::billing::Cycle;
+use crate::billing::{Cycle, PackOptions};
 use crate::config::Secret;
 use crate::http::client_address::Network;
 use crate::openai::StreamUsage;
@@ -127,6 +127,8 @@ sections! {
         user_metadata_key: String,
         paid_statuses: Vec<String>,
         paid_pauses: Vec<String>,
+        pack_metadata_key: String,
+        packs: BTreeMap<String, PackOptions>,
         levels: BTreeMap<String, String>,
     }
     Webhooks {

@@ -15,6 +15,8 @@ pub(crate) struct Body<T>(pub(crate) T);
 
 pub(crate) struct ReservationId(pub(crate) String);
 
+pub(crate) struct GrantId(pub(crate) Uuid);
+
 pub(crate) struct Params<T>(pub(crate) T);
 
 pub(crate) struct PathUser(pub(crate) UserId);
@@ -58,6 +60,16 @@ impl<S: Send + Sync> FromRequestParts<S> for ReservationId {
             .await
             .map_err(|_| Problem::new(Code::NotFound, "no such reservation"))?;
         Ok(Self(id))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for GrantId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = Path::<String>::from_request_parts(parts, state).await.ok();
+        let id = id.and_then(|Path(id)| id.parse().ok());
+        id.map(Self).ok_or_else(|| Problem::new(Code::NotFound, "no such grant"))
     }
 }
 

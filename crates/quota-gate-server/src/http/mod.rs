@@ -60,7 +60,7 @@ use crate::{
 /// Returns all routes.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{authorize, health, level, quota, quota_stream, consume, reservations, reset};
+    use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset};
     use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users};
 
     let settlements = Router::new()
@@ -74,6 +74,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/chat/quota/authorize",    get(authorize::authorize).post(authorize::authorize))
         .route("/api/chat/quota/consume",      post(consume::consume))
         .route("/api/chat/quota/reservations", post(reservations::reserve))
+        .route("/api/chat/quota/grants",       post(grants::give).get(grants::list))
+        .route("/api/chat/quota/grants/{id}/void", post(grants::void))
         .route("/api/chat/quota/level",        put(level::change))
         .route("/api/chat/quota/membership",   put(level::change)); // older alias
 

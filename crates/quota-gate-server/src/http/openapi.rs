@@ -15,7 +15,7 @@ use crate::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
             admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
-            authorize, consume, health, level, quota, quota_stream, reservations, reset,
+            authorize, consume, grants, health, level, quota, quota_stream, reservations, reset,
         },
     },
     openai::{OpenAiError, proxy},
@@ -37,6 +37,9 @@ use crate::{
         reservations::commit,
         reservations::release,
         reservations::extend,
+        grants::give,
+        grants::list,
+        grants::void,
         level::change,
         subscription::receive,
         reset::run,
@@ -82,6 +85,7 @@ impl Modify for Credentials {
             .add_security_scheme("user", bearer("A user's JWT, by HS256 or a JWKS key, with exp, iss, aud and sub"));
         components.add_security_scheme("service", bearer("The token of a chat service"));
         components.add_security_scheme("admin", bearer("The token of an administrator"));
+        components.add_security_scheme("grant", bearer("The token of a service that gives and voids grants"));
         components.add_security_scheme("cron", bearer("The token of the reset job"));
     }
 }

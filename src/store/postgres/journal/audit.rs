@@ -56,7 +56,8 @@ impl Postgres {
                  select date_trunc('month', log_begins_on + interval '1 month')::date as begins from gate_settings
              ),
              logged as (
-                 select user_uuid, period, sum(ap_used) as ap
+                 -- Periods count what the plan paid.
+                 select user_uuid, period, sum(coalesce(plan_ap, ap_used)) as ap
                  from chat_usage_logs
                  where period_begins(period) >= coalesce((select begins from whole), '-infinity')
                  group by user_uuid, period
@@ -79,6 +80,8 @@ impl Postgres {
                      select user_uuid, ap
                      from months
                      where period_begins(period) < coalesce((select begins from whole), '-infinity')
+                     union all
+                     select user_uuid, charged from grants where charged > 0
                  ) as parts
                  group by user_uuid
              )

@@ -4,11 +4,12 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    ap::Ap, calendar::Period, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
+    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, model_name::ModelName, usage::UsageEvent,
+    user_id::UserId,
 };
 use crate::store::postgres::{
     Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,
-    users::chat_quotas::parse_period,
+    journal::logged_windows, users::chat_quotas::parse_period,
 };
 
 /// A charge in the log.
@@ -150,7 +151,7 @@ pub(in crate::store::postgres) async fn write<'a>(
 
 async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let statement =
-        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
+        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at, plan_ap, grant_numbers, grant_aps, windows)
          from stdin (format binary)";
     connection.copy_in(statement, encode(events, levels)).await
 }
@@ -174,12 +175,21 @@ async fn insert_absent<'a>(
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     let models: Vec<&str> = events.iter().map(|event| ModelName::column(event.model.as_ref())).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
+    let plan_aps: Vec<Option<i32>> = events.iter().map(|event| plan_ap(event)).collect();
+    // Lists of different lengths cannot be in one array, so each is a text.
+    let numbers: Vec<Option<String>> =
+        events.iter().map(|event| list(event, |part| part.number.get().to_string())).collect();
+    let part_aps: Vec<Option<String>> = events.iter().map(|event| list(event, |part| part.ap.to_string())).collect();
+    let windows: Vec<Option<Vec<u8>>> = events.iter().map(|event| logged_windows::column(event)).collect();
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
-             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
-         select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[])
-              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, place)
+             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
+              plan_ap, grant_numbers, grant_aps, windows)
+         select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
+                plan_ap, numbers::bigint[], aps::integer[], windows
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[],
+                     $12::int[], $13::text[], $14::text[], $15::bytea[])
+              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, plan_ap, numbers, aps, windows, place)
          where not exists (
              select
              from chat_usage_logs as logged
@@ -200,6 +210,10 @@ async fn insert_absent<'a>(
         &kinds as &[&str],
         &models as &[&str],
         &times,
+        &plan_aps as &[Option<i32>],
+        &numbers as &[Option<String>],
+        &part_aps as &[Option<String>],
+        &windows as &[Option<Vec<u8>>],
     )
     .fetch_all(connection)
     .await?;
@@ -216,7 +230,7 @@ pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const COLUMNS: i16 = 11;
+    const COLUMNS: i16 = 15;
     const TRAILER: i16 = -1;
     let mut to = Vec::with_capacity(32 + events.len() * 200);
     to.extend_from_slice(SIGNATURE);
@@ -234,15 +248,59 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
         put(&mut to, event.kind.as_str().as_bytes());
         put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
         put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());
+        put_grants(&mut to, event);
+        match logged_windows::column(event) {
+            Some(windows) => put(&mut to, &windows),
+            None => to.extend_from_slice(&NULL.to_be_bytes()),
+        }
     }
     to.extend_from_slice(&TRAILER.to_be_bytes());
     to
 }
 
+/// Length of a field without a value.
+const NULL: i32 = -1;
 /// Postgres counts microseconds from 2000-01-01.
 const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
 
 fn put(to: &mut Vec<u8>, field: &[u8]) {
     to.extend_from_slice(&i32::try_from(field.len()).unwrap_or(i32::MAX).to_be_bytes());
     to.extend_from_slice(field);
+}
+
+/// What the plan paid, the numbers of the grants that paid the rest, and what each paid. All are null for a message that
+/// the plan paid for.
+fn put_grants(to: &mut Vec<u8>, event: &UsageEvent) {
+    const INT8: i32 = 20;
+    const INT4: i32 = 23;
+    let Some(plan_ap) = plan_ap(event) else {
+        (0..3).for_each(|_| to.extend_from_slice(&NULL.to_be_bytes()));
+        return;
+    };
+    put(to, &plan_ap.to_be_bytes());
+    put_array(to, INT8, event.grants.iter().map(|part| part.number.get().cast_signed().to_be_bytes()));
+    put_array(to, INT4, event.grants.iter().map(|part| integer(part.ap.get()).to_be_bytes()));
+}
+
+/// A list without nulls, in Postgres' binary format: the number of dimensions, whether there are nulls, the type, the
+/// length, the first index, then the elements.
+fn put_array<const N: usize>(to: &mut Vec<u8>, element_type: i32, elements: impl ExactSizeIterator<Item = [u8; N]>) {
+    let length = i32::try_from(elements.len()).unwrap_or(i32::MAX);
+    let mut array = Vec::with_capacity(20 + elements.len() * (4 + N));
+    for number in [1, 0, element_type, length, 1] {
+        array.extend_from_slice(&number.to_be_bytes());
+    }
+    elements.for_each(|element| put(&mut array, &element));
+    put(to, &array);
+}
+
+/// What the plan paid of a message for which grants paid; `None` if there are none.
+fn plan_ap(event: &UsageEvent) -> Option<i32> {
+    (!event.grants.is_empty()).then(|| integer(event.plan_ap().get()))
+}
+
+/// One field of each part as the text of an array; `None` without parts.
+fn list(event: &UsageEvent, field: impl Fn(&GrantPart) -> String) -> Option<String> {
+    let fields: Vec<String> = event.grants.iter().map(field).collect();
+    (!fields.is_empty()).then(|| format!("{{{}}}", fields.join(",")))
 }

@@ -1,4 +1,4 @@
-//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`.
+//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`, and what grants paid to `grants`.
 //!
 //! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
 //! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.
@@ -19,12 +19,16 @@ use crate::domain::{
 use crate::store::postgres::{
     PostgresError,
     connections::Transaction,
+    journal::grant_charges,
     users::roll::{Rolls, parse_anchor_day},
 };
 
 #[derive(Debug, Default)]
 struct Sum {
+    /// What the plan paid: it counts in the period.
     ap: i64,
+    /// What the plan and grants paid.
+    total: i64,
     overage: i64,
     level: Option<LevelCode>,
 }
@@ -34,6 +38,7 @@ struct Batch<'a> {
     users: Vec<&'a str>,
     periods: Vec<i32>,
     aps: Vec<i64>,
+    totals: Vec<i64>,
     overages: Vec<i64>,
 }
 
@@ -49,7 +54,8 @@ pub(in crate::store::postgres) async fn add(
     let mut at = now;
     for event in events {
         let sum = sums.entry((&event.user, event.period)).or_default();
-        sum.ap += i64::from(event.ap.get());
+        sum.ap += i64::from(event.plan_ap().get());
+        sum.total += i64::from(event.ap.get());
         sum.overage += i64::from(event.overage.get());
         sum.level = Some(event.level);
         at = at.max(event.at);
@@ -71,7 +77,7 @@ pub(in crate::store::postgres) async fn add(
         add_to_current(connection, &batch, at).await?;
         add_to_closed(connection, &batch, at).await?;
     }
-    Ok(())
+    grant_charges::add(connection, events, now).await
 }
 
 impl<'a> Batch<'a> {
@@ -81,6 +87,7 @@ impl<'a> Batch<'a> {
             batch.users.push(user.as_str());
             batch.periods.push((*period).into());
             batch.aps.push(sum.ap);
+            batch.totals.push(sum.total);
             batch.overages.push(sum.overage);
         }
         batch
@@ -97,9 +104,9 @@ async fn add_to_current(
         "update chat_quotas as quotas
          set monthly_used = quotas.monthly_used + batch.ap,
              monthly_overage = quotas.monthly_overage + batch.overage,
-             total_used = quotas.total_used + batch.ap,
+             total_used = quotas.total_used + batch.total,
              updated_at = greatest(quotas.updated_at, $5)
-         from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as batch (user_uuid, period, ap, overage)
+         from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $6::bigint[]) as batch (user_uuid, period, ap, overage, total)
          where quotas.user_uuid = batch.user_uuid
            and quotas.period = batch.period
          returning quotas.user_uuid, quotas.period",
@@ -108,6 +115,7 @@ async fn add_to_current(
         &batch.aps,
         &batch.overages,
         at,
+        &batch.totals,
     )
     .fetch_all(connection)
     .await?;
@@ -123,7 +131,7 @@ async fn add_to_closed(
     sqlx::query!(
         "with late as (
              select batch.*, quotas.membership_level, quotas.monthly_quota
-             from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) as batch (user_uuid, period, ap, overage)
+             from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $6::bigint[]) as batch (user_uuid, period, ap, overage, total)
              join chat_quotas as quotas
                on quotas.user_uuid = batch.user_uuid
               and period_begins(quotas.period) > period_begins(batch.period)
@@ -138,7 +146,7 @@ async fn add_to_closed(
                  overage = months.overage + excluded.overage
          )
          update chat_quotas as quotas
-         set total_used = quotas.total_used + late.ap,
+         set total_used = quotas.total_used + late.total,
              updated_at = greatest(quotas.updated_at, $5)
          from late
          where quotas.user_uuid = late.user_uuid",
@@ -147,6 +155,7 @@ async fn add_to_closed(
         &batch.aps,
         &batch.overages,
         at,
+        &batch.totals,
     )
     .execute(connection)
     .await?;

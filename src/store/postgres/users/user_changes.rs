@@ -22,7 +22,7 @@ pub struct Change {
     pub by: String,
     /// Reason in words; empty if none was given.
     pub reason: String,
-    /// `level`, `hold_released` or `rollout`.
+    /// `level`, `hold_released`, `granted`, `grant_voided` or `rollout`.
     pub kind: String,
     /// User id; `None` for the rollout.
     pub user: Option<String>,
@@ -38,7 +38,9 @@ pub struct Change {
     pub effective_period: Option<i32>,
     /// Id of the released hold.
     pub hold: Option<Uuid>,
-    /// AP of the hold.
+    /// Id of the grant that was given or voided.
+    pub grant: Option<Uuid>,
+    /// AP of the hold or the grant; of a void, what was left.
     pub ap: Option<i32>,
     /// Mode of the rollout.
     pub mode: Option<String>,
@@ -78,7 +80,7 @@ impl Postgres {
                  (
                      select changed_at as "at!", 0 as "source!", id as "id!", changed_by as "by!", reason as "reason!",
                             kind as "kind!", user_uuid as "user", level_before, level_after, anchor_before, anchor_after,
-                            effective_period, hold, ap,
+                            effective_period, hold, ap, grant_id,
                             null::text as mode, null::double precision as percentage
                      from user_changes
                      where ($1::text is null or user_uuid = $1)
@@ -88,7 +90,7 @@ impl Postgres {
                  )
                  union all
                  (
-                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, null, null, mode, percentage
+                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, null, null, null, mode, percentage
                      from rollout_changes
                      where $1::text is null
                        and (changed_at, id) < ($2, case when $3 > 1 then $5::bigint when $3 = 1 then $4 else 0 end)
@@ -120,6 +122,7 @@ impl Postgres {
             effective_period: row.effective_period,
             hold: row.hold,
             ap: row.ap,
+            grant: row.grant_id,
             mode: row.mode,
             percentage: row.percentage,
         });

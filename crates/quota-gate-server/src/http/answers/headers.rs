@@ -33,6 +33,7 @@ mod tests {
         level::LevelCode,
         quota::Source,
         user_id::UserId,
+        user_limits::UserLimits,
     };
 
     #[test]
@@ -50,6 +51,7 @@ mod tests {
             version: 1,
             as_of: "2026-11-30T23:00:00Z".parse().unwrap(),
             source: Source::Redis,
+            limits: UserLimits::default(),
         };
         let headers = rate_limit(&quota, Calendar::new(chrono_tz::Tz::UTC));
         assert_eq!(headers["ratelimit-policy"], "\"monthly\";q=300;w=2592000");

@@ -193,11 +193,12 @@ impl From<GateError> for Problem {
         let detail = error.to_string();
         match error {
             GateError::Invalid(_) => Self::new(Code::InvalidRequest, detail),
-            GateError::UnknownReservation => Self::new(Code::NotFound, detail),
+            GateError::UnknownReservation | GateError::UnknownGrant => Self::new(Code::NotFound, detail),
             GateError::ReservationExpired(_) => Self::new(Code::ReservationExpired, detail),
-            GateError::AlreadySettled(_) | GateError::LevelChanged | GateError::TooManyHolds(_) => {
-                Self::new(Code::Conflict, detail)
-            }
+            GateError::AlreadySettled(_)
+            | GateError::LevelChanged
+            | GateError::TooManyHolds(_)
+            | GateError::TooManyGrants(_) => Self::new(Code::Conflict, detail),
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
             GateError::RedisAway { .. } => {
                 tracing::warn!(error = detail, "no decision");
@@ -250,6 +251,8 @@ mod tests {
         let cases = [
             (GateError::Invalid(InvalidInput { field: "ap", rule: "no".into() }), 400, Code::InvalidRequest),
             (GateError::UnknownReservation, 404, Code::NotFound),
+            (GateError::UnknownGrant, 404, Code::NotFound),
+            (GateError::TooManyGrants(32), 409, Code::Conflict),
             (GateError::ReservationExpired("x"), 410, Code::ReservationExpired),
             (GateError::AlreadySettled("x"), 409, Code::Conflict),
             (GateError::LevelChanged, 409, Code::Conflict),

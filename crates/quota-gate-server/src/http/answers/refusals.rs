@@ -58,6 +58,11 @@ pub(crate) struct RefusedParams(Problem);
 #[response(status = 404, content_type = "application/problem+json")]
 pub(crate) struct UnknownUser(Problem);
 
+/// NOT_FOUND: no such grant
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+pub(crate) struct UnknownGrant(Problem);
+
 /// NOT_FOUND: no gate has issued this id
 #[derive(IntoResponses)]
 #[response(status = 404, content_type = "application/problem+json")]

@@ -47,6 +47,10 @@ pub struct Auth {
 pub(crate) struct Service;
 /// A caller that may change levels and the rollout, by the id of its token.
 pub(crate) struct Admin(pub(crate) Arc<str>);
+/// A caller that may give and void grants, by the id of its token.
+pub(crate) struct Granter(pub(crate) Arc<str>);
+/// A caller that may see the grants of any user.
+pub(crate) struct GrantReader;
 /// A caller that may run the resetter.
 pub(crate) struct Cron;
 /// The user whose quota is read: by JWT, or named by a service that may read.
@@ -93,9 +97,14 @@ impl Auth {
 
     /// Returns the id of the token if it has this scope.
     pub(crate) async fn require(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
+        self.require_any(headers, &[scope]).await
+    }
+
+    /// Returns the id of the token if it has one of these scopes. A refusal names the first one.
+    async fn require_any(&self, headers: &HeaderMap, scopes: &[Scope]) -> Result<Arc<str>, Problem> {
         match self.identify(headers).await? {
-            Identity::Token(token) if token.may(scope) => Ok(Arc::clone(&token.id)),
-            _ => Err(forbidden(scope)),
+            Identity::Token(token) if scopes.iter().any(|scope| token.may(*scope)) => Ok(Arc::clone(&token.id)),
+            _ => Err(forbidden(scopes[0])),
         }
     }
 
@@ -155,7 +164,7 @@ fn forbidden(scope: Scope) -> Problem {
 }
 
 macro_rules! extract_role {
-    ($role:ident, $scope:expr, $new:expr) => {
+    ($role:ident, [$($scope:expr),+], $new:expr) => {
         impl<S: Send + Sync> FromRequestParts<S> for $role
         where
             Arc<Auth>: FromRef<S>,
@@ -163,15 +172,17 @@ macro_rules! extract_role {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-                Arc::<Auth>::from_ref(state).require(&parts.headers, $scope).await.map($new)
+                Arc::<Auth>::from_ref(state).require_any(&parts.headers, &[$($scope),+]).await.map($new)
             }
         }
     };
 }
 
-extract_role!(Service, Scope::Consume, |_| Self);
-extract_role!(Admin, Scope::Admin, Self);
-extract_role!(Cron, Scope::Reset, |_| Self);
+extract_role!(Service, [Scope::Consume], |_| Self);
+extract_role!(Admin, [Scope::Admin], Self);
+extract_role!(Granter, [Scope::Grant, Scope::Admin], Self);
+extract_role!(GrantReader, [Scope::Read, Scope::Grant, Scope::Admin], |_| Self);
+extract_role!(Cron, [Scope::Reset], |_| Self);
 
 macro_rules! extract_user {
     ($user:ident, $scope:expr) => {

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod authorize;
 pub(crate) mod consume;
+pub(crate) mod grants;
 pub(crate) mod health;
 pub(crate) mod level;
 pub(crate) mod quota;

@@ -54,7 +54,7 @@ struct ChangeBody {
     by: String,
     /// Empty if a program gave none.
     reason: String,
-    /// `level`, `hold_released` or `rollout`.
+    /// `level`, `hold_released`, `granted`, `grant_voided` or `rollout`.
     kind: String,
     #[schema(required = true)]
     user_uuid: Option<String>,
@@ -74,6 +74,9 @@ struct ChangeBody {
     /// The released hold.
     #[schema(required = true)]
     hold: Option<String>,
+    /// The grant that was given or voided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<String>,
     #[schema(required = true)]
     ap: Option<i32>,
     /// Mode of the rollout.
@@ -130,6 +133,7 @@ impl From<Change> for ChangeBody {
             anchor_after: change.anchor_after,
             effective_period: change.effective_period.map(month),
             hold: change.hold.map(|hold| hold.to_string()),
+            grant: change.grant.map(|grant| grant.to_string()),
             ap: change.ap,
             mode: change.mode,
             percentage: change.percentage,

@@ -1,0 +1,386 @@
+//! `grants`: AP beside the quota of a level; made, voided and listed here. The journal charges them.
+//!
+//! A grant takes its number under the lock of the user's row, which its transaction keeps until the commit. So a
+//! snapshot that has a version of the user's grants has every grant of a lower number.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::domain::{ap::Ap, author::Author, grant::GRANTS_PER_USER_MAX, new_grant::NewGrant, user_id::UserId};
+use crate::store::postgres::{
+    NewUser, Postgres, PostgresError,
+    connections::Transaction,
+    integers::{as_count, integer},
+    users::change_level::create,
+};
+
+/// A grant and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRow {
+    /// Id.
+    pub id: Uuid,
+    /// The user who has it.
+    pub user: UserId,
+    /// Number in the journal; `None` until a transferred grant has one.
+    pub number: Option<u64>,
+    /// AP that it had at first.
+    pub granted: u64,
+    /// AP charged and flushed.
+    pub charged: u64,
+    /// AP transferred to other users and flushed.
+    pub transferred: u64,
+    /// When it expires; `None`: never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Order in which it pays: a lower number first.
+    pub priority: u8,
+    /// What it comes from.
+    pub source: String,
+    /// Reason as text; empty if a program gave none.
+    pub reason: String,
+    /// The caller's id of it; `None` for transferred grants.
+    pub external_id: Option<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// Who made it: the id of the token, or a part of the gate.
+    pub created_by: String,
+    /// When it was voided.
+    pub voided_at: Option<DateTime<Utc>>,
+    /// Why it was voided.
+    pub void_reason: Option<String>,
+}
+
+/// Result of giving a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// It was made.
+    Made(GrantRow),
+    /// The user has a grant of this external id already.
+    Known(GrantRow),
+    /// It would have expired already.
+    Expired,
+    /// The user has as many live grants as possible.
+    TooMany,
+}
+
+/// Result of voiding a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Voided {
+    /// It is voided now.
+    Now(GrantRow),
+    /// It was voided before.
+    Before(GrantRow),
+}
+
+struct RawGrant {
+    id: Uuid,
+    user_uuid: String,
+    number: Option<i64>,
+    granted: i64,
+    charged: i64,
+    transferred: i64,
+    expires_at: Option<DateTime<Utc>>,
+    priority: i16,
+    source: String,
+    reason: String,
+    external_id: Option<String>,
+    created_at: DateTime<Utc>,
+    created_by: String,
+    voided_at: Option<DateTime<Utc>>,
+    void_reason: Option<String>,
+}
+
+/// Queries [`RawGrant`]s. Only this macro lists the columns of a grant.
+macro_rules! raw_grants {
+    ($where:literal, $($argument:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            RawGrant,
+            "select id, user_uuid, number, granted, charged, transferred, expires_at, priority, source, reason,
+                    external_id, created_at, created_by, voided_at, void_reason
+             from grants
+             where " + $where,
+            $($argument),+
+        )
+    };
+}
+
+impl GrantRow {
+    /// AP that are neither charged nor transferred. They can be used only while the grant is live.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.granted.saturating_sub(self.charged).saturating_sub(self.transferred)
+    }
+
+    /// Whether this grant is what such a request makes.
+    #[must_use]
+    pub fn is_of(&self, grant: &NewGrant, author: &Author) -> bool {
+        self.granted == u64::from(grant.ap.get())
+            && self.expires_at == grant.expires_at
+            && self.priority == grant.priority.get()
+            && self.source == grant.source.as_str()
+            && self.reason == author.reason
+    }
+}
+
+impl Postgres {
+    /// Gives a user a grant, once for each external id. Creates the row of an unknown user first.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable; nothing is changed.
+    pub async fn give(
+        &self,
+        id: Uuid,
+        grant: &NewGrant,
+        author: &Author,
+        first: &NewUser,
+    ) -> Result<Given, PostgresError> {
+        let mut transaction = self.pool.begin().await?;
+        create(&mut transaction, &grant.user, first).await?;
+        lock(&mut transaction, &grant.user).await?;
+        if let Some(known) = known(&mut transaction, grant).await? {
+            return Ok(Given::Known(known));
+        }
+        if grant.is_expired(first.now) {
+            return Ok(Given::Expired);
+        }
+        if live(&mut transaction, &grant.user, first.now).await? >= GRANTS_PER_USER_MAX as u64 {
+            return Ok(Given::TooMany);
+        }
+        insert(&mut transaction, id, grant, None, author, first.now).await?;
+        let made = found(&mut transaction, id).await?;
+        transaction.commit().await?;
+        made.map(Given::Made).ok_or_else(|| PostgresError::inconsistent("grants", "id", id))
+    }
+
+    /// Voids what is left of a grant. Holds that were made before keep what they need of it. Returns `None` for an
+    /// unknown id.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable; nothing is changed.
+    pub async fn void_grant(
+        &self,
+        id: Uuid,
+        author: &Author,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Voided>, PostgresError> {
+        let Some(user) =
+            sqlx::query_scalar!("select user_uuid from grants where id = $1", id).fetch_optional(&self.pool).await?
+        else {
+            return Ok(None);
+        };
+        let user = parse_user(&user, id)?;
+        let mut transaction = self.pool.begin().await?;
+        lock(&mut transaction, &user).await?;
+        let voided = void_locked(&mut transaction, &user, id, author, now).await?;
+        transaction.commit().await?;
+        Ok(voided)
+    }
+
+    /// Returns a grant; `None` for an unknown id.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn grant(&self, id: Uuid) -> Result<Option<GrantRow>, PostgresError> {
+        let row = raw_grants!("id = $1", id).fetch_optional(&self.pool).await?;
+        row.map(RawGrant::parse).transpose()
+    }
+
+    /// Returns the newest grants of a user, newest first.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn grants_of(&self, user: &UserId, limit: u32) -> Result<Vec<GrantRow>, PostgresError> {
+        let rows = raw_grants!(
+            "user_uuid = $1
+               and meter = 0
+             order by created_at desc, id desc
+             limit $2",
+            user.as_str(),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(RawGrant::parse).collect()
+    }
+}
+
+/// Inserts a grant of a user whose row is locked.
+pub(super) async fn insert(
+    connection: &mut Transaction<'_>,
+    id: Uuid,
+    grant: &NewGrant,
+    payment: Option<&str>,
+    author: &Author,
+    now: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    let number = next_version(connection, &grant.user, now).await?;
+    sqlx::query!(
+        "insert into grants
+             (id, user_uuid, number, granted, expires_at, priority, source, reason, external_id, payment, created_at, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        id,
+        grant.user.as_str(),
+        number,
+        i64::from(grant.ap.get()),
+        grant.expires_at,
+        i16::from(grant.priority.get()),
+        grant.source.as_str(),
+        author.reason,
+        grant.external_id.as_str(),
+        payment,
+        now,
+        author.by,
+    )
+    .execute(&mut *connection)
+    .await?;
+    note(connection, ("granted", id), &grant.user, grant.ap, author, now).await
+}
+
+/// Voids a grant of a user whose row is locked.
+pub(super) async fn void_locked(
+    connection: &mut Transaction<'_>,
+    user: &UserId,
+    id: Uuid,
+    author: &Author,
+    now: DateTime<Utc>,
+) -> Result<Option<Voided>, PostgresError> {
+    let Some(before) = found(connection, id).await? else { return Ok(None) };
+    if before.voided_at.is_some() {
+        return Ok(Some(Voided::Before(before)));
+    }
+    next_version(connection, user, now).await?;
+    sqlx::query!(
+        "update grants set voided_at = $2, voided_by = $3, void_reason = $4 where id = $1",
+        id,
+        now,
+        author.by,
+        author.reason,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let left = Ap::new(u32::try_from(before.left()).unwrap_or(u32::MAX));
+    note(connection, ("grant_voided", id), user, left, author, now).await?;
+    let after = GrantRow { voided_at: Some(now), void_reason: Some(author.reason.clone()), ..before };
+    Ok(Some(Voided::Now(after)))
+}
+
+/// Locks the user's row until the transaction ends.
+pub(super) async fn lock(connection: &mut Transaction<'_>, user: &UserId) -> Result<(), PostgresError> {
+    sqlx::query!("select from chat_quotas where user_uuid = $1 for update", user.as_str()).execute(connection).await?;
+    Ok(())
+}
+
+/// Takes the next version of the grants of a user, whose row is locked. A version of the present is higher than any that
+/// Redis has heard of, even if Postgres was restored from a backup.
+pub(super) async fn next_version(
+    connection: &mut Transaction<'_>,
+    user: &UserId,
+    now: DateTime<Utc>,
+) -> Result<i64, PostgresError> {
+    let version = sqlx::query_scalar!(
+        "update chat_quotas
+         set grants_version = greatest(grants_version + 1, $2)
+         where user_uuid = $1
+         returning grants_version",
+        user.as_str(),
+        now.timestamp_millis(),
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(version)
+}
+
+/// Counts the grants of a user that can pay.
+pub(super) async fn live(
+    connection: &mut Transaction<'_>,
+    user: &UserId,
+    now: DateTime<Utc>,
+) -> Result<u64, PostgresError> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+         from grants
+         where user_uuid = $1
+           and meter = 0
+           and number is not null
+           and granted > charged + transferred
+           and voided_at is null
+           and (expires_at is null or expires_at > $2)"#,
+        user.as_str(),
+        now,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(as_count(count))
+}
+
+/// Returns the grant of this external id that the user has already.
+pub(super) async fn known(
+    connection: &mut Transaction<'_>,
+    grant: &NewGrant,
+) -> Result<Option<GrantRow>, PostgresError> {
+    let row = raw_grants!(
+        "user_uuid = $1
+           and meter = 0
+           and external_id = $2",
+        grant.user.as_str(),
+        grant.external_id.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(RawGrant::parse).transpose()
+}
+
+async fn found(connection: &mut Transaction<'_>, id: Uuid) -> Result<Option<GrantRow>, PostgresError> {
+    let row = raw_grants!("id = $1", id).fetch_optional(connection).await?;
+    row.map(RawGrant::parse).transpose()
+}
+
+async fn note(
+    connection: &mut Transaction<'_>,
+    (kind, grant): (&str, Uuid),
+    user: &UserId,
+    ap: Ap,
+    author: &Author,
+    now: DateTime<Utc>,
+) -> Result<(), PostgresError> {
+    sqlx::query!(
+        "insert into user_changes (changed_at, changed_by, reason, user_uuid, kind, grant_id, ap)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        now,
+        author.by,
+        author.reason,
+        user.as_str(),
+        kind,
+        grant,
+        integer(ap.get()),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) fn parse_user(user: &str, grant: Uuid) -> Result<UserId, PostgresError> {
+    UserId::parse(user).map_err(|_| PostgresError::inconsistent("grants", "user_uuid", grant))
+}
+
+impl RawGrant {
+    fn parse(self) -> Result<GrantRow, PostgresError> {
+        let wrong = |column| PostgresError::inconsistent("grants", column, self.id);
+        Ok(GrantRow {
+            id: self.id,
+            user: parse_user(&self.user_uuid, self.id)?,
+            number: self.number.map(u64::try_from).transpose().map_err(|_| wrong("number"))?,
+            granted: as_count(self.granted),
+            charged: as_count(self.charged),
+            transferred: as_count(self.transferred),
+            expires_at: self.expires_at,
+            priority: u8::try_from(self.priority).map_err(|_| wrong("priority"))?,
+            source: self.source,
+            reason: self.reason,
+            external_id: self.external_id,
+            created_at: self.created_at,
+            created_by: self.created_by,
+            voided_at: self.voided_at,
+            void_reason: self.void_reason,
+        })
+    }
+}

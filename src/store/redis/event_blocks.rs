@@ -1,0 +1,163 @@
+//! Blocks of extended usage events: each a tag and its fields, after the model (decision 0022). Twin:
+//! `lua/operation/journal.lua`.
+//!
+//! The gate's blocks are part of the tail that it packs. The script appends its own blocks, and the tag that ends them.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    packed::{PutBytes, Reader},
+    tails,
+};
+use crate::domain::{
+    ap::Ap,
+    grant::{GrantNumber, GrantPart},
+    token_kinds::TokenKinds,
+    window::WindowCount,
+};
+
+/// Added to the kind of an event, and to the code of an operation whose tail has blocks.
+pub(super) const EXTENDED: u8 = 128;
+/// Tag after the last block.
+const END: u8 = 0;
+const TOKEN_KINDS: u8 = 1;
+const BEGUN: u8 = 2;
+const WINDOWS: u8 = 3;
+const GRANTS: u8 = 4;
+/// Flag of [`TOKEN_KINDS`]: the gate has estimated them.
+const ESTIMATED: u8 = 1;
+
+/// Blocks of one event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct EventBlocks {
+    pub(super) token_kinds: Option<TokenKinds>,
+    /// When the hold was made that was committed.
+    pub(super) begun_at: Option<DateTime<Utc>>,
+    /// What the charge counted in windows.
+    pub(super) windows: Option<Vec<WindowCount>>,
+    /// AP that the plan paid, and what grants paid.
+    pub(super) parts: Option<(Ap, Vec<GrantPart>)>,
+}
+
+/// Packs the gate's blocks.
+pub(super) fn encode(token_kinds: Option<TokenKinds>, to: &mut Vec<u8>) {
+    if let Some(kinds) = token_kinds {
+        to.put_u8(TOKEN_KINDS);
+        to.put_u32(kinds.input());
+        to.put_u32(kinds.cached_input());
+        to.put_u32(kinds.output());
+        to.put_u8(if kinds.is_estimated() { ESTIMATED } else { 0 });
+    }
+}
+
+/// Reads blocks up to their end. Returns none if one is malformed, unknown, or there twice.
+pub(super) fn decode(reader: &mut Reader<'_>) -> Option<EventBlocks> {
+    let mut blocks = EventBlocks::default();
+    loop {
+        match reader.u8()? {
+            END => return Some(blocks),
+            TOKEN_KINDS => set(&mut blocks.token_kinds, token_kinds(reader)?)?,
+            BEGUN => set(&mut blocks.begun_at, tails::time(reader.u48()?)?)?,
+            WINDOWS => set(&mut blocks.windows, windows(reader)?)?,
+            GRANTS => set(&mut blocks.parts, parts(reader)?)?,
+            _ => return None,
+        }
+    }
+}
+
+fn token_kinds(reader: &mut Reader<'_>) -> Option<TokenKinds> {
+    let kinds = TokenKinds::new(reader.u32()?, reader.u32()?, reader.u32()?).ok()?;
+    match reader.u8()? {
+        0 => Some(kinds),
+        ESTIMATED => Some(kinds.estimated()),
+        _ => None,
+    }
+}
+
+fn windows(reader: &mut Reader<'_>) -> Option<Vec<WindowCount>> {
+    let count = reader.u8()?;
+    let window = |reader: &mut Reader<'_>| {
+        Some(WindowCount { key: tails::key(reader)?, start: tails::time(reader.u48()?)?, counted: reader.u32()? })
+    };
+    (0..count).map(|_| window(reader)).collect()
+}
+
+fn parts(reader: &mut Reader<'_>) -> Option<(Ap, Vec<GrantPart>)> {
+    let (plan, count) = (Ap::new(reader.u32()?), reader.u8()?);
+    let part = |reader: &mut Reader<'_>| {
+        Some(GrantPart { number: GrantNumber::new(reader.u48()?)?, ap: Ap::new(reader.u32()?) })
+    };
+    Some((plan, (0..count).map(|_| part(reader)).collect::<Option<_>>()?))
+}
+
+/// Sets a block that was not there before.
+fn set<T>(block: &mut Option<T>, to: T) -> Option<()> {
+    block.replace(to).is_none().then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        clock::instant,
+        window::{WindowKey, WindowUnit},
+    };
+
+    fn packed(kinds: TokenKinds) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(Some(kinds), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn token_kinds_are_packed_into_these_exact_bytes_and_read_back() {
+        let kinds = TokenKinds::new(258, 3, 70_000).unwrap();
+        for (kinds, flags) in [(kinds, 0), (kinds.estimated(), 1)] {
+            let mut bytes = packed(kinds);
+            assert_eq!(bytes, [1, 0, 0, 1, 2, 0, 0, 0, 3, 0, 1, 0x11, 0x70, flags]);
+            bytes.extend([END, 77]);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(decode(&mut reader), Some(EventBlocks { token_kinds: Some(kinds), ..EventBlocks::default() }));
+            assert_eq!(reader.u8(), Some(77), "nothing after the end is read");
+        }
+        let mut none = Vec::new();
+        encode(None, &mut none);
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn blocks_of_the_script_are_read_from_these_exact_bytes() {
+        let mut bytes = vec![BEGUN, 0, 0, 0, 0, 1, 0];
+        bytes.extend([WINDOWS, 1, 1, 44, 2, 0, 0, 0, 0, 0, 9, 0, 0, 0, 7]);
+        bytes.extend([GRANTS, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 6, 0, 0, 0, 3, END]);
+        let key = WindowKey::new(300, WindowUnit::Requests).unwrap();
+        let expected = EventBlocks {
+            token_kinds: None,
+            begun_at: Some(instant(256)),
+            windows: Some(vec![WindowCount { key, start: instant(9), counted: 7 }]),
+            parts: Some((Ap::new(5), vec![GrantPart { number: GrantNumber::new(6).unwrap(), ap: Ap::new(3) }])),
+        };
+        assert_eq!(decode(&mut Reader::new(&bytes)), Some(expected));
+        for end in 0..bytes.len() {
+            assert_eq!(decode(&mut Reader::new(&bytes[..end])), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn malformed_blocks_are_not_guessed() {
+        let whole = packed(TokenKinds::new(5, 3, 1).unwrap());
+        let with = |end: &[u8]| [&whole, end].concat();
+        let too_many_cached = [1, 0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0];
+        let unknown_flag = [1, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 0, 1, 2, 0];
+        for bytes in [
+            with(&[]),
+            with(&[99, 0]),
+            with(&with(&[0])),
+            whole[..9].to_vec(),
+            too_many_cached.into(),
+            unknown_flag.into(),
+        ] {
+            assert_eq!(decode(&mut Reader::new(&bytes)), None, "{bytes:?}");
+        }
+    }
+}
