@@ -22,6 +22,9 @@ pub enum GateError {
     /// The user's level is not the one that the caller has read.
     #[error("the user's level has changed in the meantime; read it again")]
     LevelChanged,
+    /// The user was forgotten. Nothing was charged.
+    #[error("this user was forgotten, at the user's wish: no message is decided for this id")]
+    Forgotten,
     /// The user has the maximum number of live holds.
     #[error("the user has {0} live reservations, the maximum; commit or release one first")]
     TooManyHolds(usize),

@@ -292,6 +292,7 @@ impl From<RedisError> for GateError {
             RedisError::Away(_) | RedisError::Descriptors | RedisError::NotExecuted(_) | RedisError::OutOfMemory(_) => {
                 Self::RedisAway { reason: error.to_string() }
             }
+            RedisError::Forgotten => Self::Forgotten,
             error => Self::unavailable(error.to_string()),
         }
     }
@@ -299,7 +300,10 @@ impl From<RedisError> for GateError {
 
 impl From<PostgresError> for GateError {
     fn from(error: PostgresError) -> Self {
-        Self::unavailable(error.to_string())
+        match error {
+            PostgresError::Forgotten(_) => Self::Forgotten,
+            error => Self::unavailable(error.to_string()),
+        }
     }
 }
 

@@ -143,7 +143,8 @@ impl Worker {
                     for (user, loaded) in loaded {
                         reply_all(waiting.remove(&user), &Ok(loaded));
                     }
-                    RedisError::NotLoaded("Postgres did not return the row".into())
+                    // A row is created for every other user.
+                    RedisError::Forgotten
                 }
                 Ok(Err(error)) => {
                     if error.is_retryable() {

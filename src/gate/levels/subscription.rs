@@ -14,7 +14,7 @@ use crate::{
 
 impl Gate {
     /// Gives the user the highest level that is paid for, or the lowest if none is; the same for a user who had the
-    /// subscription before. Upgrades apply immediately, downgrades at the next period. Returns true if this event
+    /// subscription before. Events of forgotten users are ignored. Upgrades apply immediately, downgrades at the next period. Returns true if this event
     /// changed a level.
     ///
     /// # Errors
@@ -26,6 +26,13 @@ impl Gate {
         let state = event.terms.state(prices, &levels)?;
         // Only helps to order events: terms with an unknown price are as good as none.
         let before = event.terms_before.as_ref().and_then(|terms| terms.state(prices, &levels).ok());
+        let forgotten = gate.postgres.forgotten_of(before.iter().chain([&state]).map(|state| &state.user)).await?;
+        if forgotten.contains(&state.user) {
+            tracing::info!(event = event.id, "a billing event of a forgotten user is ignored");
+            return Ok(false);
+        }
+        // The state before would store the id.
+        let before = before.filter(|before| !forgotten.contains(&before.user));
         let now = gate.now();
         let period = gate.calendar.period_at(now);
         let first = NewUser { period, reset_at: gate.calendar.period_end(period), now };

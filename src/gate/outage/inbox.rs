@@ -10,7 +10,7 @@ use crate::{
         hold::{Reservation, SETTLE_WINDOW},
         idempotency::IdempotencyKey,
     },
-    store::postgres::{Acceptance, InboxItem, InboxKind},
+    store::postgres::{Acceptance, InboxItem, InboxKind, PostgresError},
 };
 
 /// Result of applying an inbox item.
@@ -62,6 +62,7 @@ impl Gate {
             Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
             Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
             Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),
+            Err(PostgresError::Forgotten(_)) => Err(GateError::Forgotten),
             Err(error) => {
                 tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept an inbox item");
                 Err(failed)

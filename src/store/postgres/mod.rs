@@ -9,6 +9,7 @@
 //! | `gates` | the running gates and the Redis of each |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
+//! | `forget`, `forgotten_users` | replaces a user's id everywhere; the ids that must not come back |
 //! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
@@ -74,6 +75,7 @@ pub use self::{
         change_level::LevelChange,
         chat_quotas::{Loaded, NewUser, QuotaRow},
         foreign_users::{ForeignUser, read_foreign_users},
+        forget::{TABLES_WITH_USERS, Traces},
         import::{ImportReport, ImportRow},
         move_users::MovedBatch,
         resets::{ResetRun, RolledBatch},

@@ -11,6 +11,7 @@
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
 //! | `usage_stream`, `view` | reads the journal; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
+//! | `forget` | replaces the record of a user who is being forgotten |
 //! | `connection`, `server_info`, `error` | the connection pool, server information, what an error proves |
 
 pub mod batcher;
@@ -18,6 +19,7 @@ pub mod connection;
 pub mod error;
 pub mod fence;
 mod fingerprints;
+mod forget;
 pub mod generations;
 mod idempotency;
 pub mod keys;
@@ -40,6 +42,7 @@ pub use self::{
     connection::{Redis, RedisOptions},
     error::RedisError,
     fence::{Fence, ServerId},
+    forget::ReadRecord,
     generations::Generations,
     idempotency::Idempotency,
     operation::{Operation, Request, Seed, UserLevel},

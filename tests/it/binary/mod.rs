@@ -15,6 +15,7 @@ mod doctor;
 mod dual_write;
 mod embedding;
 mod envoy;
+mod forget;
 mod gateway;
 mod levels;
 mod metrics;

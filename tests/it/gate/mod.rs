@@ -4,6 +4,7 @@ mod admission;
 mod away;
 mod breaker;
 mod flushing;
+mod forgetting;
 mod holds;
 mod idempotency;
 mod level_changes;

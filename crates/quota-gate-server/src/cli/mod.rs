@@ -5,6 +5,7 @@ mod completions;
 mod dead_letters;
 mod dev;
 mod doctor;
+mod forget;
 mod health;
 mod import;
 mod inspect;
@@ -59,6 +60,8 @@ enum Command {
     Retention(retention::Arguments),
     /// Show a user's data in Redis and Postgres.
     Inspect(inspect::Arguments),
+    /// Replace a user's id by a pseudonym everywhere; must run as the tables' owner. All sums stay.
+    Forget(forget::Arguments),
     /// Manage membership levels.
     #[command(subcommand)]
     Levels(levels::Action),
@@ -129,6 +132,7 @@ impl Cli {
             Command::Reset => reset::run(of_stores()?).await,
             Command::Retention(arguments) => retention::run(&arguments, &of_stores()?).await,
             Command::Inspect(arguments) => inspect::run(arguments, of_stores()?).await,
+            Command::Forget(arguments) => forget::run(arguments, of_stores()?).await,
             Command::Levels(action) => levels::run(&action, of_stores()?).await,
             Command::Verify(arguments) => verify::run(arguments, of_stores()?).await,
             Command::Compare(arguments) => compare::run(arguments, of_stores()?).await,

@@ -123,6 +123,7 @@ fn error_status(error: &GateError) -> Status {
     match error {
         GateError::Invalid(_) | GateError::Mismatch(_) => Status::invalid_argument(error.to_string()),
         GateError::TooManyHolds(_) => Status::resource_exhausted(error.to_string()),
+        GateError::Forgotten => Status::permission_denied(error.to_string()),
         _ => {
             tracing::warn!(%error, "no decision");
             Status::unavailable("the quota cannot be checked now")

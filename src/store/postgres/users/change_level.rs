@@ -54,7 +54,7 @@ impl Postgres {
     }
 }
 
-/// Creates the row of an unknown user.
+/// Creates the row of an unknown user, who must not be forgotten.
 pub(super) async fn create<'e>(
     connection: impl sqlx::PgExecutor<'e>,
     user: &UserId,
@@ -160,5 +160,6 @@ async fn existing(
     today_start: DateTime<Utc>,
 ) -> Result<QuotaRow, PostgresError> {
     let row = find(connection, user, today_start).await?;
-    row.ok_or_else(|| PostgresError::inconsistent("chat_quotas", "user_uuid", user))
+    // Every other user has a row: it was created before.
+    row.ok_or_else(|| PostgresError::Forgotten(user.clone()))
 }

@@ -142,7 +142,7 @@ impl Postgres {
         Loaded::of(partition, rows)
     }
 
-    /// Like [`load`](Self::load), but creates missing rows.
+    /// Like [`load`](Self::load), but creates missing rows, except those of forgotten users.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -153,13 +153,19 @@ impl Postgres {
         first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Loaded, PostgresError> {
+        let mut forgotten = 0;
         loop {
-            match self.try_load_or_create(partition, users, first, today_start).await? {
-                Some(loaded) if loaded.rows.len() >= users.len() => return Ok(loaded),
-                // Another gate has created a row that only the next snapshot sees. Every row is joined with the
-                // watermark, so a missing watermark is the error to end with.
-                _ => self.watermark(partition).await?,
-            };
+            let found = self.try_load_or_create(partition, users, first, today_start).await?;
+            if let Some(loaded) = found.filter(|loaded| loaded.rows.len() + forgotten >= users.len()) {
+                return Ok(loaded);
+            }
+            // Another gate has created a row that only the next snapshot sees. Every row is joined with the watermark,
+            // so a missing watermark is the error to end with.
+            let generation = self.watermark(partition).await?.generation;
+            forgotten = self.forgotten_of(users).await?.len();
+            if forgotten == users.len() {
+                return Ok(Loaded { generation, rows: Vec::new() });
+            }
         }
     }
 

@@ -27,6 +27,7 @@ pub(crate) enum Code {
     MethodNotAllowed,
     Conflict,
     ReservationExpired,
+    UserForgotten,
     PayloadTooLarge,
     UnsupportedMediaType,
     Mismatch,
@@ -79,7 +80,7 @@ impl Code {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
-            Self::ReservationExpired => StatusCode::GONE,
+            Self::ReservationExpired | Self::UserForgotten => StatusCode::GONE,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
@@ -100,6 +101,7 @@ impl Code {
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
             Self::ReservationExpired => "Reservation expired",
+            Self::UserForgotten => "User forgotten",
             Self::PayloadTooLarge => "Request body too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::Mismatch => "Same key, other request",
@@ -199,6 +201,7 @@ impl From<GateError> for Problem {
                 Self::new(Code::Conflict, detail)
             }
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
+            GateError::Forgotten => Self::new(Code::UserForgotten, detail),
             GateError::RedisAway { .. } => {
                 tracing::warn!(error = detail, "no decision");
                 Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
@@ -255,6 +258,7 @@ mod tests {
             (GateError::LevelChanged, 409, Code::Conflict),
             (GateError::TooManyHolds(64), 409, Code::Conflict),
             (GateError::Mismatch("x"), 422, Code::Mismatch),
+            (GateError::Forgotten, 410, Code::UserForgotten),
             (unavailable, 503, Code::QuotaUnavailable),
             (GateError::RedisAway { reason: "x".into() }, 503, Code::QuotaUnavailable),
             (GateError::OtherRedis { mine: "x".into(), theirs: "y".into() }, 503, Code::QuotaUnavailable),
