@@ -239,6 +239,8 @@ impl Bench {
             period,
             level: LevelCode::new(1).expect("a code"),
             quota: Ap::new(QUOTA),
+            own_quota: false,
+            blocked: false,
             pending: None,
             level_version: 0,
         };

@@ -1,5 +1,5 @@
--- Users whose ids `quota-gate forget` has replaced by pseudonyms. Only a digest of the id is kept, so that the id does not
--- come back: no row is created for it, whatever asks for one (a message, a late commit, billing, an import, a repair).
+-- Users whose ids `quota-gate forget` has replaced by pseudonyms. Only a digest of the id is kept, so that the id does
+-- not come back: no row is created for it, for a message, a late commit, billing, an import or a repair.
 -- `quota-gate forget --readmit` deletes the digest.
 
 create table forgotten_users (

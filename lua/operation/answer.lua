@@ -34,8 +34,8 @@ local function base_after(slot, changed)
     expired = expired + expired_now
   end
   expired_now = 0
-  local base = pack(BASE, FORMAT, generation, period, level, quota, pending, level_version, used, total_used, day,
-    used_today, version)
+  local base = pack(BASE, FORMAT + record_flags, generation, period, level, quota, pending, level_version, used,
+    total_used, day, used_today, version)
   if changed then
     values[slot] = holds == '' and base or base .. pack('>I4I6', held, earliest_expiry_ms) .. holds
     dirty[slot] = true

@@ -18,6 +18,7 @@ pub mod level_change;
 pub mod level_difference;
 pub mod model_costs;
 pub mod model_name;
+pub mod own_quota;
 pub mod partition;
 pub mod quota;
 pub mod rollout;

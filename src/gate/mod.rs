@@ -47,7 +47,7 @@ pub use self::{
     message::reservation_id::ReservationSigner,
     newer_journal::reason as newer_journal_reason,
     outage::inbox::Applied,
-    request::{ChangeLevel, Commit, Consume, Reserve},
+    request::{ChangeLevel, ChangeUser, Commit, Consume, Reserve},
     rollout::RolloutCounts,
 };
 use crate::{

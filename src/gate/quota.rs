@@ -66,6 +66,8 @@ fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono:
         level: row.level,
         period: if over { current } else { row.period },
         quota: row.quota,
+        own_quota: row.own_quota,
+        blocked: row.blocked,
         used: if over { Ap::ZERO } else { row.used },
         held: Ap::ZERO,
         used_today: row.used_today,

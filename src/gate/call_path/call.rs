@@ -96,6 +96,8 @@ impl Inner {
             level: record.level,
             period: record.period,
             quota: record.quota,
+            own_quota: record.own_quota,
+            blocked: record.blocked,
             used: record.used,
             held: record.held,
             used_today: record.used_today,

@@ -213,6 +213,8 @@ pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
         period: row.period,
         level: row.level,
         quota: row.quota,
+        own_quota: row.own_quota,
+        blocked: row.blocked,
         pending: row.pending,
         level_version: row.level_version,
     }

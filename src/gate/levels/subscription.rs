@@ -14,8 +14,8 @@ use crate::{
 
 impl Gate {
     /// Gives the user the highest level that is paid for, or the lowest if none is; the same for a user who had the
-    /// subscription before. Events of forgotten users are ignored. Upgrades apply immediately, downgrades at the next period. Returns true if this event
-    /// changed a level.
+    /// subscription before. Events of forgotten users are ignored. Upgrades apply immediately, downgrades at the next
+    /// period. Returns true if this event changed a level.
     ///
     /// # Errors
     /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres is

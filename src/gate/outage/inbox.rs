@@ -102,7 +102,8 @@ impl Gate {
         let message = Consume { idempotency_key: Some(key), ..message_of(item, &reservation) };
         match self.consume_now(&message, item.id).await {
             Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
-            Ok(Decision::Denied(_) | Decision::Passed(_)) => Ok(Applied::Denied),
+            // It was allowed before the user was blocked.
+            Ok(Decision::Denied(_) | Decision::Passed(_)) | Err(GateError::Blocked) => Ok(Applied::Denied),
             Err(error) if error.is_transient() => Err(error),
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }

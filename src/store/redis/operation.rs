@@ -3,7 +3,11 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{idempotency::Idempotency, packed::PutBytes};
+use super::{
+    idempotency::Idempotency,
+    packed::PutBytes,
+    record::{BLOCKED, OWN_QUOTA},
+};
 use crate::domain::{
     ap::Ap,
     calendar::{Bounds, Day, Period},
@@ -100,19 +104,23 @@ pub enum Operation {
     },
     /// Read the record.
     Peek,
-    /// Take over the level from Postgres.
+    /// Take over level, own quota and block from Postgres.
     SetLevel(UserLevel),
 }
 
-/// A user's level, from the row in Postgres.
+/// A user's level, own quota and block, from the row in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserLevel {
     /// Period of the row.
     pub period: Period,
     /// Level in that period.
     pub level: LevelCode,
-    /// Quota of the level.
+    /// Quota in that period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// Level of the next period, if different.
     pub pending: Option<LevelCode>,
     /// Counts level changes.
@@ -239,6 +247,7 @@ impl UserLevel {
         to.put_u32(self.quota.get());
         to.put_u8(self.pending.map_or(0, LevelCode::get));
         to.put_u32(self.level_version);
+        to.put_u8(u8::from(self.own_quota) * OWN_QUOTA + u8::from(self.blocked) * BLOCKED);
     }
 }
 

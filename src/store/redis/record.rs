@@ -13,8 +13,12 @@ use crate::domain::{
     user_id::UserId,
 };
 
-/// The first byte of every record.
+/// The first byte of every record, without flags.
 pub const FORMAT: u8 = 1;
+/// Flag of that byte: the quota is the user's own, and stays when a period begins.
+pub(super) const OWN_QUOTA: u8 = 8;
+/// Flag of that byte: new messages are refused.
+pub(super) const BLOCKED: u8 = 16;
 
 /// One user's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub struct Record {
     pub level: LevelCode,
     /// AP that the user may use in this period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// Level pending for the next period, if any.
     pub pending: Option<LevelCode>,
     /// Counts level changes; a lower version never wins.
@@ -83,10 +91,13 @@ impl Record {
     }
 
     pub(super) fn decode_base(reader: &mut Reader<'_>) -> Option<Self> {
-        if reader.u8()? != FORMAT {
+        let format = reader.u8()?;
+        if format & !(OWN_QUOTA | BLOCKED) != FORMAT {
             return None;
         }
         Some(Self {
+            own_quota: format & OWN_QUOTA != 0,
+            blocked: format & BLOCKED != 0,
             generation: reader.u32()?,
             period: Period::from_id(reader.u24()?).ok()?,
             level: LevelCode::new(reader.u8()?)?,
@@ -146,6 +157,8 @@ mod tests {
             period: Period::from_id(202_611).unwrap(),
             level: LevelCode::new(2).unwrap(),
             quota: Ap::new(300),
+            own_quota: false,
+            blocked: false,
             pending: LevelCode::new(3),
             level_version: 5,
             used: Ap::new(255),
@@ -164,6 +177,14 @@ mod tests {
     }
 
     #[test]
+    fn own_quotas_and_blocks_are_flags_of_the_format_byte() {
+        for (format, own_quota, blocked) in [(9, true, false), (17, false, true), (25, true, true)] {
+            let bytes = [&[format], &BASE[1..]].concat();
+            assert_eq!(Record::decode(&bytes), Some(Record { own_quota, blocked, ..expected() }));
+        }
+    }
+
+    #[test]
     fn holds_follow_the_base() {
         let mut bytes = BASE.to_vec();
         bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0, 9]); // held, earliest expiry
@@ -177,7 +198,7 @@ mod tests {
     fn invalid_bytes_are_refused() {
         assert_eq!(Record::decode(&[]), None);
         assert_eq!(Record::decode(&BASE[..39]), None);
-        assert_eq!(Record::decode(&[&[9], &BASE[1..]].concat()), None);
+        assert_eq!(Record::decode(&[&[33], &BASE[1..]].concat()), None);
         assert_eq!(Record::decode(&[&BASE[..], &[0; 11]].concat()), None);
     }
 }

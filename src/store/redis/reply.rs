@@ -28,6 +28,8 @@ pub enum ReplyStatus {
     Behind,
     /// The usage stream has its maximum length.
     Shed,
+    /// The user is blocked.
+    Blocked,
 }
 
 /// The answer to one operation.
@@ -119,6 +121,7 @@ impl Answers<'_> {
             7 => ReplyStatus::TooManyHolds,
             8 => ReplyStatus::Behind,
             9 => ReplyStatus::Shed,
+            10 => ReplyStatus::Blocked,
             _ => return None,
         };
         let flags = reader.u8()?;

@@ -23,6 +23,7 @@ mod nginx;
 mod one_redis;
 mod outage;
 mod overload;
+mod people;
 mod privileges;
 mod process;
 mod proxy;

@@ -98,8 +98,15 @@ async fn a_stale_lower_level_version_never_wins() {
     // A gate that was suspended since the first change sends it to Redis only now.
     let quota = gate.gate.quota(&user("alice")).await.unwrap();
     let basic = gate.gate.levels().named("basic").unwrap().clone();
-    let stale =
-        UserLevel { period: quota.period, level: basic.code, quota: basic.quota, pending: None, level_version: 1 };
+    let stale = UserLevel {
+        period: quota.period,
+        level: basic.code,
+        quota: basic.quota,
+        own_quota: false,
+        blocked: false,
+        pending: None,
+        level_version: 1,
+    };
     let script = quota_gate::store::redis::Script::default();
     let options = quota_gate::store::redis::BatcherOptions {
         operations_max: 1,

@@ -12,6 +12,7 @@ mod levels;
 mod loss;
 mod one_redis;
 mod opening;
+mod own_quotas;
 mod partitions;
 mod pooler;
 mod resets;

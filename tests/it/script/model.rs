@@ -70,6 +70,9 @@ pub(super) struct Model {
     period: Period,
     level: LevelCode,
     quota: u32,
+    /// Whether `quota` is the user's own.
+    own_quota: bool,
+    blocked: bool,
     pending: Option<LevelCode>,
     level_version: u32,
     used: u32,
@@ -94,6 +97,8 @@ impl Model {
             period: calendar.period_at(now),
             level: lowest.code,
             quota: lowest.quota.get(),
+            own_quota: false,
+            blocked: false,
             pending: None,
             level_version: 0,
             used: 0,
@@ -110,6 +115,9 @@ impl Model {
 
     pub(super) fn consume(&mut self, now: DateTime<Utc>, id: Uuid, cost: u32, key: Option<&str>) -> Expected {
         self.keeping(now, key, cost, |user| {
+            if user.blocked {
+                return user.answer(ReplyStatus::Blocked);
+            }
             if cost > user.free() {
                 return user.answer(ReplyStatus::Denied);
             }
@@ -120,6 +128,9 @@ impl Model {
 
     pub(super) fn reserve(&mut self, now: DateTime<Utc>, hold: Hold, key: Option<&str>) -> Expected {
         self.keeping(now, key, hold.ap, |user| {
+            if user.blocked {
+                return user.answer(ReplyStatus::Blocked);
+            }
             if hold.ap > user.free() {
                 return user.answer(ReplyStatus::Denied);
             }
@@ -221,11 +232,13 @@ impl Model {
         level: LevelCode,
         pending: Option<LevelCode>,
         version: u32,
+        (own_quota, blocked): (Option<u32>, bool),
     ) -> Expected {
         self.pass_to(now);
         if version > self.level_version {
             self.level = level;
-            self.quota = self.quota_of(level);
+            self.quota = own_quota.unwrap_or_else(|| self.quota_of(level));
+            (self.own_quota, self.blocked) = (own_quota.is_some(), blocked);
             self.pending = pending;
             self.level_version = version;
         }
@@ -249,7 +262,9 @@ impl Model {
             self.used = 0;
             self.beyond = 0;
             self.level = self.pending.take().unwrap_or(self.level);
-            self.quota = self.quota_of(self.level);
+            if !self.own_quota {
+                self.quota = self.quota_of(self.level);
+            }
         }
         if day > self.day {
             self.day = day;

@@ -63,6 +63,8 @@ enum Step {
         level: u8,
         pending: Option<u8>,
         version_step: i8,
+        own_quota: Option<u32>,
+        blocked: bool,
     },
     /// Sends the operations so far in one call, then moves the clock.
     Pass {
@@ -88,8 +90,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(hold, ap, accepted_seconds_ago)| Step::Commit { hold, ap, accepted_seconds_ago }),
         2 => hold.prop_map(|hold| Step::Release { hold }),
         1 => Just(Step::Peek),
-        2 => (1..=3_u8, proptest::option::of(1..=3_u8), -1..3_i8)
-            .prop_map(|(level, pending, version_step)| Step::SetLevel { level, pending, version_step }),
+        2 => (1..=3_u8, proptest::option::of(1..=3_u8), -1..3_i8, proptest::option::weighted(0.3, 0..200_u32), proptest::bool::weighted(0.2))
+            .prop_map(|(level, pending, version_step, own_quota, blocked)| {
+                Step::SetLevel { level, pending, version_step, own_quota, blocked }
+            }),
         4 => prop_oneof![Just(0), Just(1), Just(59), Just(61), Just(599), Just(601), Just(86_400), Just(40 * 86_400)]
             .prop_map(|seconds| Step::Pass { seconds }),
         2 => (-2..3_i64).prop_map(|seconds_after| Step::PassToMonthEnd { seconds_after }),
@@ -267,7 +271,7 @@ impl History<'_> {
                 (operation, self.model.release(now, reservation))
             }
             Step::Peek => (Operation::Peek, self.model.peek(now)),
-            Step::SetLevel { level, pending, version_step } => {
+            Step::SetLevel { level, pending, version_step, own_quota, blocked } => {
                 let level = LevelCode::new(level).unwrap();
                 let pending = pending.and_then(LevelCode::new);
                 let version = self.level_version.saturating_add_signed(version_step.into());
@@ -275,11 +279,16 @@ impl History<'_> {
                 let user_level = UserLevel {
                     period: self.harness.calendar.period_at(now),
                     level,
-                    quota: Ap::new(self.model.quota_of(level)),
+                    quota: Ap::new(own_quota.unwrap_or_else(|| self.model.quota_of(level))),
+                    own_quota: own_quota.is_some(),
+                    blocked,
                     pending,
                     level_version: version,
                 };
-                (Operation::SetLevel(user_level), self.model.set_level(now, level, pending, version))
+                (
+                    Operation::SetLevel(user_level),
+                    self.model.set_level(now, level, pending, version, (own_quota, blocked)),
+                )
             }
             Step::Pass { .. } | Step::PassToMonthEnd { .. } => return,
         };
@@ -329,6 +338,8 @@ pub(super) fn seed(harness: &Harness) -> Seed {
             period: harness.calendar.period_at(now),
             level: lowest.code,
             quota: lowest.quota,
+            own_quota: false,
+            blocked: false,
             pending: None,
             level_version: 0,
         },

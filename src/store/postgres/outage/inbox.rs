@@ -71,7 +71,8 @@ impl Postgres {
     /// Accepts an item once.
     ///
     /// # Errors
-    /// If the user was forgotten, or Postgres is unavailable. The item may or may not be accepted; accepting it again is harmless.
+    /// If the user was forgotten, or Postgres is unavailable: then the item may or may not be accepted, and accepting
+    /// it again is harmless.
     pub async fn accept(&self, item: &InboxItem) -> Result<Acceptance, PostgresError> {
         let done = sqlx::query!(
             "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at)

@@ -110,7 +110,7 @@ pub(super) async fn change(
     let quota = sqlx::query_scalar!("select monthly_quota from membership_levels where name = $1", target.as_str())
         .fetch_one(&mut *connection)
         .await?;
-    let timing = effective.timing(before.quota, Ap::new(quota.unsigned_abs()));
+    let timing = effective.timing(level_quota(connection, &before).await?, Ap::new(quota.unsigned_abs()));
     match timing {
         Timing::Now => {
             sqlx::query!(
@@ -154,7 +154,17 @@ pub(super) async fn change(
     Ok(LevelChange { before, after })
 }
 
-async fn existing(
+/// The quota that the user has by the level. For a user with a quota of the user's own, that is not the row's.
+async fn level_quota(connection: &mut Transaction<'_>, row: &QuotaRow) -> Result<Ap, PostgresError> {
+    if !row.own_quota {
+        return Ok(row.quota);
+    }
+    let code = i16::from(row.level.get());
+    let quota = sqlx::query_scalar!("select monthly_quota from membership_levels where code = $1", code);
+    Ok(Ap::new(quota.fetch_one(&mut *connection).await?.unsigned_abs()))
+}
+
+pub(super) async fn existing(
     connection: &mut Transaction<'_>,
     user: &UserId,
     today_start: DateTime<Utc>,

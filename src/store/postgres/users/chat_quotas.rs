@@ -18,6 +18,10 @@ pub struct QuotaRow {
     pub pending: Option<LevelCode>,
     /// AP per period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// Period that `used` counts in. It may be over: the row rolls when it is next needed.
     pub period: Period,
     /// AP charged in that period and flushed.
@@ -56,6 +60,8 @@ struct RawRow {
     pending_code: Option<i16>,
     level_version: i32,
     monthly_quota: i32,
+    own_quota: bool,
+    blocked: bool,
     period: i32,
     monthly_used: i64,
     total_used: i64,
@@ -82,6 +88,8 @@ macro_rules! raw_rows {
                     pending.code as "pending_code?",
                     quotas.level_version as "level_version!",
                     quotas.monthly_quota as "monthly_quota!",
+                    quotas.own_quota is not null as "own_quota!",
+                    quotas.blocked as "blocked!",
                     quotas.period as "period!",
                     quotas.monthly_used as "monthly_used!",
                     quotas.total_used as "total_used!",
@@ -290,6 +298,8 @@ impl RawRow {
             level_version: u32::try_from(self.level_version).map_err(|_| wrong("level_version"))?,
             pending: self.pending_code.and_then(code),
             quota: ap(self.monthly_quota.into()).map_err(|_| wrong("monthly_quota"))?,
+            own_quota: self.own_quota,
+            blocked: self.blocked,
             period: parse_period(self.period).ok_or_else(|| wrong("period"))?,
             used: ap(self.monthly_used).map_err(|_| wrong("monthly_used"))?,
             total_used: u64::try_from(self.total_used).map_err(|_| wrong("total_used"))?,

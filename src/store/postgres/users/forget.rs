@@ -1,7 +1,7 @@
 //! Replaces a user's id by a pseudonym in every table, in one transaction.
 //!
 //! What sums need keeps its rows, under the pseudonym: the quota, the closed months, the log. What only leads back to
-//! the person is deleted: subscriptions, notifications, settled items of the inbox. Free text about the user is removed.
+//! the person is deleted: subscriptions, notifications, items of the inbox. Reasons are removed.
 
 use chrono::{DateTime, Utc};
 

@@ -16,7 +16,7 @@ pub struct Change {
     pub by: String,
     /// Reason in words; empty if none was given.
     pub reason: String,
-    /// `level`, `hold_released` or `rollout`.
+    /// `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `forgotten` or `rollout`.
     pub kind: String,
     /// User id; `None` for the rollout.
     pub user: Option<String>,
@@ -30,6 +30,10 @@ pub struct Change {
     pub hold: Option<Uuid>,
     /// AP of the hold.
     pub ap: Option<i32>,
+    /// The user's own quota before the change; `None` for that of the level.
+    pub quota_before: Option<i32>,
+    /// The user's own quota after the change.
+    pub quota_after: Option<i32>,
     /// Mode of the rollout.
     pub mode: Option<String>,
     /// Percentage of the rollout.
@@ -68,7 +72,7 @@ impl Postgres {
                  (
                      select changed_at as "at!", 0 as "source!", id as "id!", changed_by as "by!", reason as "reason!",
                             kind as "kind!", user_uuid as "user", level_before, level_after, effective_period, hold, ap,
-                            null::text as mode, null::double precision as percentage
+                            quota_before, quota_after, null::text as mode, null::double precision as percentage
                      from user_changes
                      where ($1::text is null or user_uuid = $1)
                        and (changed_at, id) < ($2, case when $3 > 0 then $5::bigint else $4 end)
@@ -77,7 +81,7 @@ impl Postgres {
                  )
                  union all
                  (
-                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, mode, percentage
+                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, null, null, mode, percentage
                      from rollout_changes
                      where $1::text is null
                        and (changed_at, id) < ($2, case when $3 > 1 then $5::bigint when $3 = 1 then $4 else 0 end)
@@ -107,6 +111,8 @@ impl Postgres {
             effective_period: row.effective_period,
             hold: row.hold,
             ap: row.ap,
+            quota_before: row.quota_before,
+            quota_after: row.quota_after,
             mode: row.mode,
             percentage: row.percentage,
         });

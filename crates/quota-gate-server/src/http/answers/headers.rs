@@ -36,6 +36,8 @@ mod tests {
             level: LevelCode::new(1).unwrap(),
             period: Period::from_id(202_611).unwrap(),
             quota: Ap::new(300),
+            own_quota: false,
+            blocked: false,
             used: Ap::new(255),
             held: Ap::new(4),
             used_today: Ap::ZERO,

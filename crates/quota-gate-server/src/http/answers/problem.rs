@@ -28,6 +28,7 @@ pub(crate) enum Code {
     Conflict,
     ReservationExpired,
     UserForgotten,
+    UserBlocked,
     PayloadTooLarge,
     UnsupportedMediaType,
     Mismatch,
@@ -67,7 +68,7 @@ pub(crate) struct Problem {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
+pub(crate) fn is_false(value: &bool) -> bool {
     !value
 }
 
@@ -76,7 +77,7 @@ impl Code {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::UserBlocked => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
@@ -102,6 +103,7 @@ impl Code {
             Self::Conflict => "Conflict",
             Self::ReservationExpired => "Reservation expired",
             Self::UserForgotten => "User forgotten",
+            Self::UserBlocked => "User blocked",
             Self::PayloadTooLarge => "Request body too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::Mismatch => "Same key, other request",
@@ -202,6 +204,7 @@ impl From<GateError> for Problem {
             }
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
             GateError::Forgotten => Self::new(Code::UserForgotten, detail),
+            GateError::Blocked => Self::new(Code::UserBlocked, detail),
             GateError::RedisAway { .. } => {
                 tracing::warn!(error = detail, "no decision");
                 Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
@@ -259,6 +262,7 @@ mod tests {
             (GateError::TooManyHolds(64), 409, Code::Conflict),
             (GateError::Mismatch("x"), 422, Code::Mismatch),
             (GateError::Forgotten, 410, Code::UserForgotten),
+            (GateError::Blocked, 403, Code::UserBlocked),
             (unavailable, 503, Code::QuotaUnavailable),
             (GateError::RedisAway { reason: "x".into() }, 503, Code::QuotaUnavailable),
             (GateError::OtherRedis { mine: "x".into(), theirs: "y".into() }, 503, Code::QuotaUnavailable),

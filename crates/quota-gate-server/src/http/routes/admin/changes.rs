@@ -54,7 +54,7 @@ struct ChangeBody {
     by: String,
     /// Empty if a program gave none.
     reason: String,
-    /// `level`, `hold_released` or `rollout`.
+    /// `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `forgotten` or `rollout`.
     kind: String,
     #[schema(required = true)]
     user_uuid: Option<String>,
@@ -70,6 +70,12 @@ struct ChangeBody {
     hold: Option<String>,
     #[schema(required = true)]
     ap: Option<i32>,
+    /// Only of the kind `quota`: the user's own quota before; absent for that of the level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_before: Option<i32>,
+    /// The user's own quota after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_after: Option<i32>,
     /// Mode of the rollout.
     #[schema(required = true)]
     mode: Option<String>,
@@ -123,6 +129,8 @@ impl From<Change> for ChangeBody {
             effective_period: change.effective_period.map(month),
             hold: change.hold.map(|hold| hold.to_string()),
             ap: change.ap,
+            quota_before: change.quota_before,
+            quota_after: change.quota_after,
             mode: change.mode,
             percentage: change.percentage,
         }
