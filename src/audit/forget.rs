@@ -90,7 +90,7 @@ pub enum ForgetError {
     #[error("this Postgres role may not change the usage log: run `quota-gate forget` as the tables' owner")]
     Role,
     /// The record changed each time it was read.
-    #[error("the user sends messages all the time: block the user first, or run it again")]
+    #[error("the user sends messages all the time: block the user first (`quota-gate users block`), then run it again")]
     Busy,
     /// Charges stay in the journal.
     #[error("the charges in Redis were not flushed within {FLUSHED_WITHIN:?}: {0}; run it again")]
@@ -125,7 +125,8 @@ impl Forgetter {
         let partition = partitions.of(user);
         let traces = postgres.traces(user, partition.number()).await?;
         let read = redis.read_record(partition, user).await?;
-        let live_holds = self.live_holds(partition, &read).await?;
+        let generation = postgres.watermark(partition.number()).await?.generation;
+        let live_holds = self.live_holds(generation, &read);
         let unflushed = self.tail(partition, user).await?.0;
         Ok(Found { traces, record: read.record, live_holds, unflushed })
     }
@@ -159,7 +160,7 @@ impl Forgetter {
         }
         self.flush(partition, user, flush).await?;
         postgres.forget(user, &pseudonym, author, self.clock.now()).await?;
-        self.mark(partition, user, &self.read(partition, user).await?, MARK_KEPT_AFTER).await?;
+        self.mark(partition, user, None, MARK_KEPT_AFTER).await?;
         Ok(pseudonym)
     }
 
@@ -191,22 +192,25 @@ impl Forgetter {
 
     /// Replaces the record by the mark, unless something is unsettled.
     async fn close(&self, partition: Partition, user: &UserId, unsettled: Unsettled) -> Result<(), ForgetError> {
+        if unsettled == Unsettled::GiveUp {
+            self.mark(partition, user, None, MARK_KEPT).await?;
+            return Ok(());
+        }
+        let traces = self.verifier.postgres.traces(user, partition.number()).await?;
+        if traces.inbox_waiting > 0 {
+            return Err(ForgetError::InboxWaits(traces.inbox_waiting));
+        }
+        if traces.dual_writes_waiting > 0 {
+            return Err(ForgetError::DualWritesWait(traces.dual_writes_waiting));
+        }
+        let generation = self.verifier.postgres.watermark(partition.number()).await?.generation;
         for _ in 0..ATTEMPTS_MAX {
             let read = self.read(partition, user).await?;
-            if unsettled == Unsettled::Refuse {
-                let traces = self.verifier.postgres.traces(user, partition.number()).await?;
-                if traces.inbox_waiting > 0 {
-                    return Err(ForgetError::InboxWaits(traces.inbox_waiting));
-                }
-                if traces.dual_writes_waiting > 0 {
-                    return Err(ForgetError::DualWritesWait(traces.dual_writes_waiting));
-                }
-                let live = self.live_holds(partition, &read).await?;
-                if live > 0 {
-                    return Err(ForgetError::LiveHolds(live));
-                }
+            let live = self.live_holds(generation, &read);
+            if live > 0 {
+                return Err(ForgetError::LiveHolds(live));
             }
-            if self.mark(partition, user, &read, MARK_KEPT).await? {
+            if self.mark(partition, user, Some(&read), MARK_KEPT).await? {
                 return Ok(());
             }
         }
@@ -221,7 +225,7 @@ impl Forgetter {
         &self,
         partition: Partition,
         user: &UserId,
-        read: &ReadRecord,
+        read: Option<&ReadRecord>,
         kept: Duration,
     ) -> Result<bool, ForgetError> {
         let period = self.calendar.period_at(self.clock.now());
@@ -229,12 +233,10 @@ impl Forgetter {
     }
 
     /// Counts live holds. Those of a record of an older generation hold nothing.
-    async fn live_holds(&self, partition: Partition, read: &ReadRecord) -> Result<usize, ForgetError> {
-        let Some(record) = &read.record else { return Ok(0) };
-        let generation = self.verifier.postgres.watermark(partition.number()).await?.generation;
+    fn live_holds(&self, generation: u32, read: &ReadRecord) -> usize {
+        let Some(record) = read.record.as_ref().filter(|record| record.generation == generation) else { return 0 };
         let now_ms = u64::try_from(self.clock.now().timestamp_millis()).unwrap_or_default();
-        let live = record.holds.iter().filter(|hold| hold.expiry_ms > now_ms).count();
-        Ok(if record.generation == generation { live } else { 0 })
+        record.holds.iter().filter(|hold| hold.expiry_ms > now_ms).count()
     }
 
     /// Flushes until no charge of the user is in the journal after the watermark.

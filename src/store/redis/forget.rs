@@ -38,7 +38,8 @@ impl Redis {
     }
 
     /// Replaces a record by a mark, for `kept`: until it expires, no operation finds the user, and no seed creates a
-    /// record. Returns false, and changes nothing, if the record is not the one that was read.
+    /// record. Returns false, and changes nothing, if the record is not the one that was read. Without one, it may be
+    /// any.
     ///
     /// # Errors
     /// If Redis does not answer. Marking again is harmless.
@@ -46,7 +47,7 @@ impl Redis {
         &self,
         partition: Partition,
         user: &UserId,
-        read: &ReadRecord,
+        read: Option<&ReadRecord>,
         period: Period,
         kept: Duration,
     ) -> Result<bool, RedisError> {
@@ -54,9 +55,10 @@ impl Redis {
         let mut connection = self.connection().await?;
         script
             .key(keys::record(partition, user))
-            .arg(read.bytes.as_slice())
+            .arg(read.map_or(&[][..], |read| read.bytes.as_slice()))
             .arg(mark(period))
             .arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX))
+            .arg(u8::from(read.is_none()))
             .invoke_async(&mut connection)
             .await
             .map_err(|error| RedisError::of_sent(&error))

@@ -6,17 +6,20 @@ use chrono::DateTime;
 use quota_gate::{
     audit::forget::{ForgetError, Forgetter, Unsettled},
     domain::{
+        ap::Ap,
         author::Author,
         decision::Decision,
+        level::LevelName,
+        own_quota::{OwnQuota, UserChange},
         partition::Partition,
         subscription::{PriceLevels, Stage, SubscriptionEvent, Terms},
         user_id::UserId,
     },
-    gate::{Commit, GateError},
-    store::postgres::{InboxItem, InboxKind, TABLES_WITH_USERS},
+    gate::{ChangeUser, Commit, GateError},
+    store::postgres::{ImportRow, InboxItem, InboxKind, TABLES_WITH_USERS},
 };
 
-use crate::support::{GateUnderTest, World, execute, reserve, user};
+use crate::support::{GateUnderTest, World, eventually, execute, reserve, user};
 
 async fn forget(gate: &GateUnderTest, who: &str, unsettled: Unsettled) -> Result<UserId, ForgetError> {
     let levels = gate.gate.levels();
@@ -160,7 +163,7 @@ async fn nothing_brings_a_forgotten_id_back() {
         user: user("alice-1"),
         kind: InboxKind::Commit,
         reservation_id: late,
-        ap: quota_gate::domain::ap::Ap::new(3),
+        ap: Ap::new(3),
         tokens: quota_gate::domain::usage::Tokens::ZERO,
         model: None,
         idempotency_key: None,
@@ -174,6 +177,61 @@ async fn nothing_brings_a_forgotten_id_back() {
     // Until the operator says so.
     assert!(gate.postgres.readmit(&user("alice-1")).await.unwrap());
     assert!(gate.charges("alice-1", 1).await);
+    gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_user_is_forgotten_in_the_middle_of_traffic_and_no_charge_is_lost() {
+    let world = World::new().await;
+    let gates = [world.gate().await, world.gate().await];
+    let unlimited = UserChange { quota: Some(Some(OwnQuota::UNLIMITED)), blocked: None };
+    let author = Author::person("ops", "a test").unwrap();
+    let change = ChangeUser { user: user("alice-1"), change: unlimited, if_version: None, author };
+    gates[0].gate.change_user(change).await.unwrap();
+    let sending = (0..8).map(|number| {
+        let gate = gates[number % 2].clone();
+        tokio::spawn(async move {
+            let mut charged = 0;
+            loop {
+                match gate.consume("alice-1", 1).await {
+                    Ok(Decision::Allowed(_)) => charged += 1,
+                    Err(GateError::Forgotten) => return charged,
+                    other => panic!("{other:?}"),
+                }
+            }
+        })
+    });
+    let sending: Vec<_> = sending.collect();
+    eventually("the user sends messages", async || {
+        gates[0].gate.quota(&user("alice-1")).await.unwrap().used.get() > 100
+    })
+    .await;
+    let pseudonym = forget(&gates[0], "alice-1", Unsettled::GiveUp).await.unwrap();
+    let mut charged = 0;
+    for task in sending {
+        charged += task.await.unwrap();
+    }
+    gates[0].flush_and_verify().await;
+    let logged = format!("select sum(ap_used) from chat_usage_logs where user_uuid = '{pseudonym}'");
+    assert_eq!((world.number(&logged).await, rows_with(&world, "alice-1").await), (charged, 0));
+}
+
+#[tokio::test]
+async fn an_imported_user_leaves_no_digest_in_the_log() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    let (period, now) = (gate.gate.calendar().period_at(gate.gate.now()), gate.gate.now());
+    let import = ImportRow { user: user("alice-1"), level: LevelName::parse("free").unwrap(), used: Ap::new(5) };
+    let until = gate.gate.calendar().period_end(period);
+    gate.postgres.import_users(std::slice::from_ref(&import), period, until, now).await.unwrap();
+    let id = "select uuid::text from chat_usage_logs where kind = 'import'";
+    let before: String = sqlx::query_scalar(id).fetch_one(&world.pool).await.unwrap();
+    forget(&gate, "alice-1", Unsettled::Refuse).await.unwrap();
+    let after: String = sqlx::query_scalar(id).fetch_one(&world.pool).await.unwrap();
+    assert_ne!(before, after);
+    // Another import creates no row.
+    gate.postgres.import_users(&[import], period, until, now).await.unwrap();
+    assert_eq!(rows_with(&world, "alice-1").await, 0);
     gate.flush_and_verify().await;
 }
 

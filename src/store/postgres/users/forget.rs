@@ -150,11 +150,13 @@ impl Postgres {
     }
 }
 
+/// The id of an import is a digest of the user's.
 async fn rename_log(connection: &mut Transaction<'_>, user: &UserId, pseudonym: &UserId) -> Result<(), PostgresError> {
     sqlx::query!(
         "update chat_usage_logs
          set user_uuid = $2,
-             session_id = $3
+             session_id = $3,
+             uuid = case kind when 'import' then gen_random_uuid() else uuid end
          where user_uuid = $1",
         user.as_str(),
         pseudonym.as_str(),
