@@ -246,6 +246,8 @@ impl Bench {
             anchor_day: AnchorDay::FIRST,
             level: LevelCode::new(1).expect("a code"),
             quota: Ap::new(QUOTA),
+            own_quota: false,
+            blocked: false,
             pending: None,
             level_version: 0,
         };

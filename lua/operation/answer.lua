@@ -41,8 +41,8 @@ local function base_after(slot, changed)
   expired_now = 0
   local format, tails = FORMAT, nil
   if windows then format, tails = write_tails() end
-  local base = pack(BASE, format_byte - format_byte % FORMATS + format, generation, period, level, quota, pending,
-    level_version, used, total_used, day, used_today, version)
+  local base = pack(BASE, record_flags + format, generation, period, level, quota, pending, level_version, used,
+    total_used, day, used_today, version)
   if changed then
     if tails then
       values[slot] = base .. tails

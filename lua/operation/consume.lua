@@ -1,7 +1,7 @@
 -- consume: check and charge in one step.
 --
 -- Arguments: cost I4; with an Idempotency-Key also what idempotency.lua reads; then the event's tail
--- Answer:    OK | DENIED | SHED | MISMATCH
+-- Answer:    OK | DENIED | BLOCKED | SHED | MISMATCH
 
 local function consume(op, at, slot, outcome)
   local cost
@@ -11,6 +11,7 @@ local function consume(op, at, slot, outcome)
     if replay(slot, outcome) then return end
   end
 
+  if is_blocked() then return answer(slot, false, BLOCKED) end
   if journal_is_full() then return answer(slot, false, SHED) end
   if windows then
     if not admits(cost) then return answer(slot, false, DENIED) end

@@ -9,8 +9,8 @@
 -- Defines: spread (Lua's own unpack), pack, unpack, sub, byte, char, find, join, status and flag names, now_ms,
 --          generation, caller_ms, stream_bytes_max, CALENDAR_AT, begin_call
 
-local OK, DENIED, MISSING, UNKNOWN_HOLD, EXPIRED, SETTLED, MISMATCH, TOO_MANY_HOLDS, BEHIND, SHED =
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+local OK, DENIED, MISSING, UNKNOWN_HOLD, EXPIRED, SETTLED, MISMATCH, TOO_MANY_HOLDS, BEHIND, SHED, BLOCKED =
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local REPLAYED, LATE, DETAILED, HOLDING, PINNED, LIMITS, PARTS = 1, 2, 4, 8, 16, 32, 64
 
 local SKEW_MAX_MS = 60000           -- if the clocks differ by more, neither is trusted

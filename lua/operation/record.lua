@@ -3,23 +3,29 @@
 -- Layout, big-endian (twin: src/store/redis/record.rs; README.md has the table):
 --   base   format B, generation I4, period code I3, level B, quota I4, pending level B (0: none),
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
+--   The format byte is the format, plus 8 for a quota of the user's own, plus 16 for a blocked user ("flags").
 --   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent without holds
 -- The low three bits of the format byte are the format. In format 2, the tails of tails.lua follow the base.
 --
--- Defines: the fields; read_record, extend_record, use_limits, roll_to, bring_up_to_date, free, charge, charge_parts.
--- holds.lua has the holds.
+-- Defines: the fields; read_record, extend_record, use_limits, quota_of_level, is_blocked, roll_to, bring_up_to_date,
+-- free, charge, charge_parts. holds.lua has the holds.
 
 local BASE, BASE_BYTES = '>BI4I3BI4BI4I4I6I2I4I6', 40
 local FORMATS = 8   -- the format byte modulo this is the format; the rest are flags
+local OWN_QUOTA, BLOCKED_USER = 8, 16
 
-local format_byte, record_generation, quota, pending, level_version
+local record_generation, quota, pending, level_version
 local used, total_used, day, used_today, version
+local record_flags   -- the sum of OWN_QUOTA and BLOCKED_USER, where they apply
 
 local function read_record(bytes)
+  local format_byte
   expired_now = 0
   format_byte, record_generation, period, level, quota, pending, level_version, used, total_used, day, used_today,
     version = unpack(BASE, bytes)
-  if format_byte % FORMATS == EXTENDED_FORMAT then
+  local format = format_byte % FORMATS
+  record_flags = format_byte - format
+  if format == EXTENDED_FORMAT then
     record_ms = math.max(now_ms, version + 1)
     return read_tails(bytes, BASE_BYTES + 1)
   end
@@ -51,11 +57,21 @@ local function use_limits()
   end
 end
 
+-- The quota with which a record of this level goes on: the user's own wins.
+local function quota_of_level(code, otherwise)
+  if record_flags % BLOCKED_USER >= OWN_QUOTA then return otherwise end
+  return quota_for(code, otherwise)
+end
+
+local function is_blocked()
+  return record_flags >= BLOCKED_USER
+end
+
 -- Starts a later period. Holds of the old period stay, so they can still be committed to it.
 local function roll_to(later_period)
   period, used = later_period, 0
   if pending ~= 0 then level, pending = pending, 0 end
-  quota = quota_for(level, quota)
+  quota = quota_of_level(level, quota)
   keep_holds()
 end
 

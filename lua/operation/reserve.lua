@@ -2,7 +2,7 @@
 --
 -- Arguments: cost I4, time to live of the hold in ms I4, hold id c16; with an Idempotency-Key also what idempotency.lua
 --            reads
--- Answer:    OK with id and expiry | DENIED | SHED | TOO_MANY_HOLDS | MISMATCH
+-- Answer:    OK with id and expiry | DENIED | BLOCKED | SHED | TOO_MANY_HOLDS | MISMATCH
 
 local function reserve(op, at, slot, outcome)
   local cost, hold_ttl_ms, id
@@ -12,6 +12,7 @@ local function reserve(op, at, slot, outcome)
     if replay(slot, outcome) then return end
   end
 
+  if is_blocked() then return answer(slot, false, BLOCKED) end
   if journal_is_full() then return answer(slot, false, SHED) end
   if windows and not admits(cost) or not windows and cost > free() then return answer(slot, false, DENIED) end
   local concurrency = limits and limits.concurrency or 0

@@ -6,8 +6,8 @@
 -- the later counts, and of the same window the larger `used`. A grant that the older record knew has what is left in
 -- both.
 --
--- Arguments: period code I3, level B, quota I4, pending level B, level version I4, used I4, total used I6, day I2,
---            used today I4; with windows or grants also: windows and grants, as in the tails of a record
+-- Arguments: period code I3, level B, quota I4, pending level B, level version I4, flags B, used I4, total used I6,
+--            day I2, used today I4; with windows or grants also: windows and grants, as in the tails of a record
 -- Answer:    OK alone
 
 local seed
@@ -58,16 +58,15 @@ function seed(op, at, slot)
     read_record(known)
     if record_generation >= generation then return say(char(OK)) end
   else
-    period, used, total_used, day, used_today, version = 0, 0, 0, 0, 0, 0
+    period, used, total_used, day, used_today, version, record_flags = 0, 0, 0, 0, 0, 0, 0
     windows = nil
   end
   local was_first_day = known and first_day(period) or 0
   local older_windows, older_grants, older_version = windows, grants, grants_version
-  format_byte = FORMAT
   local was_period, was_used, was_total_used, was_day, was_used_today = period, used, total_used, day, used_today
 
-  period, level, quota, pending, level_version, used, total_used, day, used_today, at =
-    unpack('>I3BI4BI4I4I6I2I4', op, at)
+  period, level, quota, pending, level_version, record_flags, used, total_used, day, used_today, at =
+    unpack('>I3BI4BI4BI4I6I2I4', op, at)
   held, earliest_expiry_ms, holds, hold_list, held_granted = 0, 0, '', {}, 0
   take_limits()
   seed_tails(op, at, older_windows, older_grants, older_version)

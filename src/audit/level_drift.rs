@@ -26,7 +26,7 @@ const CONFIRMATION_PAUSE: Duration = Duration::from_millis(50);
 /// Users who are read again concurrently.
 const CONFIRMED_AT_A_TIME: usize = 20;
 
-/// A level, its quota, and the level of the next period.
+/// A level, its quota, the level of the next period, and what was set by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Level.
@@ -37,6 +37,10 @@ pub struct Standing {
     pub pending: Option<LevelCode>,
     /// Day of the month on which the periods begin.
     pub anchor_day: AnchorDay,
+    /// Whether the quota is the user's own.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
 }
 
 /// A record whose level or quota is not that of its row.
@@ -63,19 +67,28 @@ impl LevelDrift {
         let expected = match row.period.cmp(&record.period) {
             // The next access rolls the record too.
             Ordering::Greater => return None,
-            Ordering::Equal => {
-                Standing { level: row.level, quota: row.quota, pending: row.pending, anchor_day: row.anchor_day }
-            }
+            Ordering::Equal => (row.level, row.quota, row.pending),
             Ordering::Less => {
                 let level = levels?.coded(row.pending.unwrap_or(row.level))?;
-                Standing { level: level.code, quota: level.quota, pending: None, anchor_day: row.anchor_day }
+                (level.code, if row.own_quota { row.quota } else { level.quota }, None)
             }
+        };
+        let (level, quota, pending) = expected;
+        let expected = Standing {
+            level,
+            quota,
+            pending,
+            anchor_day: row.anchor_day,
+            own_quota: row.own_quota,
+            blocked: row.blocked,
         };
         let found = Standing {
             level: record.level,
             quota: record.quota,
             pending: record.pending,
             anchor_day: record.anchor_day,
+            own_quota: record.own_quota,
+            blocked: record.blocked,
         };
         (found != expected || record.level_version > row.level_version).then(|| Self {
             user: row.user.clone(),

@@ -1,7 +1,8 @@
 //! The audit: proves that the usage log, the totals and Redis agree, repairs differences, and checks that flushing and
-//! resets keep up.
+//! resets keep up. Forgets users.
 
 mod error;
+pub mod forget;
 mod grant_difference;
 pub mod health;
 pub mod level_drift;

@@ -17,7 +17,12 @@ impl Verifier {
         let mut cursor = 0;
         loop {
             let (next, users) = self.redis.scan_users(partition, cursor).await?;
-            let orphan_records = self.without_rows(users).await?;
+            let mut orphan_records = self.without_rows(users).await?;
+            if !orphan_records.is_empty() {
+                // An older copy of Redis has come back. A repair must not bring the user back.
+                let forgotten = self.postgres.forgotten_of(&orphan_records).await?;
+                orphan_records.retain(|user| !forgotten.contains(user));
+            }
             if !orphan_records.is_empty() {
                 let (generation, view) = self.read(partition, &orphan_records.iter().collect::<Vec<_>>()).await?;
                 let tail = Tail::of(&view.tail);

@@ -289,6 +289,15 @@ impl Verifier {
         Err(AuditError::Closed(partition))
     }
 
+    /// Returns a user's record, and the journal of the user's partition after the watermark.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is unavailable, or the partition is not open.
+    pub async fn journalled(&self, user: &UserId) -> Result<(Option<Record>, Vec<Entry>), AuditError> {
+        let (_, view) = self.read(self.partitions.of(user), &[user]).await?;
+        Ok((view.records.into_iter().flatten().next(), view.tail))
+    }
+
     async fn with_letters(
         &self,
         partition: Partition,

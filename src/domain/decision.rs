@@ -130,6 +130,19 @@ pub struct LevelChanged {
     pub quota: Quota,
 }
 
+/// A change of a user by hand, or the effect that it would have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserChanged {
+    /// Quota before.
+    pub before: Quota,
+    /// Quota after.
+    pub after: Quota,
+    /// Level pending for the next period, if any.
+    pub pending: Option<LevelCode>,
+    /// Counts the user's changes.
+    pub level_version: u32,
+}
+
 /// The effect that a level change would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LevelPreview {

@@ -20,6 +20,7 @@ pub mod level_difference;
 pub mod model_costs;
 pub mod model_name;
 pub mod new_grant;
+pub mod own_quota;
 pub mod partition;
 pub mod purchase;
 pub mod quota;

@@ -23,6 +23,10 @@ pub struct Quota {
     pub anchor_day: AnchorDay,
     /// AP that the user may use in the period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// AP charged in the period.
     pub used: Ap,
     /// AP reserved in the period and not yet settled.
@@ -112,6 +116,8 @@ mod tests {
             period: Period::from_id(202_611).unwrap(),
             anchor_day: AnchorDay::FIRST,
             quota: Ap::new(quota),
+            own_quota: false,
+            blocked: false,
             used: Ap::new(used),
             held: Ap::new(held),
             used_today: Ap::ZERO,

@@ -28,6 +28,12 @@ pub enum GateError {
     /// The user has the maximum number of live grants.
     #[error("the user has {0} live grants, the maximum; void one, or wait until one is used up or has expired")]
     TooManyGrants(usize),
+    /// The user was forgotten. Nothing was charged.
+    #[error("this user was forgotten, at the user's wish: no message is decided for this id")]
+    Forgotten,
+    /// An administrator has blocked the user. Nothing was charged; holds can still be settled.
+    #[error("this user is blocked: no new message is allowed")]
+    Blocked,
     /// The user has the maximum number of live holds.
     #[error("the user has {0} live reservations, the maximum; commit or release one first")]
     TooManyHolds(usize),

@@ -50,7 +50,7 @@ pub use self::{
     message::reservation_id::ReservationSigner,
     newer_journal::reason as newer_journal_reason,
     outage::inbox::Applied,
-    request::{ChangeLevel, Commit, Consume, Reserve},
+    request::{ChangeLevel, ChangeUser, Commit, Consume, Reserve},
     rollout::RolloutCounts,
 };
 use crate::{
@@ -295,6 +295,7 @@ impl From<RedisError> for GateError {
             RedisError::Away(_) | RedisError::Descriptors | RedisError::NotExecuted(_) | RedisError::OutOfMemory(_) => {
                 Self::RedisAway { reason: error.to_string() }
             }
+            RedisError::Forgotten => Self::Forgotten,
             error => Self::unavailable(error.to_string()),
         }
     }
@@ -302,7 +303,10 @@ impl From<RedisError> for GateError {
 
 impl From<PostgresError> for GateError {
     fn from(error: PostgresError) -> Self {
-        Self::unavailable(error.to_string())
+        match error {
+            PostgresError::Forgotten(_) => Self::Forgotten,
+            error => Self::unavailable(error.to_string()),
+        }
     }
 }
 

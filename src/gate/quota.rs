@@ -68,6 +68,8 @@ fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono:
         period: current,
         anchor_day: row.anchor_day,
         quota: row.quota,
+        own_quota: row.own_quota,
+        blocked: row.blocked,
         used: if over { Ap::ZERO } else { row.used },
         held: Ap::ZERO,
         used_today: row.used_today,

@@ -9,6 +9,7 @@ use crate::domain::{
     level::LevelName,
     level_change::Effective,
     model_name::ModelName,
+    own_quota::UserChange,
     usage::Tokens,
     user_id::{SessionId, UserId},
 };
@@ -68,6 +69,19 @@ pub struct ChangeLevel {
     /// New day of the month on which the user's periods begin; `None`: as before.
     pub anchor_day: Option<AnchorDay>,
     /// Level version since which the user's level must not have changed.
+    pub if_version: Option<u32>,
+    /// Author of the change.
+    pub author: Author,
+}
+
+/// A request to give a user a quota of the user's own, to block or to unblock the user.
+#[derive(Debug, Clone)]
+pub struct ChangeUser {
+    /// The user.
+    pub user: UserId,
+    /// What changes.
+    pub change: UserChange,
+    /// Level version since which the user must not have changed.
     pub if_version: Option<u32>,
     /// Author of the change.
     pub author: Author,

@@ -81,8 +81,12 @@ impl Inner {
             seed: Some(loaded.seed),
             generation: Some(loaded.generation),
         };
-        let answer = self.batcher.call(partition, request).await?;
-        answer.ok_or_else(|| RedisError::NotExecuted(format!("user {user} is missing after a seed")))
+        match self.batcher.call(partition, request).await? {
+            Some(answer) => Ok(answer),
+            // The mark of a user who is being forgotten takes no seed.
+            None if self.postgres.is_forgotten(user).await.unwrap_or(false) => Err(RedisError::Forgotten),
+            None => Err(RedisError::NotExecuted(format!("user {user} is missing after a seed"))),
+        }
     }
 
     pub(in crate::gate) fn quota_of(user: &UserId, answer: &Answer) -> Quota {
@@ -93,6 +97,8 @@ impl Inner {
             period: record.period,
             anchor_day: record.anchor_day,
             quota: record.quota,
+            own_quota: record.own_quota,
+            blocked: record.blocked,
             used: record.used,
             held: record.held,
             used_today: record.used_today,

@@ -143,7 +143,8 @@ impl Worker {
                     for (user, loaded) in loaded {
                         reply_all(waiting.remove(&user), &Ok(loaded));
                     }
-                    RedisError::NotLoaded("Postgres did not return the row".into())
+                    // A row is created for every other user.
+                    RedisError::Forgotten
                 }
                 Ok(Err(error)) => {
                     if error.is_retryable() {
@@ -215,6 +216,8 @@ pub(in crate::gate) fn user_level(row: &QuotaRow) -> UserLevel {
         anchor_day: row.anchor_day,
         level: row.level,
         quota: row.quota,
+        own_quota: row.own_quota,
+        blocked: row.blocked,
         pending: row.pending,
         level_version: row.level_version,
     }

@@ -87,10 +87,15 @@ impl Gate {
         let row = gate.postgres.find(&request.user, today).await?;
         let (pending_before, level_version) = row.map_or((None, 0), |row| (row.pending, row.level_version));
         let mut after = Quota { anchor_day: request.anchor_day.unwrap_or(before.anchor_day), ..before.clone() };
-        let timing = request.effective.timing(before.quota, target.quota);
+        let of_level =
+            levels.coded(before.level).filter(|_| before.own_quota).map_or(before.quota, |level| level.quota);
+        let timing = request.effective.timing(of_level, target.quota);
         let pending = match timing {
             Timing::Now => {
-                (after.level, after.quota) = (target.code, target.quota);
+                after.level = target.code;
+                if !before.own_quota {
+                    after.quota = target.quota;
+                }
                 None
             }
             Timing::NextPeriod => Some(target.code),

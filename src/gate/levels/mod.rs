@@ -2,5 +2,6 @@
 
 pub(in crate::gate) mod apply_levels;
 pub(in crate::gate) mod change_level;
+pub(in crate::gate) mod change_user;
 pub(in crate::gate) mod subscription;
 pub(in crate::gate) mod sync_levels;

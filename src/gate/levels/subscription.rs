@@ -14,8 +14,8 @@ use crate::{
 
 impl Gate {
     /// Gives the user the highest level that is paid for, or the lowest if none is; the same for a user who had the
-    /// subscription before. Upgrades apply immediately, downgrades at the next period. Returns true if this event
-    /// changed a level.
+    /// subscription before. Events of forgotten users are ignored. Upgrades apply immediately, downgrades at the next
+    /// period. Returns true if this event changed a level.
     ///
     /// # Errors
     /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres is
@@ -26,6 +26,13 @@ impl Gate {
         let state = event.terms.state(prices, &levels)?;
         // Only helps to order events: terms with an unknown price are as good as none.
         let before = event.terms_before.as_ref().and_then(|terms| terms.state(prices, &levels).ok());
+        let forgotten = gate.postgres.forgotten_of(before.iter().chain([&state]).map(|state| &state.user)).await?;
+        if forgotten.contains(&state.user) {
+            tracing::info!(event = event.id, "a billing event of a forgotten user is ignored");
+            return Ok(false);
+        }
+        // The state before would store the id.
+        let before = before.filter(|before| !forgotten.contains(&before.user));
         let now = gate.now();
         let first = NewUser { calendar: gate.calendar, now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));

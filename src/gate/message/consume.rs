@@ -78,6 +78,7 @@ impl Gate {
             }
             ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
             ReplyStatus::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
+            ReplyStatus::Blocked => Err(GateError::Blocked),
             ReplyStatus::Shed => Err(GateError::shed()),
             other => Err(unexpected("consume", other)),
         }

@@ -66,6 +66,7 @@ impl Gate {
             ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
             ReplyStatus::TooManyHolds => Err(GateError::TooManyHolds(HOLDS_PER_USER_MAX)),
             ReplyStatus::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
+            ReplyStatus::Blocked => Err(GateError::Blocked),
             ReplyStatus::Shed => Err(GateError::shed()),
             other => Err(unexpected("reserve", other)),
         }

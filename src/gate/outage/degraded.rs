@@ -34,6 +34,7 @@ impl Gate {
     ) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
         let quota = match self.quota_without_redis(&request.user, request.ap).await {
+            Some(Ok(quota)) if quota.blocked => return Err(GateError::Blocked),
             Some(Ok(quota)) => quota,
             Some(Err(denied)) => return Ok(Decision::Denied(denied)),
             None => return Err(away),
@@ -62,6 +63,7 @@ impl Gate {
     ) -> Result<Decision<Reserved>, GateError> {
         let gate = &self.0;
         match self.quota_without_redis(&request.user, request.ap).await {
+            Some(Ok(quota)) if quota.blocked => Err(GateError::Blocked),
             Some(Ok(quota)) => {
                 let user = (&request.user, &request.session);
                 let reservation = gate.unheld(gate.new_id(), &quota, user, request.ap, request.ttl);

@@ -10,7 +10,7 @@ use crate::{
         hold::{Reservation, SETTLE_WINDOW},
         idempotency::IdempotencyKey,
     },
-    store::postgres::{Acceptance, InboxItem, InboxKind},
+    store::postgres::{Acceptance, InboxItem, InboxKind, PostgresError},
 };
 
 /// Result of applying an inbox item.
@@ -62,6 +62,7 @@ impl Gate {
             Ok(Acceptance::OtherKind(InboxKind::Release)) => Err(GateError::AlreadySettled("it was released")),
             Ok(Acceptance::OtherKind(_)) => Err(GateError::AlreadySettled("it was committed")),
             Ok(Acceptance::OtherCost) => Err(GateError::Mismatch(OTHER_COST)),
+            Err(PostgresError::Forgotten(_)) => Err(GateError::Forgotten),
             Err(error) => {
                 tracing::warn!(%error, kind = item.kind.as_str(), "Postgres cannot accept an inbox item");
                 Err(failed)
@@ -101,7 +102,8 @@ impl Gate {
         let message = Consume { idempotency_key: Some(key), ..message_of(item, &reservation) };
         match self.consume_now(&message, item.id).await {
             Ok(Decision::Allowed(charged)) => Ok(Applied::Done(format!("charged {}", charged.ap.get()))),
-            Ok(Decision::Denied(_) | Decision::Passed(_)) => Ok(Applied::Denied),
+            // It was allowed before the user was blocked.
+            Ok(Decision::Denied(_) | Decision::Passed(_)) | Err(GateError::Blocked) => Ok(Applied::Denied),
             Err(error) if error.is_transient() => Err(error),
             Err(refused) => Ok(Applied::Done(refused.to_string())),
         }

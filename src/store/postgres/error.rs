@@ -2,6 +2,8 @@
 
 use sqlx::{error::ErrorKind, migrate::MigrateError};
 
+use crate::domain::user_id::UserId;
+
 /// An error of Postgres or of its data.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
@@ -14,6 +16,9 @@ pub enum PostgresError {
     /// Postgres refused the request. A retry changes nothing.
     #[error("Postgres refused the request: {0}")]
     Refused(#[source] sqlx::Error),
+    /// The user was forgotten, so no row is created.
+    #[error("user {0} was forgotten: `quota-gate forget --readmit` lets the id return")]
+    Forgotten(UserId),
     /// A row has an invalid value.
     #[error("{table}.{column} of {row} has an invalid value")]
     Inconsistent {

@@ -8,8 +8,11 @@
 //! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `gates` | the running gates and the Redis of each |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `own_quotas` | quotas of single users, and blocks |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
 //! | `grants`, `left_of_grants`, `unsynced_grants` | AP beside the quota: made, voided and listed; what Redis has not heard of |
+//! | `export` | everything about a user |
+//! | `forget`, `forgotten_users` | replaces a user's id everywhere; the ids that must not come back |
 //! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
@@ -77,6 +80,7 @@ pub use self::{
         change_level::{LevelChange, NewLevel},
         chat_quotas::{Loaded, NewUser, QuotaRow},
         foreign_users::{ForeignUser, read_foreign_users},
+        forget::{TABLES_WITH_USERS, Traces},
         grants::{Given, GrantRow, Voided},
         import::{ImportReport, ImportRow},
         move_users::MovedBatch,

@@ -29,6 +29,9 @@ pub enum RedisError {
     /// The user's row, which Redis needs, could not be loaded from Postgres. Nothing happened.
     #[error("the user could not be loaded: {0}")]
     NotLoaded(String),
+    /// The user was forgotten, so no record is created. Nothing happened.
+    #[error("this user was forgotten")]
+    Forgotten,
     /// Redis' memory is full. Nothing happened.
     #[error("Redis' memory is full: {0}")]
     OutOfMemory(String),

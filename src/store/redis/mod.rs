@@ -11,6 +11,7 @@
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
 //! | `usage_stream`, `event_blocks`, `view` | reads the journal; its extended events; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
+//! | `forget` | replaces the record of a user who is being forgotten |
 //! | `connection`, `server_info`, `error` | the connection pool, server information, what an error proves |
 
 pub mod batcher;
@@ -19,6 +20,7 @@ pub mod error;
 mod event_blocks;
 pub mod fence;
 mod fingerprints;
+mod forget;
 pub mod generations;
 mod idempotency;
 pub mod keys;
@@ -42,6 +44,7 @@ pub use self::{
     connection::{Redis, RedisOptions},
     error::RedisError,
     fence::{Fence, ServerId},
+    forget::ReadRecord,
     generations::Generations,
     idempotency::Idempotency,
     operation::{Operation, Request, Seed, UserLevel},

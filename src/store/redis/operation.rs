@@ -7,6 +7,7 @@ use super::{
     event_blocks,
     idempotency::Idempotency,
     packed::PutBytes,
+    record::{BLOCKED, OWN_QUOTA},
     tails::{encode_grants, encode_windows, unix_ms},
 };
 use crate::domain::{
@@ -108,13 +109,13 @@ pub enum Operation {
     },
     /// Read the record.
     Peek,
-    /// Take over the level from Postgres.
+    /// Take over level, own quota and block from Postgres.
     SetLevel(UserLevel),
     /// Take over the list of grants from Postgres, unless the record knows it or a newer one.
     BringGrants(Grants),
 }
 
-/// A user's level, from the row in Postgres.
+/// A user's level, own quota and block, from the row in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserLevel {
     /// Period of the row.
@@ -123,8 +124,12 @@ pub struct UserLevel {
     pub anchor_day: AnchorDay,
     /// Level in that period.
     pub level: LevelCode,
-    /// Quota of the level.
+    /// Quota in that period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// Level of the next period, if different.
     pub pending: Option<LevelCode>,
     /// Counts level changes.
@@ -268,6 +273,7 @@ impl UserLevel {
         to.put_u32(self.quota.get());
         to.put_u8(self.pending.map_or(0, LevelCode::get));
         to.put_u32(self.level_version);
+        to.put_u8(u8::from(self.own_quota) * OWN_QUOTA + u8::from(self.blocked) * BLOCKED);
     }
 }
 

@@ -22,6 +22,10 @@ pub const FORMAT: u8 = 1;
 const EXTENDED_FORMAT: u8 = 2;
 /// Bits of the first byte that are the format.
 const FORMAT_BITS: u8 = 7;
+/// Flag of that byte: the quota is the user's own, and stays when a period begins.
+pub(super) const OWN_QUOTA: u8 = 8;
+/// Flag of that byte: new messages are refused.
+pub(super) const BLOCKED: u8 = 16;
 
 /// One user's state in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,10 @@ pub struct Record {
     pub level: LevelCode,
     /// AP that the user may use in this period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// Level pending for the next period, if any.
     pub pending: Option<LevelCode>,
     /// Counts level changes; a lower version never wins.
@@ -131,14 +139,17 @@ impl Record {
     }
 
     pub(super) fn decode_base(reader: &mut Reader<'_>) -> Option<Self> {
-        let format = reader.u8()? & FORMAT_BITS;
-        if !matches!(format, FORMAT | EXTENDED_FORMAT) {
+        let byte = reader.u8()?;
+        let format = byte & FORMAT_BITS;
+        if byte & !(FORMAT_BITS | OWN_QUOTA | BLOCKED) != 0 || !matches!(format, FORMAT | EXTENDED_FORMAT) {
             return None;
         }
         let generation = reader.u32()?;
         let (period, anchor_day) = Period::from_code(reader.u24()?).ok()?;
         Some(Self {
             is_extended: format == EXTENDED_FORMAT,
+            own_quota: byte & OWN_QUOTA != 0,
+            blocked: byte & BLOCKED != 0,
             generation,
             period,
             anchor_day,
@@ -221,6 +232,8 @@ mod tests {
             anchor_day: AnchorDay::FIRST,
             level: LevelCode::new(2).unwrap(),
             quota: Ap::new(300),
+            own_quota: false,
+            blocked: false,
             pending: LevelCode::new(3),
             level_version: 5,
             used: Ap::new(255),
@@ -248,6 +261,14 @@ mod tests {
         bytes[5..8].copy_from_slice(&[0x80 + 15, 0x51, 0x26]);
         let (period, anchor_day) = (Period::from_id(20_261_117).unwrap(), AnchorDay::new(15).unwrap());
         assert_eq!(Record::decode(&bytes), Some(Record { period, anchor_day, ..expected() }));
+    }
+
+    #[test]
+    fn own_quotas_and_blocks_are_flags_of_the_format_byte() {
+        for (format, own_quota, blocked) in [(9, true, false), (17, false, true), (25, true, true)] {
+            let bytes = [&[format], &BASE[1..]].concat();
+            assert_eq!(Record::decode(&bytes), Some(Record { own_quota, blocked, ..expected() }));
+        }
     }
 
     #[test]
@@ -303,7 +324,7 @@ mod tests {
     fn invalid_bytes_are_refused() {
         assert_eq!(Record::decode(&[]), None);
         assert_eq!(Record::decode(&BASE[..39]), None);
-        assert_eq!(Record::decode(&[&[9], &BASE[1..]].concat()), None);
+        assert_eq!(Record::decode(&[&[33], &BASE[1..]].concat()), None);
         assert_eq!(Record::decode(&[&BASE[..], &[0; 11]].concat()), None);
     }
 }

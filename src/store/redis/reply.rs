@@ -35,6 +35,8 @@ pub enum ReplyStatus {
     Behind,
     /// The usage stream has its maximum length.
     Shed,
+    /// The user is blocked.
+    Blocked,
 }
 
 /// The answer to one operation.
@@ -134,6 +136,7 @@ impl Answers<'_> {
             7 => ReplyStatus::TooManyHolds,
             8 => ReplyStatus::Behind,
             9 => ReplyStatus::Shed,
+            10 => ReplyStatus::Blocked,
             _ => return None,
         };
         let flags = reader.u8()?;

@@ -161,6 +161,14 @@ async fn the_protocol_charges_denies_and_refuses_invalid_requests() {
     ] {
         assert_eq!(ask(&descriptors, 1, token).await.unwrap_err().code(), code, "{descriptors:?}");
     }
+    // A blocked user is over the limit, not an error, after which Envoy might let the request pass.
+    let block = "update chat_quotas set blocked = true, level_version = level_version + 1 where user_uuid = 'bob'";
+    crate::support::execute(&behind.world.database, block).await;
+    crate::support::eventually("the block is in Redis", async || {
+        let answer = ask(&[dear], 2, SERVICE_TOKEN).await.unwrap();
+        answer.overall_code == OVER_LIMIT && answer.statuses[0].current_limit.is_none()
+    })
+    .await;
     let jwt = jwt("bob");
     assert_eq!(ask(&[dear], 1, &jwt).await.unwrap_err().code(), Code::PermissionDenied, "a user's JWT is not allowed");
     assert_eq!(behind.quota("bob").await, (60, 0));

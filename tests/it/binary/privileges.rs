@@ -53,6 +53,9 @@ async fn the_gates_postgres_role_cannot_change_the_log_or_the_tables() {
         "create role mallory",
         "alter role quota_gate superuser",
         "copy chat_quotas to program 'cat'",
+        "select digest from forgotten_users",
+        "insert into forgotten_users values ('x', null, now())",
+        "delete from forgotten_users",
         "update _sqlx_migrations set success = false",
         "delete from flush_watermarks",
     ] {

@@ -105,6 +105,8 @@ async fn a_stale_lower_level_version_never_wins() {
         anchor_day: quota.anchor_day,
         level: basic.code,
         quota: basic.quota,
+        own_quota: false,
+        blocked: false,
         pending: None,
         level_version: 1,
     };

@@ -87,6 +87,9 @@ pub(super) struct Model {
     anchor_day: AnchorDay,
     pub(super) level: LevelCode,
     quota: u32,
+    /// Whether `quota` is the user's own.
+    own_quota: bool,
+    blocked: bool,
     pending: Option<LevelCode>,
     level_version: u32,
     used: u32,
@@ -123,6 +126,8 @@ impl Model {
             anchor_day: AnchorDay::FIRST,
             level: lowest.code,
             quota: lowest.quota.get(),
+            own_quota: false,
+            blocked: false,
             pending: None,
             level_version: 0,
             used: 0,
@@ -147,6 +152,9 @@ impl Model {
 
     pub(super) fn consume(&mut self, now: DateTime<Utc>, id: Uuid, cost: u32, key: Option<&str>) -> Expected {
         self.keeping(now, key, cost, |user| {
+            if user.blocked {
+                return user.answer(ReplyStatus::Blocked);
+            }
             if !user.allows(cost) {
                 return user.answer(ReplyStatus::Denied);
             }
@@ -163,6 +171,9 @@ impl Model {
         key: Option<&str>,
     ) -> Expected {
         self.keeping(now, key, ap, |user| {
+            if user.blocked {
+                return user.answer(ReplyStatus::Blocked);
+            }
             let concurrency = user.level_limits().concurrency().map_or(usize::MAX, usize::from);
             if !user.allows(ap) || user.holds.len() >= concurrency {
                 return user.answer(ReplyStatus::Denied);
@@ -283,6 +294,7 @@ impl Model {
         pending: Option<LevelCode>,
         version: u32,
         (period, anchor_day): (Period, AnchorDay),
+        (own_quota, blocked): (Option<u32>, bool),
     ) -> Expected {
         self.pass_to(now);
         if version > self.level_version {
@@ -291,7 +303,8 @@ impl Model {
                 self.begin(period);
             }
             self.level = level;
-            self.quota = self.quota_of(level);
+            self.quota = own_quota.unwrap_or_else(|| self.quota_of(level));
+            (self.own_quota, self.blocked) = (own_quota.is_some(), blocked);
             self.pending = pending;
             self.level_version = version;
             self.extend_for_windows();
@@ -352,6 +365,8 @@ impl Model {
                 anchor_day: self.anchor_day,
                 level: self.level,
                 quota: Ap::new(self.quota),
+                own_quota: self.own_quota,
+                blocked: self.blocked,
                 pending: self.pending,
                 level_version: self.level_version,
             },
@@ -394,7 +409,9 @@ impl Model {
         if period > self.period {
             self.begin(period);
             self.level = self.pending.take().unwrap_or(self.level);
-            self.quota = self.quota_of(self.level);
+            if !self.own_quota {
+                self.quota = self.quota_of(self.level);
+            }
         }
         if day > self.day {
             self.day = day;

@@ -73,6 +73,8 @@ enum Step {
         anchor_day: u8,
         /// Whether a period begins today, because a payment was made for it.
         begins: bool,
+        own_quota: Option<u32>,
+        blocked: bool,
     },
     /// Postgres gets a grant. Redis hears of it with the next `Bring`, or seed.
     Grant {
@@ -107,12 +109,29 @@ enum Step {
 const PLAIN_LEVELS: u8 = 3;
 const LEVELS: u8 = 6;
 
+fn set_level_step(levels: u8) -> impl Strategy<Value = Step> {
+    let anchor_day = prop_oneof![2 => Just(1_u8), 1 => 1..=31_u8, 1 => 28..=31_u8];
+    let begins = proptest::bool::weighted(0.2);
+    let own_quota = proptest::option::weighted(0.3, 0..200_u32);
+    let blocked = proptest::bool::weighted(0.2);
+    (1..=levels, proptest::option::of(1..=levels), -1..3_i8, anchor_day, begins, own_quota, blocked).prop_map(
+        |(level, pending, version_step, anchor_day, begins, own_quota, blocked)| Step::SetLevel {
+            level,
+            pending,
+            version_step,
+            anchor_day,
+            begins,
+            own_quota,
+            blocked,
+        },
+    )
+}
+
 fn steps(levels: u8) -> impl Strategy<Value = Vec<Step>> {
     let cost = prop_oneof![8 => 0..8_u32, 2 => 20..60_u32, 1 => Just(1_000_000)];
     let key = proptest::option::weighted(0.3, 0..4_u8);
     let ttl = prop_oneof![Just(1_u16), Just(60), Just(900)];
     let hold = 0..6_u8;
-    let anchor_day = prop_oneof![2 => Just(1_u8), 1 => 1..=31_u8, 1 => 28..=31_u8];
     let accepted = prop_oneof![Just(0_u16), Just(1), Just(61), Just(601), Just(1_201)];
     let step = prop_oneof![
         6 => (cost.clone(), key.clone()).prop_map(|(cost, key)| Step::Consume { cost, key }),
@@ -122,11 +141,7 @@ fn steps(levels: u8) -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(hold, ap, accepted_seconds_ago)| Step::Commit { hold, ap, accepted_seconds_ago }),
         2 => hold.prop_map(|hold| Step::Release { hold }),
         1 => Just(Step::Peek),
-        2 => (1..=levels, proptest::option::of(1..=levels), -1..3_i8, anchor_day, proptest::bool::weighted(0.2)).prop_map(
-            |(level, pending, version_step, anchor_day, begins)| Step::SetLevel {
-                level, pending, version_step, anchor_day, begins
-            }
-        ),
+        2 => set_level_step(levels),
         4 => prop_oneof![Just(0), Just(1), Just(59), Just(61), Just(599), Just(601), Just(86_400), Just(40 * 86_400), Just(300 * 86_400)]
             .prop_map(|seconds| Step::Pass { seconds }),
         2 => grant_step(),
@@ -353,7 +368,7 @@ impl History<'_> {
                 (operation, self.model.release(now, reservation))
             }
             Step::Peek => (Operation::Peek, self.model.peek(now)),
-            Step::SetLevel { level, pending, version_step, anchor_day, begins } => {
+            Step::SetLevel { level, pending, version_step, anchor_day, begins, own_quota, blocked } => {
                 let level = LevelCode::new(level).unwrap();
                 let pending = pending.and_then(LevelCode::new);
                 let version = self.level_version.saturating_add_signed(version_step.into());
@@ -369,13 +384,15 @@ impl History<'_> {
                     period,
                     anchor_day,
                     level,
-                    quota: Ap::new(self.model.quota_of(level)),
+                    quota: Ap::new(own_quota.unwrap_or_else(|| self.model.quota_of(level))),
+                    own_quota: own_quota.is_some(),
+                    blocked,
                     pending,
                     level_version: version,
                 };
                 (
                     Operation::SetLevel(user_level),
-                    self.model.set_level(now, level, pending, version, (period, anchor_day)),
+                    self.model.set_level(now, level, pending, version, (period, anchor_day), (own_quota, blocked)),
                 )
             }
             Step::Grant { ap, seconds, priority } => {
@@ -520,6 +537,8 @@ pub(super) fn seed(harness: &Harness) -> Seed {
             anchor_day: AnchorDay::FIRST,
             level: lowest.code,
             quota: lowest.quota,
+            own_quota: false,
+            blocked: false,
             pending: None,
             level_version: 0,
         },

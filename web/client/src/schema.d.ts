@@ -158,6 +158,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/users/{user}/block": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Blocks a user: new messages are refused, holds can still be settled. Or ends the block. */
+        put: operations["blockUser"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/users/{user}/holds/{hold}/release": {
         parameters: {
             query?: never;
@@ -202,6 +219,23 @@ export interface paths {
         /** Lists a user's charges, newest first, as far as they are in Postgres. */
         get: operations["listMessages"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/users/{user}/quota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Gives a user a quota of the user's own, or the quota of the level again. It stays over resets and changes of level. */
+        put: operations["changeUserQuota"];
         post?: never;
         delete?: never;
         options?: never;
@@ -523,6 +557,20 @@ export interface components {
             /** @description Always true: the settlement will be applied once. */
             accepted: boolean;
         };
+        /** @description A block. */
+        BlockBody: {
+            /** @description Whether new messages of the user are refused. */
+            blocked: boolean;
+            /**
+             * Format: int32
+             * @description `levelVersion` of the preview: the change is refused if the user was changed since.
+             */
+            ifLevelVersion?: number | null;
+            /** @description Only previews the change; the reason may then be anything. */
+            preview?: boolean;
+            /** @description Reason, recorded in the history. */
+            reason: string;
+        };
         /** @description A change. Members of other kinds are null. */
         ChangeBody: {
             /** Format: int32 */
@@ -534,7 +582,7 @@ export interface components {
             effectivePeriod: string | null;
             /** @description The released hold. */
             hold: string | null;
-            /** @description `level`, `hold_released` or `rollout`. */
+            /** @description `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `forgotten` or `rollout`. */
             kind: string;
             levelAfter: string | null;
             levelBefore: string | null;
@@ -542,6 +590,16 @@ export interface components {
             mode: string | null;
             /** Format: double */
             percentage: number | null;
+            /**
+             * Format: int32
+             * @description The user's own quota after.
+             */
+            quotaAfter?: number | null;
+            /**
+             * Format: int32
+             * @description Only of the kind `quota`: the user's own quota before; absent for that of the level.
+             */
+            quotaBefore?: number | null;
             /** @description Empty if a program gave none. */
             reason: string;
             userUuid: string | null;
@@ -587,7 +645,7 @@ export interface components {
          * @description Stable code of a kind of problem.
          * @enum {string}
          */
-        Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
+        Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "USER_FORGOTTEN" | "USER_BLOCKED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
         /** @description The generated answer to charge. */
         CommitBody: {
             /**
@@ -942,6 +1000,23 @@ export interface components {
         OpenAiError: {
             error: components["schemas"]["ErrorBody"];
         };
+        /** @description A quota of a user's own. */
+        OwnQuotaBody: {
+            /**
+             * Format: int32
+             * @description `levelVersion` of the preview: the change is refused if the user was changed since.
+             */
+            ifLevelVersion?: number | null;
+            /** @description Only previews the change; the reason may then be anything. */
+            preview?: boolean;
+            quota: null | components["schemas"]["OwnQuotaValue"];
+            /** @description Reason, recorded in the history. */
+            reason: string;
+        };
+        /** @description A number of AP, or a word. */
+        OwnQuotaValue: number | components["schemas"]["OwnQuotaWord"];
+        /** @enum {string} */
+        OwnQuotaWord: "unlimited";
         /** @description A partition, and how far Postgres is behind. */
         PartitionBody: {
             flushLag: null | components["schemas"]["FlushLagBody"];
@@ -998,6 +1073,8 @@ export interface components {
         QuotaBody: {
             /** @description Time of these numbers. */
             asOf: string;
+            /** @description True if an administrator has blocked the user, so that new messages are refused; else absent. */
+            blocked?: boolean;
             /**
              * Format: int32
              * @description AP reserved and not yet settled.
@@ -1018,6 +1095,8 @@ export interface components {
              * @example 255
              */
             monthlyUsed: number;
+            /** @description True if the quota is the user's own; absent if it is that of the level. */
+            ownQuota?: boolean;
             /** @example 2026-11 */
             period: string;
             /**
@@ -1049,6 +1128,8 @@ export interface components {
              * @description AP charged in all periods.
              */
             totalUsed: number;
+            /** @description True if the user has no limit; else absent. */
+            unlimited?: boolean;
             /**
              * Format: double
              * @example 85
@@ -1244,6 +1325,8 @@ export interface components {
         SourceWord: "redis" | "postgres";
         /** @description Level and quota of a user. */
         StandingBody: {
+            /** @description True if new messages are refused; else absent. */
+            blocked?: boolean;
             /** Format: int32 */
             held: number;
             membershipLevel: string;
@@ -1251,6 +1334,8 @@ export interface components {
             monthlyQuota: number;
             /** Format: int32 */
             monthlyUsed: number;
+            /** @description True if the quota is the user's own; absent if it is that of the level. */
+            ownQuota?: boolean;
             /** @description Level from the next period. */
             pendingLevel: string | null;
             /** Format: int32 */
@@ -1384,6 +1469,18 @@ export interface components {
             /** @description Level from the next period. */
             pendingLevel: string | null;
             quota: components["schemas"]["QuotaBody"];
+        };
+        /** @description Effect of a change. */
+        UserChangeBody: {
+            after: components["schemas"]["StandingBody"];
+            before: components["schemas"]["StandingBody"];
+            /**
+             * Format: int32
+             * @description Number of the user's changes of level, own quota and block, including this one if it was made.
+             */
+            levelVersion: number;
+            /** @description True if nothing was changed. */
+            preview: boolean;
         };
         /** @description Users, ordered by id. */
         UsersBody: {
@@ -2154,6 +2251,125 @@ export interface operations {
             };
         };
     };
+    blockUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BlockBody"];
+            };
+        };
+        responses: {
+            /** @description Effect of the change */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserChangeBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such user */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has changed since the preview */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     releaseHold: {
         parameters: {
             query?: never;
@@ -2445,6 +2661,125 @@ export interface operations {
             };
             /** @description FORBIDDEN */
             403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changeUserQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OwnQuotaBody"];
+            };
+        };
+        responses: {
+            /** @description Effect of the change */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserChangeBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such user */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has changed since the preview */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;

@@ -248,9 +248,10 @@ test("a level change is previewed, recorded with its reason, and shown to the us
     const remaining = await remainingOf(chat);
     await chat.getByText("Your plan is basic.").waitFor();
     const admin = await open("users/basic-user");
+    const form = admin.getByRole("region", { name: "Change level" });
     await admin.getByLabel("New level").selectOption("plus");
-    await admin.getByLabel("Reason").fill("a goodwill gesture");
-    await admin.getByRole("button", { name: "Preview" }).click();
+    await form.getByLabel("Reason").fill("a goodwill gesture");
+    await form.getByRole("button", { name: "Preview" }).click();
     const preview = admin.getByRole("group", { name: "Preview" });
     await preview
         .getByRole("row", { name: `Remaining (AP) ${remaining} ${(remaining + 700).toLocaleString("en-US")}` })
@@ -266,12 +267,40 @@ test("a level change is previewed, recorded with its reason, and shown to the us
     // Change back, effective immediately.
     await admin.getByLabel("New level").selectOption("basic");
     await admin.getByLabel("Apply immediately, even a downgrade").check();
-    await admin.getByLabel("Reason").fill("a mistake");
-    await admin.getByRole("button", { name: "Preview" }).click();
+    await form.getByLabel("Reason").fill("a mistake");
+    await form.getByRole("button", { name: "Preview" }).click();
     await admin.getByText("Takes effect immediately.").waitFor();
     await admin.getByRole("button", { name: "Apply" }).click();
     await left(chat, remaining);
     await chat.getByText("Your plan is basic.").waitFor();
+});
+
+test("an own quota and a block are previewed, recorded with their reasons, and shown", async () => {
+    const user = `own-${Date.now()}`;
+    const message = { userUuid: user, sessionId: "s", ap: 1 };
+    await ask("/api/chat/quota/consume", serviceToken, message);
+    const admin = await open(`users/${user}`);
+    const form = admin.getByRole("region", { name: "Own quota or block" });
+    const make = async (action: string, reason: string) => {
+        await form.getByRole("combobox").selectOption(action);
+        if (action === "own") await form.getByRole("spinbutton").fill("500");
+        await form.getByLabel("Reason").fill(reason);
+        await form.getByRole("button", { name: "Preview" }).click();
+        await form.getByRole("group", { name: "Preview" }).waitFor();
+        await form.getByRole("button", { name: "Apply" }).click();
+        await admin.getByRole("row", { name: new RegExp(`${reason}$`) }).waitFor();
+    };
+    await make("own", "a contract");
+    await expect.poll(() => fact(admin, "Used (AP)")).toBe("1 / 500 (own)");
+    await make("block", "an abuse");
+    await expect.poll(() => fact(admin, "Blocked")).toBe("yes");
+    const refused = await ask<{ code: string }>("/api/chat/quota/consume", serviceToken, message);
+    expect(refused.code).toBe("USER_BLOCKED");
+    await make("unblock", "an apology");
+    await make("unlimited", "a colleague");
+    await expect.poll(() => fact(admin, "Used (AP)")).toBe("1 / Unlimited");
+    await make("level", "all as before");
+    await expect.poll(() => fact(admin, "Used (AP)")).toBe("1 / 100");
 });
 
 test("an unsettled hold is released, and the user's page shows its AP again", async () => {

@@ -5,6 +5,8 @@ mod completions;
 mod dead_letters;
 mod dev;
 mod doctor;
+mod export;
+mod forget;
 mod health;
 mod import;
 mod inspect;
@@ -15,6 +17,7 @@ mod reset;
 mod retention;
 mod serve;
 mod token;
+mod users;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -59,6 +62,13 @@ enum Command {
     Retention(retention::Arguments),
     /// Show a user's data in Redis and Postgres.
     Inspect(inspect::Arguments),
+    /// Print everything that both stores have about a user, as one JSON document.
+    Export(export::Arguments),
+    /// Replace a user's id by a pseudonym everywhere; must run as the tables' owner. All sums stay.
+    Forget(forget::Arguments),
+    /// Change users by hand: own quotas, blocks; many at a time by a CSV file.
+    #[command(subcommand)]
+    Users(users::Action),
     /// Manage membership levels.
     #[command(subcommand)]
     Levels(levels::Action),
@@ -129,6 +139,9 @@ impl Cli {
             Command::Reset => reset::run(of_stores()?).await,
             Command::Retention(arguments) => retention::run(&arguments, &of_stores()?).await,
             Command::Inspect(arguments) => inspect::run(arguments, of_stores()?).await,
+            Command::Forget(arguments) => forget::run(arguments, of_stores()?).await,
+            Command::Export(arguments) => export::run(arguments, of_stores()?).await,
+            Command::Users(action) => users::run(action, of_stores()?).await,
             Command::Levels(action) => levels::run(&action, of_stores()?).await,
             Command::Verify(arguments) => verify::run(arguments, of_stores()?).await,
             Command::Compare(arguments) => compare::run(arguments, of_stores()?).await,

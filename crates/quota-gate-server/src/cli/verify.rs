@@ -123,7 +123,9 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
     let name = |code| levels.coded(code).map_or_else(|| format!("{code:?}"), |level| level.name.to_string());
     let shown = |standing: Standing| {
         let pending = standing.pending.map_or(String::new(), |code| format!(", then {}", name(code)));
-        format!("{} with {} AP{pending}", name(standing.level), standing.quota)
+        let own = if standing.own_quota { " of the user's own" } else { "" };
+        let blocked = if standing.blocked { ", blocked" } else { "" };
+        format!("{} with {} AP{own}{pending}{blocked}", name(standing.level), standing.quota)
     };
     for LevelDrift { user, found, expected, .. } in verdict.level_drift.iter().take(NAMED_MAX) {
         say!("drift: {user} is {} in Redis, {} in Postgres", shown(*found), shown(*expected));

@@ -71,7 +71,18 @@ impl RateLimitService {
         };
         let Some(Message { index, user, session, ap, model }) = message else { return Ok(response) };
         let consume = Consume { user, session, ap, tokens: Tokens::ZERO, model, idempotency_key: None };
-        match self.gate.consume(consume).await.map_err(|error| error_status(&error))? {
+        let decision = match self.gate.consume(consume).await {
+            // Not an error: Envoy may pass requests after errors.
+            Err(refused @ (GateError::Blocked | GateError::Forgotten)) => {
+                let problem = Problem::from(refused);
+                response.overall_code = Code::OverLimit.into();
+                response.statuses[index].code = Code::OverLimit.into();
+                response.raw_body = json!({ "code": problem.code, "detail": problem.detail }).to_string().into_bytes();
+                return Ok(response);
+            }
+            decision => decision.map_err(|error| error_status(&error))?,
+        };
+        match decision {
             Decision::Allowed(charged) => {
                 response.statuses[index] = self.status(Code::Ok, &charged.quota);
                 response.response_headers_to_add = self.headers(&charged.quota);

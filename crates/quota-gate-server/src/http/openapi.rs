@@ -14,7 +14,10 @@ use crate::{
     http::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
-            admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
+            admin::{
+                changes, drift, heavy_users, holds, level as user_level, messages, own_quota, rollout, status, usage,
+                users,
+            },
             authorize, consume, grants, health, level, quota, quota_stream, reservations, reset,
         },
     },
@@ -51,6 +54,8 @@ use crate::{
         users::show,
         messages::list,
         user_level::change,
+        own_quota::quota,
+        own_quota::block,
         holds::release,
         changes::list,
         usage::usage,

@@ -19,7 +19,7 @@ pub struct Drift {
     pub total: i64,
 }
 
-/// A user whose quota is not that of the user's level.
+/// A user whose quota is not that of the user's level, nor the user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaDrift {
     /// User id.
@@ -114,11 +114,12 @@ impl Postgres {
     pub async fn quota_drift(&self) -> Result<Vec<QuotaDrift>, PostgresError> {
         let mut snapshot = self.unhurried_snapshot().await?;
         let rows = sqlx::query!(
-            "select quotas.user_uuid, levels.name, quotas.monthly_quota, levels.monthly_quota as expected
+            r#"select quotas.user_uuid, levels.name, quotas.monthly_quota,
+                    coalesce(quotas.own_quota, levels.monthly_quota) as "expected!"
              from chat_quotas as quotas
              join membership_levels as levels on levels.name = quotas.membership_level
-             where quotas.monthly_quota <> levels.monthly_quota
-             order by quotas.user_uuid"
+             where quotas.monthly_quota <> coalesce(quotas.own_quota, levels.monthly_quota)
+             order by quotas.user_uuid"#
         )
         .fetch_all(&mut snapshot)
         .await?;

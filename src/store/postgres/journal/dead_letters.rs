@@ -325,6 +325,9 @@ impl Postgres {
         calendar: Calendar,
         now: DateTime<Utc>,
     ) -> Result<Replay, PostgresError> {
+        if !self.forgotten_of(events.iter().map(|event| &event.user)).await?.is_empty() {
+            return Ok(Replay::Refused("its user was forgotten: delete the letter".to_owned()));
+        }
         let mut transaction = self.pool.begin().await?;
         let deleted = sqlx::query_scalar!("delete from dead_letters where id = $1 returning partition", id);
         let Some(partition) = deleted.fetch_optional(&mut transaction).await? else { return Ok(Replay::Done) };

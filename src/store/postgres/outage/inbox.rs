@@ -71,11 +71,13 @@ impl Postgres {
     /// Accepts an item once.
     ///
     /// # Errors
-    /// If Postgres is unavailable. The item may or may not be accepted; accepting it again is harmless.
+    /// If the user was forgotten, or Postgres is unavailable: then the item may or may not be accepted, and accepting
+    /// it again is harmless.
     pub async fn accept(&self, item: &InboxItem) -> Result<Acceptance, PostgresError> {
         let done = sqlx::query!(
             "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             select $1, $2::text, $3, $4, $5, $6, $7, $8, $9
+             where not is_forgotten($2)
              on conflict (id) do nothing",
             item.id,
             item.user.as_str(),
@@ -92,7 +94,8 @@ impl Postgres {
         if done.rows_affected() == 1 {
             return Ok(Acceptance::Accepted);
         }
-        let row = sqlx::query!("select kind, ap from inbox where id = $1", item.id).fetch_one(&self.pool).await?;
+        let row = sqlx::query!("select kind, ap from inbox where id = $1", item.id).fetch_optional(&self.pool).await?;
+        let row = row.ok_or_else(|| PostgresError::Forgotten(item.user.clone()))?;
         let kind = InboxKind::parse(&row.kind).ok_or_else(|| PostgresError::inconsistent("inbox", "kind", item.id))?;
         Ok(if kind != item.kind {
             Acceptance::OtherKind(kind)

@@ -74,7 +74,7 @@ impl Postgres {
     }
 }
 
-/// Creates the row of an unknown user.
+/// Creates the row of an unknown user, who must not be forgotten.
 pub(super) async fn create<'e>(
     connection: impl sqlx::PgExecutor<'e>,
     user: &UserId,
@@ -144,7 +144,7 @@ pub(super) async fn change(
         .await?;
     // A period that begins now is paid for at the new level.
     let effective = if begins.is_some() { Effective::Now } else { new.effective };
-    let timing = effective.timing(before.quota, Ap::new(quota.unsigned_abs()));
+    let timing = effective.timing(level_quota(connection, &before).await?, Ap::new(quota.unsigned_abs()));
     match timing {
         Timing::Now => {
             sqlx::query!(
@@ -200,11 +200,22 @@ impl QuotaRow {
     }
 }
 
-async fn existing(
+/// The quota that the user has by the level. For a user with a quota of the user's own, that is not the row's.
+async fn level_quota(connection: &mut Transaction<'_>, row: &QuotaRow) -> Result<Ap, PostgresError> {
+    if !row.own_quota {
+        return Ok(row.quota);
+    }
+    let code = i16::from(row.level.get());
+    let quota = sqlx::query_scalar!("select monthly_quota from membership_levels where code = $1", code);
+    Ok(Ap::new(quota.fetch_one(&mut *connection).await?.unsigned_abs()))
+}
+
+pub(super) async fn existing(
     connection: &mut Transaction<'_>,
     user: &UserId,
     today_start: DateTime<Utc>,
 ) -> Result<QuotaRow, PostgresError> {
     let row = find(connection, user, today_start).await?;
-    row.ok_or_else(|| PostgresError::inconsistent("chat_quotas", "user_uuid", user))
+    // Every other user has a row: it was created before.
+    row.ok_or_else(|| PostgresError::Forgotten(user.clone()))
 }

@@ -31,6 +31,10 @@ pub struct QuotaRow {
     pub pending: Option<LevelCode>,
     /// AP per period.
     pub quota: Ap,
+    /// Whether `quota` is the user's own, not that of the level.
+    pub own_quota: bool,
+    /// Whether new messages are refused.
+    pub blocked: bool,
     /// Period that `used` counts in. It may be over: the row rolls when it is next needed.
     pub period: Period,
     /// Day of the month on which the user's periods begin.
@@ -87,6 +91,8 @@ struct RawRow {
     pending_code: Option<i16>,
     level_version: i32,
     monthly_quota: i32,
+    own_quota: bool,
+    blocked: bool,
     period: i32,
     anchor_day: i16,
     monthly_used: i64,
@@ -117,6 +123,8 @@ macro_rules! raw_rows {
                     pending.code as "pending_code?",
                     quotas.level_version as "level_version!",
                     quotas.monthly_quota as "monthly_quota!",
+                    quotas.own_quota is not null as "own_quota!",
+                    quotas.blocked as "blocked!",
                     quotas.period as "period!",
                     quotas.anchor_day as "anchor_day!",
                     quotas.monthly_used as "monthly_used!",
@@ -182,7 +190,7 @@ impl Postgres {
         Loaded::of(partition, rows)
     }
 
-    /// Like [`load`](Self::load), but creates missing rows.
+    /// Like [`load`](Self::load), but creates missing rows, except those of forgotten users.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -193,13 +201,19 @@ impl Postgres {
         first: &NewUser,
         today_start: DateTime<Utc>,
     ) -> Result<Loaded, PostgresError> {
+        let mut forgotten = 0;
         loop {
-            match self.try_load_or_create(partition, users, first, today_start).await? {
-                Some(loaded) if loaded.rows.len() >= users.len() => return Ok(loaded),
-                // Another gate has created a row that only the next snapshot sees. Every row is joined with the
-                // watermark, so a missing watermark is the error to end with.
-                _ => self.watermark(partition).await?,
-            };
+            let found = self.try_load_or_create(partition, users, first, today_start).await?;
+            if let Some(loaded) = found.filter(|loaded| loaded.rows.len() + forgotten >= users.len()) {
+                return Ok(loaded);
+            }
+            // Another gate has created a row that only the next snapshot sees. Every row is joined with the watermark,
+            // so a missing watermark is the error to end with.
+            let generation = self.watermark(partition).await?.generation;
+            forgotten = self.forgotten_of(users).await?.len();
+            if forgotten == users.len() {
+                return Ok(Loaded { generation, rows: Vec::new() });
+            }
         }
     }
 
@@ -324,6 +338,8 @@ impl RawRow {
             level_version: u32::try_from(self.level_version).map_err(|_| wrong("level_version"))?,
             pending: self.pending_code.and_then(code),
             quota: ap(self.monthly_quota.into()).map_err(|_| wrong("monthly_quota"))?,
+            own_quota: self.own_quota,
+            blocked: self.blocked,
             period: parse_period(self.period).ok_or_else(|| wrong("period"))?,
             anchor_day: parse_anchor_day(self.anchor_day).ok_or_else(|| wrong("anchor_day"))?,
             used: ap(self.monthly_used).map_err(|_| wrong("monthly_used"))?,

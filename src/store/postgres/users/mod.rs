@@ -2,11 +2,15 @@
 
 pub(in crate::store::postgres) mod change_level;
 pub(in crate::store::postgres) mod chat_quotas;
+pub(in crate::store::postgres) mod export;
 pub(in crate::store::postgres) mod foreign_users;
+pub(in crate::store::postgres) mod forget;
+pub(in crate::store::postgres) mod forgotten_users;
 pub(in crate::store::postgres) mod grants;
 pub(in crate::store::postgres) mod import;
 pub(in crate::store::postgres) mod left_of_grants;
 pub(in crate::store::postgres) mod move_users;
+pub(in crate::store::postgres) mod own_quotas;
 pub(in crate::store::postgres) mod payments;
 pub(in crate::store::postgres) mod resets;
 pub(in crate::store::postgres) mod roll;

@@ -1,8 +1,9 @@
 //! Moves users to the quotas of their levels after a change of the levels (decision 0018).
 //!
 //! A row is moved if its level's quota has changed since the last finished change and the row was not moved since, or
-//! if its quota is not that of its level. Moving raises the level version, so that the level sync sends the quota to
-//! Redis, also if the row has it already: Redis may have rolled the record by the old quota.
+//! if its quota is not that of its level. Users with a quota of their own keep it. Moving raises the level version, so
+//! that the level sync sends the quota to Redis, also if the row has it already: Redis may have rolled the record by
+//! the old quota.
 
 use chrono::{DateTime, Utc};
 
@@ -38,6 +39,7 @@ macro_rules! users_to_move {
              cross join (select coalesce(max(version), 0) as version from level_changes where moved_at is not null) as finished
              where quotas.user_uuid > $1
                and quotas.user_uuid <= $2
+               and quotas.own_quota is null
                and (quotas.monthly_quota <> levels.monthly_quota
                     or (levels.quota_version > finished.version and levels.quota_version > quotas.moved_version)
                     or (quotas.quota_reset_at <= $3 and pending.quota_version > finished.version

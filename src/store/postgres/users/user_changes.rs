@@ -22,7 +22,7 @@ pub struct Change {
     pub by: String,
     /// Reason in words; empty if none was given.
     pub reason: String,
-    /// `level`, `hold_released`, `granted`, `grant_voided` or `rollout`.
+    /// `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `granted`, `grant_voided`, `forgotten` or `rollout`.
     pub kind: String,
     /// User id; `None` for the rollout.
     pub user: Option<String>,
@@ -42,6 +42,10 @@ pub struct Change {
     pub grant: Option<Uuid>,
     /// AP of the hold or the grant; of a void, what was left.
     pub ap: Option<i32>,
+    /// The user's own quota before the change; `None` for that of the level.
+    pub quota_before: Option<i32>,
+    /// The user's own quota after the change.
+    pub quota_after: Option<i32>,
     /// Mode of the rollout.
     pub mode: Option<String>,
     /// Percentage of the rollout.
@@ -80,7 +84,7 @@ impl Postgres {
                  (
                      select changed_at as "at!", 0 as "source!", id as "id!", changed_by as "by!", reason as "reason!",
                             kind as "kind!", user_uuid as "user", level_before, level_after, anchor_before, anchor_after,
-                            effective_period, hold, ap, grant_id,
+                            effective_period, hold, ap, grant_id, quota_before, quota_after,
                             null::text as mode, null::double precision as percentage
                      from user_changes
                      where ($1::text is null or user_uuid = $1)
@@ -90,7 +94,7 @@ impl Postgres {
                  )
                  union all
                  (
-                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, null, null, null, mode, percentage
+                     select changed_at, 1, id, changed_by, reason, 'rollout', null, null, null, null, null, null, null, null, null, null, null, mode, percentage
                      from rollout_changes
                      where $1::text is null
                        and (changed_at, id) < ($2, case when $3 > 1 then $5::bigint when $3 = 1 then $4 else 0 end)
@@ -123,6 +127,8 @@ impl Postgres {
             hold: row.hold,
             ap: row.ap,
             grant: row.grant_id,
+            quota_before: row.quota_before,
+            quota_after: row.quota_after,
             mode: row.mode,
             percentage: row.percentage,
         });

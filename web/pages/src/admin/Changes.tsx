@@ -71,6 +71,17 @@ function useWhat(): (change: Change) => string {
                 const later = change.effectivePeriod === null ? "" : ` (${text.from} ${change.effectivePeriod})`;
                 return `${change.levelBefore ?? text.unknown} → ${change.levelAfter ?? text.unknown}${later}`;
             }
+            case "quota": {
+                const quota = (ap: number | null | undefined) =>
+                    ap === null || ap === undefined ? text.actions.level : `${number(ap)} AP`;
+                return `${text.quota}: ${quota(change.quotaBefore)} → ${quota(change.quotaAfter)}`;
+            }
+            case "blocked":
+                return text.actions.block;
+            case "unblocked":
+                return text.actions.unblock;
+            case "forgotten":
+                return text.forgotten;
             case "hold_released":
                 return `${text.released}: ${number(change.ap)} AP`;
             case "rollout": {

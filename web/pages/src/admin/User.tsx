@@ -5,6 +5,7 @@ import { ChangesOf } from "./Changes.js";
 import { useAsked, usePage } from "./context.js";
 import { Holds } from "./Holds.js";
 import { LevelChange } from "./LevelChange.js";
+import { OwnQuota } from "./OwnQuota.js";
 import { Facts, Pages, Table, Trouble } from "./parts.js";
 
 const LOOK_EVERY_MS = 2000;
@@ -21,6 +22,8 @@ export function User({ name }: { name: string }) {
     const { quota, comparison, months } = data;
     // Postgres does not know the holds.
     const knowsHolds = quota.source === "redis";
+    const own = quota.ownQuota === true ? ` (${text.own})` : "";
+    const limit = quota.unlimited === true ? text.actions.unlimited : number(quota.monthlyQuota) + own;
     return (
         <>
             <h2>{name}</h2>
@@ -31,7 +34,8 @@ export function User({ name }: { name: string }) {
                     facts={[
                         [text.level, quota.membershipLevel + (data.pendingLevel ? ` → ${data.pendingLevel}` : "")],
                         [text.period, quota.period],
-                        [text.used, `${number(quota.monthlyUsed)} / ${number(quota.monthlyQuota)}`],
+                        [text.used, `${number(quota.monthlyUsed)} / ${limit}`],
+                        ...(quota.blocked === true ? [[text.blocked, text.yes] as [string, string]] : []),
                         [text.held, number(knowsHolds ? quota.held : null)],
                         [text.remaining, number(quota.remaining)],
                         [text.usedToday, number(quota.todayUsed)],
@@ -71,6 +75,7 @@ export function User({ name }: { name: string }) {
             </section>
             <Holds user={name} holds={knowsHolds ? data.holds : undefined} onReleased={done} />
             <LevelChange key={data.levelVersion} user={name} quota={quota} onChanged={done} />
+            <OwnQuota key={`own ${data.levelVersion}`} user={name} quota={quota} onChanged={done} />
             <section className="panel" aria-labelledby="months-title">
                 <h3 id="months-title">{text.months}</h3>
                 {months.length === 0 ? (

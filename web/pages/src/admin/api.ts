@@ -7,6 +7,8 @@ export type Users = Schemas["UsersBody"];
 export type User = Schemas["UserBody"];
 export type Messages = Schemas["MessagesBody"];
 export type LevelForecast = Schemas["LevelForecastBody"];
+export type OwnQuota = Schemas["OwnQuotaBody"];
+export type UserChange = Schemas["UserChangeBody"];
 export type Changes = Schemas["ChangesBody"];
 export type Change = Changes["changes"][number];
 export type Usage = Schemas["UsageBody"];
@@ -50,6 +52,10 @@ export class AdminApi {
 
     changeLevel = (user: string, body: Schemas["ChangeLevelBody"]) =>
         this.#send<LevelForecast>("PUT", `users/${encodeURIComponent(user)}/level`, body);
+    changeQuota = (user: string, body: OwnQuota) =>
+        this.#send<UserChange>("PUT", `users/${encodeURIComponent(user)}/quota`, body);
+    block = (user: string, body: Schemas["BlockBody"]) =>
+        this.#send<UserChange>("PUT", `users/${encodeURIComponent(user)}/block`, body);
     releaseHold = (user: string, hold: string, reason: string) =>
         this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${encodeURIComponent(hold)}/release`, {
             reason,

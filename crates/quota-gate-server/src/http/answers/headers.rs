@@ -44,6 +44,8 @@ mod tests {
             period: Period::from_id(202_611).unwrap(),
             anchor_day: AnchorDay::FIRST,
             quota: Ap::new(300),
+            own_quota: false,
+            blocked: false,
             used: Ap::new(255),
             held: Ap::new(4),
             used_today: Ap::ZERO,

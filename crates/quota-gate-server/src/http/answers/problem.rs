@@ -27,6 +27,8 @@ pub(crate) enum Code {
     MethodNotAllowed,
     Conflict,
     ReservationExpired,
+    UserForgotten,
+    UserBlocked,
     PayloadTooLarge,
     UnsupportedMediaType,
     Mismatch,
@@ -66,7 +68,7 @@ pub(crate) struct Problem {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
+pub(crate) fn is_false(value: &bool) -> bool {
     !value
 }
 
@@ -75,11 +77,11 @@ impl Code {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::UserBlocked => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
-            Self::ReservationExpired => StatusCode::GONE,
+            Self::ReservationExpired | Self::UserForgotten => StatusCode::GONE,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
@@ -100,6 +102,8 @@ impl Code {
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
             Self::ReservationExpired => "Reservation expired",
+            Self::UserForgotten => "User forgotten",
+            Self::UserBlocked => "User blocked",
             Self::PayloadTooLarge => "Request body too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::Mismatch => "Same key, other request",
@@ -200,6 +204,8 @@ impl From<GateError> for Problem {
             | GateError::TooManyHolds(_)
             | GateError::TooManyGrants(_) => Self::new(Code::Conflict, detail),
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
+            GateError::Forgotten => Self::new(Code::UserForgotten, detail),
+            GateError::Blocked => Self::new(Code::UserBlocked, detail),
             GateError::RedisAway { .. } => {
                 tracing::warn!(error = detail, "no decision");
                 Self::unavailable("the quota cannot be checked now; nothing was charged, try again")
@@ -258,6 +264,8 @@ mod tests {
             (GateError::LevelChanged, 409, Code::Conflict),
             (GateError::TooManyHolds(64), 409, Code::Conflict),
             (GateError::Mismatch("x"), 422, Code::Mismatch),
+            (GateError::Forgotten, 410, Code::UserForgotten),
+            (GateError::Blocked, 403, Code::UserBlocked),
             (unavailable, 503, Code::QuotaUnavailable),
             (GateError::RedisAway { reason: "x".into() }, 503, Code::QuotaUnavailable),
             (GateError::OtherRedis { mine: "x".into(), theirs: "y".into() }, 503, Code::QuotaUnavailable),

@@ -12,6 +12,7 @@ use quota_gate::{
         calendar::Period,
         decision::{Denied, Passed},
         level::{LevelCode, Levels},
+        own_quota::OwnQuota,
         quota::{Quota, QuotaStatus, Source},
     },
     gate::Gate,
@@ -21,7 +22,7 @@ use utoipa::ToSchema;
 
 use crate::http::answers::{
     headers::rate_limit,
-    problem::Code,
+    problem::{Code, is_false},
     time::{Millis, Seconds},
 };
 
@@ -35,6 +36,18 @@ pub(crate) struct QuotaBody<'a> {
     /// AP that the user can use in the period.
     #[schema(example = 300)]
     monthly_quota: u32,
+    /// True if the quota is the user's own; absent if it is that of the level.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    own_quota: bool,
+    /// True if the user has no limit; else absent.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    unlimited: bool,
+    /// True if an administrator has blocked the user, so that new messages are refused; else absent.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    blocked: bool,
     /// AP charged in the period.
     #[schema(example = 255)]
     monthly_used: u32,
@@ -151,6 +164,9 @@ impl<'a> QuotaBody<'a> {
             user_uuid: quota.user.as_str(),
             membership_level: level_name(levels, quota.level),
             monthly_quota: quota.quota.get(),
+            own_quota: quota.own_quota,
+            unlimited: quota.own_quota && quota.quota == OwnQuota::UNLIMITED.ap(),
+            blocked: quota.blocked,
             monthly_used: quota.used.get(),
             held: quota.held.get(),
             remaining: quota.remaining().get(),

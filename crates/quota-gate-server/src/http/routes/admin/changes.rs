@@ -54,7 +54,7 @@ struct ChangeBody {
     by: String,
     /// Empty if a program gave none.
     reason: String,
-    /// `level`, `hold_released`, `granted`, `grant_voided` or `rollout`.
+    /// `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `granted`, `grant_voided`, `forgotten` or `rollout`.
     kind: String,
     #[schema(required = true)]
     user_uuid: Option<String>,
@@ -79,6 +79,12 @@ struct ChangeBody {
     grant: Option<String>,
     #[schema(required = true)]
     ap: Option<i32>,
+    /// Only of the kind `quota`: the user's own quota before; absent for that of the level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_before: Option<i32>,
+    /// The user's own quota after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota_after: Option<i32>,
     /// Mode of the rollout.
     #[schema(required = true)]
     mode: Option<String>,
@@ -135,6 +141,8 @@ impl From<Change> for ChangeBody {
             hold: change.hold.map(|hold| hold.to_string()),
             grant: change.grant.map(|grant| grant.to_string()),
             ap: change.ap,
+            quota_before: change.quota_before,
+            quota_after: change.quota_after,
             mode: change.mode,
             percentage: change.percentage,
         }

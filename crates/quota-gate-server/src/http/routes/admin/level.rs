@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::http::routes::admin::{fresh, require_user};
 use crate::http::{
     answers::{
-        problem::Problem,
+        problem::{Problem, is_false},
         quota::{StatusWord, level_name},
         refusals::{Refused, RefusedBody, UnknownUser},
         time::Seconds,
@@ -70,12 +70,20 @@ pub(crate) struct LevelForecastBody<'a> {
 /// Level and quota of a user.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct StandingBody<'a> {
+pub(super) struct StandingBody<'a> {
     membership_level: &'a str,
     /// Level from the next period.
     #[schema(required = true)]
     pending_level: Option<&'a str>,
     monthly_quota: u32,
+    /// True if the quota is the user's own; absent if it is that of the level.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    own_quota: bool,
+    /// True if new messages are refused; else absent.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schema(required = false)]
+    blocked: bool,
     monthly_used: u32,
     held: u32,
     remaining: u32,
@@ -138,11 +146,13 @@ impl<'a> LevelForecastBody<'a> {
 }
 
 impl<'a> StandingBody<'a> {
-    fn new(levels: &'a Levels, quota: &Quota, pending: Option<LevelCode>) -> Self {
+    pub(super) fn new(levels: &'a Levels, quota: &Quota, pending: Option<LevelCode>) -> Self {
         Self {
             membership_level: level_name(levels, quota.level),
             pending_level: pending.map(|code| level_name(levels, code)),
             monthly_quota: quota.quota.get(),
+            own_quota: quota.own_quota,
+            blocked: quota.blocked,
             monthly_used: quota.used.get(),
             held: quota.held.get(),
             remaining: quota.remaining().get(),
