@@ -228,7 +228,7 @@ impl Forgetter {
         read: Option<&ReadRecord>,
         kept: Duration,
     ) -> Result<bool, ForgetError> {
-        let period = self.calendar.period_at(self.clock.now());
+        let period = self.calendar.month_at(self.clock.now());
         Ok(self.verifier.redis.mark_forgotten(partition, user, read, period, kept).await?)
     }
 

@@ -23,8 +23,7 @@ impl Gate {
     pub async fn change_user(&self, request: ChangeUser) -> Result<UserChanged, GateError> {
         let gate = &self.0;
         let now = gate.now();
-        let period = gate.calendar.period_at(now);
-        let first = NewUser { period, reset_at: gate.calendar.period_end(period), now };
+        let first = NewUser { calendar: gate.calendar, now };
         let today = gate.calendar.day_start(gate.calendar.day_at(now));
         let ChangeUser { user, change, if_version, author } = request;
         let before = self.quota(&user).await?;

@@ -9,7 +9,11 @@ use super::{
     packed::PutBytes,
     record::{FORMAT, Record},
 };
-use crate::domain::{calendar::Period, partition::Partition, user_id::UserId};
+use crate::domain::{
+    calendar::{AnchorDay, Period},
+    partition::Partition,
+    user_id::UserId,
+};
 
 /// A record as it was read.
 #[derive(Debug, Clone)]
@@ -83,7 +87,7 @@ fn mark(period: Period) -> Vec<u8> {
     let mut to = Vec::with_capacity(40);
     to.put_u8(FORMAT);
     to.put_u32(NEVER);
-    to.put_u24(period.id());
+    to.put_u24(period.code(AnchorDay::FIRST));
     to.put_u8(1); // level
     to.put_u32(0); // quota
     to.put_u8(0); // pending level

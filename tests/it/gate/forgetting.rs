@@ -220,17 +220,21 @@ async fn a_user_is_forgotten_in_the_middle_of_traffic_and_no_charge_is_lost() {
 async fn an_imported_user_leaves_no_digest_in_the_log() {
     let world = World::new().await;
     let gate = world.gate().await;
-    let (period, now) = (gate.gate.calendar().period_at(gate.gate.now()), gate.gate.now());
-    let import = ImportRow { user: user("alice-1"), level: LevelName::parse("free").unwrap(), used: Ap::new(5) };
-    let until = gate.gate.calendar().period_end(period);
-    gate.postgres.import_users(std::slice::from_ref(&import), period, until, now).await.unwrap();
+    let (calendar, now) = (gate.gate.calendar(), gate.gate.now());
+    let import = ImportRow {
+        user: user("alice-1"),
+        level: LevelName::parse("free").unwrap(),
+        used: Ap::new(5),
+        anchor_day: None,
+    };
+    gate.postgres.import_users(std::slice::from_ref(&import), calendar, now).await.unwrap();
     let id = "select uuid::text from chat_usage_logs where kind = 'import'";
     let before: String = sqlx::query_scalar(id).fetch_one(&world.pool).await.unwrap();
     forget(&gate, "alice-1", Unsettled::Refuse).await.unwrap();
     let after: String = sqlx::query_scalar(id).fetch_one(&world.pool).await.unwrap();
     assert_ne!(before, after);
     // Another import creates no row.
-    gate.postgres.import_users(&[import], period, until, now).await.unwrap();
+    gate.postgres.import_users(&[import], calendar, now).await.unwrap();
     assert_eq!(rows_with(&world, "alice-1").await, 0);
     gate.flush_and_verify().await;
 }

@@ -45,6 +45,13 @@ impl Postgres {
             snapshot,
             each,
             user,
+            "grants",
+            "select to_jsonb(grants) as exported from grants where user_uuid = $1 order by created_at, id"
+        );
+        export!(
+            snapshot,
+            each,
+            user,
             "subscriptions",
             "select to_jsonb(subscriptions) as exported from subscriptions where user_uuid = $1"
         );

@@ -9,12 +9,13 @@ use crate::domain::{author::Author, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::as_count};
 
 /// The tables that contain ids of users. A table that is missing here would keep a forgotten user's id.
-pub const TABLES_WITH_USERS: [&str; 11] = [
+pub const TABLES_WITH_USERS: [&str; 12] = [
     "chat_quota_months",
     "chat_quotas",
     "chat_usage_logs",
     "dead_letters",
     "dual_writes",
+    "grants",
     "inbox",
     "notifications",
     "rollout_changes",
@@ -69,6 +70,8 @@ impl Postgres {
                  select 'dead_letters', count(*) from dead_letters where user_uuid = $1
                  union all
                  select 'dual_writes', count(*) from dual_writes where user_uuid = $1
+                 union all
+                 select 'grants', count(*) from grants where user_uuid = $1
                  union all
                  select 'inbox', count(*) from inbox where user_uuid = $1
                  union all
@@ -176,8 +179,23 @@ async fn rename_totals(
         .execute(&mut *connection)
         .await?;
     sqlx::query!("update chat_quota_months set user_uuid = $2 where user_uuid = $1", user.as_str(), pseudonym.as_str())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    // Payments lead to the person in the billing system.
+    sqlx::query!(
+        "update grants
+         set user_uuid = $2,
+             external_id = null,
+             payment = null,
+             reason = $3,
+             void_reason = case when void_reason is not null then $3 end
+         where user_uuid = $1",
+        user.as_str(),
+        pseudonym.as_str(),
+        REMOVED,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
