@@ -9,5 +9,6 @@ mod orphan_records;
 pub mod repair;
 pub mod replay;
 pub mod verify;
+mod window_difference;
 
-pub use self::{error::AuditError, grant_difference::GrantDifference};
+pub use self::{error::AuditError, grant_difference::GrantDifference, window_difference::WindowDifference};

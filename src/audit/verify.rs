@@ -16,6 +16,7 @@ use crate::{
         journal::{Content, Entry, Watermark},
         partition::{Partition, Partitions},
         user_id::UserId,
+        window::WindowState,
     },
     gate::Gate,
     store::{
@@ -28,6 +29,7 @@ use super::{
     error::AuditError,
     grant_difference::{self, GrantDifference},
     level_drift::LevelDrift,
+    window_difference::{self, WindowDifference},
 };
 
 /// Rows compared at a time.
@@ -88,6 +90,8 @@ pub struct RecordDifference {
     pub total_used: (u64, u64),
     /// Grants of which another amount is left.
     pub grants: Vec<GrantDifference>,
+    /// Windows that have counted another amount.
+    pub windows: Vec<WindowDifference>,
     /// AP of this user that Postgres refused.
     pub dead_letters: u64,
     /// Whether the user's partition has unreadable entries, which may contain what Postgres lacks.
@@ -313,6 +317,8 @@ struct Unflushed {
     plan: HashMap<Period, u64>,
     /// What grants paid.
     grants: HashMap<GrantNumber, u64>,
+    /// What it counts in windows.
+    windows: Vec<WindowState>,
     /// All of it.
     total: u64,
 }
@@ -326,6 +332,7 @@ impl<'a> Tail<'a> {
             for part in &event.grants {
                 *user.grants.entry(part.number).or_default() += u64::from(part.ap.get());
             }
+            window_difference::add(&mut user.windows, event);
             user.total += u64::from(event.ap.get());
         }
         let unreadable =
@@ -337,7 +344,7 @@ impl<'a> Tail<'a> {
     pub(super) fn unknown(&self, user: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
         let in_period = (u64::from(record.used.get()), self.in_period(user, record.period));
         let total_used = (record.total_used, self.ever(user));
-        self.difference(user, record, generation, (in_period, total_used), Vec::new())
+        self.difference(user, record, generation, (in_period, total_used), (Vec::new(), Vec::new()))
     }
 
     fn difference(
@@ -346,7 +353,7 @@ impl<'a> Tail<'a> {
         record: &Record,
         generation: u32,
         (mut in_period, mut total_used): ((u64, u64), (u64, u64)),
-        grants: Vec<GrantDifference>,
+        (grants, windows): (Vec<GrantDifference>, Vec<WindowDifference>),
     ) -> Option<RecordDifference> {
         if record.generation != generation {
             // The next access replaces a record of an older generation by the larger of it and its row, and every
@@ -356,13 +363,15 @@ impl<'a> Tail<'a> {
                 *recorded = (*recorded).max(*known);
             }
         }
-        let differs = in_period.0 != in_period.1 || total_used.0 != total_used.1 || !grants.is_empty();
+        let differs =
+            in_period.0 != in_period.1 || total_used.0 != total_used.1 || !grants.is_empty() || !windows.is_empty();
         differs.then(|| RecordDifference {
             user: user.clone(),
             period: record.period,
             used: in_period,
             total_used,
             grants,
+            windows,
             dead_letters: 0,
             unreadable: self.unreadable,
         })
@@ -391,8 +400,9 @@ fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>)
         Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
     };
     let total_used = (record.total_used, row.total_used + tail.ever(&row.user));
-    let none = HashMap::new();
-    let unflushed = tail.users.get(&row.user).map_or(&none, |user| &user.grants);
-    let grants = grant_difference::differences(row, record, generation, unflushed);
-    tail.difference(&row.user, record, generation, (used, total_used), grants)
+    let none = Unflushed::default();
+    let unflushed = tail.users.get(&row.user).unwrap_or(&none);
+    let grants = grant_difference::differences(row, record, generation, &unflushed.grants);
+    let windows = window_difference::differences(row, record, generation, &unflushed.windows);
+    tail.difference(&row.user, record, generation, (used, total_used), (grants, windows))
 }

@@ -50,7 +50,7 @@ pub(super) struct Paid {
 }
 
 impl Paid {
-    pub fn granted(&self) -> u32 {
+    pub(super) fn granted(&self) -> u32 {
         self.grants.iter().map(|part| part.ap.get()).sum()
     }
 }
