@@ -8,6 +8,7 @@ pub mod level_drift;
 mod orphan_records;
 pub mod repair;
 pub mod replay;
+mod unflushed;
 pub mod verify;
 mod window_difference;
 

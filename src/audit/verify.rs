@@ -12,11 +12,9 @@ use tokio::time::sleep;
 use crate::{
     domain::{
         calendar::Period,
-        grant::GrantNumber,
         journal::{Content, Entry, Watermark},
         partition::{Partition, Partitions},
         user_id::UserId,
-        window::WindowState,
     },
     gate::Gate,
     store::{
@@ -29,6 +27,7 @@ use super::{
     error::AuditError,
     grant_difference::{self, GrantDifference},
     level_drift::LevelDrift,
+    unflushed::Unflushed,
     window_difference::{self, WindowDifference},
 };
 
@@ -310,30 +309,11 @@ pub(super) struct Tail<'a> {
     unreadable: bool,
 }
 
-/// What the journal after the watermark charges to a user.
-#[derive(Default)]
-struct Unflushed {
-    /// What the plan paid, by period.
-    plan: HashMap<Period, u64>,
-    /// What grants paid.
-    grants: HashMap<GrantNumber, u64>,
-    /// What it counts in windows.
-    windows: Vec<WindowState>,
-    /// All of it.
-    total: u64,
-}
-
 impl<'a> Tail<'a> {
     pub(super) fn of(entries: &'a [Entry]) -> Self {
         let mut users: HashMap<&UserId, Unflushed> = HashMap::new();
         for event in entries.iter().flat_map(Entry::events) {
-            let user = users.entry(&event.user).or_default();
-            *user.plan.entry(event.period).or_default() += u64::from(event.plan_ap().get());
-            for part in &event.grants {
-                *user.grants.entry(part.number).or_default() += u64::from(part.ap.get());
-            }
-            window_difference::add(&mut user.windows, event);
-            user.total += u64::from(event.ap.get());
+            users.entry(&event.user).or_default().add(event);
         }
         let unreadable =
             entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. } | Content::Newer { .. }));
