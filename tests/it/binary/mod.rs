@@ -46,3 +46,4 @@ mod traces;
 mod traffic;
 mod web;
 mod webhooks;
+mod windows;

@@ -25,3 +25,4 @@ mod subscriptions;
 mod sweeping;
 mod usage;
 mod verifying;
+mod windows;

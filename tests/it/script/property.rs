@@ -377,7 +377,7 @@ impl History<'_> {
                 let today = Period::beginning_on(self.harness.calendar.day_at(now));
                 let (current, _) = self.model.period_at(now);
                 let period = if begins { today } else { current };
-                if version > self.model.level_version() && period > current {
+                if version > self.model.level_version && period > current {
                     self.paid_periods.insert(period);
                 }
                 let user_level = UserLevel {
@@ -480,7 +480,7 @@ impl History<'_> {
         (record, lacks): (bool, u8),
     ) -> Result<(), TestCaseError> {
         self.send(None).await?;
-        let key = quota_gate::store::redis::keys::record(self.harness.partition(), &self.user);
+        let key = [b"qg:{00}:b:".as_slice(), self.user.as_uuid().unwrap().as_bytes()].concat();
         let () = if record {
             redis::cmd("DEL").arg(key).query_async(connection).await.unwrap()
         } else {
