@@ -73,9 +73,10 @@ impl Repairer {
         let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
         let mut repaired = Repaired::default();
+        // First: the total over all periods includes what grants have paid.
+        repaired.grants = self.gate.postgres().repair_grants().await?;
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
-        repaired.grants = self.gate.postgres().repair_grants().await?;
         let verdict = self.verifier.verify().await?;
         self.repair_records(&verdict, &mut repaired).await?;
         repaired.levels = self.repair_levels(&verdict).await?;

@@ -160,6 +160,6 @@ impl Denied {
     /// AP missing to cover the cost.
     #[must_use]
     pub const fn shortfall(&self) -> Ap {
-        self.required.saturating_sub(self.quota.remaining())
+        self.required.saturating_sub(self.quota.remaining()).saturating_sub(self.quota.limits.granted_free)
     }
 }

@@ -4,12 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{
-    InvalidInput,
-    ap::Ap,
-    text::text_type,
-    user_id::UserId,
-};
+use super::{InvalidInput, ap::Ap, text::text_type, user_id::UserId};
 
 /// Sources that only the gate itself writes.
 const OWN_SOURCES: [&str; 2] = [UNKNOWN_SOURCE, TRANSFER_SOURCE];

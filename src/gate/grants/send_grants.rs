@@ -33,7 +33,9 @@ impl Gate {
         let sending = tokio::spawn(async move { this.send_grants(&to).await });
         match timeout(self.0.deadline, sending).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%user, %error, "grants are not in Redis yet; the grant sync sends them"),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%user, %error, "grants are not in Redis yet; the grant sync sends them")
+            }
             Ok(Err(_)) | Err(_) => tracing::warn!(%user, "grants are not in Redis yet; the grant sync sends them"),
         }
     }

@@ -77,7 +77,10 @@ async fn a_void_has_a_reason_and_is_in_the_history() {
     assert_eq!(consume(&gate, "ann", 110).await, 200);
     let void = async || as_shop(&gate, Method::POST, &path, Some(json!({"reason": "refunded"}))).await;
     let (status, voided) = void().await;
-    assert_eq!((status.as_u16(), &voided["replayed"], &voided["grant"]["state"]), (200, &json!(false), &json!("voided")));
+    assert_eq!(
+        (status.as_u16(), &voided["replayed"], &voided["grant"]["state"]),
+        (200, &json!(false), &json!("voided"))
+    );
     assert_eq!(void().await.1["replayed"], true);
     assert_eq!(consume(&gate, "ann", 1).await, 429);
     for unknown in ["/0f8fad5b-d9cb-469f-a165-70867728950e/void", "/x/void"] {
@@ -86,7 +89,10 @@ async fn a_void_has_a_reason_and_is_in_the_history() {
     }
     let changes = admin(&gate, Method::GET, "changes?user=ann", None).await.1;
     let seen = |number: usize, member: &str| changes["changes"][number][member].clone();
-    assert_eq!((seen(0, "kind"), seen(0, "by"), seen(0, "reason")), (json!("grant_voided"), json!("shop"), json!("refunded")));
+    assert_eq!(
+        (seen(0, "kind"), seen(0, "by"), seen(0, "reason")),
+        (json!("grant_voided"), json!("shop"), json!("refunded"))
+    );
     assert_eq!((seen(1, "kind"), seen(1, "ap"), seen(1, "grant")), (json!("granted"), json!(50), json!(id)));
 }
 
@@ -115,7 +121,10 @@ async fn invalid_grants_and_other_tokens_are_refused() {
         assert_eq!(status.as_u16(), 400, "{body}: {problem}");
         assert!(problem["detail"].as_str().unwrap().contains(member), "{problem}");
     }
-    assert_eq!(world.number("select count(*) from grants").await + world.number("select count(*) from chat_quotas").await, 0);
+    assert_eq!(
+        world.number("select count(*) from grants").await + world.number("select count(*) from chat_quotas").await,
+        0
+    );
     let service = gate.request_as(SERVICE_TOKEN, Method::POST, "/api/chat/quota/grants").json(&order("ann", 1));
     let (status, problem) = answer(service).await;
     assert_eq!((status.as_u16(), &problem["detail"]), (403, &json!("this needs a token with the scope grant")));

@@ -111,7 +111,8 @@ async fn refunds_and_disputes_void_what_is_left_in_every_order() {
         event("evt_dispute", "charge.dispute.created", json!({"id": "dp_1", "payment_intent": payment, "amount": 500}))
     };
     let refund = |payment: &str, amount: i64, status: &str| {
-        let refund = json!({"id": "re_1", "object": "refund", "payment_intent": payment, "amount": amount, "status": status});
+        let refund =
+            json!({"id": "re_1", "object": "refund", "payment_intent": payment, "amount": amount, "status": status});
         event(&format!("evt_re_{amount}_{status}"), "refund.updated", refund)
     };
     let cases: Vec<(&str, Box<dyn Fn(&str) -> Vec<Value>>)> = vec![

@@ -69,7 +69,10 @@ async fn grants_pay_what_the_plan_does_not() {
     assert_eq!(world.number("select total_used from chat_quotas").await, 150);
     let parts = "select count(*) from chat_usage_logs where ap_used = 30 and plan_ap = 10 and grant_aps = '{20}'";
     assert_eq!(world.number(parts).await, 1);
-    assert_eq!(world.number("select count(*) from chat_usage_logs where grant_numbers is null and plan_ap is null").await, 1);
+    assert_eq!(
+        world.number("select count(*) from chat_usage_logs where grant_numbers is null and plan_ap is null").await,
+        1
+    );
     assert_eq!(world.number(UNSYNCED).await, 0);
 }
 
@@ -241,8 +244,8 @@ async fn grants_expire_and_pay_in_the_order_of_priority_and_expiry() {
     gate.flush_and_verify().await;
     assert_eq!((charged_of("sooner").await, charged_of("later").await), (5, 10));
     // Expired grants are not sent any more, and no loss revives them.
-    world.set_time("2026-11-20T15:00:00Z").await;
     flushall(&world).await;
+    world.set_time("2026-11-20T15:00:00Z").await;
     assert!(!gate.charges("ann", 1).await);
     let past = NewGrant { expires_at: Some(at("2026-11-20T15:00:00Z")), ..pack("ann", 10, "past") };
     assert!(matches!(gate.gate.give_grant(&past, &shop()).await, Err(GateError::Invalid(_))));

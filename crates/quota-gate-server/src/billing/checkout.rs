@@ -106,8 +106,10 @@ fn bought(session: &Session, packs: &Packs, keys: &MetadataKeys) -> Result<Vec<B
         // Other goods of the shop are no packs.
         let of_line = |line: &LineItem| {
             let product = line.price.product.as_ref().map(Reference::id);
-            let items: Vec<&str> =
-                [Some(line.price.id.as_str()), product, line.price.lookup_key.as_deref()].into_iter().flatten().collect();
+            let items: Vec<&str> = [Some(line.price.id.as_str()), product, line.price.lookup_key.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect();
             let (_, pack) = packs.find(&items)?;
             Some(Bought { place: line.id.clone(), quantity: line.quantity.unwrap_or(1), pack })
         };

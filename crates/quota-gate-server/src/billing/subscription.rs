@@ -179,8 +179,7 @@ async fn apply(gate: &Gate, billing: &Billing, event: Event) -> Result<bool, Pro
 
 /// Checks ids that are stored.
 fn check_ids<'a>(ids: impl IntoIterator<Item = &'a String>) -> Result<(), Problem> {
-    let is_invalid =
-        |id: &String| !(1..=ID_BYTES_MAX).contains(&id.len()) || id.chars().any(char::is_control);
+    let is_invalid = |id: &String| !(1..=ID_BYTES_MAX).contains(&id.len()) || id.chars().any(char::is_control);
     if ids.into_iter().any(is_invalid) {
         let rule = "an id is empty, longer than 255 bytes, or contains a control character";
         return Err(Problem::new(Code::InvalidRequest, rule));

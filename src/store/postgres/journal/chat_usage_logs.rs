@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
+    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, model_name::ModelName, usage::UsageEvent,
+    user_id::UserId,
 };
 use crate::store::postgres::{
     Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,

@@ -54,10 +54,7 @@ pub(in crate::store::postgres) async fn add(
 }
 
 /// Adds to known grants. Returns the user and number of each.
-async fn charge(
-    connection: &mut Transaction<'_>,
-    sums: &Sums<'_>,
-) -> Result<HashSet<(String, i64)>, PostgresError> {
+async fn charge(connection: &mut Transaction<'_>, sums: &Sums<'_>) -> Result<HashSet<(String, i64)>, PostgresError> {
     let batch = Batch::of(sums);
     let rows = sqlx::query!(
         r#"update grants

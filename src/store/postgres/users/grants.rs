@@ -6,13 +6,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::{
-    ap::Ap,
-    author::Author,
-    grant::GRANTS_PER_USER_MAX,
-    new_grant::NewGrant,
-    user_id::UserId,
-};
+use crate::domain::{ap::Ap, author::Author, grant::GRANTS_PER_USER_MAX, new_grant::NewGrant, user_id::UserId};
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError,
     connections::Transaction,
@@ -168,9 +162,8 @@ impl Postgres {
         author: &Author,
         now: DateTime<Utc>,
     ) -> Result<Option<Voided>, PostgresError> {
-        let Some(user) = sqlx::query_scalar!("select user_uuid from grants where id = $1", id)
-            .fetch_optional(&self.pool)
-            .await?
+        let Some(user) =
+            sqlx::query_scalar!("select user_uuid from grants where id = $1", id).fetch_optional(&self.pool).await?
         else {
             return Ok(None);
         };
@@ -320,7 +313,10 @@ pub(super) async fn live(
 }
 
 /// Returns the grant of this external id that the user has already.
-pub(super) async fn known(connection: &mut Transaction<'_>, grant: &NewGrant) -> Result<Option<GrantRow>, PostgresError> {
+pub(super) async fn known(
+    connection: &mut Transaction<'_>,
+    grant: &NewGrant,
+) -> Result<Option<GrantRow>, PostgresError> {
     let row = raw_grants!(
         "user_uuid = $1
            and meter = 0

@@ -47,12 +47,7 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is unavailable; nothing is changed, and the event may be applied again.
-    pub async fn buy(
-        &self,
-        purchase: &Purchase,
-        author: &Author,
-        first: &NewUser,
-    ) -> Result<Bought, PostgresError> {
+    pub async fn buy(&self, purchase: &Purchase, author: &Author, first: &NewUser) -> Result<Bought, PostgresError> {
         let Some(user) = purchase.grants.first().map(|grant| &grant.user) else { return Ok(Bought::Applied(false)) };
         let mut transaction = self.pool.begin().await?;
         let payment = purchase.payment.as_deref();
