@@ -1,6 +1,6 @@
 //! Membership levels and their quotas.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{InvalidInput, ap::Ap, text::text_type, window::LevelLimits};
 
@@ -52,6 +52,20 @@ pub struct Levels {
     /// The offered levels, lowest first; then the retired ones.
     all: Arc<[Level]>,
     offered: usize,
+}
+
+impl fmt::Display for LevelTerms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} AP{}", self.quota, self.limits)
+    }
+}
+
+impl Level {
+    /// Quota and limits of the level.
+    #[must_use]
+    pub fn terms(&self) -> LevelTerms {
+        LevelTerms { quota: self.quota, limits: self.limits.clone() }
+    }
 }
 
 impl From<Ap> for LevelTerms {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     ap::Ap,
-    level::{LevelName, Levels},
+    level::{LevelName, LevelTerms, Levels},
 };
 
 /// What applying the configuration would change about one level.
@@ -14,17 +14,17 @@ pub enum LevelDifference {
     Added {
         /// Name of the level.
         name: LevelName,
-        /// Its configured quota.
-        quota: Ap,
+        /// Its configured quota and limits.
+        terms: LevelTerms,
     },
-    /// The level has another quota.
+    /// The level has another quota or other limits.
     Changed {
         /// Name of the level.
         name: LevelName,
-        /// Its quota in the installation.
-        from: Ap,
-        /// Its configured quota.
-        to: Ap,
+        /// Its quota and limits in the installation.
+        from: LevelTerms,
+        /// Its configured ones.
+        to: LevelTerms,
     },
     /// The level is not configured, but still offered.
     Retired {
@@ -48,13 +48,13 @@ impl LevelDifference {
 impl Levels {
     /// Returns what applying this configuration would change.
     #[must_use]
-    pub fn differences(&self, configured: &[(LevelName, Ap)]) -> Vec<LevelDifference> {
-        let added_or_changed = configured.iter().filter_map(|(name, quota)| {
-            let (name, quota) = (name.clone(), *quota);
+    pub fn differences(&self, configured: &[(LevelName, LevelTerms)]) -> Vec<LevelDifference> {
+        let added_or_changed = configured.iter().filter_map(|(name, terms)| {
+            let (name, terms) = (name.clone(), terms.clone());
             match self.offered(name.as_str()) {
-                None => Some(LevelDifference::Added { name, quota }),
-                Some(level) if level.quota != quota => {
-                    Some(LevelDifference::Changed { name, from: level.quota, to: quota })
+                None => Some(LevelDifference::Added { name, terms }),
+                Some(level) if level.terms() != terms => {
+                    Some(LevelDifference::Changed { name, from: level.terms(), to: terms })
                 }
                 Some(_) => None,
             }
@@ -68,8 +68,8 @@ impl Levels {
 impl fmt::Display for LevelDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Added { name, quota } => write!(f, "{name}: new, {quota} AP"),
-            Self::Changed { name, from, to } => write!(f, "{name}: {to} AP instead of {from} AP"),
+            Self::Added { name, terms } => write!(f, "{name}: new, {terms}"),
+            Self::Changed { name, from, to } => write!(f, "{name}: {to} instead of {from}"),
             Self::Retired { name, quota } => write!(f, "{name}: retired; its users keep it and its {quota} AP"),
         }
     }
@@ -100,7 +100,8 @@ mod tests {
         ];
         let levels = Levels::new(1, given).unwrap();
         let configured = [("free", 100), ("basic", 200), ("old", 6), ("gold", 7)];
-        let configured = configured.map(|(name, quota)| (LevelName::parse(name).unwrap(), Ap::new(quota)));
+        let configured =
+            configured.map(|(name, quota)| (LevelName::parse(name).unwrap(), LevelTerms::from(Ap::new(quota))));
         let found: Vec<String> = levels.differences(&configured).iter().map(ToString::to_string).collect();
         let expected = [
             "basic: 200 AP instead of 300 AP",

@@ -185,6 +185,35 @@ impl LevelLimits {
         Ok(Self { windows, concurrency })
     }
 
+    /// Creates limits from the text that [`windows_text`](Self::windows_text) writes.
+    ///
+    /// # Errors
+    /// If the text is not one, or [`new`](Self::new) refuses the limits.
+    pub fn parse(windows: &str, concurrency: Option<u8>) -> Result<Self, InvalidInput> {
+        let window = |text: &str| {
+            let wrong = || InvalidInput::new("windows", format!("must be like \"5h ap 80\", not {text:?}"));
+            let [every, unit, limit] = *text.split(' ').collect::<Vec<_>>() else { return Err(wrong()) };
+            let unit = [WindowUnit::Ap, WindowUnit::Requests].into_iter().find(|known| known.as_str() == unit);
+            let key = WindowKey::parse(every, unit.ok_or_else(wrong)?)?;
+            Ok(Window { key, limit: limit.parse().map_err(|_| wrong())? })
+        };
+        let windows = windows.split(", ").filter(|text| !text.is_empty()).map(window);
+        Self::new(windows.collect::<Result<_, _>>()?, concurrency)
+    }
+
+    /// The windows as a text, for example `5h ap 80, 1m requests 20`; empty for none.
+    #[must_use]
+    pub fn windows_text(&self) -> String {
+        let text = |window: &Window| format!("{} {} {}", window.key.every(), window.key.unit.as_str(), window.limit);
+        self.windows.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Length of the longest window in minutes; 0 without windows.
+    #[must_use]
+    pub fn longest_minutes(&self) -> u16 {
+        self.windows.iter().map(|window| window.key.minutes()).max().unwrap_or_default()
+    }
+
     /// The windows, shortest first.
     #[must_use]
     pub fn windows(&self) -> &[Window] {
@@ -252,6 +281,10 @@ mod tests {
         let (ap, requests) = (window("5h", WindowUnit::Ap, 80), window("5h", WindowUnit::Requests, 80));
         let limits = LevelLimits::new(vec![requests, ap], Some(64)).unwrap();
         assert_eq!(limits.windows(), [ap, requests]);
+        assert_eq!(limits.windows_text(), "5h ap 80, 5h requests 80");
+        assert_eq!(LevelLimits::parse(&limits.windows_text(), Some(64)).unwrap(), limits);
+        assert_eq!(LevelLimits::parse("", None).unwrap(), LevelLimits::default());
+        assert!(LevelLimits::parse("5h ap", None).is_err() && LevelLimits::parse("5h tokens 8", None).is_err());
         assert_eq!(limits.to_string(), ", 80 AP every 5h, 80 requests every 5h, 64 concurrent");
         assert!(LevelLimits::new(vec![ap, ap], None).is_err());
         assert!(LevelLimits::new(vec![window("5h", WindowUnit::Ap, 0)], None).is_err());

@@ -9,7 +9,12 @@ use super::{BeforeStep, StartError};
 use crate::{
     audit::health::HealthLimits,
     domain::{
-        ap::Ap, daily_at::DailyAt, decision::OnRedisFailure, level::LevelName, partition::Partitions, rollout::Rollout,
+        ap::Ap,
+        daily_at::DailyAt,
+        decision::OnRedisFailure,
+        level::{LevelName, LevelTerms},
+        partition::Partitions,
+        rollout::Rollout,
     },
     jobs::{flusher::FlusherOptions, rollout_sync::ReadRollout},
     store::{
@@ -31,7 +36,7 @@ pub struct RuntimeOptions {
     pub time_zone: Tz,
     /// Names and monthly quotas of the levels of a new installation. New users get the lowest. Later, the levels are
     /// those in Postgres, and only [`Gate::apply_levels`](crate::gate::Gate::apply_levels) changes them.
-    pub levels: Vec<(LevelName, Ap)>,
+    pub levels: Vec<(LevelName, LevelTerms)>,
     /// Signs reservation ids: at least 32 bytes, the same for every gate of the installation.
     pub reservation_secret: Vec<u8>,
     /// How requests queue for Redis.
@@ -74,7 +79,7 @@ impl RuntimeOptions {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(database_url: &str, redis_url: &str, reservation_secret: &[u8]) -> Result<Self, StartError> {
-        let level = |(name, quota)| Ok((LevelName::parse(name)?, Ap::new(quota)));
+        let level = |(name, quota)| Ok((LevelName::parse(name)?, Ap::new(quota).into()));
         let levels = [("free", 100), ("basic", 300), ("plus", 1_000), ("pro", 3_000)];
         Ok(Self {
             redis: Redis::new(&RedisOptions::new(redis_url))?,

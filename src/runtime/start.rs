@@ -4,10 +4,9 @@ use super::RuntimeOptions;
 use crate::{
     domain::{
         InvalidInput,
-        ap::Ap,
         calendar::Calendar,
         clock::Clock,
-        level::{LevelName, Levels},
+        level::{LevelName, LevelTerms, Levels},
     },
     gate::{Gate, GateError, GateParts, ReservationSigner},
     jobs::log_partitions::MONTHS_AHEAD,
@@ -77,7 +76,7 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
 }
 
 /// The levels of the installation count; the configuration is what `quota-gate levels apply` would make of them.
-fn warn_of_differences(levels: &Levels, configured: &[(LevelName, Ap)]) {
+fn warn_of_differences(levels: &Levels, configured: &[(LevelName, LevelTerms)]) {
     let differences: Vec<String> = levels.differences(configured).iter().map(ToString::to_string).collect();
     if !differences.is_empty() {
         tracing::warn!(

@@ -196,7 +196,7 @@ impl Worker {
             total_used: row.total_used,
             day,
             used_today: row.used_today,
-            windows: Vec::new(),
+            windows: row.windows.clone(),
             grants: row.grants.clone().without_expired(now),
         };
         // Each row has the generation of its snapshot.

@@ -9,7 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::gate::Gate;
 use crate::{
-    domain::{ap::Ap, level::LevelName, level_difference::LevelDifference, user_id::UserId},
+    domain::{
+        level::{LevelName, LevelTerms},
+        level_difference::LevelDifference,
+        user_id::UserId,
+    },
     store::{postgres::PostgresError, redis::RedisError},
 };
 
@@ -58,7 +62,7 @@ impl Gate {
     /// If a store is unavailable, or there are too many levels. What was done stays done; apply again to finish.
     pub async fn apply_levels(
         &self,
-        configured: &[(LevelName, Ap)],
+        configured: &[(LevelName, LevelTerms)],
         progress: impl Fn(&ApplyProgress) + Send + Sync,
     ) -> Result<u64, ApplyError> {
         let known_version = self.version_to_exceed().await?;

@@ -18,6 +18,14 @@ use crate::domain::{
 use crate::store::redis::packed::{PutBytes, Reader};
 
 const FORMAT: u8 = 1;
+/// Format of an id with blocks, as in usage events (decision 0022), after the fields of format 1: for a user with
+/// windows or grants.
+const EXTENDED_FORMAT: u8 = 2;
+const END_OF_BLOCKS: u8 = 0;
+/// When the hold was made.
+const BEGUN: u8 = 2;
+/// What the plan is to pay, and no parts: which grants pay is decided by the commit.
+const GRANTS: u8 = 4;
 const TAG_BYTES: usize = 16;
 /// Maximum length of an id: two ids of 128 bytes, the numbers and the tag, in base64.
 const TEXT_BYTES_MAX: usize = 512;
@@ -47,7 +55,8 @@ impl ReservationSigner {
     #[must_use]
     pub fn sign(&self, reservation: &Reservation) -> String {
         let mut bytes = Vec::with_capacity(192);
-        bytes.put_u8(FORMAT);
+        let is_extended = reservation.granted > Ap::ZERO || reservation.made_at.is_some();
+        bytes.put_u8(if is_extended { EXTENDED_FORMAT } else { FORMAT });
         bytes.put_uuid(reservation.hold);
         bytes.put_u32(reservation.ap.get());
         bytes.put_u24(reservation.period.id());
@@ -55,6 +64,9 @@ impl ReservationSigner {
         bytes.put_u32(reservation.generation);
         bytes.put_id(reservation.user.as_str(), reservation.user.as_uuid());
         bytes.put_id(reservation.session.as_str(), reservation.session.as_uuid());
+        if is_extended {
+            put_blocks(reservation, &mut bytes);
+        }
         let tag = self.0.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&tag[..TAG_BYTES]);
         URL_SAFE_NO_PAD.encode(bytes)
@@ -79,12 +91,26 @@ impl ReservationSigner {
     }
 }
 
+fn put_blocks(reservation: &Reservation, bytes: &mut Vec<u8>) {
+    if let Some(made_at) = reservation.made_at {
+        bytes.put_u8(BEGUN);
+        bytes.put_u48(u64::try_from(made_at.timestamp_millis()).unwrap_or_default());
+    }
+    if reservation.granted > Ap::ZERO {
+        bytes.put_u8(GRANTS);
+        bytes.put_u32(reservation.ap.saturating_sub(reservation.granted).get());
+        bytes.put_u8(0);
+    }
+    bytes.put_u8(END_OF_BLOCKS);
+}
+
 fn decode(payload: &[u8]) -> Option<Reservation> {
     let mut reader = Reader::new(payload);
-    if reader.u8()? != FORMAT {
+    let format = reader.u8()?;
+    if !matches!(format, FORMAT | EXTENDED_FORMAT) {
         return None;
     }
-    let reservation = Reservation {
+    let mut reservation = Reservation {
         hold: reader.uuid()?,
         ap: Ap::cost(reader.u32()?.into()).ok()?,
         period: Period::from_id(reader.u24()?).ok()?,
@@ -95,6 +121,19 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
         granted: Ap::ZERO,
         made_at: None,
     };
+    while format == EXTENDED_FORMAT {
+        match reader.u8()? {
+            END_OF_BLOCKS => break,
+            BEGUN => reservation.made_at = Some(instant(i64::try_from(reader.u48()?).ok()?)),
+            GRANTS => {
+                reservation.granted = reservation.ap.saturating_sub(Ap::new(reader.u32()?));
+                if reader.u8()? != 0 {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
     reader.is_empty().then_some(reservation)
 }
 
@@ -128,6 +167,24 @@ mod tests {
     fn an_id_contains_its_reservation() {
         let signer = ReservationSigner::new(&[1; 32]).unwrap();
         assert_eq!(signer.read(&signer.sign(&reservation())), Some(reservation()));
+    }
+
+    #[test]
+    fn an_id_says_what_grants_are_to_pay_and_when_the_hold_was_made() {
+        let signer = ReservationSigner::new(&[1; 32]).unwrap();
+        let extended = Reservation { granted: Ap::new(2), made_at: Some(instant(1_794_999_000_000)), ..reservation() };
+        for reservation in [
+            extended.clone(),
+            Reservation { granted: Ap::ZERO, ..extended.clone() },
+            Reservation { made_at: None, ..extended.clone() },
+        ] {
+            assert_eq!(signer.read(&signer.sign(&reservation)), Some(reservation));
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(signer.sign(&extended)).unwrap();
+        let plain = URL_SAFE_NO_PAD.decode(signer.sign(&reservation())).unwrap();
+        assert_eq!((plain[0], bytes[0]), (1, 2));
+        let blocks = [2, 1, 0xa1, 0xee, 0x47, 0x1b, 0xc0, 4, 0, 0, 0, 3, 0, 0];
+        assert_eq!(bytes[plain.len() - TAG_BYTES..bytes.len() - TAG_BYTES], blocks);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{
 use quota_gate::{
     domain::{
         ap::Ap,
-        level::{LevelName, Levels},
+        level::{LevelName, LevelTerms, Levels},
     },
     gate::ApplyError,
     jobs::{level_sync::LevelSync, levels::LevelsReader, resetter::Trigger},
@@ -249,8 +249,8 @@ async fn any_number_of_names_may_be_used_until_the_codes_end_which_changes_nothi
     let quota = unaware.gate.quota(&user("user-7")).await.unwrap();
     assert_eq!(unaware.gate.levels().coded(quota.level).unwrap().name.as_str(), "season-7");
 
-    let many: Vec<(LevelName, Ap)> = (0..212)
-        .map(|number| (LevelName::parse(&format!("more-{number}")).unwrap(), Ap::new(1_000 + number)))
+    let many: Vec<(LevelName, LevelTerms)> = (0..212)
+        .map(|number| (LevelName::parse(&format!("more-{number}")).unwrap(), Ap::new(1_000 + number).into()))
         .collect();
     let before = gate.postgres.all_levels().await.unwrap();
     let refused = gate.gate.apply_levels(&many, |_| {}).await.unwrap_err();

@@ -15,7 +15,7 @@ use quota_gate::{
         clock::Clock,
         decision::{Charged, Decision, OnRedisFailure},
         idempotency::IdempotencyKey,
-        level::LevelName,
+        level::{LevelName, LevelTerms},
         partition::Partitions,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -73,7 +73,7 @@ pub(crate) struct Tuning {
     /// Formats of journal entries that the gate can read, if it is of an older version.
     pub(crate) reads_formats_to: Option<u8>,
     /// Levels of the gate's configuration.
-    pub(crate) levels: Vec<(LevelName, Ap)>,
+    pub(crate) levels: Vec<(LevelName, LevelTerms)>,
 }
 
 impl Default for Tuning {
@@ -291,8 +291,8 @@ impl GateUnderTest {
 }
 
 /// Levels as a configuration has them.
-pub(crate) fn levels(given: &[(&str, u32)]) -> Vec<(LevelName, Ap)> {
-    given.iter().map(|(name, quota)| (LevelName::parse(name).expect("a name"), Ap::new(*quota))).collect()
+pub(crate) fn levels(given: &[(&str, u32)]) -> Vec<(LevelName, LevelTerms)> {
+    given.iter().map(|(name, quota)| (LevelName::parse(name).expect("a name"), Ap::new(*quota).into())).collect()
 }
 
 pub(crate) fn user(id: &str) -> UserId {

@@ -3,6 +3,7 @@
 //! Only `app` and `cli` read them. All other code takes plain values.
 
 mod environment;
+mod levels;
 mod options;
 mod ranges;
 mod secret;
@@ -21,13 +22,12 @@ use figment::{
 };
 use serde::Deserialize;
 
-pub use self::{secret::Secret, sections::*};
+pub use self::{levels::LevelSection, secret::Secret, sections::*};
 use crate::telemetry::Traces;
 use quota_gate::domain::{
     InvalidInput,
-    ap::Ap,
     daily_at::DailyAt,
-    level::LevelName,
+    level::{LevelName, LevelTerms},
     partition::Partitions,
     rollout::{Percentage, Rollout},
     user_id::UserId,
@@ -45,7 +45,7 @@ pub struct Config {
     pub redis: Redis,
     pub postgres: Postgres,
     pub quota: Quota,
-    pub levels: BTreeMap<String, u32>,
+    pub levels: BTreeMap<String, LevelSection>,
     pub models: Models,
     pub upstream: Upstream,
     pub dual_write: DualWrite,
@@ -138,7 +138,7 @@ impl Config {
     /// Returns what is allowed, but probably not meant.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let empty = self.levels.iter().filter(|(_, quota)| **quota == 0);
+        let empty = self.levels.iter().filter(|(_, level)| level.ap() == 0);
         let empty = empty.map(|(level, _)| format!("levels.{level} is 0: users of this level cannot send any message"));
         let replaced = self
             .redis
@@ -194,25 +194,25 @@ impl Config {
         })
     }
 
-    /// Returns the names and quotas of the levels.
+    /// Returns the names, quotas and limits of the levels.
     ///
     /// # Errors
-    /// If there are no levels, or a name is invalid.
-    pub fn levels(&self) -> Result<Vec<(LevelName, Ap)>, ConfigError> {
+    /// If there are no levels, or a name or limit is invalid.
+    pub fn levels(&self) -> Result<Vec<(LevelName, LevelTerms)>, ConfigError> {
         if self.levels.is_empty() {
             return Err(ConfigError::Invalid {
                 setting: "levels".to_owned(),
                 problem: "needs at least one level".into(),
             });
         }
-        let mut levels: Vec<(LevelName, Ap)> = self
+        let mut levels: Vec<(LevelName, LevelTerms)> = self
             .levels
             .iter()
-            .map(|(name, quota)| Ok((LevelName::parse(name)?, Ap::new(*quota))))
+            .map(|(name, level)| Ok((LevelName::parse(name)?, level.terms()?)))
             .collect::<Result<_, InvalidInput>>()
             .map_err(invalid("levels"))?;
         // Codes are assigned in this order, so the lowest level gets the lowest code.
-        levels.sort_by_key(|(_, quota)| *quota);
+        levels.sort_by_key(|(_, terms)| terms.quota);
         Ok(levels)
     }
 
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(config.partitions().unwrap().count(), 4);
         assert_eq!(config.time_zone().unwrap(), Tz::UTC);
         let levels: Vec<(String, u32)> =
-            config.levels().unwrap().into_iter().map(|(name, ap)| (name.to_string(), ap.get())).collect();
+            config.levels().unwrap().into_iter().map(|(name, terms)| (name.to_string(), terms.quota.get())).collect();
         let expected = [("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)];
         assert_eq!(levels, expected.map(|(name, ap)| (name.to_owned(), ap)));
         assert_eq!(config.daily_at().unwrap().to_string(), "02:00");
@@ -337,8 +337,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("levels.toml");
         std::fs::write(&file, "[levels]\nbronze = 5\ngold = 50\n").unwrap();
-        let levels = Config::load(Some(&file)).unwrap().levels;
-        assert_eq!(levels, BTreeMap::from([("bronze".to_owned(), 5), ("gold".to_owned(), 50)]));
+        let levels = Config::load(Some(&file)).unwrap().levels().unwrap();
+        let names: Vec<String> = levels.iter().map(|(name, terms)| format!("{name} {terms}")).collect();
+        assert_eq!(names, ["bronze 5 AP", "gold 50 AP"]);
         std::fs::write(&file, "[server]\nconnections_max = 7\n").unwrap();
         let config = Config::load(Some(&file)).unwrap();
         assert_eq!((config.server.connections_max, config.levels.len()), (7, 4));

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::{
     InvalidInput,
     ap::Ap,
-    level::{Level, LevelCode, LevelName, Levels},
+    level::{Level, LevelCode, LevelName, LevelTerms, Levels},
     level_difference::LevelDifference,
     window::LevelLimits,
 };
@@ -23,7 +23,7 @@ impl Postgres {
     /// If Postgres is unavailable, or there are too many levels.
     pub async fn seed_levels(
         &self,
-        configured: &[(LevelName, Ap)],
+        configured: &[(LevelName, LevelTerms)],
         now: DateTime<Utc>,
     ) -> Result<Levels, PostgresError> {
         if self.level_version().await? == 0 {
@@ -45,7 +45,7 @@ impl Postgres {
     /// If Postgres is unavailable, or there are too many levels: nothing has changed.
     pub async fn change_levels(
         &self,
-        configured: &[(LevelName, Ap)],
+        configured: &[(LevelName, LevelTerms)],
         known_version: u32,
         now: DateTime<Utc>,
     ) -> Result<(u32, Vec<LevelDifference>), PostgresError> {
@@ -78,7 +78,7 @@ async fn lock(connection: &mut Transaction<'_>) -> Result<(), PostgresError> {
 
 async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, PostgresError> {
     let rows = sqlx::query!(
-        r#"select code, name, monthly_quota, retired,
+        r#"select code, name, monthly_quota, windows, concurrency, retired,
                   (select coalesce(max(version), 0) from level_changes) as "version!"
            from membership_levels"#
     )
@@ -93,7 +93,7 @@ async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, Postg
                 code: u8::try_from(row.code).ok().and_then(LevelCode::new).ok_or_else(invalid)?,
                 name: LevelName::parse(&row.name)?,
                 quota: Ap::new(u32::try_from(row.monthly_quota).map_err(|_| invalid())?),
-                limits: LevelLimits::default(),
+                limits: LevelLimits::parse(&row.windows, row.concurrency.and_then(|count| u8::try_from(count).ok()))?,
                 retired: row.retired,
             })
         })
@@ -104,7 +104,7 @@ async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, Postg
 /// Stores the levels under a new version, and returns it.
 async fn store(
     connection: &mut Transaction<'_>,
-    configured: &[(LevelName, Ap)],
+    configured: &[(LevelName, LevelTerms)],
     known_version: u32,
     now: DateTime<Utc>,
 ) -> Result<u32, PostgresError> {
@@ -117,28 +117,37 @@ async fn store(
     // Time, not a count: Postgres may be restored to before changes that Redis has.
     let version = u32::try_from(now.timestamp()).unwrap_or(u32::MAX).max(newest.saturating_add(1));
     let (mut changes, mut moves_users) = (Vec::new(), false);
-    for (name, quota) in configured {
+    for (name, terms) in configured {
         let stored = sqlx::query_scalar!(
-            r#"insert into membership_levels as levels (code, name, monthly_quota, updated_at)
-             select coalesce(max(code), 0) + 1, $1, $2, $3
+            r#"insert into membership_levels as levels
+                 (code, name, monthly_quota, updated_at, windows, longest_window_minutes, concurrency)
+             select coalesce(max(code), 0) + 1, $1, $2, $3, $5, $6, $7
              from membership_levels
              on conflict (name) do update
              set monthly_quota = excluded.monthly_quota,
+                 windows = excluded.windows,
+                 longest_window_minutes = excluded.longest_window_minutes,
+                 concurrency = excluded.concurrency,
                  retired = false,
                  quota_version = case when levels.monthly_quota = excluded.monthly_quota then levels.quota_version else $4 end,
                  updated_at = excluded.updated_at
-             where levels.monthly_quota <> excluded.monthly_quota or levels.retired
+             where levels.retired
+                or (levels.monthly_quota, levels.windows, levels.concurrency)
+                   is distinct from (excluded.monthly_quota, excluded.windows, excluded.concurrency)
              returning quota_version = $4 as "is_new_quota!""#,
             name.as_str(),
-            integer(quota.get()),
+            integer(terms.quota.get()),
             now,
             i64::from(version),
+            terms.limits.windows_text(),
+            i32::from(terms.limits.longest_minutes()),
+            terms.limits.concurrency().map(i16::from),
         )
         .fetch_optional(&mut *connection)
         .await?;
         if let Some(is_new_quota) = stored {
             moves_users |= is_new_quota;
-            changes.push(format!("{name} {quota}"));
+            changes.push(format!("{name} {}{}", terms.quota, terms.limits));
         }
     }
     let retired = sqlx::query_scalar!(

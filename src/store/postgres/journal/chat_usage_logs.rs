@@ -9,7 +9,7 @@ use crate::domain::{
 };
 use crate::store::postgres::{
     Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,
-    users::chat_quotas::parse_period,
+    journal::logged_windows, users::chat_quotas::parse_period,
 };
 
 /// A charge in the log.
@@ -151,7 +151,7 @@ pub(in crate::store::postgres) async fn write<'a>(
 
 async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let statement =
-        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at, plan_ap, grant_numbers, grant_aps)
+        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at, plan_ap, grant_numbers, grant_aps, windows)
          from stdin (format binary)";
     connection.copy_in(statement, encode(events, levels)).await
 }
@@ -180,15 +180,16 @@ async fn insert_absent<'a>(
     let numbers: Vec<Option<String>> =
         events.iter().map(|event| list(event, |part| part.number.get().to_string())).collect();
     let part_aps: Vec<Option<String>> = events.iter().map(|event| list(event, |part| part.ap.to_string())).collect();
+    let windows: Vec<Option<Vec<u8>>> = events.iter().map(|event| logged_windows::column(event)).collect();
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
              (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
-              plan_ap, grant_numbers, grant_aps)
+              plan_ap, grant_numbers, grant_aps, windows)
          select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
-                plan_ap, numbers::bigint[], aps::integer[]
+                plan_ap, numbers::bigint[], aps::integer[], windows
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[],
-                     $12::int[], $13::text[], $14::text[])
-              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, plan_ap, numbers, aps, place)
+                     $12::int[], $13::text[], $14::text[], $15::bytea[])
+              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, plan_ap, numbers, aps, windows, place)
          where not exists (
              select
              from chat_usage_logs as logged
@@ -212,6 +213,7 @@ async fn insert_absent<'a>(
         &plan_aps as &[Option<i32>],
         &numbers as &[Option<String>],
         &part_aps as &[Option<String>],
+        &windows as &[Option<Vec<u8>>],
     )
     .fetch_all(connection)
     .await?;
@@ -228,7 +230,7 @@ pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const COLUMNS: i16 = 14;
+    const COLUMNS: i16 = 15;
     const TRAILER: i16 = -1;
     let mut to = Vec::with_capacity(32 + events.len() * 200);
     to.extend_from_slice(SIGNATURE);
@@ -247,11 +249,17 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
         put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
         put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());
         put_grants(&mut to, event);
+        match logged_windows::column(event) {
+            Some(windows) => put(&mut to, &windows),
+            None => to.extend_from_slice(&NULL.to_be_bytes()),
+        }
     }
     to.extend_from_slice(&TRAILER.to_be_bytes());
     to
 }
 
+/// Length of a field without a value.
+const NULL: i32 = -1;
 /// Postgres counts microseconds from 2000-01-01.
 const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
 
@@ -265,7 +273,6 @@ fn put(to: &mut Vec<u8>, field: &[u8]) {
 fn put_grants(to: &mut Vec<u8>, event: &UsageEvent) {
     const INT8: i32 = 20;
     const INT4: i32 = 23;
-    const NULL: i32 = -1;
     let Some(plan_ap) = plan_ap(event) else {
         (0..3).for_each(|_| to.extend_from_slice(&NULL.to_be_bytes()));
         return;

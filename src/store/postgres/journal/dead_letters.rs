@@ -8,12 +8,14 @@ use crate::domain::{
     InvalidInput,
     ap::Ap,
     calendar::{Calendar, Period},
+    grant::{GrantNumber, GrantPart},
     journal::{Content, Entry},
     level::{LevelCode, Levels},
     model_name::ModelName,
     token_kinds::TokenKinds,
     usage::{Tokens, UsageEvent, UsageKind},
     user_id::{SessionId, UserId},
+    window::{WindowCount, WindowKey, WindowUnit},
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
@@ -113,6 +115,13 @@ struct StoredEvent {
     tokens_used: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token_kinds: Option<StoredTokenKinds>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    begun_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    windows: Vec<StoredWindow>,
+    /// Number and AP of each part that a grant paid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<(u64, u32)>,
     #[serde(default)]
     model: String,
     kind: String,
@@ -141,6 +150,29 @@ impl StoredTokenKinds {
     }
 }
 
+/// What a [`StoredEvent`] counted in a window.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredWindow {
+    minutes: u16,
+    unit: u8,
+    start: DateTime<Utc>,
+    counted: u32,
+}
+
+impl StoredWindow {
+    const fn of(count: &WindowCount) -> Self {
+        let (minutes, unit) = (count.key.minutes(), count.key.unit.code());
+        Self { minutes, unit, start: count.start, counted: count.counted }
+    }
+
+    fn count(&self) -> Result<WindowCount, InvalidInput> {
+        let no_unit = || InvalidInput { field: "windows", rule: "unit must be 1 or 2".into() };
+        let key = WindowKey::new(self.minutes, WindowUnit::from_code(self.unit).ok_or_else(no_unit)?)?;
+        Ok(WindowCount { key, start: self.start, counted: self.counted })
+    }
+}
+
 impl StoredEvent {
     fn of(event: &UsageEvent) -> Self {
         Self {
@@ -153,6 +185,9 @@ impl StoredEvent {
             overage: event.overage.get(),
             tokens_used: event.tokens.get().into(),
             token_kinds: event.tokens.kinds().map(StoredTokenKinds::of),
+            begun_at: event.begun_at,
+            windows: event.windows.iter().map(StoredWindow::of).collect(),
+            grants: event.grants.iter().map(|part| (part.number.get(), part.ap.get())).collect(),
             model: ModelName::column(event.model.as_ref()).to_owned(),
             kind: event.kind.as_str().to_owned(),
             created_at: event.at,
@@ -161,6 +196,10 @@ impl StoredEvent {
 
     fn event(self) -> Result<UsageEvent, InvalidInput> {
         let no_code = |field| InvalidInput { field, rule: "is not a known code".into() };
+        let part = |(number, ap)| {
+            let number = GrantNumber::new(number).ok_or_else(|| no_code("grants"))?;
+            Ok::<_, InvalidInput>(GrantPart { number, ap: Ap::new(ap) })
+        };
         Ok(UsageEvent {
             id: self.uuid,
             user: UserId::parse(&self.user_uuid)?,
@@ -173,9 +212,9 @@ impl StoredEvent {
             model: ModelName::from_column(&self.model)?,
             kind: UsageKind::parse(&self.kind).ok_or_else(|| no_code("kind"))?,
             at: self.created_at,
-            begun_at: None,
-            windows: Vec::new(),
-            grants: Vec::new(),
+            begun_at: self.begun_at,
+            windows: self.windows.iter().map(StoredWindow::count).collect::<Result<_, _>>()?,
+            grants: self.grants.into_iter().map(part).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -10,6 +10,7 @@ pub(in crate::store::postgres) mod flush;
 pub(in crate::store::postgres) mod flush_watermarks;
 pub(in crate::store::postgres) mod grant_charges;
 pub(in crate::store::postgres) mod grant_drift;
+pub(in crate::store::postgres) mod logged_windows;
 pub(in crate::store::postgres) mod retention;
 pub(in crate::store::postgres) mod totals;
 pub(in crate::store::postgres) mod usage_days;

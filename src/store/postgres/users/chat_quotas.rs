@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::{ap::Ap, calendar::Period, grant::Grants, level::LevelCode, user_id::UserId};
+use crate::domain::{ap::Ap, calendar::Period, grant::Grants, level::LevelCode, user_id::UserId, window::WindowState};
 use crate::store::postgres::{
-    Postgres, PostgresError, connections::Transaction, integers::smallint, users::left_of_grants,
+    Postgres, PostgresError, connections::Transaction, integers::smallint, journal::logged_windows,
+    users::left_of_grants,
 };
 
 /// A user's row.
@@ -28,6 +29,8 @@ pub struct QuotaRow {
     pub total_used: u64,
     /// AP charged today by messages and flushed. Imports and adjustments are of other days.
     pub used_today: Ap,
+    /// The newest window of each length and unit, as the log has it. From the same snapshot as the row.
+    pub windows: Vec<WindowState>,
     /// Grants of which something is left, with those that have expired. From the same snapshot as the row.
     pub grants: Grants,
     /// Time of the last flush, roll or level change of the row.
@@ -66,6 +69,7 @@ struct RawRow {
     used_today: i64,
     grants_version: i64,
     grants: Option<Vec<i64>>,
+    windows: Option<Vec<i64>>,
     updated_at: DateTime<Utc>,
     /// Generation of the user's partition, in a load.
     generation: Option<i32>,
@@ -94,6 +98,8 @@ macro_rules! raw_rows {
                     quotas.updated_at as "updated_at!",
                     quotas.grants_version as "grants_version!",
                     case when quotas.grants_version > 0 then left_of_grants(quotas.user_uuid) end as "grants?",
+                    case when exists (select from membership_levels where longest_window_minutes > 0)
+                         then newest_windows(quotas.user_uuid, quotas.updated_at) end as "windows?",
                     "# + $used_today + r#" as "used_today!",
                     "# + $generation + r#" as "generation?"
              from "# + $from + "
@@ -297,6 +303,7 @@ impl RawRow {
             total_used: u64::try_from(self.total_used).map_err(|_| wrong("total_used"))?,
             used_today: ap(self.used_today).map_err(|_| wrong("used_today"))?,
             grants: left_of_grants::parse(self.grants_version, self.grants).ok_or_else(|| wrong("grants"))?,
+            windows: logged_windows::parse(self.windows).ok_or_else(|| wrong("windows"))?,
             updated_at: self.updated_at,
         })
     }

@@ -2,7 +2,10 @@
 //! them.
 
 use quota_gate::{
-    domain::{ap::Ap, clock::Clock, level::LevelName},
+    domain::{
+        clock::Clock,
+        level::{LevelName, LevelTerms},
+    },
     store::postgres::{
         POSTGRES_VERSION_MIN, Postgres, PostgresError, PostgresServerInfo, Route, Settings, UuidSpellings,
     },
@@ -98,7 +101,7 @@ pub(super) async fn check(config: &Config, findings: &mut Findings) -> Option<Po
     Some(server_info)
 }
 
-async fn levels(configured: &[(LevelName, Ap)], postgres: &Postgres, findings: &mut Findings) {
+async fn levels(configured: &[(LevelName, LevelTerms)], postgres: &Postgres, findings: &mut Findings) {
     let found = async {
         if postgres.level_version().await? == 0 {
             return Ok(None); // no gate has started yet
