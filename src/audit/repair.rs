@@ -151,8 +151,8 @@ impl Repairer {
         Ok(known.len() as u64)
     }
 
-    /// Logs charges that Redis has and Postgres lacks: those of the record's period, those of earlier ones, and those that
-    /// grants paid.
+    /// Logs charges that Redis has and Postgres lacks: those of the record's period, those of earlier ones, and those
+    /// that grants paid.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
         let paid: u64 = found.grants.iter().map(|grant| grant.left.1 - grant.left.0).sum();

@@ -97,6 +97,32 @@ async fn a_void_has_a_reason_and_is_in_the_history() {
 }
 
 #[tokio::test]
+async fn a_message_is_refunded_once_and_at_most_what_it_has_cost() {
+    let world = World::new().await;
+    let gate = gate(&world).await;
+    let body = json!({"userUuid": "ann", "sessionId": "s", "ap": 100});
+    let usage = gate.post("/api/chat/quota/consume", body).await.1["usageId"].as_str().unwrap().to_owned();
+    let path = format!("users/ann/messages/{usage}/refund");
+    let refund = async |body: Value| admin(&gate, Method::POST, &path, Some(body)).await;
+    eventually("the message is in the log", async || {
+        refund(json!({"reason": "r", "ap": 101})).await.0 == StatusCode::BAD_REQUEST
+    })
+    .await;
+    let (status, first) = refund(json!({"reason": "it answered nothing", "ap": 60})).await;
+    assert_eq!((status.as_u16(), &first["grant"]["source"]), (201, &json!("refund")), "{first}");
+    assert_eq!(first["grant"]["externalId"], format!("refund-{usage}"));
+    assert_eq!(refund(json!({"reason": "it answered nothing", "ap": 60})).await.0.as_u16(), 200);
+    assert_eq!(refund(json!({"reason": "it answered nothing"})).await.0.as_u16(), 422);
+    assert_eq!((consume(&gate, "ann", 60).await, consume(&gate, "ann", 1).await), (200, 429));
+    let other = format!("users/bob/messages/{usage}/refund");
+    assert_eq!(admin(&gate, Method::POST, &other, Some(json!({"reason": "r"}))).await.0.as_u16(), 404);
+    assert_eq!(
+        admin(&gate, Method::POST, "users/ann/messages/x/refund", Some(json!({"reason": "r"}))).await.0.as_u16(),
+        404
+    );
+}
+
+#[tokio::test]
 async fn invalid_grants_and_other_tokens_are_refused() {
     let world = World::new().await;
     let gate = gate(&world).await;

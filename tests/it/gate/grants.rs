@@ -265,8 +265,8 @@ async fn grants_outlive_the_period_and_the_plan_pays_first_again() {
     assert_eq!(world.number("select used from chat_quota_months where period = 202611").await, 100);
 }
 
-/// Many users, gates and changes at the same time, with losses in between: every store agrees at the end, and no user has
-/// used more than was given.
+/// Many users, gates and changes at the same time, with losses in between: every store agrees at the end, and no user
+/// has used more than was given.
 #[tokio::test]
 async fn grants_conserve_through_concurrent_changes_and_losses() {
     let world = World::new().await;

@@ -38,6 +38,8 @@ fn commit(hold: u8, ap: u32, tokens: Tokens, harness: &Harness, user: &UserId) -
         period: Period::from_id(202_611).unwrap(),
         expires_at: harness.clock.now() + chrono::TimeDelta::seconds(60),
         generation: 1,
+        granted: Ap::ZERO,
+        made_at: None,
     };
     Operation::Commit {
         reservation,

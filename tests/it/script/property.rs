@@ -438,7 +438,7 @@ impl History<'_> {
         (record, lacks): (bool, u8),
     ) -> Result<(), TestCaseError> {
         self.send(None).await?;
-        let key = quota_gate::store::redis::keys::record(self.harness.partition(), &self.user);
+        let key = [b"qg:{00}:b:".as_slice(), self.user.as_uuid().unwrap().as_bytes()].concat();
         let () = if record {
             redis::cmd("DEL").arg(key).query_async(connection).await.unwrap()
         } else {

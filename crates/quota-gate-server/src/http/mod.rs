@@ -61,7 +61,7 @@ use crate::{
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
     use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset};
-    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users};
+    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, refund, rollout, status, usage, users};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -91,6 +91,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/users",                             get(users::list))
         .route("/api/admin/users/{user}",                      get(users::show))
         .route("/api/admin/users/{user}/messages",             get(messages::list))
+        .route("/api/admin/users/{user}/messages/{usage}/refund", post(refund::refund))
         .route("/api/admin/users/{user}/level",                put(user_level::change))
         .route("/api/admin/users/{user}/holds/{hold}/release", post(holds::release))
         .route("/api/admin/changes",                           get(changes::list))

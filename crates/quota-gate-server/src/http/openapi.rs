@@ -14,7 +14,10 @@ use crate::{
     http::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
-            admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
+            admin::{
+                changes, drift, heavy_users, holds, level as user_level, messages, refund, rollout, status, usage,
+                users,
+            },
             authorize, consume, grants, health, level, quota, quota_stream, reservations, reset,
         },
     },
@@ -50,6 +53,7 @@ use crate::{
         users::list,
         users::show,
         messages::list,
+        refund::refund,
         user_level::change,
         holds::release,
         changes::list,

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `users`, `messages` | find users; one user in Redis and in Postgres; the user's months and messages |
-//! | `level`, `holds` | change a level, release a hold, with a reason |
+//! | `level`, `holds`, `refund` | change a level, release a hold, refund a message, with a reason |
 //! | `changes` | who changed what, and why |
 //! | `usage`, `heavy_users` | usage by day, level and model; users with the most usage; users who will run out |
 //! | `status`, `drift` | state of the gate; differences between the stores |
@@ -17,6 +17,7 @@ pub(crate) mod holds;
 pub(crate) mod level;
 pub(crate) mod messages;
 mod page;
+pub(crate) mod refund;
 pub(crate) mod rollout;
 pub(crate) mod status;
 pub(crate) mod usage;
