@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     admin::admin,
-    process::{SERVICE_TOKEN, Serve, answer, hash_of},
+    process::{Dev, SERVICE_TOKEN, Serve, answer, hash_of},
 };
 use crate::support::{World, eventually};
 
@@ -120,6 +120,30 @@ async fn a_message_is_refunded_once_and_at_most_what_it_has_cost() {
         admin(&gate, Method::POST, "users/ann/messages/x/refund", Some(json!({"reason": "r"}))).await.0.as_u16(),
         404
     );
+}
+
+#[tokio::test]
+async fn the_gates_own_role_may_give_charge_and_void() {
+    let dev = Dev::start().await;
+    let as_admin = async |method: Method, path: &str, body: Option<Value>| {
+        let request = dev.request(method, path).bearer_auth(dev.text("adminToken"));
+        answer(if let Some(body) = body { request.json(&body) } else { request }).await
+    };
+    let grants = "/api/chat/quota/grants";
+    let (status, given) = as_admin(Method::POST, grants, Some(order("new-user", 50))).await;
+    assert_eq!(status.as_u16(), 201, "{given}");
+    let body = json!({"userUuid": "new-user", "sessionId": "s", "ap": 130});
+    let (status, charged) = dev.post("/api/chat/quota/consume", body).await;
+    assert_eq!((status.as_u16(), &charged["quota"]["grantedRemaining"]), (200, &json!(20)), "{charged}");
+    assert_eq!(charged["quota"]["grants"], json!([{"left": 20, "expiresAt": null, "priority": 100}]));
+    eventually("the charge is flushed", async || {
+        as_admin(Method::GET, &format!("{grants}?userUuid=new-user"), None).await.1["grants"][0]["left"] == 20
+    })
+    .await;
+    let void = format!("{grants}/{}/void", given["grant"]["id"].as_str().unwrap());
+    assert_eq!(as_admin(Method::POST, &void, Some(json!({"reason": "r"}))).await.0.as_u16(), 200);
+    let verify = dev.command(&["verify"]);
+    assert!(verify.status.success(), "{verify:?}");
 }
 
 #[tokio::test]
