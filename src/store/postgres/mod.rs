@@ -9,7 +9,8 @@
 //! | `gates` | the running gates and the Redis of each |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
-//! | `grants`, `left_of_grants`, `unsynced_grants` | AP beside the quota: made, voided and listed; what Redis has not heard of |
+//! | `grants`, `left_of_grants` | AP beside the quota: made, voided and listed |
+//! | `unsynced_grants` | changes of grants that Redis has not received |
 //! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
