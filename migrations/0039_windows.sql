@@ -8,6 +8,8 @@ alter table membership_levels
         constraint membership_levels_concurrency check (concurrency between 1 and 64);
 
 comment on column membership_levels.windows is 'limits per window, for example: 5h ap 80, 1m requests 20';
+comment on column membership_levels.longest_window_minutes is
+    'of all windows that the level has ever had: a window that was removed runs to its end';
 comment on column membership_levels.concurrency is 'maximum live holds of a user; null: unlimited';
 
 -- Null for a charge that counted in no window. Then the row is as long as before.

@@ -8,6 +8,8 @@ pub mod level_drift;
 mod orphan_records;
 pub mod repair;
 pub mod replay;
+mod unflushed;
 pub mod verify;
+mod window_difference;
 
-pub use self::{error::AuditError, grant_difference::GrantDifference};
+pub use self::{error::AuditError, grant_difference::GrantDifference, window_difference::WindowDifference};

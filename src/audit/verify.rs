@@ -13,7 +13,6 @@ use tokio::time::sleep;
 use crate::{
     domain::{
         calendar::Period,
-        grant::GrantNumber,
         journal::{Content, Entry, Watermark},
         partition::{Partition, Partitions},
         user_id::UserId,
@@ -29,6 +28,8 @@ use super::{
     error::AuditError,
     grant_difference::{self, GrantDifference},
     level_drift::LevelDrift,
+    unflushed::Unflushed,
+    window_difference::{self, WindowDifference},
 };
 
 /// Rows compared at a time.
@@ -89,6 +90,8 @@ pub struct RecordDifference {
     pub total_used: (u64, u64),
     /// Grants of which another amount is left.
     pub grants: Vec<GrantDifference>,
+    /// Windows that have counted another amount.
+    pub windows: Vec<WindowDifference>,
     /// AP of this user that Postgres refused.
     pub dead_letters: u64,
     /// Whether the user's partition has unreadable entries, which may contain what Postgres lacks.
@@ -307,27 +310,11 @@ pub(super) struct Tail<'a> {
     unreadable: bool,
 }
 
-/// What the journal after the watermark charges to a user.
-#[derive(Default)]
-struct Unflushed {
-    /// What the plan paid, by period.
-    plan: HashMap<Period, u64>,
-    /// What grants paid.
-    grants: HashMap<GrantNumber, u64>,
-    /// All of it.
-    total: u64,
-}
-
 impl<'a> Tail<'a> {
     pub(super) fn of(entries: &'a [Entry]) -> Self {
         let mut users: HashMap<&UserId, Unflushed> = HashMap::new();
         for event in entries.iter().flat_map(Entry::events) {
-            let user = users.entry(&event.user).or_default();
-            *user.plan.entry(event.period).or_default() += u64::from(event.plan_ap().get());
-            for part in &event.grants {
-                *user.grants.entry(part.number).or_default() += u64::from(part.ap.get());
-            }
-            user.total += u64::from(event.ap.get());
+            users.entry(&event.user).or_default().add(event);
         }
         let unreadable =
             entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. } | Content::Newer { .. }));
@@ -338,7 +325,7 @@ impl<'a> Tail<'a> {
     pub(super) fn unknown(&self, user: &UserId, record: &Record, generation: u32) -> Option<RecordDifference> {
         let in_period = (u64::from(record.used.get()), self.in_period(user, record.period));
         let total_used = (record.total_used, self.ever(user));
-        self.difference(user, record, generation, (in_period, total_used), Vec::new())
+        self.difference(user, record, generation, (in_period, total_used), (Vec::new(), Vec::new()))
     }
 
     fn difference(
@@ -347,7 +334,7 @@ impl<'a> Tail<'a> {
         record: &Record,
         generation: u32,
         (mut in_period, mut total_used): ((u64, u64), (u64, u64)),
-        grants: Vec<GrantDifference>,
+        (grants, windows): (Vec<GrantDifference>, Vec<WindowDifference>),
     ) -> Option<RecordDifference> {
         if record.generation != generation {
             // The next access replaces a record of an older generation by the larger of it and its row, and every
@@ -357,13 +344,15 @@ impl<'a> Tail<'a> {
                 *recorded = (*recorded).max(*known);
             }
         }
-        let differs = in_period.0 != in_period.1 || total_used.0 != total_used.1 || !grants.is_empty();
+        let differs =
+            in_period.0 != in_period.1 || total_used.0 != total_used.1 || !grants.is_empty() || !windows.is_empty();
         differs.then(|| RecordDifference {
             user: user.clone(),
             period: record.period,
             used: in_period,
             total_used,
             grants,
+            windows,
             dead_letters: 0,
             unreadable: self.unreadable,
         })
@@ -392,8 +381,9 @@ fn difference(row: &QuotaRow, record: &Record, generation: u32, tail: &Tail<'_>)
         Ordering::Less => (recorded, tail.in_period(&row.user, record.period)),
     };
     let total_used = (record.total_used, row.total_used + tail.ever(&row.user));
-    let none = HashMap::new();
-    let unflushed = tail.users.get(&row.user).map_or(&none, |user| &user.grants);
-    let grants = grant_difference::differences(row, record, generation, unflushed);
-    tail.difference(&row.user, record, generation, (used, total_used), grants)
+    let none = Unflushed::default();
+    let unflushed = tail.users.get(&row.user).unwrap_or(&none);
+    let grants = grant_difference::differences(row, record, generation, &unflushed.grants);
+    let windows = window_difference::differences(row, record, generation, &unflushed.windows);
+    tail.difference(&row.user, record, generation, (used, total_used), (grants, windows))
 }

@@ -2,7 +2,14 @@
 
 use uuid::Uuid;
 
-use super::{ap::Ap, hold::Reservation, level::LevelCode, quota::Quota};
+use super::{
+    ap::Ap,
+    calendar::Calendar,
+    hold::Reservation,
+    level::LevelCode,
+    quota::Quota,
+    user_limits::{Binding, Occupies},
+};
 
 /// How to answer new messages while Redis is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -65,13 +72,15 @@ pub struct Reserved {
     pub degraded: bool,
 }
 
-/// A message that the quota does not cover.
+/// A message that a limit of the user does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// Cost of the message.
     pub required: Ap,
     /// The user's quota, unchanged.
     pub quota: Quota,
+    /// Whether it would have occupied a hold.
+    pub occupies: Occupies,
 }
 
 /// A settlement: applied, or accepted for later.
@@ -157,9 +166,15 @@ impl Passed {
 }
 
 impl Denied {
+    /// The limits that the message does not fit.
+    #[must_use]
+    pub fn binding(&self, calendar: Calendar) -> Vec<Binding> {
+        self.quota.binding(self.required, self.occupies, calendar.period_end(self.quota.period))
+    }
+
     /// AP missing to cover the cost.
     #[must_use]
-    pub const fn shortfall(&self) -> Ap {
-        self.required.saturating_sub(self.quota.remaining()).saturating_sub(self.quota.limits.granted_free)
+    pub fn shortfall(&self) -> Ap {
+        self.required.saturating_sub(self.quota.available())
     }
 }

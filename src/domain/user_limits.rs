@@ -86,10 +86,10 @@ pub struct Binding {
 }
 
 impl UserLimits {
-    /// Whether the user has nothing beside the quota.
+    /// Whether the level has limits beside the quota.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.windows.is_empty() && self.concurrency.is_none() && self.grants.version == 0
+    pub const fn binds(&self) -> bool {
+        !self.windows.is_empty() || self.concurrency.is_some()
     }
 
     /// AP of grants that no hold needs, and that will not have expired then.
@@ -115,12 +115,13 @@ impl WindowUsage {
 }
 
 impl Limit {
-    /// The name in answers: `period`, `concurrency`, or of a window `5h`.
+    /// The name in answers: `monthly`, `concurrency`, of a window of AP `5h`, and of requests `5h-requests`.
     #[must_use]
     pub fn name(self) -> String {
         match self {
-            Self::Period => "period".to_owned(),
-            Self::Window(window) => window.key.every(),
+            Self::Period => "monthly".to_owned(),
+            Self::Window(Window { key, .. }) if key.unit == WindowUnit::Ap => key.every(),
+            Self::Window(Window { key, .. }) => format!("{}-requests", key.every()),
             Self::Concurrency => "concurrency".to_owned(),
         }
     }

@@ -14,6 +14,7 @@ use crate::{
         decision::{Charged, Decision, Denied},
         model_name::ModelName,
         rollout::Mode,
+        user_limits::Occupies,
     },
     store::redis::{Idempotency, Operation, ReplyStatus},
 };
@@ -76,7 +77,7 @@ impl Gate {
                 };
                 Ok(Decision::Allowed(Charged { event, ap, quota, replayed: answer.replayed, degraded: false }))
             }
-            ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
+            ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota, occupies: Occupies::Nothing })),
             ReplyStatus::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
             ReplyStatus::Shed => Err(GateError::shed()),
             other => Err(unexpected("consume", other)),

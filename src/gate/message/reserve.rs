@@ -10,6 +10,7 @@ use crate::{
         decision::{Decision, Denied, Reserved},
         hold::{HOLDS_PER_USER_MAX, Reservation},
         rollout::Mode,
+        user_limits::Occupies,
     },
     store::redis::{Operation, ReplyStatus},
 };
@@ -63,7 +64,7 @@ impl Gate {
                 };
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed, degraded: false }))
             }
-            ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota })),
+            ReplyStatus::Denied => Ok(Decision::Denied(Denied { required: ap, quota, occupies: Occupies::Hold })),
             ReplyStatus::TooManyHolds => Err(GateError::TooManyHolds(HOLDS_PER_USER_MAX)),
             ReplyStatus::Mismatch => Err(GateError::Mismatch(OTHER_REQUEST)),
             ReplyStatus::Shed => Err(GateError::shed()),

@@ -14,6 +14,7 @@ use crate::{
         hold::{Reservation, Ttl},
         quota::Quota,
         user_id::{SessionId, UserId},
+        user_limits::Occupies,
     },
     store::postgres::{InboxItem, InboxKind},
 };
@@ -83,7 +84,7 @@ impl Gate {
         quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
         if quota.remaining() < ap {
             count("denied");
-            return Some(Err(Denied { required: ap, quota }));
+            return Some(Err(Denied { required: ap, quota, occupies: Occupies::Nothing }));
         }
         Some(Ok(quota))
     }

@@ -44,3 +44,4 @@ mod traces;
 mod traffic;
 mod web;
 mod webhooks;
+mod windows;

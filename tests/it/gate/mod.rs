@@ -22,3 +22,4 @@ mod subscriptions;
 mod sweeping;
 mod usage;
 mod verifying;
+mod windows;

@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use quota_gate::{
     domain::{
-        ap::Ap,
         calendar::{Calendar, Day, Period},
-        grant::{GrantPart, Grants},
+        grant::GrantPart,
         hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},
         level::{LevelCode, Levels},
-        window::{WindowCount, WindowState},
+        window::WindowCount,
     },
-    store::redis::{ReplyStatus, Seed, UserLevel},
+    store::redis::ReplyStatus,
 };
 use uuid::Uuid;
 
@@ -84,13 +83,13 @@ pub(super) struct Model {
     pub(super) levels: Levels,
     pub(super) period: Period,
     pub(super) level: LevelCode,
-    quota: u32,
-    pending: Option<LevelCode>,
-    level_version: u32,
-    used: u32,
-    total_used: u64,
+    pub(super) quota: u32,
+    pub(super) pending: Option<LevelCode>,
+    pub(super) level_version: u32,
+    pub(super) used: u32,
+    pub(super) total_used: u64,
     day: Day,
-    used_today: u32,
+    pub(super) used_today: u32,
     /// AP of this period that accepted commits charged although the AP of their holds had been used again.
     beyond: u32,
     pub(super) holds: Vec<Hold>,
@@ -98,13 +97,13 @@ pub(super) struct Model {
     pub(super) grants: Vec<ModelGrant>,
     pub(super) grants_version: u64,
     /// The record's version, in ms.
-    version: u64,
+    pub(super) version: u64,
     /// Whether the stored record has format 2, and whether the running operation goes on in format 2.
-    is_stored_extended: bool,
+    pub(super) is_stored_extended: bool,
     pub(super) is_extended: bool,
     /// Time of the running operation.
     pub(super) moment_ms: u64,
-    now_ms: u64,
+    pub(super) now_ms: u64,
     settlements: HashMap<Uuid, Settlement>,
     /// What was requested under a key, and until when that is remembered, in Unix seconds.
     answers: HashMap<String, (u32, i64)>,
@@ -291,65 +290,6 @@ impl Model {
         self.answer(ReplyStatus::Ok)
     }
 
-    pub(super) fn bring_grants(&mut self, now: DateTime<Utc>, grants: &Grants) -> Expected {
-        self.pass_to(now);
-        if grants.version <= self.grants_version {
-            return self.answer(ReplyStatus::Ok);
-        }
-        if !self.is_extended {
-            self.extend();
-        }
-        self.bring(grants);
-        self.written(ReplyStatus::Ok)
-    }
-
-    /// The record was lost, and is made again from these windows and grants, and from an older record if one is left.
-    /// The other numbers of a seed are those of the model.
-    pub(super) fn seeded(&mut self, now: DateTime<Utc>, windows: &[WindowState], grants: &Grants, older: bool) {
-        self.holds.clear();
-        self.version = if older { self.version } else { 0 };
-        if older {
-            self.windows.retain(|window| window.used > 0);
-            self.grants.retain(|known| known.left > 0);
-        } else {
-            self.windows = windows.iter().map(RunningWindow::of).collect();
-        }
-        let known = std::mem::take(&mut self.grants);
-        let left = |number: u64| known.iter().find(|grant| grant.number == number).map_or(0, |grant| grant.left);
-        self.grants = grants.live.iter().map(ModelGrant::of).collect();
-        for grant in self.grants.iter_mut().filter(|grant| older && grant.number <= self.grants_version) {
-            grant.left = grant.left.min(left(grant.number));
-        }
-        self.grants_version = grants.version;
-        let newest = self.windows.iter().map(|window| window.start_ms).max().unwrap_or_default();
-        self.version = self.version.max(newest.saturating_sub(1));
-        self.now_ms = ms(now);
-        self.moment_ms = self.now_ms.max(self.version + 1);
-        self.end_windows();
-        self.is_extended = !self.windows.is_empty() || self.grants_version > 0;
-        self.written(ReplyStatus::Ok);
-    }
-
-    /// The seed of this state. A Postgres that lacks the last charges may lack all of this period.
-    pub(super) fn seed(&self, day: Day, has_all: bool, windows: Vec<WindowState>, grants: Grants) -> Seed {
-        let all = |ap: u32| Ap::new(if has_all { ap } else { 0 });
-        Seed {
-            level: UserLevel {
-                period: self.period,
-                level: self.level,
-                quota: Ap::new(self.quota),
-                pending: self.pending,
-                level_version: self.level_version,
-            },
-            used: all(self.used),
-            total_used: if has_all { self.total_used } else { 0 },
-            day,
-            used_today: all(self.used_today),
-            windows,
-            grants,
-        }
-    }
-
     pub(super) fn quota_of(&self, level: LevelCode) -> u32 {
         self.levels.coded(level).unwrap().quota.get()
     }
@@ -359,7 +299,7 @@ impl Model {
         self.used + self.held() > self.quota + self.beyond
     }
 
-    fn pass_to(&mut self, now: DateTime<Utc>) {
+    pub(super) fn pass_to(&mut self, now: DateTime<Utc>) {
         self.now_ms = ms(now);
         let record_ms = self.now_ms.max(self.version + 1);
         let expire_ms = if self.is_stored_extended { record_ms } else { self.now_ms };
@@ -384,37 +324,12 @@ impl Model {
         }
     }
 
-    fn extend_for_windows(&mut self) {
-        if !self.is_extended && !self.level_limits().windows().is_empty() {
-            self.extend();
-        }
-    }
-
-    fn extend(&mut self) {
-        self.is_extended = true;
-        self.moment_ms = self.now_ms.max(self.version + 1);
-    }
-
     fn take_hold(&mut self, id: Uuid) -> Option<Hold> {
         self.holds.iter().position(|hold| hold.id == id).map(|at| self.holds.remove(at))
     }
 
     fn allows(&self, cost: u32) -> bool {
         if self.is_extended { self.admits(cost) } else { cost <= self.free() }
-    }
-
-    /// The record is written. Without windows and grants it has format 1, which does not say when holds were made.
-    fn written(&mut self, status: ReplyStatus) -> Expected {
-        self.version = self.now_ms.max(self.version + 1);
-        let has_windows =
-            !self.windows.is_empty() || !self.level_limits().windows().is_empty() && !self.holds.is_empty();
-        self.is_stored_extended = self.is_extended && (self.grants_version > 0 || has_windows);
-        let answer = self.answer(status);
-        if !self.is_stored_extended {
-            self.holds.iter_mut().for_each(|hold| hold.made_ms = 0);
-            self.windows.clear();
-        }
-        answer
     }
 
     fn held(&self) -> u32 {
@@ -436,7 +351,7 @@ impl Model {
         self.events.push(Event { id, period, ap, overage, begun_at, windows, grants });
     }
 
-    fn answer(&self, status: ReplyStatus) -> Expected {
+    pub(super) fn answer(&self, status: ReplyStatus) -> Expected {
         let numbers = Numbers {
             period: self.period,
             level: self.level,
@@ -475,6 +390,6 @@ impl Model {
     }
 }
 
-fn ms(at: DateTime<Utc>) -> u64 {
+pub(super) fn ms(at: DateTime<Utc>) -> u64 {
     at.timestamp_millis().unsigned_abs()
 }

@@ -1,15 +1,19 @@
 //! The model's windows, concurrency and grants, and its decision for users who have them.
 
 use chrono::{DateTime, Utc};
-use quota_gate::domain::{
-    ap::Ap,
-    clock::instant,
-    grant::{Grant, GrantNumber, GrantPart, Grants},
-    user_limits::WindowUsage,
-    window::{LevelLimits, WindowCount, WindowKey, WindowState, WindowUnit},
+use quota_gate::{
+    domain::{
+        ap::Ap,
+        calendar::Day,
+        clock::instant,
+        grant::{Grant, GrantNumber, GrantPart, Grants},
+        user_limits::WindowUsage,
+        window::{LevelLimits, WindowCount, WindowKey, WindowState, WindowUnit},
+    },
+    store::redis::{ReplyStatus, Seed, UserLevel},
 };
 
-use super::model::{Hold, Model};
+use super::model::{Expected, Hold, Model, ms};
 
 pub(super) const NEVER_MS: u64 = u64::MAX;
 
@@ -50,7 +54,7 @@ pub(super) struct Paid {
 }
 
 impl Paid {
-    pub fn granted(&self) -> u32 {
+    pub(super) fn granted(&self) -> u32 {
         self.grants.iter().map(|part| part.ap.get()).sum()
     }
 }
@@ -128,6 +132,90 @@ impl Model {
         let known = self.grants_version;
         self.grants.extend(brought.live.iter().filter(|grant| grant.number.get() > known).map(ModelGrant::of));
         self.grants_version = brought.version;
+    }
+
+    pub(super) fn bring_grants(&mut self, now: DateTime<Utc>, grants: &Grants) -> Expected {
+        self.pass_to(now);
+        if grants.version <= self.grants_version {
+            return self.answer(ReplyStatus::Ok);
+        }
+        if !self.is_extended {
+            self.extend();
+        }
+        self.bring(grants);
+        self.written(ReplyStatus::Ok)
+    }
+
+    /// The record was lost, and is made again from these windows and grants, and from an older record if one is left.
+    /// The other numbers of a seed are those of the model.
+    pub(super) fn seeded(&mut self, now: DateTime<Utc>, windows: &[WindowState], grants: &Grants, older: bool) {
+        self.holds.clear();
+        self.version = if older { self.version } else { 0 };
+        if older {
+            self.windows.retain(|window| window.used > 0);
+            self.grants.retain(|known| known.left > 0);
+        } else {
+            self.windows = windows.iter().map(RunningWindow::of).collect();
+        }
+        let known = std::mem::take(&mut self.grants);
+        let left = |number: u64| known.iter().find(|grant| grant.number == number).map_or(0, |grant| grant.left);
+        self.grants = grants.live.iter().map(ModelGrant::of).collect();
+        for grant in self.grants.iter_mut().filter(|grant| older && grant.number <= self.grants_version) {
+            grant.left = grant.left.min(left(grant.number));
+        }
+        self.grants_version = grants.version;
+        let newest = self.windows.iter().map(|window| window.start_ms).max().unwrap_or_default();
+        self.version = self.version.max(newest.saturating_sub(1));
+        self.now_ms = ms(now);
+        self.moment_ms = self.now_ms.max(self.version + 1);
+        self.end_windows();
+        self.is_extended = !self.windows.is_empty() || self.grants_version > 0;
+        self.written(ReplyStatus::Ok);
+    }
+
+    /// The seed of this state. A Postgres that lacks the last charges may lack all of this period.
+    pub(super) fn seed(&self, day: Day, has_all: bool, windows: Vec<WindowState>, grants: Grants) -> Seed {
+        let all = |ap: u32| Ap::new(if has_all { ap } else { 0 });
+        Seed {
+            level: UserLevel {
+                period: self.period,
+                level: self.level,
+                quota: Ap::new(self.quota),
+                pending: self.pending,
+                level_version: self.level_version,
+            },
+            used: all(self.used),
+            total_used: if has_all { self.total_used } else { 0 },
+            day,
+            used_today: all(self.used_today),
+            windows,
+            grants,
+        }
+    }
+
+    pub(super) fn extend_for_windows(&mut self) {
+        if !self.is_extended && !self.level_limits().windows().is_empty() {
+            self.extend();
+        }
+    }
+
+    fn extend(&mut self) {
+        self.is_extended = true;
+        self.moment_ms = self.now_ms.max(self.version + 1);
+    }
+
+    /// The record is written. Without windows and grants it has format 1, which does not say when holds were made.
+    pub(super) fn written(&mut self, status: ReplyStatus) -> Expected {
+        self.version = self.now_ms.max(self.version + 1);
+        let has_windows =
+            !self.windows.is_empty() || !self.level_limits().windows().is_empty() && !self.holds.is_empty();
+        self.is_stored_extended = self.is_extended && (self.grants_version > 0 || has_windows);
+        let answer = self.answer(status);
+        if !self.is_stored_extended {
+            self.holds.iter_mut().for_each(|hold| hold.made_ms = 0);
+            self.windows.clear();
+        }
+        answer
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -7,10 +7,13 @@ use crate::{
     app::{self, App},
     config::Config,
 };
-use quota_gate::audit::{
-    level_drift::{LevelDrift, Standing},
-    repair::Repairer,
-    verify::{Verdict, Verifier},
+use quota_gate::{
+    audit::{
+        level_drift::{LevelDrift, Standing},
+        repair::Repairer,
+        verify::{Verdict, Verifier},
+    },
+    domain::clock::instant,
 };
 
 /// Maximum differences of a kind to list; the others are only counted.
@@ -111,6 +114,17 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
         for grant in found.grants.iter().take(NAMED_MAX) {
             let (redis, postgres) = grant.left;
             say!("  grant {}: {redis} AP are left in Redis, {postgres} in Postgres", grant.number.get());
+        }
+        for window in found.windows.iter().take(NAMED_MAX) {
+            let (name, (redis, journal)) = (window.key.every(), window.counted);
+            say!(
+                "  window {name} in {}: Redis has {} since {}, Postgres and the stream {} since {}",
+                window.key.unit.as_str(),
+                redis.1,
+                instant(redis.0),
+                journal.1,
+                instant(journal.0)
+            );
         }
     }
     if verifier.postgres.is_level_change_unfinished().await? {

@@ -8,7 +8,7 @@ use std::{
 
 use axum::extract::FromRef;
 use futures_util::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -27,7 +27,11 @@ use crate::envoy::{
 };
 use crate::http::{
     AppState,
-    answers::problem::{Code as ProblemCode, Problem},
+    answers::{
+        headers::rate_limit,
+        problem::{Code as ProblemCode, Problem},
+        quota::DenialLimits,
+    },
     auth::Auth,
 };
 use crate::reloadable::Reloadable;
@@ -81,12 +85,18 @@ impl RateLimitService {
                 response.overall_code = Code::OverLimit.into();
                 response.statuses[index] = self.status(Code::OverLimit, &denied.quota);
                 response.response_headers_to_add = self.headers(&denied.quota);
-                let body = json!({
+                let mut body = json!({
                     "code": "QUOTA_EXCEEDED",
                     "required": denied.required.get(),
-                    "remaining": denied.quota.remaining().get(),
+                    "remaining": denied.quota.available().get(),
                     "shortfall": denied.shortfall().get(),
                 });
+                if let Some(limits) = DenialLimits::of(&denied, self.gate.calendar())
+                    && let Ok(Value::Object(limits)) = serde_json::to_value(limits)
+                    && let Some(body) = body.as_object_mut()
+                {
+                    body.extend(limits);
+                }
                 response.raw_body = body.to_string().into_bytes();
             }
         }
@@ -107,9 +117,10 @@ impl RateLimitService {
     /// Returns the quota headers, as in the gate's own responses.
     fn headers(&self, quota: &Quota) -> Vec<HeaderValue> {
         let remaining = quota.remaining().get();
-        let limit = format!("\"monthly\";r={remaining};t={}", self.seconds_until_reset(quota));
+        let limits = rate_limit(quota, self.gate.calendar());
+        let limit = limits.get("ratelimit").and_then(|value| value.to_str().ok()).unwrap_or_default();
         vec![
-            HeaderValue { key: "ratelimit".into(), value: limit },
+            HeaderValue { key: "ratelimit".into(), value: limit.to_owned() },
             HeaderValue { key: "x-quota-remaining".into(), value: remaining.to_string() },
         ]
     }

@@ -13,10 +13,15 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::http::answers::{
     headers::rate_limit,
     problem::{self, Code, Problem},
-    quota::DenialNumbers,
+    quota::{DenialNumbers, retry_after},
+    time::Seconds,
 };
 use quota_gate::{
-    domain::decision::Denied,
+    domain::{
+        decision::Denied,
+        user_limits::{Limit, retry_at},
+        window::{Window, WindowUnit},
+    },
     gate::{Gate, GateError},
 };
 use quota_gate_axum::Refusal;
@@ -42,7 +47,8 @@ struct ErrorBody<'a> {
     #[schema(required = true)]
     param: Option<String>,
     /// The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-    /// `quotaResetAt` and `recommendedUpgrade`, as in the gate's own denials.
+    /// `quotaResetAt` and `recommendedUpgrade`, and `limits` and `retryAt` of a level with windows or concurrency, as in
+    /// the gate's own denials.
     code: Code,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -72,18 +78,42 @@ impl OpenAiError<'_> {
     }
 
     fn denied(gate: &Gate, denied: &Denied) -> Response {
-        let (required, remaining) = (denied.required, denied.quota.remaining());
-        let message = format!(
-            "Your chat quota does not cover this message: it costs {} AP, and {} AP are left until the quota is reset.",
-            required.get(),
-            remaining.get()
-        );
+        let message = denial_message(gate, denied);
         let levels = gate.levels();
         let quota = DenialNumbers::new(gate, &levels, denied);
         let (kind, code) = ("insufficient_quota", Code::QuotaExceeded);
         let error = ErrorBody { message, kind, param: None, code, quota: Some(quota) };
-        let headers = rate_limit(&denied.quota, gate.calendar());
+        let mut headers = rate_limit(&denied.quota, gate.calendar());
+        if let Some(seconds) = retry_after(denied, gate.calendar()) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         (code.status(), [(X_SHOULD_RETRY, "false")], headers, Json(OpenAiError { error })).into_response()
+    }
+}
+
+/// The first limit that the message does not fit, in words.
+fn denial_message(gate: &Gate, denied: &Denied) -> String {
+    let (required, binding) = (denied.required.get(), denied.binding(gate.calendar()));
+    let state = binding.iter().map(|binding| binding.state).find(|state| state.limit != Limit::Period);
+    let again = retry_at(&binding).map(|at| format!(" Try again at {}.", Seconds::after(at))).unwrap_or_default();
+    match state.map(|state| (state.limit, state)) {
+        Some((Limit::Window(Window { key, limit }), state)) => {
+            let (unit, every) = (if key.unit == WindowUnit::Ap { "AP" } else { "messages" }, key.every());
+            let cost = if key.unit == WindowUnit::Ap { format!("it costs {required} AP, and ") } else { String::new() };
+            format!(
+                "Your chat quota does not cover this message: {cost}{} of {limit} {unit} per {every} are left.{again}",
+                state.remaining()
+            )
+        }
+        Some((Limit::Concurrency, state)) => format!(
+            "You have {} messages in progress, which is the maximum. Wait until one of them is finished.",
+            state.held
+        ),
+        Some((Limit::Period, _)) | None => format!(
+            "Your chat quota does not cover this message: it costs {required} AP, and {} AP are left until the quota is \
+             reset.",
+            denied.quota.available().get()
+        ),
     }
 }
 

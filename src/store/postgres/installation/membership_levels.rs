@@ -126,7 +126,7 @@ async fn store(
              on conflict (name) do update
              set monthly_quota = excluded.monthly_quota,
                  windows = excluded.windows,
-                 longest_window_minutes = excluded.longest_window_minutes,
+                 longest_window_minutes = greatest(levels.longest_window_minutes, excluded.longest_window_minutes),
                  concurrency = excluded.concurrency,
                  retired = false,
                  quota_version = case when levels.monthly_quota = excluded.monthly_quota then levels.quota_version else $4 end,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Timelike, Utc};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use serde::{Serialize, Serializer};
 
 /// A time in seconds: `2026-12-01T00:00:00Z`.
@@ -12,6 +12,13 @@ pub(crate) struct Seconds(pub(crate) DateTime<Utc>);
 /// A time in milliseconds: `2026-11-23T20:13:52.123Z`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Millis(pub(crate) DateTime<Utc>);
+
+impl Seconds {
+    /// The first whole second that is not before this time.
+    pub(crate) fn after(at: DateTime<Utc>) -> Self {
+        Self(at + TimeDelta::milliseconds(999))
+    }
+}
 
 fn write_seconds(at: DateTime<Utc>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{}T{:02}:{:02}:{:02}", at.date_naive(), at.hour(), at.minute(), at.second())

@@ -34,6 +34,7 @@ use quota_gate::{
         quota::Quota,
         usage::Tokens,
         user_id::{SessionId, UserId},
+        user_limits::retry_at,
     },
     gate::{Consume, Gate, Reserve},
 };
@@ -183,7 +184,12 @@ fn denial(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
     let headers = response.headers_mut();
     put(headers, "x-quota-code", "QUOTA_EXCEEDED");
     put(headers, "x-quota-required", &denied.required.get().to_string());
-    put(headers, "x-quota-remaining", &denied.quota.remaining().get().to_string());
+    put(headers, "x-quota-remaining", &denied.quota.available().get().to_string());
+    if denied.quota.limits.binds()
+        && let Some(at) = retry_at(&denied.binding(gate.calendar()))
+    {
+        put(headers, "x-quota-retry-at", &Seconds::after(at).to_string());
+    }
     put(headers, "x-quota-reset-at", &Seconds(gate.calendar().period_end(denied.quota.period)).to_string());
     response
 }
