@@ -1,9 +1,9 @@
 -- Grants: AP of a user beside the quota of the level. What is left is granted - charged - transferred; the clock and
 -- `voided_at` say whether it remains, has expired or is voided, so no job moves it. No check requires that something is
--- left: charges that were lost and come back would block the drain.
--- A grant's number is the user's `grants_version` at its creation, taken under the lock of the user's row. A void takes
--- the next version. Versions rise with time, so that a change after a restore of Postgres is newer than what Redis has.
--- No foreign key to the user's row: a transfer inserts the receiver's grant, and must not lock a row of another partition.
+-- left: charges that were lost and come back would block the drain. A grant's number is the user's `grants_version` at
+-- its creation, taken under the lock of the user's row. A void takes the next version. Versions rise with time, so that
+-- a change after a restore of Postgres is newer than what Redis has. No foreign key to the user's row: a transfer
+-- inserts the receiver's grant, and must not lock a row of another partition.
 
 create table grants (
     id uuid primary key,
@@ -50,8 +50,8 @@ comment on column chat_quotas.grants_synced is 'the grants_version that Redis ha
 -- Users whose changed grants the grant sync still has to send to Redis. Nearly always empty.
 create index idx_chat_quotas_grants_unsynced on chat_quotas (user_uuid) where grants_synced < grants_version;
 
--- Payments for packs, by the id of the billing system. Its events are repeated and arrive in any order: each column takes
--- the largest value that an event has reported, so the state does not depend on the order.
+-- Payments for packs, by the id of the billing system. Its events are repeated and arrive in any order: each column
+-- takes the largest value that an event has reported, so the state does not depend on the order.
 create table payments (
     payment text collate "C" primary key,
     amount bigint,

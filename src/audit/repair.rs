@@ -73,9 +73,10 @@ impl Repairer {
         let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
         let mut repaired = Repaired::default();
+        // First: the total over all periods includes what grants have paid.
+        repaired.grants = self.gate.postgres().repair_grants().await?;
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
-        repaired.grants = self.gate.postgres().repair_grants().await?;
         let verdict = self.verifier.verify().await?;
         self.repair_records(&verdict, &mut repaired).await?;
         repaired.levels = self.repair_levels(&verdict).await?;
@@ -148,8 +149,8 @@ impl Repairer {
         Ok(known.len() as u64)
     }
 
-    /// Logs charges that Redis has and Postgres lacks: those of the record's period, those of earlier ones, and those that
-    /// grants paid.
+    /// Logs charges that Redis has and Postgres lacks: those of the record's period, those of earlier ones, and those
+    /// that grants paid.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
         let paid: u64 = found.grants.iter().map(|grant| grant.left.1 - grant.left.0).sum();

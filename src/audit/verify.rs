@@ -1,9 +1,10 @@
 //! Proves that Σ log = totals = Redis for every user, also during traffic.
 //!
 //! Postgres is compared with itself in one snapshot, and Redis with Postgres by the identity that the design rests on:
-//! a record is its row plus the events after the watermark, and what is left of a grant too (`grant_difference`). Rows and watermarks come from one Postgres snapshot,
-//! records and events from one Redis transaction, so both sides are exact and every difference is real. Records without
-//! a row are searched for too. `level_drift` compares levels and quotas.
+//! a record is its row plus the events after the watermark, and what is left of a grant too (`grant_difference`). Rows
+//! and watermarks come from one Postgres snapshot, records and events from one Redis transaction, so both sides are
+//! exact and every difference is real. Records without a row are searched for too. `level_drift` compares levels and
+//! quotas.
 
 use std::{cmp::Ordering, collections::HashMap, time::Duration};
 

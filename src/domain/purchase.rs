@@ -33,8 +33,8 @@ pub struct Refund {
     pub disputed: bool,
 }
 
-/// Whether a payment was taken back entirely: then what is left of its packs is voided. What a part of a payment is worth
-/// in AP is for people to decide.
+/// Whether a payment was taken back entirely: then what is left of its packs is voided. What a part of a payment is
+/// worth in AP is for people to decide.
 #[must_use]
 pub fn is_taken_back(amount: Option<i64>, refunded: i64, disputed: bool) -> bool {
     disputed || (refunded > 0 && amount.is_some_and(|amount| refunded >= amount))

@@ -25,6 +25,9 @@ pub enum GateError {
     /// No grant has this id.
     #[error("no such grant")]
     UnknownGrant,
+    /// The log has no such charge of the user.
+    #[error("no such message of this user in the log; a message that was charged just now follows in a moment")]
+    UnknownCharge,
     /// The user has the maximum number of live grants.
     #[error("the user has {0} live grants, the maximum; void one, or wait until one is used up or has expired")]
     TooManyGrants(usize),

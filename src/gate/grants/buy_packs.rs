@@ -21,8 +21,8 @@ impl Gate {
     /// immediately. Returns true if this event changed something.
     ///
     /// # Errors
-    /// [`GateError::TooManyGrants`] if the user would have more than the maximum number; nothing is given, and the event
-    /// can be repeated. [`GateError::Unavailable`] if Postgres is unavailable.
+    /// [`GateError::TooManyGrants`] if the user would have more than the maximum number; nothing is given, and the
+    /// event can be repeated. [`GateError::Unavailable`] if Postgres is unavailable.
     pub async fn buy_packs(&self, purchase: &Purchase) -> Result<bool, GateError> {
         let Some(user) = purchase.grants.first().map(|grant| &grant.user) else { return Ok(false) };
         let gate = &self.0;

@@ -21,8 +21,8 @@ pub struct GrantGiven {
 impl Gate {
     /// Gives a grant, once for each user and external id. A user who was never seen gets a row.
     ///
-    /// Postgres has the grant when this returns. Redis has it too, unless Redis is unavailable: then the grant sync sends
-    /// it as soon as Redis answers.
+    /// Postgres has the grant when this returns. Redis has it too, unless Redis is unavailable: then the grant sync
+    /// sends it as soon as Redis answers.
     ///
     /// # Errors
     /// [`GateError::Invalid`] if it has expired, [`GateError::Mismatch`] if the external id was used for another grant,

@@ -2,6 +2,7 @@
 
 mod buy_packs;
 mod give_grant;
+mod refund_charge;
 mod send_grants;
 mod void_grant;
 

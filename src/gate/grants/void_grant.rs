@@ -18,8 +18,8 @@ pub struct GrantVoided {
 }
 
 impl Gate {
-    /// Voids a grant: what is left of it cannot be used any more. Holds that were made before keep what they need of it.
-    /// What was transferred to other users stays theirs.
+    /// Voids a grant: what is left of it cannot be used any more. Holds that were made before keep what they need of
+    /// it. What was transferred to other users stays theirs.
     ///
     /// Postgres has the change when this returns. Redis has it too, unless Redis is unavailable: then the grant sync
     /// sends it as soon as Redis answers.

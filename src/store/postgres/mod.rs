@@ -10,7 +10,8 @@
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
 //! | `own_quotas` | quotas of single users, and blocks |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
-//! | `grants`, `left_of_grants`, `unsynced_grants` | AP beside the quota: made, voided and listed; what Redis has not heard of |
+//! | `grants`, `left_of_grants` | AP beside the quota: made, voided and listed |
+//! | `unsynced_grants` | changes of grants that Redis has not received |
 //! | `export` | everything about a user |
 //! | `forget`, `forgotten_users` | replaces a user's id everywhere; the ids that must not come back |
 //! | `move_users`, `unsynced_levels` | changed quotas of levels; level changes that Redis has not received |

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     admin::admin,
-    process::{SERVICE_TOKEN, Serve, answer, hash_of},
+    process::{Dev, SERVICE_TOKEN, Serve, answer, hash_of},
 };
 use crate::support::{World, eventually};
 
@@ -94,6 +94,56 @@ async fn a_void_has_a_reason_and_is_in_the_history() {
         (json!("grant_voided"), json!("shop"), json!("refunded"))
     );
     assert_eq!((seen(1, "kind"), seen(1, "ap"), seen(1, "grant")), (json!("granted"), json!(50), json!(id)));
+}
+
+#[tokio::test]
+async fn a_message_is_refunded_once_and_at_most_what_it_has_cost() {
+    let world = World::new().await;
+    let gate = gate(&world).await;
+    let body = json!({"userUuid": "ann", "sessionId": "s", "ap": 100});
+    let usage = gate.post("/api/chat/quota/consume", body).await.1["usageId"].as_str().unwrap().to_owned();
+    let path = format!("users/ann/messages/{usage}/refund");
+    let refund = async |body: Value| admin(&gate, Method::POST, &path, Some(body)).await;
+    eventually("the message is in the log", async || {
+        refund(json!({"reason": "r", "ap": 101})).await.0 == StatusCode::BAD_REQUEST
+    })
+    .await;
+    let (status, first) = refund(json!({"reason": "it answered nothing", "ap": 60})).await;
+    assert_eq!((status.as_u16(), &first["grant"]["source"]), (201, &json!("refund")), "{first}");
+    assert_eq!(first["grant"]["externalId"], format!("refund-{usage}"));
+    assert_eq!(refund(json!({"reason": "it answered nothing", "ap": 60})).await.0.as_u16(), 200);
+    assert_eq!(refund(json!({"reason": "it answered nothing"})).await.0.as_u16(), 422);
+    assert_eq!((consume(&gate, "ann", 60).await, consume(&gate, "ann", 1).await), (200, 429));
+    let other = format!("users/bob/messages/{usage}/refund");
+    assert_eq!(admin(&gate, Method::POST, &other, Some(json!({"reason": "r"}))).await.0.as_u16(), 404);
+    assert_eq!(
+        admin(&gate, Method::POST, "users/ann/messages/x/refund", Some(json!({"reason": "r"}))).await.0.as_u16(),
+        404
+    );
+}
+
+#[tokio::test]
+async fn the_gates_own_role_may_give_charge_and_void() {
+    let dev = Dev::start().await;
+    let as_admin = async |method: Method, path: &str, body: Option<Value>| {
+        let request = dev.request(method, path).bearer_auth(dev.text("adminToken"));
+        answer(if let Some(body) = body { request.json(&body) } else { request }).await
+    };
+    let grants = "/api/chat/quota/grants";
+    let (status, given) = as_admin(Method::POST, grants, Some(order("new-user", 50))).await;
+    assert_eq!(status.as_u16(), 201, "{given}");
+    let body = json!({"userUuid": "new-user", "sessionId": "s", "ap": 130});
+    let (status, charged) = dev.post("/api/chat/quota/consume", body).await;
+    assert_eq!((status.as_u16(), &charged["quota"]["grantedRemaining"]), (200, &json!(20)), "{charged}");
+    assert_eq!(charged["quota"]["grants"], json!([{"left": 20, "expiresAt": null, "priority": 100}]));
+    eventually("the charge is flushed", async || {
+        as_admin(Method::GET, &format!("{grants}?userUuid=new-user"), None).await.1["grants"][0]["left"] == 20
+    })
+    .await;
+    let void = format!("{grants}/{}/void", given["grant"]["id"].as_str().unwrap());
+    assert_eq!(as_admin(Method::POST, &void, Some(json!({"reason": "r"}))).await.0.as_u16(), 200);
+    let verify = dev.command(&["verify"]);
+    assert!(verify.status.success(), "{verify:?}");
 }
 
 #[tokio::test]

@@ -243,8 +243,8 @@ async fn grants_expire_and_pay_in_the_order_of_priority_and_expiry() {
     gate.flush_and_verify().await;
     assert_eq!((charged_of("sooner").await, charged_of("later").await), (5, 10));
     // Expired grants are not sent any more, and no loss revives them.
-    world.set_time("2026-11-20T15:00:00Z").await;
     flushall(&world).await;
+    world.set_time("2026-11-20T15:00:00Z").await;
     assert!(!gate.charges("ann", 1).await);
     let past = NewGrant { expires_at: Some(at("2026-11-20T15:00:00Z")), ..pack("ann", 10, "past") };
     assert!(matches!(gate.gate.give_grant(&past, &shop()).await, Err(GateError::Invalid(_))));
@@ -264,8 +264,8 @@ async fn grants_outlive_the_period_and_the_plan_pays_first_again() {
     assert_eq!(world.number("select used from chat_quota_months where period = 202611").await, 100);
 }
 
-/// Many users, gates and changes at the same time, with losses in between: every store agrees at the end, and no user has
-/// used more than was given.
+/// Many users, gates and changes at the same time, with losses in between: every store agrees at the end, and no user
+/// has used more than was given.
 #[tokio::test]
 async fn grants_conserve_through_concurrent_changes_and_losses() {
     let world = World::new().await;

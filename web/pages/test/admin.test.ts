@@ -318,6 +318,25 @@ test("an unsettled hold is released, and the user's page shows its AP again", as
     await admin.getByRole("row", { name: /Hold released: 40 AP its worker is gone/ }).waitFor();
 });
 
+test("AP are given and voided with a reason, and the user's page lists them", async () => {
+    const admin = await open("users/pro-user");
+    const panel = admin.getByRole("region", { name: "Grants" });
+    await panel.getByText("No grants.").waitFor();
+    await panel.getByRole("button", { name: "Give AP…" }).click();
+    await panel.getByLabel("AP", { exact: true }).fill("70");
+    await panel.getByLabel("Expires in days").fill("30");
+    await panel.getByLabel("Reason").fill("a goodwill gift");
+    await panel.getByRole("button", { name: "Give now" }).click();
+    await panel.getByRole("row", { name: /manual 70 0 70 .* live/ }).waitFor();
+    await panel.getByRole("button", { name: "Void…" }).click();
+    await panel.getByText("The user loses the 70 AP that are left.").waitFor();
+    await panel.getByLabel("Reason").fill("a mistake");
+    await panel.getByRole("button", { name: "Void now" }).click();
+    await panel.getByRole("row", { name: /manual 70 0 70 .* voided/ }).waitFor();
+    await admin.getByRole("row", { name: /Granted: 70 AP a goodwill gift/ }).waitFor();
+    await admin.getByRole("row", { name: /voided: 70 AP a mistake/ }).waitFor();
+});
+
 test("the status page reports no problems, and the stores agree", async () => {
     const page = await open("status");
     await page.getByText("All systems operational").waitFor();

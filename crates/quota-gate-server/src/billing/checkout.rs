@@ -1,8 +1,8 @@
-//! Reads a Stripe checkout session (<https://docs.stripe.com/api/checkout/sessions/object>): whose packs were bought, and
-//! by which payment.
+//! Reads a Stripe checkout session (<https://docs.stripe.com/api/checkout/sessions/object>): whose packs were bought,
+//! and by which payment.
 //!
-//! Stripe's events do not contain the line items of a session, so the session's metadata names the pack. Line items count
-//! where they are present.
+//! Stripe's events do not contain the line items of a session, so the session's metadata names the pack. Line items
+//! count where they are present.
 
 use std::collections::BTreeMap;
 

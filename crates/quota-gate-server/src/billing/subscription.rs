@@ -111,7 +111,8 @@ struct Data {
 /// The result of an event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SubscriptionReceivedBody {
-    /// Whether the event changes the user's level, now or at the next period, or the user's packs. False for repeated and unrelated events.
+    /// Whether the event changes the user's level, now or at the next period, or the user's packs. False for repeated
+    /// and unrelated events.
     changed: bool,
 }
 

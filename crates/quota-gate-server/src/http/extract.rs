@@ -23,6 +23,8 @@ pub(crate) struct PathUser(pub(crate) UserId);
 
 pub(crate) struct PathUserAndHold(pub(crate) UserId, pub(crate) Uuid);
 
+pub(crate) struct PathUserAndCharge(pub(crate) UserId, pub(crate) Uuid);
+
 /// The header `Idempotency-Key`, plain or as a quoted structured-field string.
 pub(crate) struct IdempotencyHeader(pub(crate) Option<IdempotencyKey>);
 
@@ -101,6 +103,17 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUserAndHold {
         let Path((user, hold)) = path.map_err(|_| no_user())?;
         let hold = hold.parse().map_err(|_| Problem::new(Code::NotFound, "no such hold"))?;
         Ok(Self(UserId::parse(&user)?, hold))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAndCharge {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((user, charge)) = path.map_err(|_| no_user())?;
+        let charge = charge.parse().map_err(|_| Problem::new(Code::NotFound, "no such message"))?;
+        Ok(Self(UserId::parse(&user)?, charge))
     }
 }
 

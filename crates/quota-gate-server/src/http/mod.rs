@@ -61,7 +61,9 @@ use crate::{
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
     use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset};
-    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, own_quota, rollout, status, usage, users};
+    use routes::admin::{
+        changes, drift, heavy_users, holds, level as user_level, messages, own_quota, refund, rollout, status, usage, users,
+    };
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -91,6 +93,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/users",                             get(users::list))
         .route("/api/admin/users/{user}",                      get(users::show))
         .route("/api/admin/users/{user}/messages",             get(messages::list))
+        .route("/api/admin/users/{user}/messages/{usage}/refund", post(refund::refund))
         .route("/api/admin/users/{user}/level",                put(user_level::change))
         .route("/api/admin/users/{user}/quota",                put(own_quota::quota))
         .route("/api/admin/users/{user}/block",                put(own_quota::block))

@@ -15,8 +15,8 @@ use crate::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
             admin::{
-                changes, drift, heavy_users, holds, level as user_level, messages, own_quota, rollout, status, usage,
-                users,
+                changes, drift, heavy_users, holds, level as user_level, messages, own_quota, refund, rollout, status,
+                usage, users,
             },
             authorize, consume, grants, health, level, quota, quota_stream, reservations, reset,
         },
@@ -53,6 +53,7 @@ use crate::{
         users::list,
         users::show,
         messages::list,
+        refund::refund,
         user_level::change,
         own_quota::quota,
         own_quota::block,

@@ -268,8 +268,8 @@ fn put(to: &mut Vec<u8>, field: &[u8]) {
     to.extend_from_slice(field);
 }
 
-/// What the plan paid, the numbers of the grants that paid the rest, and what each paid. All are null for a message that
-/// the plan paid for.
+/// What the plan paid, the numbers of the grants that paid the rest, and what each paid. All are null for a message
+/// that the plan paid for.
 fn put_grants(to: &mut Vec<u8>, event: &UsageEvent) {
     const INT8: i32 = 20;
     const INT4: i32 = 23;

@@ -77,8 +77,8 @@ async fn charge(connection: &mut Transaction<'_>, sums: &Sums<'_>) -> Result<Has
     Ok(rows.into_iter().map(|row| (row.user_uuid, row.number)).collect())
 }
 
-/// Inserts grants that Postgres does not know: it was restored from a time before they were made. They granted what they
-/// paid, so nothing is left of them.
+/// Inserts grants that Postgres does not know: it was restored from a time before they were made. They granted what
+/// they paid, so nothing is left of them.
 async fn insert_unknown(
     connection: &mut Transaction<'_>,
     sums: &Sums<'_>,

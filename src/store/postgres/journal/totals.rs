@@ -1,4 +1,5 @@
-//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`, and what grants paid to `grants`.
+//! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`, and what grants paid to
+//! `grants`.
 //!
 //! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
 //! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.

@@ -269,8 +269,8 @@ pub(super) async fn lock(connection: &mut Transaction<'_>, user: &UserId) -> Res
     Ok(())
 }
 
-/// Takes the next version of the grants of a user, whose row is locked. A version of the present is higher than any that
-/// Redis has heard of, even if Postgres was restored from a backup.
+/// Takes the next version of the grants of a user, whose row is locked. A version of the present is higher than any
+/// that Redis has heard of, even if Postgres was restored from a backup.
 pub(super) async fn next_version(
     connection: &mut Transaction<'_>,
     user: &UserId,

@@ -84,6 +84,10 @@ function useWhat(): (change: Change) => string {
                 return text.forgotten;
             case "hold_released":
                 return `${text.released}: ${number(change.ap)} AP`;
+            case "granted":
+                return `${text.granted}: ${number(change.ap)} AP`;
+            case "grant_voided":
+                return `${text.grantStates.voided}: ${number(change.ap)} AP`;
             case "rollout": {
                 const mode = change.mode as keyof typeof text.modes | null;
                 return `${text.part.rollout}: ${mode === null ? text.unknown : text.modes[mode]}, ${number(change.percentage)} %`;

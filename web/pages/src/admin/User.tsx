@@ -3,6 +3,7 @@
 import { useState } from "react";
 import { ChangesOf } from "./Changes.js";
 import { useAsked, usePage } from "./context.js";
+import { Grants } from "./Grants.js";
 import { Holds } from "./Holds.js";
 import { LevelChange } from "./LevelChange.js";
 import { OwnQuota } from "./OwnQuota.js";
@@ -74,6 +75,7 @@ export function User({ name }: { name: string }) {
                 )}
             </section>
             <Holds user={name} holds={knowsHolds ? data.holds : undefined} onReleased={done} />
+            <Grants user={name} onChanged={done} />
             <LevelChange key={data.levelVersion} user={name} quota={quota} onChanged={done} />
             <OwnQuota key={`own ${data.levelVersion}`} user={name} quota={quota} onChanged={done} />
             <section className="panel" aria-labelledby="months-title">

@@ -15,6 +15,8 @@ export type Usage = Schemas["UsageBody"];
 export type Status = Schemas["StatusBody"];
 export type Drift = Schemas["DriftBody"];
 export type Rollout = Schemas["RolloutBody"];
+export type Grants = Schemas["GrantsBody"];
+export type Grant = Grants["grants"][number];
 export type UsageParams = NonNullable<operations["getUsage"]["parameters"]["query"]>;
 
 /** An error response, with the gate's own message. */
@@ -27,9 +29,12 @@ export class Refused extends Error {
     }
 }
 
+/** Path of the routes of grants, which services use too. */
+const GRANTS = "/api/chat/quota/grants";
+
 type Params = Record<string, string | number | undefined>;
 
-/** Calls the routes under `/api/admin` with an administrator token. */
+/** Calls the routes under `/api/admin`, and those of grants, with an administrator token. */
 export class AdminApi {
     readonly #token: string;
     readonly #onRejected: ((token: string) => void) | undefined;
@@ -49,6 +54,7 @@ export class AdminApi {
     status = () => this.#get<Status>("status");
     drift = (params: Params) => this.#get<Drift>("drift", params);
     rollout = () => this.#get<Rollout>("rollout");
+    grants = (user: string) => this.#get<Grants>(GRANTS, { userUuid: user });
 
     changeLevel = (user: string, body: Schemas["ChangeLevelBody"]) =>
         this.#send<LevelForecast>("PUT", `users/${encodeURIComponent(user)}/level`, body);
@@ -60,6 +66,8 @@ export class AdminApi {
         this.#send<unknown>("POST", `users/${encodeURIComponent(user)}/holds/${encodeURIComponent(hold)}/release`, {
             reason,
         });
+    giveGrant = (grant: Schemas["GiveGrantBody"]) => this.#send<unknown>("POST", GRANTS, grant);
+    voidGrant = (id: string, reason: string) => this.#send<unknown>("POST", `${GRANTS}/${id}/void`, { reason });
     changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
 
     async usageFile(params: UsageParams): Promise<Blob> {
@@ -77,7 +85,8 @@ export class AdminApi {
     async #ask(method: string, path: string, body?: string): Promise<Response> {
         const headers: Record<string, string> = { authorization: `Bearer ${this.#token}` };
         if (body !== undefined) headers["content-type"] = "application/json";
-        const response = await fetch(`/api/admin/${path}`, { method, headers, ...(body !== undefined && { body }) });
+        const url = path.startsWith("/") ? path : `/api/admin/${path}`;
+        const response = await fetch(url, { method, headers, ...(body !== undefined && { body }) });
         if (response.ok) return response;
         if (isRejection(response.status)) this.#onRejected?.(this.#token);
         const problem = (await response.json().catch(() => ({}))) as { title?: string; detail?: string };

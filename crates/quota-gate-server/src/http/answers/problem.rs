@@ -197,7 +197,9 @@ impl From<GateError> for Problem {
         let detail = error.to_string();
         match error {
             GateError::Invalid(_) => Self::new(Code::InvalidRequest, detail),
-            GateError::UnknownReservation | GateError::UnknownGrant => Self::new(Code::NotFound, detail),
+            GateError::UnknownReservation | GateError::UnknownGrant | GateError::UnknownCharge => {
+                Self::new(Code::NotFound, detail)
+            }
             GateError::ReservationExpired(_) => Self::new(Code::ReservationExpired, detail),
             GateError::AlreadySettled(_)
             | GateError::LevelChanged
@@ -258,6 +260,7 @@ mod tests {
             (GateError::Invalid(InvalidInput { field: "ap", rule: "no".into() }), 400, Code::InvalidRequest),
             (GateError::UnknownReservation, 404, Code::NotFound),
             (GateError::UnknownGrant, 404, Code::NotFound),
+            (GateError::UnknownCharge, 404, Code::NotFound),
             (GateError::TooManyGrants(32), 409, Code::Conflict),
             (GateError::ReservationExpired("x"), 410, Code::ReservationExpired),
             (GateError::AlreadySettled("x"), 409, Code::Conflict),

@@ -11,6 +11,7 @@ use quota_gate::{
     domain::{
         calendar::{Calendar, Period},
         decision::{Denied, Passed},
+        grant::{Grant, Grants},
         level::{LevelCode, Levels},
         own_quota::OwnQuota,
         quota::{Quota, QuotaStatus, Source},
@@ -77,6 +78,12 @@ pub(crate) struct QuotaBody<'a> {
     /// The next level with a higher quota; null at the top level.
     #[schema(required = true)]
     recommended_upgrade: Option<Upgrade<'a>>,
+    /// Live grants, in the order in which they pay. Only for users who have some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<LiveGrantBody>,
+    /// AP of live grants that no reservation needs. Only for users who have some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granted_remaining: Option<u32>,
     /// Increases with every change: of two answers, the one with the higher version is newer.
     version: u64,
     /// Time of these numbers.
@@ -123,6 +130,17 @@ pub(crate) struct BindingBody {
     /// When this limit would allow the message if nothing else happens; null for never.
     #[schema(value_type = Option<String>, required = true)]
     retry_at: Option<Millis>,
+}
+
+/// A grant that can pay.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LiveGrantBody {
+    /// AP that it can still pay, including those that reservations need.
+    left: u32,
+    #[schema(value_type = Option<String>, required = true)]
+    expires_at: Option<Millis>,
+    priority: u8,
 }
 
 /// How close the user is to the limit: warn above 80 %, critical above 95 %, exhausted when nothing remains.
@@ -232,6 +250,8 @@ impl<'a> QuotaBody<'a> {
             time_zone: calendar.time_zone().name(),
             status: quota.status().into(),
             recommended_upgrade: Upgrade::of(levels, quota),
+            grants: LiveGrantBody::all(&quota.limits.grants),
+            granted_remaining: (!quota.limits.grants.live.is_empty()).then(|| quota.limits.granted_free.get()),
             version: quota.version,
             as_of: Millis(quota.as_of),
             source: match quota.source {
@@ -240,6 +260,19 @@ impl<'a> QuotaBody<'a> {
             },
             limits: if quota.limits.binds() { limits(quota, calendar) } else { Vec::new() },
         }
+    }
+}
+
+impl LiveGrantBody {
+    fn all(grants: &Grants) -> Vec<Self> {
+        let mut live: Vec<&Grant> = grants.live.iter().collect();
+        live.sort_by_key(|grant| (grant.priority, grant.expires_at.is_none(), grant.expires_at, grant.number));
+        let body = |grant: &Grant| Self {
+            left: grant.left.get(),
+            expires_at: grant.expires_at.map(Millis),
+            priority: grant.priority,
+        };
+        live.into_iter().map(body).collect()
     }
 }
 

@@ -26,7 +26,7 @@ use quota_gate::{
         new_grant::{ExternalId, GrantSource, NewGrant, Priority},
         user_id::UserId,
     },
-    gate::Gate,
+    gate::{Gate, GrantGiven},
     store::postgres::GrantRow,
 };
 
@@ -167,8 +167,7 @@ pub(crate) async fn give(
     let author = Author::program(&by, body.reason.as_deref())?;
     let given = gate.give_grant(&grant, &author).await?;
     let status = if given.replayed { StatusCode::OK } else { StatusCode::CREATED };
-    let body = GrantDoneBody { replayed: given.replayed, grant: GrantBody::new(&given.grant, gate.now()) };
-    Ok((status, Json(body)).into_response())
+    Ok((status, Json(GrantDoneBody::of(&given, gate.now()))).into_response())
 }
 
 /// Lists the grants of a user, also those that are used up, have expired or are voided.
@@ -215,6 +214,12 @@ pub(crate) async fn void(
     let voided = gate.void_grant(id, &Author::person(&by, &body.reason)?).await?;
     let body = GrantDoneBody { replayed: voided.replayed, grant: GrantBody::new(&voided.grant, gate.now()) };
     Ok(Json(body).into_response())
+}
+
+impl<'a> GrantDoneBody<'a> {
+    pub(crate) fn of(given: &'a GrantGiven, now: DateTime<Utc>) -> Self {
+        Self { replayed: given.replayed, grant: GrantBody::new(&given.grant, now) }
+    }
 }
 
 impl<'a> GrantBody<'a> {
