@@ -45,6 +45,7 @@ fn event(id: &str, subscription: &str, second: i64, who: &str) -> SubscriptionEv
         stage: Stage::Running,
         terms: Terms { user: user(who), paid_items: Some(vec!["price_plus".into()]) },
         terms_before: None,
+        paid_time: None,
     }
 }
 

@@ -29,7 +29,8 @@ async fn block(gate: &GateUnderTest, who: &str, blocked: bool) -> UserChanged {
 
 async fn change_level(gate: &GateUnderTest, who: &str, level: &str) {
     let (level, author) = (LevelName::parse(level).unwrap(), Author::person("ops", "a test").unwrap());
-    let request = ChangeLevel { user: user(who), level, effective: Effective::Fair, if_version: None, author };
+    let request =
+        ChangeLevel { user: user(who), level, effective: Effective::Fair, anchor_day: None, if_version: None, author };
     gate.gate.change_level(request).await.unwrap();
 }
 

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use quota_gate::{
     domain::{
-        ap::Ap,
         calendar::{AnchorDay, Calendar, Day, Period},
         grant::GrantPart,
         hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},

@@ -181,7 +181,14 @@ async fn make(gate: &Gate, wanted: &Wanted, dry_run: bool) -> anyhow::Result<Vec
         |level: &LevelName| levels.coded(row.pending.unwrap_or(row.level)).is_some_and(|found| found.name == *level);
     if let Some(level) = level.as_ref().filter(|level| !has(level)) {
         let (user, level, author) = (user.clone(), level.clone(), author.clone());
-        let request = ChangeLevel { user, level: level.clone(), effective: Effective::Fair, if_version: None, author };
+        let request = ChangeLevel {
+            user,
+            level: level.clone(),
+            effective: Effective::Fair,
+            anchor_day: None,
+            if_version: None,
+            author,
+        };
         let pending = if dry_run {
             gate.preview_level(&request).await?.pending
         } else {
