@@ -85,4 +85,6 @@ $$;
 alter table user_changes add column grant_id uuid;
 alter table user_changes
     drop constraint user_changes_kind,
-    add constraint user_changes_kind check (kind in ('level', 'hold_released', 'granted', 'grant_voided')) not valid;
+    add constraint user_changes_kind check (
+        kind in ('level', 'hold_released', 'forgotten', 'quota', 'blocked', 'unblocked', 'granted', 'grant_voided')
+    ) not valid;

@@ -314,3 +314,19 @@ async fn a_grant_makes_a_user_whom_no_gate_has_seen() {
     gate.flush_and_verify().await;
     assert_eq!(gate.gate.grants_of(&new).await.unwrap()[0].left(), 0);
 }
+
+#[tokio::test]
+async fn verify_finds_a_grant_that_differs_from_the_log_or_from_redis() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "ann", 50, "order-1").await;
+    assert!(gate.charges("ann", 130).await);
+    let unflushed = gate.verifier.verify().await.unwrap();
+    assert!(unflushed.agrees() && unflushed.unflushed == 1, "{unflushed:?}");
+    gate.flush_and_verify().await;
+    execute(&world.database, "update grants set charged = 31").await;
+    let verdict = gate.verifier.verify().await.unwrap();
+    assert_eq!((verdict.grant_drift.len(), verdict.grant_drift[0].charged), (1, (30, 31)));
+    assert_eq!(verdict.differences[0].grants[0].left, (20, 19));
+    assert!(!verdict.agrees());
+}
