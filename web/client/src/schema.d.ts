@@ -575,6 +575,11 @@ export interface components {
             /** @description Always true: the settlement will be applied once. */
             accepted: boolean;
         };
+        /** @description A limit that does not allow a message. */
+        BindingBody: components["schemas"]["LimitBody"] & {
+            /** @description When this limit would allow the message if nothing else happens; null for never. */
+            retryAt: string | null;
+        };
         /** @description A change. Members of other kinds are null. */
         ChangeBody: {
             /** Format: int32 */
@@ -745,8 +750,15 @@ export interface components {
             reason: string;
             userUuid: string | null;
         };
+        /** @description Why a user was denied whose level has windows or concurrency. */
+        DenialLimits: {
+            /** @description Every limit that does not allow the message. */
+            limits: components["schemas"]["BindingBody"][];
+            /** @description When the message would be allowed if nothing else happens; null for never. */
+            retryAt: string | null;
+        };
         /** @description Numbers of a denial. */
-        DenialNumbers: {
+        DenialNumbers: (null | components["schemas"]["DenialLimits"]) & {
             quotaResetAt: string;
             recommendedUpgrade: null | components["schemas"]["Upgrade"];
             /**
@@ -811,7 +823,8 @@ export interface components {
         ErrorBody: {
             /**
              * @description The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-             *     `quotaResetAt` and `recommendedUpgrade`, as in the gate's own denials.
+             *     `quotaResetAt` and `recommendedUpgrade`, and `limits` and `retryAt` of a level with windows or concurrency, as in
+             *     the gate's own denials.
              */
             code: components["schemas"]["Code"];
             /** @description Human-readable description. */
@@ -1002,6 +1015,43 @@ export interface components {
             previousLevel: string;
             quota: components["schemas"]["QuotaBody"];
         };
+        /** @description A limit of a user. */
+        LimitBody: {
+            /**
+             * Format: int32
+             * @description Of live holds.
+             * @example 8
+             */
+            held: number;
+            /**
+             * Format: int32
+             * @example 80
+             */
+            limit: number;
+            /**
+             * @description `monthly`, `concurrency`, or the length of a window, with `-requests` if it counts requests.
+             * @example 5h
+             */
+            name: string;
+            /**
+             * Format: int32
+             * @description limit − used − held, never below 0.
+             * @example 12
+             */
+            remaining: number;
+            /** @description When what is used is free again; null for a window that is not running, and without live holds. */
+            resetsAt: string | null;
+            /**
+             * @description ap, requests or holds.
+             * @example ap
+             */
+            unit: string;
+            /**
+             * Format: int32
+             * @example 60
+             */
+            used: number;
+        };
         /** @description A user, according to Postgres. */
         ListedUserBody: {
             membershipLevel: string;
@@ -1155,6 +1205,8 @@ export interface components {
              * @example 4
              */
             held: number;
+            /** @description All limits, if the level has windows or concurrency: the period first. */
+            limits?: components["schemas"]["LimitBody"][];
             /** @example basic */
             membershipLevel: string;
             /**
