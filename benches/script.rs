@@ -8,9 +8,11 @@ use quota_gate::{
         ap::Ap,
         calendar::Calendar,
         clock::Clock,
+        grant::Grants,
         level::{Level, LevelCode, LevelName, Levels},
         partition::{Partition, Partitions},
         user_id::UserId,
+        window::LevelLimits,
     },
     store::redis::{
         Context, Fence, Memory, Operation, Redis, RedisOptions, Request, Script, Seed, ServerId, UserLevel,
@@ -189,13 +191,7 @@ impl Bench {
         let (incrby_sha, hashes_sha) = (load(INCRBY)?, load(include_str!("hashes.lua"))?);
         let server_id = server_id(&server)?;
         let (code, name) = (LevelCode::new(1).expect("a code"), LevelName::parse("bench")?);
-        let level = Level {
-            code,
-            name,
-            quota: Ap::new(QUOTA),
-            limits: quota_gate::domain::window::LevelLimits::default(),
-            retired: false,
-        };
+        let level = Level { code, name, quota: Ap::new(QUOTA), limits: LevelLimits::default(), retired: false };
         let mut bench = Self {
             server,
             _scratch: scratch,
@@ -255,7 +251,7 @@ impl Bench {
             day,
             used_today: Ap::ZERO,
             windows: vec![],
-            grants: quota_gate::domain::grant::Grants::default(),
+            grants: Grants::default(),
         };
         let first = self.users.len();
         self.users.extend((first..first + count).map(user));

@@ -1,5 +1,5 @@
--- Windows and concurrency of levels. Windows of a user have no rows: a charge's row of the log names each window that it
--- counted in, and how much, so the windows after a loss of Redis, and what `verify` compares, are sums of the log.
+-- Windows and concurrency of levels. Windows of a user have no rows: a charge's row of the log names each window that
+-- it counted in, and how much. So the windows after a loss of Redis, and what `verify` compares, are sums of the log.
 
 alter table membership_levels
     add column windows text not null default '',

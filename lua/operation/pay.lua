@@ -63,7 +63,8 @@ end
 --   is_live: whether the hold was live; keeps_place: whether it still counts in the window in which it was made;
 --   covers_plan: whether the plan pays its part in any case
 -- A live hold has its AP. What is beyond is paid by what is free now: the plan only in the hold's own period, and
--- grants in any. Of a period that has ended it is not known any more what was free, so grants do not pay that part either.
+-- grants in any. Of a period that has ended it is not known any more what was free, so grants do not pay that part
+-- either.
 -- Returns what was charged, what grants paid of it, and the blocks of the event.
 function pay_commit(ap, hold, is_live, keeps_place, covers_plan)
   begin_counts()

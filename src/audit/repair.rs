@@ -122,6 +122,9 @@ impl Repairer {
                 repaired.left += 1;
             } else if difference.is_of_record() {
                 behind.insert(self.gate.partitions().of(&difference.user));
+            } else if difference.is_of_windows() {
+                // They end by themselves.
+                repaired.left += 1;
             } else if difference.unreadable {
                 // An adjustment would count the charges again when a newer program reads the entry.
                 repaired.left += 1;

@@ -147,11 +147,20 @@ impl RecordDifference {
         self.used.0 < self.used.1
             || self.total_used.0 < self.total_used.1
             || self.grants.iter().any(|grant| grant.left.0 > grant.left.1)
+            || self.windows.iter().any(|window| window.counted.0 < window.counted.1)
+    }
+
+    /// Whether the record has all charges of Postgres and no others, but has counted more in windows.
+    pub(super) fn is_of_windows(&self) -> bool {
+        self.used.0 == self.used.1 && self.total_used.0 == self.total_used.1 && self.grants.is_empty()
     }
 
     /// Returns the probable cause.
     #[must_use]
     pub fn reason(&self) -> String {
+        if self.is_of_windows() && !self.is_of_record() {
+            return "the log lacks what its windows have counted: they agree again when they have ended".to_owned();
+        }
         let (redis, postgres) = match self.grants.first() {
             _ if self.used.0 != self.used.1 => self.used,
             // What Redis has less of a grant, it has charged more.

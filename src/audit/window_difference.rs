@@ -1,7 +1,7 @@
 //! Compares a user's windows in Redis with the log and the journal after the watermark.
 //!
-//! A window of the record has counted what the charges say that name it by length, unit and start. A window that nothing
-//! has counted yet is of a hold alone. One that is over is gone from the record, or stays until the next change.
+//! A window of the record has counted what the charges say that name it by length, unit and start. A window in which
+//! nothing is counted yet is of a hold alone. One that is over is gone from the record, or stays until the next change.
 
 use crate::{
     domain::{

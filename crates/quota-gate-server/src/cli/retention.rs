@@ -9,8 +9,8 @@ use crate::cli::output::say;
 use crate::{app, config::Config};
 use quota_gate::domain::clock::Clock;
 
-/// The gate still reads these months of the log: to look up settlements for days, for `usedToday`, and for commits of
-/// the last month.
+/// The gate still reads these months of the log: to look up settlements for days, for `usedToday`, for commits of the
+/// last month, and for windows of up to 31 days.
 const KEEP_MONTHS_MIN: u32 = 2;
 
 #[derive(Debug, clap::Args)]

@@ -47,8 +47,8 @@ struct ErrorBody<'a> {
     #[schema(required = true)]
     param: Option<String>,
     /// The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-    /// `quotaResetAt` and `recommendedUpgrade`, and `limits` and `retryAt` of a level with windows or concurrency, as in
-    /// the gate's own denials.
+    /// `quotaResetAt` and `recommendedUpgrade`, and for a level with windows or concurrency `limits` and `retryAt`, as
+    /// in the gate's own denials.
     code: Code,
     #[serde(flatten)]
     #[schema(ignore)]

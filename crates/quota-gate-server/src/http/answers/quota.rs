@@ -200,18 +200,21 @@ pub(crate) struct DenialNumbers<'a> {
     quota_reset_at: Seconds,
     #[schema(required = true)]
     recommended_upgrade: Option<Upgrade<'a>>,
-    #[serde(flatten)]
-    limits: Option<DenialLimits>,
+    /// Every limit that does not allow the message, if the level has windows or concurrency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<BindingBody>, required = false)]
+    limits: Option<Vec<BindingBody>>,
+    /// When the message would be allowed if nothing else happens; null for never. Together with `limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    retry_at: Option<Option<Millis>>,
 }
 
 /// Why a user was denied whose level has windows or concurrency.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DenialLimits {
-    /// Every limit that does not allow the message.
     limits: Vec<BindingBody>,
-    /// When the message would be allowed if nothing else happens; null for never.
-    #[schema(value_type = Option<String>, required = true)]
     retry_at: Option<Millis>,
 }
 
@@ -294,13 +297,15 @@ impl<'a> Upgrade<'a> {
 impl<'a> DenialNumbers<'a> {
     pub(crate) fn new(gate: &Gate, levels: &'a Levels, denied: &Denied) -> Self {
         let quota = &denied.quota;
+        let (limits, retry_at) = DenialLimits::of(denied, gate.calendar()).map(|of| (of.limits, of.retry_at)).unzip();
         Self {
             required: denied.required.get(),
             remaining: quota.available().get(),
             shortfall: denied.shortfall().get(),
             quota_reset_at: Seconds(gate.calendar().period_end(quota.period)),
             recommended_upgrade: Upgrade::of(levels, quota),
-            limits: DenialLimits::of(denied, gate.calendar()),
+            limits,
+            retry_at,
         }
     }
 }
