@@ -104,9 +104,9 @@ async fn a_list_that_is_sent_again_gives_nothing_back() {
     execute(&world.database, "update chat_quotas set grants_synced = 0").await;
     assert_eq!(GrantSync::new(&gate.gate).sync_some(None).await.unwrap().synced, 1);
     assert!(gate.charges("ann", 10).await && !gate.charges("ann", 1).await);
-    gate.flush_and_verify().await;
     assert!(give(&gate, "ann", 50, "order-1").await.replayed);
     assert!(!gate.charges("ann", 1).await);
+    // The next list still has the 50 AP that are used up in Redis, because nothing is flushed.
     give(&gate, "ann", 7, "order-2").await;
     assert!(gate.charges("ann", 7).await && !gate.charges("ann", 1).await);
     gate.flush_and_verify().await;
@@ -312,4 +312,20 @@ async fn a_grant_makes_a_user_whom_no_gate_has_seen() {
     assert!(gate.charges("new", 105).await && !gate.charges("new", 1).await);
     gate.flush_and_verify().await;
     assert_eq!(gate.gate.grants_of(&new).await.unwrap()[0].left(), 0);
+}
+
+#[tokio::test]
+async fn verify_finds_a_grant_that_differs_from_the_log_or_from_redis() {
+    let world = World::new().await;
+    let gate = world.gate().await;
+    give(&gate, "ann", 50, "order-1").await;
+    assert!(gate.charges("ann", 130).await);
+    let unflushed = gate.verifier.verify().await.unwrap();
+    assert!(unflushed.agrees() && unflushed.unflushed == 1, "{unflushed:?}");
+    gate.flush_and_verify().await;
+    execute(&world.database, "update grants set charged = 31").await;
+    let verdict = gate.verifier.verify().await.unwrap();
+    assert_eq!((verdict.grant_drift.len(), verdict.grant_drift[0].charged), (1, (30, 31)));
+    assert_eq!(verdict.differences[0].grants[0].left, (20, 19));
+    assert!(!verdict.agrees());
 }
