@@ -86,7 +86,7 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
     }
     let reservation = Reservation {
         hold: reader.uuid()?,
-        ap: Ap::cost(reader.u32()?.into()).ok()?,
+        ap: Ap::price(reader.u32()?.into()).ok()?,
         period: Period::from_id(reader.u24()?).ok()?,
         expires_at: instant(i64::try_from(reader.u48()?).ok()?),
         generation: reader.u32()?,

@@ -587,14 +587,25 @@ export interface components {
          * @description Stable code of a kind of problem.
          * @enum {string}
          */
-        Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
+        Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "MODEL_NOT_ALLOWED" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
         /** @description The generated answer to charge. */
         CommitBody: {
             /**
              * Format: int64
-             * @description Actual cost in AP; by default all held AP.
+             * @description Actual cost in AP. By default the cost of the tokens, if their kinds are given and `model` has prices by tokens;
+             *     otherwise all held AP.
              */
             ap?: number | null;
+            /**
+             * Format: int64
+             * @description The part of the input tokens that the model had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Input tokens, including cached ones.
+             */
+            inputTokens?: number | null;
             /**
              * @description Model that generated the answer, for the usage log.
              * @example gpt-4o
@@ -602,7 +613,12 @@ export interface components {
             model?: string | null;
             /**
              * Format: int64
-             * @description Tokens counted by the model.
+             * @description Output tokens.
+             */
+            outputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Tokens counted by the model; with the kinds below, their sum.
              */
             tokens?: number | null;
         };
@@ -640,14 +656,29 @@ export interface components {
         ConsumeBody: {
             /**
              * Format: int64
-             * @description Cost of the message in AP; 1 by default.
+             * @description Cost of the message in AP. By default the cost of its tokens, if `model` has prices by tokens; otherwise 1.
              */
             ap?: number | null;
+            /**
+             * Format: int64
+             * @description The part of the input tokens that the model had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Input tokens, including cached ones.
+             */
+            inputTokens?: number | null;
             /**
              * @description Model that generated the answer, for the usage log.
              * @example gpt-4o
              */
             model?: string | null;
+            /**
+             * Format: int64
+             * @description Output tokens.
+             */
+            outputTokens?: number | null;
             /**
              * @description Id of the conversation.
              * @example chat-42
@@ -655,7 +686,7 @@ export interface components {
             sessionId: string;
             /**
              * Format: int64
-             * @description Tokens counted by the model.
+             * @description Tokens counted by the model; with the kinds below, their sum.
              */
             tokens?: number | null;
             /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */
@@ -894,12 +925,24 @@ export interface components {
             /** Format: int32 */
             ap: number;
             at: string;
+            /**
+             * Format: int32
+             * @description The part of them that the model had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int32
+             * @description Input tokens, including cached ones; absent if only the total is known.
+             */
+            inputTokens?: number | null;
             /** @description `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message. */
             kind: string;
             /** @description Level at that time. */
             membershipLevel: string;
             /** @description Null if the caller named none. */
             model: string | null;
+            /** Format: int32 */
+            outputTokens?: number | null;
             /**
              * Format: int32
              * @description AP that the quota could not cover.
@@ -910,6 +953,8 @@ export interface components {
             sessionId: string;
             /** Format: int32 */
             tokens: number;
+            /** @description True if the gate has estimated the tokens, because no model reported them; otherwise absent. */
+            tokensEstimated?: boolean;
             usageId: string;
         };
         /** @description Messages, newest first. */
@@ -998,6 +1043,11 @@ export interface components {
         QuotaBody: {
             /** @description Time of these numbers. */
             asOf: string;
+            /**
+             * @description Model that answers now, because the quota is exhausted (`models.when_exhausted`); absent otherwise.
+             * @example gpt-4o-mini
+             */
+            fallback?: string | null;
             /**
              * Format: int32
              * @description AP reserved and not yet settled.
@@ -1355,9 +1405,24 @@ export interface components {
             ap: number;
             /**
              * Format: int64
+             * @description The part of them that the models had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Input tokens, including cached ones, of messages whose kinds of tokens are known; absent if there are none.
+             */
+            inputTokens?: number | null;
+            /**
+             * Format: int64
              * @description Charged messages.
              */
             messages: number;
+            /**
+             * Format: int64
+             * @description Output tokens of those messages.
+             */
+            outputTokens?: number | null;
             /**
              * Format: int64
              * @description AP that the quotas could not cover.
@@ -2645,7 +2710,7 @@ export interface operations {
     authorizeByGet: {
         parameters: {
             query?: {
-                /** @description Cost of the message in AP; by default the cost of `model`. */
+                /** @description Cost of the message in AP; by default the cost of `model`, estimated if it has prices by tokens. */
                 ap?: number;
                 /** @description Model, for its cost in `[models]` and the usage log; without it, the default cost applies. */
                 model?: string;
@@ -2749,7 +2814,7 @@ export interface operations {
     authorize: {
         parameters: {
             query?: {
-                /** @description Cost of the message in AP; by default the cost of `model`. */
+                /** @description Cost of the message in AP; by default the cost of `model`, estimated if it has prices by tokens. */
                 ap?: number;
                 /** @description Model, for its cost in `[models]` and the usage log; without it, the default cost applies. */
                 model?: string;

@@ -29,10 +29,11 @@ use crate::http::{
     AppState,
     answers::problem::{Code as ProblemCode, Problem},
     auth::Auth,
+    model_access::require_allowed,
 };
 use crate::reloadable::Reloadable;
 use quota_gate::{
-    domain::{decision::Decision, model_costs::ModelCosts, quota::Quota, scope::Scope, usage::Tokens},
+    domain::{decision::Decision, model_costs::ModelCosts, model_name::ModelName, quota::Quota, scope::Scope},
     gate::{Consume, Gate, GateError},
 };
 
@@ -59,8 +60,8 @@ impl RateLimitService {
     /// `INVALID_ARGUMENT` for invalid descriptors, `UNAVAILABLE` if the gate cannot decide: Envoy then follows its
     /// `failure_mode_deny`.
     async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
-        let message =
-            Message::read(request, &self.costs.get()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let costs = self.costs.get();
+        let message = Message::read(request, &costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut response = RateLimitResponse {
             overall_code: Code::Ok.into(),
             statuses: vec![
@@ -69,8 +70,18 @@ impl RateLimitService {
             ],
             ..RateLimitResponse::default()
         };
-        let Some(Message { index, user, session, ap, model }) = message else { return Ok(response) };
-        let consume = Consume { user, session, ap, tokens: Tokens::ZERO, model, idempotency_key: None };
+        let Some(Message { index, user, session, ap, tokens, model }) = message else { return Ok(response) };
+        let access = require_allowed(&self.gate, &costs, &user, model.as_ref().map(ModelName::as_str)).await;
+        if let Err(problem) = access {
+            if problem.code != ProblemCode::ModelNotAllowed {
+                return Err(Status::unavailable("the quota cannot be checked now"));
+            }
+            response.overall_code = Code::OverLimit.into();
+            response.statuses[index].code = Code::OverLimit.into();
+            response.raw_body = json!({"code": "MODEL_NOT_ALLOWED", "detail": problem.detail}).to_string().into_bytes();
+            return Ok(response);
+        }
+        let consume = Consume { user, session, ap, tokens, model, idempotency_key: None };
         match self.gate.consume(consume).await.map_err(|error| error_status(&error))? {
             Decision::Allowed(charged) => {
                 response.statuses[index] = self.status(Code::Ok, &charged.quota);

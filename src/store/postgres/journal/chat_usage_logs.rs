@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    ap::Ap, calendar::Period, level::Levels, model_name::ModelName, usage::UsageEvent, user_id::UserId,
+    ap::Ap, calendar::Period, level::Levels, model_name::ModelName, token_kinds::TokenKinds, usage::UsageEvent,
+    user_id::UserId,
 };
 use crate::store::postgres::{
     Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,
@@ -150,7 +151,8 @@ pub(in crate::store::postgres) async fn write<'a>(
 
 async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let statement =
-        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
+        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
+                               input_tokens, cached_input_tokens, output_tokens, tokens_estimated)
          from stdin (format binary)";
     connection.copy_in(statement, encode(events, levels)).await
 }
@@ -174,12 +176,17 @@ async fn insert_absent<'a>(
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     let models: Vec<&str> = events.iter().map(|event| ModelName::column(event.model.as_ref())).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
+    let (inputs, cached_inputs, outputs, estimated) = kinds_columns(events);
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
-             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at)
-         select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[])
-              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, place)
+             (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
+              input_tokens, cached_input_tokens, output_tokens, tokens_estimated)
+         select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
+                input, cached_input, output, estimated
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[],
+                     $12::int[], $13::int[], $14::int[], $15::bool[])
+              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
+                                      input, cached_input, output, estimated, place)
          where not exists (
              select
              from chat_usage_logs as logged
@@ -200,12 +207,26 @@ async fn insert_absent<'a>(
         &kinds as &[&str],
         &models as &[&str],
         &times,
+        &inputs as &[Option<i32>],
+        &cached_inputs as &[Option<i32>],
+        &outputs as &[Option<i32>],
+        &estimated,
     )
     .fetch_all(connection)
     .await?;
     let mut inserted: std::collections::HashSet<Uuid> = inserted.into_iter().collect();
     // An id that occurs twice in the list counts once.
     Ok(events.iter().copied().filter(|event| inserted.remove(&event.id)).collect())
+}
+
+/// Input, cached input and output tokens, and whether they are estimated, of each event.
+type KindsColumns = (Vec<Option<i32>>, Vec<Option<i32>>, Vec<Option<i32>>, Vec<bool>);
+
+fn kinds_columns(events: &[&UsageEvent]) -> KindsColumns {
+    let kinds = || events.iter().map(|event| event.tokens.kinds());
+    let column = |count: fn(TokenKinds) -> u32| kinds().map(|kinds| kinds.map(|kinds| integer(count(kinds)))).collect();
+    let estimated = kinds().map(|kinds| kinds.is_some_and(TokenKinds::is_estimated)).collect();
+    (column(TokenKinds::input), column(TokenKinds::cached_input), column(TokenKinds::output), estimated)
 }
 
 /// Returns the level's name, or "unknown" for an invalid code. Levels are never deleted, and read again for a new code.
@@ -216,8 +237,10 @@ pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const COLUMNS: i16 = 11;
+    const COLUMNS: i16 = 15;
     const TRAILER: i16 = -1;
+    /// Length of a field that is null.
+    const NULL: i32 = -1;
     let mut to = Vec::with_capacity(32 + events.len() * 200);
     to.extend_from_slice(SIGNATURE);
     to.extend_from_slice(&[0; 8]); // no flags, no header extension
@@ -234,6 +257,14 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
         put(&mut to, event.kind.as_str().as_bytes());
         put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
         put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());
+        let kinds = event.tokens.kinds();
+        for count in [TokenKinds::input, TokenKinds::cached_input, TokenKinds::output] {
+            match kinds {
+                Some(kinds) => put(&mut to, &integer(count(kinds)).to_be_bytes()),
+                None => to.extend_from_slice(&NULL.to_be_bytes()),
+            }
+        }
+        put(&mut to, &[kinds.is_some_and(TokenKinds::is_estimated).into()]);
     }
     to.extend_from_slice(&TRAILER.to_be_bytes());
     to

@@ -9,9 +9,11 @@ use axum::{
 };
 use quota_gate::{
     domain::{
+        ap::Ap,
         calendar::Period,
         decision::{Denied, Passed},
         level::{LevelCode, Levels},
+        model_costs::ModelCosts,
         quota::{Quota, QuotaStatus, Source},
     },
     gate::Gate,
@@ -69,6 +71,10 @@ pub(crate) struct QuotaBody<'a> {
     #[schema(value_type = String)]
     as_of: Millis,
     source: SourceWord,
+    /// Model that answers now, because the quota is exhausted (`models.when_exhausted`); absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "gpt-4o-mini")]
+    fallback: Option<String>,
 }
 
 /// How close the user is to the limit: warn above 80 %, critical above 95 %, exhausted when nothing remains.
@@ -168,7 +174,15 @@ impl<'a> QuotaBody<'a> {
                 Source::Redis => SourceWord::Redis,
                 Source::Postgres => SourceWord::Postgres,
             },
+            fallback: None,
         }
+    }
+
+    /// Adds the model that answers when the quota is exhausted.
+    pub(crate) fn with_fallback(self, costs: &ModelCosts, quota: &Quota) -> Self {
+        let is_exhausted = quota.remaining() == Ap::ZERO;
+        let fallback = is_exhausted.then(|| costs.fallback(self.membership_level)).flatten().map(ToString::to_string);
+        Self { fallback, ..self }
     }
 }
 
