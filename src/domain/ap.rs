@@ -32,6 +32,16 @@ impl Ap {
         })
     }
 
+    /// Creates the price of a model, or the cost of a message by it; may be 0.
+    ///
+    /// # Errors
+    /// If `amount` is not 0 to 1,000,000.
+    pub fn price(amount: i64) -> Result<Self, InvalidInput> {
+        u32::try_from(amount).ok().filter(|ap| *ap <= Self::COST_MAX).map(Self).ok_or_else(|| {
+            InvalidInput::new("ap", format!("must be a whole number from 0 to {}, not {amount}", Self::COST_MAX))
+        })
+    }
+
     /// The amount as a number.
     #[must_use]
     pub const fn get(self) -> u32 {
@@ -65,6 +75,8 @@ mod tests {
     fn a_cost_is_between_one_and_a_million() {
         assert_eq!(Ap::cost(1), Ok(Ap::ONE));
         assert_eq!(Ap::cost(1_000_000).map(Ap::get), Ok(1_000_000));
+        assert_eq!(Ap::price(0), Ok(Ap::ZERO));
+        assert!(Ap::price(-1).is_err() && Ap::price(1_000_001).is_err());
         for refused in [0, -1, 1_000_001, i64::MAX, i64::MIN] {
             assert!(Ap::cost(refused).is_err(), "{refused}");
         }

@@ -5,6 +5,7 @@
 
 pub mod ap;
 pub mod author;
+mod by_model;
 pub mod calendar;
 pub mod client_gone;
 pub mod clock;
@@ -29,6 +30,7 @@ pub mod scope;
 pub mod subscription;
 mod text;
 pub mod token_kinds;
+pub mod token_prices;
 pub mod usage;
 pub mod user_id;
 pub mod user_limits;

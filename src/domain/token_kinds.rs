@@ -25,6 +25,16 @@ impl TokenKinds {
         Ok(Self { input, cached_input, output, estimated: false })
     }
 
+    /// Creates kinds from counts of any size: cached input is limited to the input, and all together to 2^31 - 1.
+    #[must_use]
+    pub fn clamped(input: u64, cached_input: u64, output: u64) -> Self {
+        const MAX: u64 = i32::MAX as u64;
+        let input = input.min(MAX);
+        let (cached_input, output) = (cached_input.min(input), output.min(MAX - input));
+        let count = |tokens: u64| u32::try_from(tokens).unwrap_or_default();
+        Self { input: count(input), cached_input: count(cached_input), output: count(output), estimated: false }
+    }
+
     /// Marks the kinds as an estimate of the gate: the model has counted nothing.
     #[must_use]
     pub const fn estimated(self) -> Self {
@@ -74,6 +84,9 @@ mod tests {
         ] {
             assert_eq!(TokenKinds::new(input, cached, output).is_ok(), valid, "{input} {cached} {output}");
         }
+        let clamped = TokenKinds::clamped(u64::MAX, u64::MAX, u64::MAX);
+        assert_eq!((clamped.input(), clamped.cached_input(), clamped.output()), (most, most, 0));
+        assert_eq!(TokenKinds::clamped(9, 12, 5), TokenKinds::new(9, 9, 5).unwrap());
         assert_eq!(Tokens::of_kinds(TokenKinds::new(7, 3, 4).unwrap()).get(), 11, "cached tokens count once");
     }
 }

@@ -90,6 +90,12 @@ impl Tokens {
         Self { total: kinds.input() + kinds.output(), kinds: Some(kinds) }
     }
 
+    /// The same total, without its kinds.
+    #[must_use]
+    pub const fn without_kinds(self) -> Self {
+        Self { kinds: None, ..self }
+    }
+
     /// The kinds, if they are known.
     #[must_use]
     pub const fn kinds(self) -> Option<TokenKinds> {

@@ -12,4 +12,5 @@ mod script;
 mod servers;
 mod support;
 mod tidy;
+mod token_prices;
 mod upgrade;

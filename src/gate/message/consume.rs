@@ -98,8 +98,13 @@ impl Inner {
     pub(in crate::gate) fn idempotency_of(&self, request: &Consume) -> Option<Idempotency> {
         let Consume { user, session, ap, tokens, model, idempotency_key } = request;
         let key = idempotency_key.clone()?;
+        let tokens_by_kind = tokens.kinds();
         let (ap, tokens) = (ap.get().to_be_bytes(), tokens.get().to_be_bytes());
-        let parts = [session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()];
+        let kinds =
+            tokens_by_kind.map(|kinds| [kinds.input(), kinds.cached_input(), kinds.output()].map(u32::to_be_bytes));
+        let kinds = kinds.map(|kinds| kinds.concat());
+        let mut parts = vec![session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()];
+        parts.extend(kinds.as_deref());
         Some(self.idempotency(user, key, "consume", &parts))
     }
 }

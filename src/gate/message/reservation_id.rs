@@ -112,7 +112,7 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
     }
     let mut reservation = Reservation {
         hold: reader.uuid()?,
-        ap: Ap::cost(reader.u32()?.into()).ok()?,
+        ap: Ap::price(reader.u32()?.into()).ok()?,
         period: Period::from_code(reader.u24()?).ok()?.0,
         expires_at: instant(i64::try_from(reader.u48()?).ok()?),
         generation: reader.u32()?,

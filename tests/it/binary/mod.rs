@@ -41,6 +41,7 @@ mod schemathesis;
 mod scripted;
 mod secrets;
 mod tls;
+mod token_costs;
 mod tools;
 mod traces;
 mod traffic;

@@ -36,16 +36,16 @@ impl Chat {
         Self { world, upstream, gate }
     }
 
-    fn request(&self, who: &str, body: &Value) -> RequestBuilder {
+    pub(super) fn request(&self, who: &str, body: &Value) -> RequestBuilder {
         self.gate.service(Method::POST, "/v1/chat/completions").header("X-User-Id", who).json(body)
     }
 
     /// Requests a chat completion.
-    async fn ask(&self, who: &str, model: &str, stream: bool) -> Response {
+    pub(super) async fn ask(&self, who: &str, model: &str, stream: bool) -> Response {
         self.request(who, &message(model, stream)).send().await.unwrap()
     }
 
-    async fn respond(&self, who: &str, model: &str, stream: bool) -> Response {
+    pub(super) async fn respond(&self, who: &str, model: &str, stream: bool) -> Response {
         let body = json!({"model": model, "stream": stream, "input": "one two three"});
         let request = self.gate.service(Method::POST, "/v1/responses").header("X-User-Id", who).json(&body);
         request.send().await.unwrap()

@@ -8,6 +8,7 @@ use quota_gate::{
         ap::Ap,
         decision::{Decision, OnRedisFailure, Settled},
         hold::Reservation,
+        token_kinds::TokenKinds,
         usage::Tokens,
     },
     gate::{Commit, Consume, GateError},
@@ -91,6 +92,25 @@ async fn settlements_accepted_during_a_redis_outage_are_applied_once_afterwards(
     .await;
     one.flush_and_verify().await;
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 1);
+}
+
+#[tokio::test]
+async fn an_accepted_commit_keeps_the_kinds_of_its_tokens() {
+    let mut world = World::new().await;
+    let gate = world.impatient_gate(Duration::from_millis(200)).await;
+    let held = gate.gate.reservation_id(&hold(&gate, "alice", 5).await);
+    world.redis.pause();
+    let kinds = TokenKinds::new(7, 3, 4).unwrap().estimated();
+    let commit = Commit { tokens: Tokens::of_kinds(kinds), ..COST_3 };
+    assert_eq!(gate.gate.commit(&held, commit).await.unwrap(), Settled::Later);
+    world.redis.resume();
+    settle(&world, &gate).await;
+    eventually("the gate uses Redis again", async || gate.gate.quota_and_holds(&user("alice")).await.is_ok()).await;
+    gate.flush_and_verify().await;
+    let kinds = "select (input_tokens * 10000 + cached_input_tokens * 100 + output_tokens)::bigint
+                 from chat_usage_logs
+                 where tokens_estimated";
+    assert_eq!(world.number(kinds).await, 70_304);
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ pub(super) struct Behaviour {
     pub(super) garbage: bool,
     /// How tokens are reported.
     pub(super) usage: Usage,
+    /// `cached=N`: input tokens that are reported as cached.
+    pub(super) cached: usize,
     /// `no-done`: a stream without its final `[DONE]`.
     pub(super) no_done: bool,
 }
@@ -50,6 +52,7 @@ impl Behaviour {
             error: None,
             garbage: false,
             usage: Usage::Plain,
+            cached: 0,
             no_done: false,
         };
         let Some((_, options)) = model.split_once(':') else { return Ok(behaviour) };
@@ -72,6 +75,7 @@ impl Behaviour {
                 "garbage" => behaviour.garbage = true,
                 "no-usage" => behaviour.usage = Usage::Missing,
                 "odd-usage" => behaviour.usage = Usage::Odd,
+                "cached" => behaviour.cached = words()?,
                 "no-done" => behaviour.no_done = true,
                 other => return Err(format!("the local model has no option {other:?}")),
             }

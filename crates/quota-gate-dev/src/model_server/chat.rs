@@ -27,6 +27,9 @@ pub(super) async fn complete(State(seen): State<Arc<Seen>>, Json(request): Json<
     if behaviour.usage == Usage::Odd {
         usage["input_tokens"] = json!(-1);
     }
+    if behaviour.cached > 0 {
+        usage["prompt_tokens_details"] = json!({"cached_tokens": behaviour.cached});
+    }
     if request["stream"] == true {
         let wants_usage = request["stream_options"]["include_usage"] == true && behaviour.usage != Usage::Missing;
         return give(

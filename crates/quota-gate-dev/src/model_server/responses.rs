@@ -23,7 +23,7 @@ pub(super) async fn respond(State(seen): State<Arc<Seen>>, Json(request): Json<V
     let input = tokens_of(&request["input"]);
     let mut usage = json!({
         "input_tokens": input, "output_tokens": behaviour.words, "total_tokens": input + behaviour.words,
-        "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
+        "input_tokens_details": {"cached_tokens": behaviour.cached}, "output_tokens_details": {"reasoning_tokens": 0},
     });
     if behaviour.usage == Usage::Odd {
         usage["prompt_tokens"] = json!(-1);

@@ -106,9 +106,9 @@ pub(super) async fn auth(config: &Config, rate_limits: Arc<RateLimits>) -> anyho
     Ok(Auth::new(&(&config.auth).into(), &config.auth.token_options(), rate_limits).await?)
 }
 
-/// The costs of models.
+/// The costs of models, and which levels may use them.
 pub(super) fn costs(config: &Config) -> anyhow::Result<ModelCosts> {
-    Ok(config.models.costs()?)
+    Ok(config.costs()?)
 }
 
 /// The receiver of webhooks, if one is configured.

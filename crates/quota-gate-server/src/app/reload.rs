@@ -8,7 +8,8 @@ use tokio::signal::unix::Signal;
 use crate::{config::Config, http::Auth, reloadable::Reloadable, telemetry::LogFilter};
 
 /// Settings that are applied. The rollout is read every second anyway.
-const APPLIED: [&str; 5] = ["auth.tokens", "models", "telemetry.log_filter", "telemetry.access_log", "rollout"];
+const APPLIED: [&str; 7] =
+    ["auth.tokens", "models", "level_models", "estimates", "telemetry.log_filter", "telemetry.access_log", "rollout"];
 
 /// What a new configuration changes.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ impl Reload {
     fn apply(&self) -> anyhow::Result<Vec<String>> {
         let new = Config::load(self.running.file.as_deref())?;
         new.check_secret_files()?;
-        let costs = new.models.costs()?;
+        let costs = new.costs()?;
         let filter = new.telemetry.filter()?;
         self.auth.replace_tokens(&new.auth.token_options())?;
         self.costs.replace(costs);

@@ -5,6 +5,7 @@
 mod environment;
 mod levels;
 mod options;
+mod prices;
 mod ranges;
 mod secret;
 mod sections;
@@ -22,7 +23,7 @@ use figment::{
 };
 use serde::Deserialize;
 
-pub use self::{levels::LevelSection, secret::Secret, sections::*};
+pub use self::{levels::LevelSection, prices::Price, secret::Secret, sections::*};
 use crate::telemetry::Traces;
 use quota_gate::domain::{
     InvalidInput,
@@ -47,6 +48,8 @@ pub struct Config {
     pub quota: Quota,
     pub levels: BTreeMap<String, LevelSection>,
     pub models: Models,
+    pub level_models: BTreeMap<String, Vec<String>>,
+    pub estimates: Estimates,
     pub upstream: Upstream,
     pub dual_write: DualWrite,
     pub billing: Billing,

@@ -5,7 +5,13 @@ use std::{path::PathBuf, sync::Arc};
 use chrono::TimeDelta;
 use quota_gate::{
     audit::health::HealthLimits,
-    domain::{InvalidInput, model_costs::ModelCosts, subscription::PriceLevels},
+    domain::{
+        InvalidInput,
+        level::LevelName,
+        model_costs::{self, ModelCosts},
+        model_name::ModelName,
+        subscription::PriceLevels,
+    },
     jobs::flusher::FlusherOptions,
     runtime::{JobOptions, RuntimeOptions},
     store::{
@@ -16,7 +22,7 @@ use quota_gate::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Auth, Billing, Config, ConfigError, DualWrite, Flusher, Models, Postgres, RateLimits, Redis, Resetter, Server,
+    Auth, Billing, Config, ConfigError, DualWrite, Estimates, Flusher, Postgres, RateLimits, Redis, Resetter, Server,
     Telemetry, Upstream, Webhooks, ms,
 };
 use crate::{
@@ -204,13 +210,29 @@ impl<'a> TryFrom<&'a Upstream> for UpstreamOptions<'a> {
     }
 }
 
-impl Models {
-    /// Returns the costs of models.
+impl Config {
+    /// Returns the costs of models, and which levels may use them.
     ///
     /// # Errors
-    /// If a cost is not 1 to 1,000,000, or `default` is missing.
+    /// If a price is invalid, `default` is missing, or a level or a model has no valid name.
     pub(crate) fn costs(&self) -> Result<ModelCosts, InvalidInput> {
-        Ok(ModelCosts::new(&self.costs)?.unlisted(self.unlisted))
+        let prices = self.models.prices.iter().map(|(name, price)| Ok((name.clone(), price.of_model(name)?)));
+        let costs =
+            ModelCosts::by_price(prices.collect::<Result<Vec<_>, InvalidInput>>()?)?.unlisted(self.models.unlisted);
+        let invalid = |error: InvalidInput| InvalidInput { field: "models.when_exhausted", rule: error.rule };
+        let when_exhausted = ModelName::from_column(&self.models.when_exhausted).map_err(invalid)?;
+        if let Some(model) = &when_exhausted {
+            costs.of(Some(model.as_str())).map_err(invalid)?;
+        }
+        let levels = self.level_models.iter().map(|(level, models)| {
+            let invalid = |error: InvalidInput| InvalidInput { field: "level_models", rule: error.to_string() };
+            Ok((LevelName::parse(level).map_err(invalid)?, models.clone()))
+        });
+        let Estimates { input_tokens, output_tokens } = self.estimates;
+        costs
+            .estimates(model_costs::Estimates { input_tokens, output_tokens })
+            .when_exhausted(when_exhausted)
+            .level_models(&levels.collect::<Result<_, InvalidInput>>()?)
     }
 }
 

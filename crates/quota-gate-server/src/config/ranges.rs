@@ -9,6 +9,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// For numbers of things that take memory or tasks.
 const MANY: u64 = 10_000_000;
 
+/// More than any message has.
+const MANY_TOKENS: u64 = 10_000_000;
+
 impl Config {
     /// Checks every number.
     pub(super) fn check_ranges(&self) -> Result<(), ConfigError> {
@@ -24,7 +27,7 @@ impl Config {
     #[rustfmt::skip]
     fn integers(&self) -> Vec<(&'static str, u64, RangeInclusive<u64>)> {
         let Self { server, redis, postgres, quota, upstream, dual_write, webhooks, flusher, resetter, .. } = self;
-        let Self { auth, rate_limits, .. } = self;
+        let Self { auth, rate_limits, estimates, .. } = self;
         let many = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         vec![
             ("server.request_timeout_ms", server.request_timeout_ms, 1..=DAY_MS),
@@ -59,6 +62,8 @@ impl Config {
             ("upstream.idle_timeout_ms", upstream.idle_timeout_ms, 1..=DAY_MS),
             ("upstream.requests_in_flight_max", many(upstream.requests_in_flight_max), 1..=MANY),
             ("upstream.body_bytes_max", many(upstream.body_bytes_max), 1_024..=1 << 32),
+            ("estimates.input_tokens", estimates.input_tokens.into(), 0..=MANY_TOKENS),
+            ("estimates.output_tokens", estimates.output_tokens.into(), 0..=MANY_TOKENS),
             ("webhooks.timeout_ms", webhooks.timeout_ms, 1..=DAY_MS),
             ("webhooks.requests_in_flight_max", many(webhooks.requests_in_flight_max), 1..=MANY),
             ("flusher.interval_ms", flusher.interval_ms, 1..=60_000),
@@ -113,7 +118,7 @@ mod tests {
         for (section, values) in &defaults {
             // Quotas and costs have rules of their own.
             let Value::Dict(_, values) = values else { continue };
-            if ["levels", "models"].contains(&section.as_str()) {
+            if ["levels", "models", "level_models"].contains(&section.as_str()) {
                 continue;
             }
             for (key, value) in values {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde::Deserialize;
 
 use crate::billing::{Cycle, PackOptions};
-use crate::config::Secret;
+use crate::config::{Secret, prices::Price};
 use crate::http::client_address::Network;
 use crate::openai::StreamUsage;
 use crate::telemetry::LogFormat;
@@ -131,6 +131,10 @@ sections! {
         packs: BTreeMap<String, PackOptions>,
         levels: BTreeMap<String, String>,
     }
+    Estimates {
+        input_tokens: u32,
+        output_tokens: u32,
+    }
     Webhooks {
         url: String,
         secret: Secret,
@@ -146,11 +150,12 @@ sections! {
     }
 }
 
-/// The section `[models]` of `config/default.toml`. All members besides `unlisted` are models or patterns.
+/// The section `[models]` of `config/default.toml`. All members that are not named here are models or patterns.
 #[derive(Debug, Clone, Deserialize)]
 #[expect(missing_docs, reason = "config/default.toml describes each setting")]
 pub struct Models {
     pub unlisted: Unlisted,
+    pub when_exhausted: String,
     #[serde(flatten)]
-    pub costs: BTreeMap<String, u32>,
+    pub prices: BTreeMap<String, Price>,
 }

@@ -6,6 +6,7 @@ use quota_gate::domain::{
     ap::Ap,
     model_costs::ModelCosts,
     model_name::ModelName,
+    usage::Tokens,
     user_id::{SessionId, UserId},
 };
 
@@ -23,6 +24,7 @@ pub(super) struct Message {
     pub(super) user: UserId,
     pub(super) session: SessionId,
     pub(super) ap: Ap,
+    pub(super) tokens: Tokens,
     pub(super) model: Option<ModelName>,
 }
 
@@ -44,15 +46,19 @@ impl Message {
         };
         let user = UserId::parse(value(descriptor, USER).unwrap_or_default())?;
         let session = value(descriptor, SESSION).map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
-        let ap_per_hit = match value(descriptor, AP) {
-            Some(ap) => Ap::cost(ap.parse().map_err(|_| invalid(format!("ap is not a number: {ap:?}")))?)?,
-            None => costs.of(value(descriptor, MODEL))?,
+        let (ap_per_hit, tokens) = match value(descriptor, AP) {
+            Some(ap) => {
+                let ap = ap.parse().map_err(|_| invalid(format!("ap is not a number: {ap:?}")))?;
+                (Ap::cost(ap)?, Tokens::ZERO)
+            }
+            None => costs.unseen(value(descriptor, MODEL))?,
         };
         let hits = descriptor.hits_addend.map_or_else(|| u64::from(request.hits_addend.max(1)), |hits| hits.value);
         let ap = u64::from(ap_per_hit.get()).saturating_mul(hits);
-        let ap = Ap::cost(i64::try_from(ap).unwrap_or(i64::MAX))?;
+        let ap = i64::try_from(ap).unwrap_or(i64::MAX);
+        let ap = if ap_per_hit == Ap::ZERO { Ap::ZERO } else { Ap::cost(ap)? };
         let model = value(descriptor, MODEL).map(ModelName::parse).transpose()?;
-        Ok(Some(Self { index, user, session, ap, model }))
+        Ok(Some(Self { index, user, session, ap, tokens, model }))
     }
 }
 

@@ -33,10 +33,11 @@ use crate::http::{
         quota::DenialLimits,
     },
     auth::Auth,
+    model_access::require_allowed,
 };
 use crate::reloadable::Reloadable;
 use quota_gate::{
-    domain::{decision::Decision, model_costs::ModelCosts, quota::Quota, scope::Scope, usage::Tokens},
+    domain::{decision::Decision, model_costs::ModelCosts, model_name::ModelName, quota::Quota, scope::Scope},
     gate::{Consume, Gate, GateError},
 };
 
@@ -63,8 +64,8 @@ impl RateLimitService {
     /// `INVALID_ARGUMENT` for invalid descriptors, `UNAVAILABLE` if the gate cannot decide: Envoy then follows its
     /// `failure_mode_deny`.
     async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
-        let message =
-            Message::read(request, &self.costs.get()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let costs = self.costs.get();
+        let message = Message::read(request, &costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut response = RateLimitResponse {
             overall_code: Code::Ok.into(),
             statuses: vec![
@@ -73,16 +74,18 @@ impl RateLimitService {
             ],
             ..RateLimitResponse::default()
         };
-        let Some(Message { index, user, session, ap, model }) = message else { return Ok(response) };
-        let consume = Consume { user, session, ap, tokens: Tokens::ZERO, model, idempotency_key: None };
+        let Some(Message { index, user, session, ap, tokens, model }) = message else { return Ok(response) };
+        let access = require_allowed(&self.gate, &costs, &user, model.as_ref().map(ModelName::as_str)).await;
+        if let Err(problem) = access {
+            if problem.code != ProblemCode::ModelNotAllowed {
+                return Err(Status::unavailable("the quota cannot be checked now"));
+            }
+            return Ok(refused(response, index, &problem));
+        }
+        let consume = Consume { user, session, ap, tokens, model, idempotency_key: None };
         let decision = match self.gate.consume(consume).await {
-            // Not an error: Envoy may pass requests after errors.
-            Err(refused @ (GateError::Blocked | GateError::Forgotten)) => {
-                let problem = Problem::from(refused);
-                response.overall_code = Code::OverLimit.into();
-                response.statuses[index].code = Code::OverLimit.into();
-                response.raw_body = json!({ "code": problem.code, "detail": problem.detail }).to_string().into_bytes();
-                return Ok(response);
+            Err(error @ (GateError::Blocked | GateError::Forgotten)) => {
+                return Ok(refused(response, index, &Problem::from(error)));
             }
             decision => decision.map_err(|error| error_status(&error))?,
         };
@@ -139,6 +142,14 @@ impl RateLimitService {
     fn seconds_until_reset(&self, quota: &Quota) -> i64 {
         (self.gate.calendar().period_end(quota.period, quota.anchor_day) - quota.as_of).num_seconds().max(0)
     }
+}
+
+/// A refusal that is not an error: Envoy may pass requests after errors.
+fn refused(mut response: RateLimitResponse, index: usize, problem: &Problem) -> RateLimitResponse {
+    response.overall_code = Code::OverLimit.into();
+    response.statuses[index].code = Code::OverLimit.into();
+    response.raw_body = json!({ "code": problem.code, "detail": problem.detail }).to_string().into_bytes();
+    response
 }
 
 fn error_status(error: &GateError) -> Status {

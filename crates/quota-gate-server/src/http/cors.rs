@@ -16,11 +16,12 @@ pub type Cors = CorsLayer;
 const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// Headers of answers that scripts may read.
-const EXPOSED: [HeaderName; 7] = [
+const EXPOSED: [HeaderName; 8] = [
     header::RETRY_AFTER,
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
     HeaderName::from_static("retry-after-ms"),
+    HeaderName::from_static("x-quota-fallback"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-should-retry"),
     HeaderName::from_static("x-upstream-request-id"),

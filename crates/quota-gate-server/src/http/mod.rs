@@ -22,6 +22,7 @@ pub mod server;
 pub(crate) mod answers;
 mod cors;
 pub(crate) mod extract;
+pub(crate) mod model_access;
 mod observe;
 mod openapi;
 mod pages;
@@ -30,6 +31,7 @@ mod route_group;
 pub(crate) mod routes;
 pub(crate) mod state;
 pub(crate) mod stream_permits;
+mod token_counts;
 mod write_stall;
 
 use axum::{

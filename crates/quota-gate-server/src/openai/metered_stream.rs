@@ -22,6 +22,7 @@ use crate::openai::{
     decoding::{Coding, Decoder},
     reading::{Reading, Unread},
     request::Plan,
+    token_meter::TokenMeter,
 };
 use quota_gate_axum::AnswerCost;
 
@@ -75,7 +76,7 @@ impl MeteredStream {
     pub(crate) fn new(
         (headers, inner): (&HeaderMap, Incoming),
         plan: Plan,
-        answer_cost: AnswerCost,
+        (answer_cost, meter): (AnswerCost, Option<TokenMeter>),
         idle_timeout: Duration,
         permit: OwnedSemaphorePermit,
     ) -> Self {
@@ -83,7 +84,7 @@ impl MeteredStream {
             inner,
             decoder: Decoder::new(Coding::of(headers)),
             undecoded: Bytes::new(),
-            reading: Reading::new(plan, headers, answer_cost),
+            reading: Reading::new(plan, headers, answer_cost, meter),
             first: None,
             error: None,
             idle_timeout,

@@ -29,6 +29,7 @@ mod progress;
 pub(crate) mod proxy;
 mod reading;
 mod request;
+mod token_meter;
 mod unambiguous_keys;
 mod upstream;
 mod usage;

@@ -6,14 +6,21 @@
 //! | content | text, a tool call, a picture | `upstream.client_gone` decides |
 //! | complete | the end of an answer that has begun | the full cost |
 //! | failed | an error, before or after content; final, whatever follows | as before the failure |
+//!
+//! A message to a model with prices by tokens costs at each of them what its meter says.
 
-use crate::openai::usage::{End, EventSummary};
+use crate::openai::{
+    token_meter::TokenMeter,
+    usage::{End, EventSummary},
+};
 use quota_gate::domain::usage::Tokens;
 use quota_gate_axum::AnswerCost;
 
 /// What was read of an answer so far, and where the gate notes it.
 pub(crate) struct Progress {
     answer_cost: AnswerCost,
+    /// None for a message with a flat price.
+    meter: Option<TokenMeter>,
     stage: Stage,
     end: Option<End>,
     tokens: Tokens,
@@ -31,23 +38,28 @@ enum Stage {
 
 impl Progress {
     /// Starts with an answer of which nothing is content.
-    pub(crate) fn new(answer_cost: AnswerCost) -> Self {
+    pub(crate) fn new(answer_cost: AnswerCost, meter: Option<TokenMeter>) -> Self {
         answer_cost.preamble();
         let (stage, tokens) = (Stage::Nothing, Tokens::ZERO);
-        Self { answer_cost, stage, end: None, tokens, understood: false }
+        let progress = Self { answer_cost, meter, stage, end: None, tokens, understood: false };
+        progress.note_cost();
+        progress
     }
 
     /// Adds what an event, or a whole answer, says.
     pub(crate) fn record(&mut self, summary: EventSummary) {
         self.understood |= summary != EventSummary::default();
-        // Some upstreams end with a report of zeros, after the real one.
-        if let Some(tokens) = summary.tokens.filter(|tokens| tokens.get() > self.tokens.get()) {
-            self.tokens = tokens;
-            self.answer_cost.set_tokens(tokens);
+        if let Some(meter) = &mut self.meter {
+            meter.add(&summary);
+        } else if let Some(tokens) = summary.tokens.filter(|tokens| tokens.get() > self.tokens.get()) {
+            // Some upstreams end with a report of zeros, after the real one.
+            self.tokens = tokens.without_kinds();
+            self.answer_cost.set_tokens(self.tokens);
         }
         self.end = self.end.max(summary.end);
         if self.end == Some(End::Failed) {
             self.stage = Stage::Failed;
+            self.note_cost();
             return self.answer_cost.broke_off();
         }
         if summary.begins && self.stage == Stage::Nothing {
@@ -56,6 +68,40 @@ impl Progress {
         // An empty answer is still an answer, once it is complete.
         if summary.content || self.is_complete() {
             self.content();
+        }
+        self.note_cost();
+    }
+
+    /// Adds what a whole answer says, whose bytes were counted as they came.
+    pub(crate) fn record_whole(&mut self, summary: EventSummary) {
+        if let Some(meter) = &mut self.meter {
+            meter.forget_delivered();
+        }
+        self.record(summary);
+    }
+
+    /// Adds bytes of an answer that is read later, as a whole.
+    pub(crate) fn delivered(&mut self, bytes: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.add_unread(bytes as u64);
+            self.note_cost();
+        }
+    }
+
+    /// Notes that a part of the answer cannot be read, and was delivered.
+    pub(crate) fn unread(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.assume_held();
+            self.note_cost();
+        }
+        self.content();
+    }
+
+    /// Notes what the answer costs if no more of it comes.
+    fn note_cost(&self) {
+        if let Some(meter) = &self.meter {
+            let (ap, tokens) = meter.charge(self.is_complete());
+            self.answer_cost.set(ap, tokens);
         }
     }
 
@@ -106,7 +152,7 @@ mod tests {
     }
 
     const BEGINS: EventSummary =
-        EventSummary { begins: true, content: false, tokens: None, end: None, only_usage: false };
+        EventSummary { begins: true, content: false, tokens: None, end: None, only_usage: false, output_bytes: 0 };
     const CONTENT: EventSummary = EventSummary { content: true, ..BEGINS };
 
     fn end(end: End) -> EventSummary {
@@ -115,7 +161,7 @@ mod tests {
 
     fn cost(events: &[EventSummary]) -> Cost {
         let answer_cost = AnswerCost::default();
-        let mut progress = Progress::new(answer_cost.clone());
+        let mut progress = Progress::new(answer_cost.clone(), None);
         for event in events {
             progress.record(*event);
         }
@@ -164,7 +210,7 @@ mod tests {
 
     #[test]
     fn zeros_do_not_erase_reported_tokens() {
-        let mut progress = Progress::new(AnswerCost::default());
+        let mut progress = Progress::new(AnswerCost::default(), None);
         for tokens in [0, 5, 27, 0] {
             progress.record(EventSummary { tokens: Tokens::new(tokens).ok(), ..EventSummary::default() });
         }

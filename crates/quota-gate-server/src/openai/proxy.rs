@@ -5,7 +5,7 @@ use std::{io::ErrorKind, sync::Arc, time::Duration};
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     response::Response,
 };
 use http_body_util::LengthLimitError;
@@ -20,8 +20,10 @@ use crate::http::{
     answers::{
         headers::rate_limit,
         problem::{Code, Problem},
+        quota::level_name,
     },
     auth::Sender,
+    model_access::require_allowed,
 };
 use crate::openai::{
     decoding::{Coding, decode_whole},
@@ -29,7 +31,7 @@ use crate::openai::{
     metered_stream::MeteredStream,
     model_path::model_path,
     reading::register_counters,
-    request::{Api, Generation, Plan},
+    request::{Api, Generation, with_model},
     upstream::{Upstream, pass_through},
 };
 use crate::reloadable::Reloadable;
@@ -40,10 +42,15 @@ use quota_gate::{
     },
     gate::Gate,
 };
-use quota_gate_axum::{Admission, Admitter, Ask, ClientGone, Settlements};
+use quota_gate_axum::{Admission, Admitter, Ask, ClientGone, Refusal, Settlements};
 
 /// Header in which a client sends the id of the conversation.
 const X_SESSION_ID: &str = "x-session-id";
+
+/// Header that names the model which answers because the quota does not cover the one that was asked for.
+const X_QUOTA_FALLBACK: HeaderName = HeaderName::from_static("x-quota-fallback");
+/// Counts messages that another model answers.
+const FALLBACKS: &str = "quota_gate_proxy_fallbacks_total";
 
 /// An OpenAI-compatible API behind the gate.
 pub struct Proxy {
@@ -78,6 +85,7 @@ impl Proxy {
         limits: ProxyLimits,
     ) -> Self {
         register_counters();
+        metrics::counter!(FALLBACKS).increment(0);
         Self {
             gate: gate.clone(),
             admitter: Admitter::new(gate.clone()).client_gone(client_gone),
@@ -111,15 +119,48 @@ impl Proxy {
         let body = body.map_err(|_| Problem::new(Code::InvalidRequest, "the body took too long"))?;
         let body = body.map_err(|error| self.unread_body(&error))?;
         let body = self.decode(coding, body).await?;
-        let Generation { ap, model, body, plan } =
-            Generation::read((api, self.upstream.stream_usage), body, &self.costs.get())?;
-        let admission = match self.admitter.admit(Ask { user, session, ap }).await {
-            Ok(admission) => admission,
+        let costs = self.costs.get();
+        let read = |body| Generation::read((api, self.upstream.stream_usage), body, &costs);
+        let generation = read(body.clone())?;
+        require_allowed(&self.gate, &costs, &user, generation.models.iter().map(String::as_str)).await?;
+        let ask = |ap| Ask { user: user.clone(), session: session.clone(), ap };
+        let denied = match self.admitter.admit(ask(generation.ap)).await {
+            Ok(admission) => return Ok(self.answer(admission, generation, &parts, permit).await),
+            Err(Refusal::Denied(denied)) => denied,
             Err(refusal) => return Ok(refuse(&self.gate, refusal)),
         };
-        admission.answer_cost().set_model(model);
-        let response = self.forward(&admission, plan, &parts, body, permit).await;
-        Ok(admission.settle_by(response.unwrap_or_else(OpenAiError::response)))
+        let levels = self.gate.levels();
+        let fallback = costs.fallback(level_name(&levels, denied.quota.level));
+        let Some(fallback) = fallback.filter(|fallback| **fallback != generation.model) else {
+            return Ok(refuse(&self.gate, Refusal::Denied(denied)));
+        };
+        let body = with_model(&body, fallback).ok_or_else(|| Problem::bare(Code::InternalError))?;
+        let generation = read(body)?;
+        let admission = match self.admitter.admit(ask(generation.ap)).await {
+            Ok(admission) => admission,
+            // Of the model that was asked for.
+            Err(Refusal::Denied(_)) => return Ok(refuse(&self.gate, Refusal::Denied(denied))),
+            Err(refusal) => return Ok(refuse(&self.gate, refusal)),
+        };
+        metrics::counter!(FALLBACKS).increment(1);
+        let mut response = self.answer(admission, generation, &parts, permit).await;
+        if let Ok(name) = HeaderValue::from_bytes(fallback.as_str().as_bytes()) {
+            response.headers_mut().insert(X_QUOTA_FALLBACK, name);
+        }
+        Ok(response)
+    }
+
+    /// Forwards an admitted message, and settles it by its answer.
+    async fn answer(
+        &self,
+        admission: Admission,
+        generation: Generation,
+        parts: &Parts,
+        permit: OwnedSemaphorePermit,
+    ) -> Response {
+        admission.answer_cost().set_model(generation.model.clone());
+        let response = self.forward(&admission, generation, parts, permit).await;
+        admission.settle_by(response.unwrap_or_else(OpenAiError::response))
     }
 
     /// Decodes a compressed body. The upstream gets it decoded.
@@ -152,18 +193,18 @@ impl Proxy {
     async fn forward(
         &self,
         admission: &Admission,
-        plan: Plan,
+        generation: Generation,
         parts: &Parts,
-        body: Bytes,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response, Problem> {
+        let Generation { meter, body, plan, .. } = generation;
         let path = upstream_path(parts.uri.path());
         let response = self.upstream.send((Method::POST, path), &parts.headers, body).await?;
         if !response.status().is_success() {
             return Ok(pass_through(response));
         }
         let (mut head, body) = response.into_parts();
-        let (cost, idle_timeout) = (admission.answer_cost(), self.upstream.idle_timeout);
+        let (cost, idle_timeout) = ((admission.answer_cost(), meter), self.upstream.idle_timeout);
         let metered = MeteredStream::new((&head.headers, body), plan, cost, idle_timeout, permit);
         let metered = metered.with_first_piece().await?;
         if !metered.is_encoded() {

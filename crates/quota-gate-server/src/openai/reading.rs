@@ -8,6 +8,7 @@ use crate::openai::{
     form::{Form, form, form_by_header, leading_bytes},
     progress::Progress,
     request::Plan,
+    token_meter::TokenMeter,
     usage::{End, EventSummary, summarize_event, summarize_whole},
 };
 use quota_gate_axum::AnswerCost;
@@ -45,9 +46,9 @@ enum State {
 }
 
 impl Reading {
-    pub(crate) fn new(plan: Plan, headers: &HeaderMap, answer_cost: AnswerCost) -> Self {
+    pub(crate) fn new(plan: Plan, headers: &HeaderMap, answer_cost: AnswerCost, meter: Option<TokenMeter>) -> Self {
         let state = State::Undecided(form_by_header(headers), BytesMut::new());
-        Self { plan, progress: Progress::new(answer_cost), state }
+        Self { plan, progress: Progress::new(answer_cost, meter), state }
     }
 
     /// Reads a piece and returns what the client gets.
@@ -74,13 +75,14 @@ impl Reading {
             State::Events(events) => {
                 let passed = events.pass(&piece, |event| keeps(*plan, progress, event));
                 if events.take_overlong() {
-                    progress.content();
+                    progress.unread();
                     count(Unread::TooLong);
                 }
                 passed
             }
             State::Whole(whole) => {
                 whole.extend_from_slice(&piece);
+                progress.delivered(piece.len());
                 if whole.len() > WHOLE_BYTES_MAX {
                     self.leave_unread(Unread::TooLong);
                 }
@@ -94,7 +96,7 @@ impl Reading {
     pub(crate) fn leave_unread(&mut self, reason: Unread) {
         if !self.is_unread() {
             self.state = State::Unread;
-            self.progress.content();
+            self.progress.unread();
             count(reason);
         }
     }
@@ -128,7 +130,7 @@ impl Reading {
             }
             State::Whole(whole) => {
                 let summary = summarize_whole(&whole);
-                self.progress.record(summary);
+                self.progress.record_whole(summary);
                 if summary.end != Some(End::Finished) || !summary.begins {
                     // An error with a success status, unfinished, empty, or no answer.
                     self.progress.fail_whole();

@@ -6,7 +6,12 @@ use axum::body::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::openai::{members::Members, unambiguous_keys::UnambiguousKeys, upstream::StreamUsage};
+use crate::openai::{
+    members::Members,
+    token_meter::{Pricing, TokenMeter},
+    unambiguous_keys::UnambiguousKeys,
+    upstream::StreamUsage,
+};
 use quota_gate::domain::{InvalidInput, ap::Ap, model_costs::ModelCosts, model_name::ModelName};
 
 /// Maximum number of answers to one message.
@@ -22,9 +27,13 @@ pub(crate) enum Api {
 /// A valid request.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// The message's cost.
+    /// The cost to hold.
     pub(crate) ap: Ap,
+    /// What the answer costs, if it is priced by tokens.
+    pub(crate) meter: Option<TokenMeter>,
     pub(crate) model: ModelName,
+    /// All models that the upstream may use.
+    pub(crate) models: Vec<String>,
     /// The body for the upstream.
     pub(crate) body: Bytes,
     pub(crate) plan: Plan,
@@ -55,6 +64,9 @@ struct Fields<'a> {
     content_policy_fallbacks: Option<&'a RawValue>,
 }
 
+/// Members that name models which the upstream may use instead.
+const ALTERNATIVES: [&str; 4] = ["models", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks"];
+
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
@@ -78,37 +90,56 @@ impl Generation {
             return Err(InvalidInput { field: "n", rule: format!("must be 1 to {ANSWERS_MAX}") });
         }
         let model = ModelName::parse(fields.model.trim())?;
-        // Each answer is a separate generation.
-        let ap = Ap::cost(i64::from(fields.dearest(costs)?.get()) * i64::from(answers))?;
+        let models = fields.models()?;
+        let pricing = Pricing::new(costs, &models, (api, answers), &body)?;
+        let (ap, meter) = (pricing.estimate()?, pricing.meter());
         let asks_for_usage = fields.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
         let hides_usage = stream_usage == StreamUsage::Ask
             && api == Api::ChatCompletions
             && fields.stream == Some(true)
             && !asks_for_usage;
         let body = if hides_usage { with_usage(&body).ok_or_else(|| invalid("is not UTF-8".into()))? } else { body };
-        Ok(Self { ap, model, body, plan: Plan { api, hides_usage } })
+        Ok(Self { ap, meter, model, models, body, plan: Plan { api, hides_usage } })
     }
 }
 
 impl Fields<'_> {
-    /// Cost of the dearest model that the upstream may use.
-    fn dearest(&self, costs: &ModelCosts) -> Result<Ap, InvalidInput> {
-        let mut dearest = costs.of(Some(&self.model))?;
-        for (field, value) in [
-            ("models", self.models),
-            ("fallbacks", self.fallbacks),
-            ("context_window_fallbacks", self.context_window_fallbacks),
-            ("content_policy_fallbacks", self.content_policy_fallbacks),
-        ] {
+    /// All models that the upstream may use.
+    fn models(&self) -> Result<Vec<String>, InvalidInput> {
+        let mut models = vec![self.model.clone().into_owned()];
+        let values = [self.models, self.fallbacks, self.context_window_fallbacks, self.content_policy_fallbacks];
+        for (field, value) in ALTERNATIVES.into_iter().zip(values) {
             let Some(value) = value else { continue };
             let names = names(value)
                 .ok_or_else(|| InvalidInput { field, rule: "must be an array of names of models".into() })?;
-            for name in names {
-                dearest = dearest.max(costs.of(Some(&name))?);
-            }
+            models.extend(names);
         }
-        Ok(dearest)
+        Ok(models)
     }
+}
+
+/// Returns the largest maximum of output tokens that a request names. The upstream judges invalid ones.
+pub(crate) fn output_tokens_max(api: Api, body: &[u8]) -> Option<u64> {
+    let members = Members::of(std::str::from_utf8(body).ok()?)?;
+    let names: &[&str] = match api {
+        Api::ChatCompletions => &["max_completion_tokens", "max_tokens"],
+        Api::Responses => &["max_output_tokens"],
+    };
+    names.iter().filter_map(|name| members.get(name)?.get().parse().ok()).max()
+}
+
+/// Returns the request with this model instead of its own and all alternatives. All other members stay as they are.
+pub(crate) fn with_model(body: &[u8], model: &ModelName) -> Option<Bytes> {
+    let members = Members::of(std::str::from_utf8(body).ok()?)?;
+    let mut text = format!("{{\"model\":{}", serde_json::to_string(model.as_str()).ok()?);
+    for (name, value) in members.iter().filter(|(name, _)| *name != "model" && !ALTERNATIVES.contains(name)) {
+        text.push(',');
+        text.push_str(&serde_json::to_string(name).ok()?);
+        text.push(':');
+        text.push_str(value.get());
+    }
+    text.push('}');
+    Some(text.into())
 }
 
 /// Returns the models of an array: names, objects with a `model`, or objects that map a model to such an array.
@@ -167,6 +198,8 @@ fn end_of(object: Range<usize>, text: &str) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use quota_gate::domain::{model_costs::ModelPrice, token_prices::TokenPrices};
+
     use super::*;
 
     fn read(api: Api, body: &str) -> Result<Generation, InvalidInput> {
@@ -231,6 +264,38 @@ mod tests {
             assert_eq!(read(Api::ChatCompletions, &body).unwrap().ap.get(), 6, "{body}");
         }
         assert_eq!(read(Api::Responses, r#"{"model":"gpt-4o","models":["x"]}"#).unwrap().ap.get(), 3);
+    }
+
+    #[test]
+    fn fallback_model_replaces_the_model_and_its_alternatives_only() {
+        let free = ModelName::parse("local \"free\"").unwrap();
+        let body = r#"{ "z":1.50, "model":"x", "models":["y"],"a":[ {"model":"y"} ],"fallbacks":null,"z":2 }"#;
+        let replaced = with_model(body.as_bytes(), &free).unwrap();
+        assert_eq!(replaced, r#"{"model":"local \"free\"","z":1.50,"a":[ {"model":"y"} ],"z":2}"#);
+        assert!(with_model(b"[]", &free).is_none());
+    }
+
+    #[test]
+    fn estimate_follows_the_size_and_the_largest_maximum() {
+        let price = |text: &str| text.parse().unwrap();
+        let prices =
+            TokenPrices { input: price("0"), cached_input: price("0"), output: price("1000000"), minimum: Ap::ONE };
+        let prices = [("default".to_owned(), ModelPrice::Tokens(prices))];
+        let costs = ModelCosts::by_price(prices).unwrap();
+        for (api, rest, ap) in [
+            (Api::ChatCompletions, "", 1_000),
+            (Api::ChatCompletions, r#","max_tokens":7"#, 7),
+            (Api::ChatCompletions, r#","max_tokens":7,"max_completion_tokens":9"#, 9),
+            (Api::ChatCompletions, r#","max_completion_tokens":9,"n":3"#, 27),
+            (Api::ChatCompletions, r#","max_tokens":null"#, 1_000),
+            (Api::ChatCompletions, r#","max_tokens":"7","max_output_tokens":5"#, 1_000),
+            (Api::Responses, r#","max_output_tokens":5,"max_tokens":7"#, 5),
+        ] {
+            let body = Bytes::from(format!(r#"{{"model":"x"{rest}}}"#));
+            let generation = Generation::read((api, StreamUsage::Ask), body, &costs).unwrap();
+            assert_eq!(generation.ap.get(), ap, "{rest}");
+            assert!(generation.meter.is_some());
+        }
     }
 
     #[test]

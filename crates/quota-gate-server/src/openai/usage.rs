@@ -7,7 +7,7 @@ use crate::openai::{
     members::{Members, is_empty},
     request::Api,
 };
-use quota_gate::domain::usage::Tokens;
+use quota_gate::domain::{token_kinds::TokenKinds, usage::Tokens};
 
 /// Summary of one event, or of a whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +22,8 @@ pub(crate) struct EventSummary {
     pub(crate) end: Option<End>,
     /// Whether it reports only usage.
     pub(crate) only_usage: bool,
+    /// Bytes of the answer that it contains, roughly.
+    pub(crate) output_bytes: u64,
 }
 
 /// How a generation ended. A later one outranks the ones before it.
@@ -81,7 +83,14 @@ pub(crate) fn summarize_whole(body: &[u8]) -> EventSummary {
     } else {
         chat.end.or(response.end).or(chat.content.then_some(End::Finished))
     };
-    EventSummary { begins, content: chat.content || response.content, end, tokens: chat.tokens, only_usage: false }
+    EventSummary {
+        begins,
+        content: chat.content || response.content,
+        end,
+        tokens: chat.tokens,
+        only_usage: false,
+        output_bytes: chat.output_bytes + response.output_bytes,
+    }
 }
 
 /// Whether an object reports an error instead of an answer.
@@ -102,7 +111,9 @@ fn chunk(members: &Members<'_>) -> EventSummary {
     for choice in &choices {
         let parts = ["delta", "message"].map(|name| choice.object(name).unwrap_or_default());
         summary.begins |= parts.iter().any(|part| part.iter().next().is_some());
-        summary.content |= parts.iter().any(has_content) || choice.get("text").is_some_and(|text| !is_empty(text));
+        let text = choice.get("text").filter(|text| !is_empty(text));
+        summary.content |= parts.iter().any(has_content) || text.is_some();
+        summary.output_bytes += parts.iter().flat_map(content).chain(text).map(size).sum::<u64>();
         let failed = has_error(choice) || parts.iter().any(has_error);
         let end = if failed { Some(End::Failed) } else { choice.get("finish_reason").map(end_by) };
         summary.end = summary.end.max(end);
@@ -116,7 +127,18 @@ fn chunk(members: &Members<'_>) -> EventSummary {
 
 /// Whether a delta or message has more than a role: text, a tool call, a refusal, or any other value.
 fn has_content(part: &Members<'_>) -> bool {
-    part.iter().any(|(name, value)| !matches!(name, "role" | "error") && !is_empty(value))
+    content(part).next().is_some()
+}
+
+fn content<'a>(part: &Members<'a>) -> impl Iterator<Item = &'a RawValue> {
+    part.iter().filter(|(name, value)| !matches!(*name, "role" | "error") && !is_empty(value)).map(|(_, value)| value)
+}
+
+/// Bytes of a value, without the quotes of a text.
+fn size(value: &RawValue) -> u64 {
+    let text = value.get();
+    let quotes = if text.starts_with('"') { 2 } else { 0 };
+    (text.len() - quotes) as u64
 }
 
 /// Reads a `finish_reason`.
@@ -142,7 +164,8 @@ fn response(members: &Members<'_>) -> EventSummary {
         Some("queued" | "in_progress") => None,
         _ => content.then_some(End::Finished),
     };
-    EventSummary { begins: content, content: content && end.is_some(), end, ..EventSummary::default() }
+    let output_bytes = members.get("output").filter(|_| content && end.is_some()).map_or(0, size);
+    EventSummary { begins: content, content: content && end.is_some(), end, output_bytes, ..EventSummary::default() }
 }
 
 /// Reads an event of the Responses API.
@@ -161,7 +184,10 @@ fn response_event(members: &Members<'_>) -> EventSummary {
         None => !is_preamble(&kind),
     };
     let begins = content || kind == "response.output_item.added";
-    EventSummary { begins, content, end, tokens: inner.get("usage").and_then(tokens), only_usage: false }
+    // Other events repeat what the deltas have delivered.
+    let output_bytes = members.get("delta").filter(|_| content).map_or(0, size);
+    let tokens = inner.get("usage").and_then(tokens);
+    EventSummary { begins, content, end, tokens, only_usage: false, output_bytes }
 }
 
 /// Whether an event precedes all content, or reports a failed step. All others are content: pictures, completed
@@ -178,13 +204,26 @@ fn is_preamble(kind: &str) -> bool {
 fn tokens(usage: &RawValue) -> Option<Tokens> {
     let counts = Members::of(usage.get())?;
     let count = |name: &str| counts.get(name)?.get().parse::<u64>().ok();
-    let sum = || {
-        let input = count("prompt_tokens").max(count("input_tokens"))?;
-        let output = count("completion_tokens").max(count("output_tokens"))?;
-        Some(input.saturating_add(output))
-    };
-    let total = count("total_tokens").max(sum())?;
-    Tokens::new(i64::try_from(total).ok()?).ok()
+    let input = count("prompt_tokens").max(count("input_tokens"));
+    let output = count("completion_tokens").max(count("output_tokens"));
+    let sum = input.zip(output).map(|(input, output)| input.saturating_add(output));
+    let total = count("total_tokens").max(sum)?;
+    let tokens = Tokens::new(i64::try_from(total).ok()?).ok()?;
+    let Some((input, _)) = input.zip(output) else { return Some(tokens) };
+    // The input includes cached tokens. Tokens that are in the total only are output: some upstreams report those of
+    // reasoning nowhere else.
+    let cached = cached_tokens(&counts).unwrap_or(0).min(input);
+    Some(Tokens::of_kinds(TokenKinds::clamped(input, cached, total - input)))
+}
+
+/// Returns the cached part of the input.
+fn cached_tokens(counts: &Members<'_>) -> Option<u64> {
+    let count = |members: &Members<'_>, name: &str| members.get(name)?.get().parse::<u64>().ok();
+    let in_details = |name: &str| count(&counts.object(name)?, "cached_tokens");
+    // DeepSeek has a member of its own.
+    in_details("prompt_tokens_details")
+        .max(in_details("input_tokens_details"))
+        .max(count(counts, "prompt_cache_hit_tokens"))
 }
 
 #[cfg(test)]

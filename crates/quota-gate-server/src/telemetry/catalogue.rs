@@ -68,6 +68,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     ("quota_gate_rate_limited_total", Counter, "Requests refused by a rate limit."),
     ("quota_gate_upstream_requests_total", Counter, "Requests to the upstream, by outcome."),
     ("quota_gate_upstream_broken_answers_total", Counter, "Answers of the upstream that broke off."),
+    ("quota_gate_proxy_fallbacks_total", Counter, "Messages that the model for exhausted quotas answered."),
     ("quota_gate_proxy_unread_answers_total", Counter, "Answers of the upstream that the proxy did not understand."),
     ("quota_gate_rollout_messages_total", Counter, "Messages that the rollout let pass, by outcome."),
     ("quota_gate_dual_writes_total", Counter, "Deliveries to the old credits system, by outcome."),

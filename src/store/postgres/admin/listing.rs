@@ -63,6 +63,14 @@ pub struct ListedMessage {
     pub overage: i32,
     /// Tokens that the model counted.
     pub tokens: i32,
+    /// Input tokens, including cached ones, if the kinds are known.
+    pub input_tokens: Option<i32>,
+    /// The part of them that the model had cached.
+    pub cached_input_tokens: Option<i32>,
+    /// Output tokens.
+    pub output_tokens: Option<i32>,
+    /// Whether the gate has estimated them.
+    pub tokens_estimated: bool,
     /// Kind of the charge.
     pub kind: String,
 }
@@ -146,7 +154,7 @@ impl Postgres {
         let messages = sqlx::query_as!(
             ListedMessage,
             r#"select uuid as event, created_at as at, session_id as session, membership_level as level, model, period, ap_used as ap,
-                    overage, tokens_used as tokens, kind
+                    overage, tokens_used as tokens, input_tokens, cached_input_tokens, output_tokens, tokens_estimated, kind
              from chat_usage_logs
              where user_uuid = $1
                and created_at <= $2

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, model_name::ModelName, usage::UsageEvent,
-    user_id::UserId,
+    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, model_name::ModelName, token_kinds::TokenKinds,
+    usage::UsageEvent, user_id::UserId,
 };
 use crate::store::postgres::{
     Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,
@@ -151,7 +151,9 @@ pub(in crate::store::postgres) async fn write<'a>(
 
 async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: &Levels) -> Result<(), sqlx::Error> {
     let statement =
-        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at, plan_ap, grant_numbers, grant_aps, windows)
+        "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
+                               input_tokens, cached_input_tokens, output_tokens, tokens_estimated,
+                               plan_ap, grant_numbers, grant_aps, windows)
          from stdin (format binary)";
     connection.copy_in(statement, encode(events, levels)).await
 }
@@ -175,6 +177,7 @@ async fn insert_absent<'a>(
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     let models: Vec<&str> = events.iter().map(|event| ModelName::column(event.model.as_ref())).collect();
     let times: Vec<DateTime<Utc>> = events.iter().map(|event| event.at).collect();
+    let (inputs, cached_inputs, outputs, estimated) = kinds_columns(events);
     let plan_aps: Vec<Option<i32>> = events.iter().map(|event| plan_ap(event)).collect();
     // Lists of different lengths cannot be in one array, so each is a text.
     let numbers: Vec<Option<String>> =
@@ -184,12 +187,13 @@ async fn insert_absent<'a>(
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
              (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
-              plan_ap, grant_numbers, grant_aps, windows)
+              input_tokens, cached_input_tokens, output_tokens, tokens_estimated, plan_ap, grant_numbers, grant_aps, windows)
          select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
-                plan_ap, numbers::bigint[], aps::integer[], windows
+                input, cached_input, output, estimated, plan_ap, numbers::bigint[], aps::integer[], windows
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[],
-                     $12::int[], $13::text[], $14::text[], $15::bytea[])
-              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at, plan_ap, numbers, aps, windows, place)
+                     $12::int[], $13::int[], $14::int[], $15::bool[], $16::int[], $17::text[], $18::text[], $19::bytea[])
+              with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
+                                      input, cached_input, output, estimated, plan_ap, numbers, aps, windows, place)
          where not exists (
              select
              from chat_usage_logs as logged
@@ -210,6 +214,10 @@ async fn insert_absent<'a>(
         &kinds as &[&str],
         &models as &[&str],
         &times,
+        &inputs as &[Option<i32>],
+        &cached_inputs as &[Option<i32>],
+        &outputs as &[Option<i32>],
+        &estimated,
         &plan_aps as &[Option<i32>],
         &numbers as &[Option<String>],
         &part_aps as &[Option<String>],
@@ -222,6 +230,16 @@ async fn insert_absent<'a>(
     Ok(events.iter().copied().filter(|event| inserted.remove(&event.id)).collect())
 }
 
+/// Input, cached input and output tokens, and whether they are estimated, of each event.
+type KindsColumns = (Vec<Option<i32>>, Vec<Option<i32>>, Vec<Option<i32>>, Vec<bool>);
+
+fn kinds_columns(events: &[&UsageEvent]) -> KindsColumns {
+    let kinds = || events.iter().map(|event| event.tokens.kinds());
+    let column = |count: fn(TokenKinds) -> u32| kinds().map(|kinds| kinds.map(|kinds| integer(count(kinds)))).collect();
+    let estimated = kinds().map(|kinds| kinds.is_some_and(TokenKinds::is_estimated)).collect();
+    (column(TokenKinds::input), column(TokenKinds::cached_input), column(TokenKinds::output), estimated)
+}
+
 /// Returns the level's name, or "unknown" for an invalid code. Levels are never deleted, and read again for a new code.
 pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a Levels) -> &'a str {
     levels.coded(event.level).map_or("unknown", |level| level.name.as_str())
@@ -230,8 +248,10 @@ pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const COLUMNS: i16 = 15;
+    const COLUMNS: i16 = 19;
     const TRAILER: i16 = -1;
+    /// Length of a field that is null.
+    const NULL: i32 = -1;
     let mut to = Vec::with_capacity(32 + events.len() * 200);
     to.extend_from_slice(SIGNATURE);
     to.extend_from_slice(&[0; 8]); // no flags, no header extension
@@ -248,6 +268,14 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
         put(&mut to, event.kind.as_str().as_bytes());
         put(&mut to, ModelName::column(event.model.as_ref()).as_bytes());
         put(&mut to, &(event.at.timestamp_micros() - MICROS_1970_TO_2000).to_be_bytes());
+        let kinds = event.tokens.kinds();
+        for count in [TokenKinds::input, TokenKinds::cached_input, TokenKinds::output] {
+            match kinds {
+                Some(kinds) => put(&mut to, &integer(count(kinds)).to_be_bytes()),
+                None => to.extend_from_slice(&NULL.to_be_bytes()),
+            }
+        }
+        put(&mut to, &[kinds.is_some_and(TokenKinds::is_estimated).into()]);
         put_grants(&mut to, event);
         match logged_windows::column(event) {
             Some(windows) => put(&mut to, &windows),

@@ -346,3 +346,39 @@ impl Postgres {
         Ok(Replay::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(tokens: Tokens) -> UsageEvent {
+        UsageEvent {
+            id: Uuid::from_u128(7),
+            user: UserId::parse("alice").unwrap(),
+            session: SessionId::parse("s").unwrap(),
+            level: LevelCode::new(1).unwrap(),
+            period: Period::from_id(202_611).unwrap(),
+            ap: Ap::new(5),
+            overage: Ap::ZERO,
+            tokens,
+            model: None,
+            kind: UsageKind::Commit,
+            at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_letter_has_all_of_its_event_and_kinds_of_tokens_only_if_they_are_known() {
+        let kinds = TokenKinds::new(7, 3, 4).unwrap();
+        for (tokens, has_kinds) in [
+            (Tokens::new(11).unwrap(), false),
+            (Tokens::of_kinds(kinds), true),
+            (Tokens::of_kinds(kinds.estimated()), true),
+        ] {
+            let payload = payload(&event(tokens));
+            assert_eq!(String::from_utf8_lossy(&payload).contains("tokenKinds"), has_kinds);
+            let stored: StoredEvent = serde_json::from_slice(&payload).unwrap();
+            assert_eq!(stored.event().unwrap(), event(tokens));
+        }
+    }
+}

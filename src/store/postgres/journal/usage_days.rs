@@ -54,6 +54,12 @@ pub struct UsageRow {
     pub overage: i64,
     /// Tokens that the models counted.
     pub tokens: i64,
+    /// Input tokens, including cached ones, of messages whose kinds of tokens are known.
+    pub input_tokens: i64,
+    /// The part of them that the models had cached.
+    pub cached_input_tokens: i64,
+    /// Output tokens of those messages.
+    pub output_tokens: i64,
 }
 
 /// A day, level and model whose sums differ from the log.
@@ -75,6 +81,9 @@ struct Sum {
     ap: i64,
     overage: i64,
     tokens: i64,
+    input_tokens: i64,
+    cached_input_tokens: i64,
+    output_tokens: i64,
 }
 
 impl Postgres {
@@ -92,7 +101,10 @@ impl Postgres {
                     sum(messages)::bigint as "messages!",
                     sum(ap)::bigint as "ap!",
                     sum(overage)::bigint as "overage!",
-                    sum(tokens)::bigint as "tokens!"
+                    sum(tokens)::bigint as "tokens!",
+                    sum(input_tokens)::bigint as "input_tokens!",
+                    sum(cached_input_tokens)::bigint as "cached_input_tokens!",
+                    sum(output_tokens)::bigint as "output_tokens!"
              from usage_days
              where day between $1 and $2
                and ($6::text is null or membership_level = $6)
@@ -128,7 +140,8 @@ impl Postgres {
         let rows = sqlx::query_as!(
             UsageRow,
             r#"with messages as (
-                 select (created_at at time zone $10)::date as day, session_id, membership_level, model, ap_used, overage, tokens_used
+                 select (created_at at time zone $10)::date as day, session_id, membership_level, model, ap_used, overage, tokens_used,
+                        input_tokens, cached_input_tokens, output_tokens
                  from chat_usage_logs
                  where user_uuid = $1
                    and created_at >= $2::date::timestamp at time zone $10
@@ -144,7 +157,10 @@ impl Postgres {
                     count(*) as "messages!",
                     sum(ap_used)::bigint as "ap!",
                     sum(overage)::bigint as "overage!",
-                    sum(tokens_used)::bigint as "tokens!"
+                    sum(tokens_used)::bigint as "tokens!",
+                    coalesce(sum(input_tokens), 0)::bigint as "input_tokens!",
+                    coalesce(sum(cached_input_tokens), 0)::bigint as "cached_input_tokens!",
+                    coalesce(sum(output_tokens), 0)::bigint as "output_tokens!"
              from messages
              group by 1, 2, 3, 4
              order by 1, 2, 3, 4"#,
@@ -197,14 +213,18 @@ impl Postgres {
         sqlx::query!("lock table usage_days in share row exclusive mode").execute(&mut transaction).await?;
         sqlx::query!("set local statement_timeout = 0").execute(&mut transaction).await?;
         let done = sqlx::query!(
-            "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
-             select day, membership_level, model, 0, messages, ap, overage, tokens
+            "insert into usage_days as usage
+                 (day, membership_level, model, partition, messages, ap, overage, tokens, input_tokens, cached_input_tokens, output_tokens)
+             select day, membership_level, model, 0, messages, ap, overage, tokens, input_tokens, cached_input_tokens, output_tokens
              from usage_drift()
              on conflict (day, membership_level, model, partition) do update
              set messages = usage.messages + excluded.messages,
                  ap = usage.ap + excluded.ap,
                  overage = usage.overage + excluded.overage,
-                 tokens = usage.tokens + excluded.tokens"
+                 tokens = usage.tokens + excluded.tokens,
+                 input_tokens = usage.input_tokens + excluded.input_tokens,
+                 cached_input_tokens = usage.cached_input_tokens + excluded.cached_input_tokens,
+                 output_tokens = usage.output_tokens + excluded.output_tokens"
         )
         .execute(&mut transaction)
         .await?;
@@ -231,21 +251,30 @@ pub(in crate::store::postgres) async fn add(
         sum.ap += i64::from(event.ap.get());
         sum.overage += i64::from(event.overage.get());
         sum.tokens += i64::from(event.tokens.get());
+        if let Some(kinds) = event.tokens.kinds() {
+            sum.input_tokens += i64::from(kinds.input());
+            sum.cached_input_tokens += i64::from(kinds.cached_input());
+            sum.output_tokens += i64::from(kinds.output());
+        }
     }
     let days: Vec<NaiveDate> = sums.keys().map(|(day, ..)| *day).collect();
     let level_names: Vec<&str> = sums.keys().map(|(_, level, _)| *level).collect();
     let models: Vec<&str> = sums.keys().map(|(.., model)| *model).collect();
     let column = |field: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(field).collect() };
     sqlx::query!(
-        "insert into usage_days as usage (day, membership_level, model, partition, messages, ap, overage, tokens)
-         select day, level, model, $4, messages, ap, overage, tokens
-         from unnest($1::date[], $2::text[], $3::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-             as batch (day, level, model, messages, ap, overage, tokens)
+        "insert into usage_days as usage
+             (day, membership_level, model, partition, messages, ap, overage, tokens, input_tokens, cached_input_tokens, output_tokens)
+         select day, level, model, $4, messages, ap, overage, tokens, input, cached_input, output
+         from unnest($1::date[], $2::text[], $3::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
+             as batch (day, level, model, messages, ap, overage, tokens, input, cached_input, output)
          on conflict (day, membership_level, model, partition) do update
          set messages = usage.messages + excluded.messages,
              ap = usage.ap + excluded.ap,
              overage = usage.overage + excluded.overage,
-             tokens = usage.tokens + excluded.tokens",
+             tokens = usage.tokens + excluded.tokens,
+             input_tokens = usage.input_tokens + excluded.input_tokens,
+             cached_input_tokens = usage.cached_input_tokens + excluded.cached_input_tokens,
+             output_tokens = usage.output_tokens + excluded.output_tokens",
         &days,
         &level_names as &[&str],
         &models as &[&str],
@@ -254,6 +283,9 @@ pub(in crate::store::postgres) async fn add(
         &column(|sum| sum.ap),
         &column(|sum| sum.overage),
         &column(|sum| sum.tokens),
+        &column(|sum| sum.input_tokens),
+        &column(|sum| sum.cached_input_tokens),
+        &column(|sum| sum.output_tokens),
     )
     .execute(connection)
     .await?;

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::{ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, usage::Tokens, user_id::UserId};
+use crate::domain::{
+    InvalidInput, ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, token_kinds::TokenKinds, usage::Tokens,
+    user_id::UserId,
+};
 use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 /// An accepted settlement or message.
@@ -74,9 +77,12 @@ impl Postgres {
     /// If the user was forgotten, or Postgres is unavailable: then the item may or may not be accepted, and accepting
     /// it again is harmless.
     pub async fn accept(&self, item: &InboxItem) -> Result<Acceptance, PostgresError> {
+        let kinds = item.tokens.kinds();
         let done = sqlx::query!(
-            "insert into inbox (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at)
-             select $1, $2::text, $3, $4, $5, $6, $7, $8, $9
+            "insert into inbox
+                 (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at,
+                  input_tokens, cached_input_tokens, output_tokens, tokens_estimated)
+             select $1, $2::text, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
              where not is_forgotten($2)
              on conflict (id) do nothing",
             item.id,
@@ -88,6 +94,10 @@ impl Postgres {
             ModelName::column(item.model.as_ref()),
             item.idempotency_key.as_ref().map(IdempotencyKey::as_str),
             item.accepted_at,
+            kinds.map(|kinds| integer(kinds.input())),
+            kinds.map(|kinds| integer(kinds.cached_input())),
+            kinds.map(|kinds| integer(kinds.output())),
+            kinds.is_some_and(TokenKinds::is_estimated),
         )
         .execute(&self.pool)
         .await?;
@@ -132,7 +142,8 @@ impl Postgres {
                  limit $4
                  for update skip locked
              )
-             returning id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at",
+             returning id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at,
+                       input_tokens, cached_input_tokens, output_tokens, tokens_estimated",
             claim,
             now,
             until,
@@ -143,6 +154,8 @@ impl Postgres {
         rows.into_iter()
             .map(|row| {
                 let wrong = |column| PostgresError::inconsistent("inbox", column, row.id);
+                let counts = (row.input_tokens, row.cached_input_tokens, row.output_tokens);
+                let tokens = tokens(row.tokens, counts, row.tokens_estimated).map_err(|_| wrong("tokens"))?;
                 let key = row.idempotency_key.as_deref().map(IdempotencyKey::parse).transpose();
                 Ok(InboxItem {
                     id: row.id,
@@ -150,7 +163,7 @@ impl Postgres {
                     kind: InboxKind::parse(&row.kind).ok_or_else(|| wrong("kind"))?,
                     reservation_id: row.reservation_id,
                     ap: u32::try_from(row.ap).map(Ap::new).map_err(|_| wrong("ap"))?,
-                    tokens: Tokens::new(row.tokens.into()).map_err(|_| wrong("tokens"))?,
+                    tokens,
                     model: ModelName::from_column(&row.model).map_err(|_| wrong("model"))?,
                     idempotency_key: key.map_err(|_| wrong("idempotency_key"))?,
                     accepted_at: row.accepted_at,
@@ -269,4 +282,16 @@ impl Postgres {
         let done = sqlx::query!("delete from inbox where settled_at < $1", before).execute(&self.pool).await?;
         Ok(done.rows_affected())
     }
+}
+
+/// Reads the columns of tokens: the total, and the kinds if they are known.
+fn tokens(
+    total: i32,
+    counts: (Option<i32>, Option<i32>, Option<i32>),
+    estimated: bool,
+) -> Result<Tokens, InvalidInput> {
+    let (Some(input), Some(cached_input), Some(output)) = counts else { return Tokens::new(total.into()) };
+    let count = |tokens: i32| Tokens::new(tokens.into()).map(Tokens::get);
+    let kinds = TokenKinds::new(count(input)?, count(cached_input)?, count(output)?)?;
+    Ok(Tokens::of_kinds(if estimated { kinds.estimated() } else { kinds }))
 }

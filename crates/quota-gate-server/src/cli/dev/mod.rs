@@ -20,7 +20,7 @@ use self::demo::Demo;
 use crate::cli::output::{note, say};
 use crate::{
     app::{self, App},
-    config::{Config, Secret, Token},
+    config::{Config, Price, Secret, Token},
     hex,
     http::listener::listen,
     shutdown::{self, Hangup},
@@ -111,7 +111,7 @@ pub(in crate::cli) async fn run(
     )?;
     secrets.configure(&mut config);
     // An expensive model, to use up a quota quickly.
-    config.models.costs.entry("local-large".to_owned()).or_insert(LARGE_MODEL_COST);
+    config.models.prices.entry("local-large".to_owned()).or_insert(Price::Flat(LARGE_MODEL_COST));
     // If no upstream is configured, start a local model.
     let _upstream = match config.upstream.url.as_str() {
         "" => Some(start_upstream(&mut config).await?),

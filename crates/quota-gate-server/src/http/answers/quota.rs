@@ -9,10 +9,12 @@ use axum::{
 };
 use quota_gate::{
     domain::{
+        ap::Ap,
         calendar::{Calendar, Period},
         decision::{Denied, Passed},
         grant::{Grant, Grants},
         level::{LevelCode, Levels},
+        model_costs::ModelCosts,
         own_quota::OwnQuota,
         quota::{Quota, QuotaStatus, Source},
         user_limits::{Binding, LimitState, retry_at},
@@ -90,6 +92,10 @@ pub(crate) struct QuotaBody<'a> {
     #[schema(value_type = String)]
     as_of: Millis,
     source: SourceWord,
+    /// Model that answers now, because the quota is exhausted (`models.when_exhausted`); absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "gpt-4o-mini")]
+    fallback: Option<String>,
     /// All limits, if the level has windows or concurrency: the period first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -261,8 +267,16 @@ impl<'a> QuotaBody<'a> {
                 Source::Redis => SourceWord::Redis,
                 Source::Postgres => SourceWord::Postgres,
             },
+            fallback: None,
             limits: if quota.limits.binds() { limits(quota, calendar) } else { Vec::new() },
         }
+    }
+
+    /// Adds the model that answers when the quota is exhausted.
+    pub(crate) fn with_fallback(self, costs: &ModelCosts, quota: &Quota) -> Self {
+        let is_exhausted = quota.remaining() == Ap::ZERO;
+        let fallback = is_exhausted.then(|| costs.fallback(self.membership_level)).flatten().map(ToString::to_string);
+        Self { fallback, ..self }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::http::{
         time::Seconds,
     },
     auth::Sender,
+    model_access::require_allowed,
     state::Readiness,
 };
 use crate::reloadable::Reloadable;
@@ -44,7 +45,7 @@ use quota_gate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuthorizeParams {
-    /// Cost of the message in AP; by default the cost of `model`.
+    /// Cost of the message in AP; by default the cost of `model`, estimated if it has prices by tokens.
     #[param(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
     /// Model, for its cost in `[models]` and the usage log; without it, the default cost applies.
@@ -128,15 +129,17 @@ pub(crate) async fn authorize(
         _ => return Err(Problem::new(Code::InvalidRequest, "denied must be 429 or 403")),
     };
     let session = params.session.as_deref().map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
-    let ap = match params.ap {
-        Some(ap) => Ap::cost(ap)?,
-        None => costs.get().of(params.model.as_deref())?,
+    let costs = costs.get();
+    let (ap, tokens) = match params.ap {
+        Some(ap) => (Ap::cost(ap)?, Tokens::ZERO),
+        None => costs.unseen(params.model.as_deref())?,
     };
     let model = params.model.as_deref().map(ModelName::parse).transpose()?;
+    require_allowed(&gate, &costs, &user, model.as_ref().map(ModelName::as_str)).await?;
     let ttl = params.ttl_seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?;
     let decision = match params.settle {
         SettleWord::Now => {
-            let (model, tokens) = (model.clone(), Tokens::ZERO);
+            let model = model.clone();
             let message = Consume { user: user.clone(), session, ap, tokens, model, idempotency_key: None };
             map_allowed(gate.consume(message).await?, |charged| (charged.quota, None))
         }

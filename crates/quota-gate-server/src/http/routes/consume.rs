@@ -13,18 +13,21 @@ use crate::http::answers::quota::{PassedWord, QuotaBody, QuotaExceeded};
 use crate::http::{
     answers::{
         headers::rate_limit,
-        problem::Problem,
+        problem::{Code, Problem},
         refusals::{Refused, RefusedBody, RefusedMessage},
     },
     auth::Service,
     extract::{Body, IdempotencyHeader, cost},
+    model_access::require_allowed,
+    token_counts::TokenCounts,
 };
+use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
         decision::{Decision, Passed},
         level::Levels,
+        model_costs::ModelCosts,
         model_name::ModelName,
-        usage::Tokens,
         user_id::{SessionId, UserId},
     },
     gate::{Consume, Gate},
@@ -39,12 +42,21 @@ pub(crate) struct ConsumeBody {
     /// Id of the conversation.
     #[schema(example = "chat-42", min_length = 1, max_length = 128)]
     session_id: String,
-    /// Cost of the message in AP; 1 by default.
+    /// Cost of the message in AP. By default the cost of its tokens, if `model` has prices by tokens; otherwise 1.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// Tokens counted by the model.
+    /// Tokens counted by the model; with the kinds below, their sum.
     #[schema(minimum = 0, maximum = 2_147_483_647)]
     tokens: Option<i64>,
+    /// Input tokens, including cached ones.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    input_tokens: Option<i64>,
+    /// The part of the input tokens that the model had cached.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    cached_input_tokens: Option<i64>,
+    /// Output tokens.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    output_tokens: Option<i64>,
     /// Model that generated the answer, for the usage log.
     #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
     model: Option<String>,
@@ -89,17 +101,21 @@ pub(crate) struct ConsumedBody<'a> {
 pub(crate) async fn consume(
     _: Service,
     State(gate): State<Gate>,
+    State(costs): State<Reloadable<ModelCosts>>,
     IdempotencyHeader(idempotency_key): IdempotencyHeader,
     Body(body): Body<ConsumeBody>,
 ) -> Result<Response, Problem> {
-    let request = Consume {
-        user: UserId::parse(&body.user_uuid)?,
-        session: SessionId::parse(&body.session_id)?,
-        ap: cost(body.ap)?,
-        tokens: Tokens::new(body.tokens.unwrap_or(0))?,
-        model: body.model.as_deref().map(ModelName::parse).transpose()?,
-        idempotency_key,
+    let tokens = body.counts().tokens()?;
+    let model = body.model.as_deref().map(ModelName::parse).transpose()?;
+    let costs = costs.get();
+    let ap = match (body.ap, costs.by_tokens(model.as_ref())) {
+        (None, Some(prices)) => prices.cost(tokens.kinds().ok_or_else(no_token_counts)?),
+        (ap, _) => cost(ap)?,
     };
+    let user = UserId::parse(&body.user_uuid)?;
+    let session = SessionId::parse(&body.session_id)?;
+    require_allowed(&gate, &costs, &user, model.as_ref().map(ModelName::as_str)).await?;
+    let request = Consume { user, session, ap, tokens, model, idempotency_key };
     let decision = gate.consume(request).await?;
     let levels = gate.levels();
     match decision {
@@ -117,6 +133,23 @@ pub(crate) async fn consume(
         }
         Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
         Decision::Passed(passed) => Ok(Json(ConsumedBody::passed(&gate, &levels, &passed)).into_response()),
+    }
+}
+
+/// Refuses a message without a cost and tokens, to a model with prices by tokens.
+fn no_token_counts() -> Problem {
+    let detail = "the model has prices by tokens: send inputTokens and outputTokens, or the cost in `ap`";
+    Problem::new(Code::InvalidRequest, detail)
+}
+
+impl ConsumeBody {
+    const fn counts(&self) -> TokenCounts {
+        TokenCounts {
+            tokens: self.tokens,
+            input: self.input_tokens,
+            cached_input: self.cached_input_tokens,
+            output: self.output_tokens,
+        }
     }
 }
 

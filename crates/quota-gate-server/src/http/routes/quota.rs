@@ -6,7 +6,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use quota_gate::gate::Gate;
+use quota_gate::{domain::model_costs::ModelCosts, gate::Gate};
 
 use crate::http::{
     answers::{
@@ -17,6 +17,7 @@ use crate::http::{
     },
     auth::Caller,
 };
+use crate::reloadable::Reloadable;
 
 /// Returns the quota of the user of the JWT or, for a chat service, of the user in `X-User-Id`.
 #[utoipa::path(
@@ -29,10 +30,14 @@ use crate::http::{
     ),
     security(("user" = []), ("service" = [])),
 )]
-pub(crate) async fn quota(State(gate): State<Gate>, Caller(user): Caller) -> Result<Response, Problem> {
+pub(crate) async fn quota(
+    State(gate): State<Gate>,
+    State(costs): State<Reloadable<ModelCosts>>,
+    Caller(user): Caller,
+) -> Result<Response, Problem> {
     let quota = gate.quota(&user).await?;
     let headers = rate_limit(&quota, gate.calendar());
     let levels = gate.levels();
-    let body = QuotaBody::new(&gate, &levels, &quota);
+    let body = QuotaBody::new(&gate, &levels, &quota).with_fallback(&costs.get(), &quota);
     Ok(([(header::CACHE_CONTROL, "no-store")], headers, Json(body)).into_response())
 }

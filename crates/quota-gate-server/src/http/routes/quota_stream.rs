@@ -22,7 +22,12 @@ use crate::http::{
     auth::Caller,
     state::{AppState, Readiness},
 };
-use quota_gate::{domain::quota::Quota, gate::Gate, jobs::quota_watcher::QuotaWatcher};
+use crate::reloadable::Reloadable;
+use quota_gate::{
+    domain::{model_costs::ModelCosts, quota::Quota},
+    gate::Gate,
+    jobs::quota_watcher::QuotaWatcher,
+};
 
 /// Lifetime of a stream. Its client then reconnects, with a JWT that is still valid.
 const LIFETIME: Duration = Duration::from_mins(15);
@@ -48,6 +53,7 @@ pub(crate) async fn stream_quota(
     State(state): State<AppState>,
     State(gate): State<Gate>,
     State(quota_watcher): State<QuotaWatcher>,
+    State(costs): State<Reloadable<ModelCosts>>,
     State(readiness): State<Arc<Readiness>>,
     Caller(user): Caller,
 ) -> Result<Response, Problem> {
@@ -63,7 +69,7 @@ pub(crate) async fn stream_quota(
     let events = events.map(move |quota| {
         // Held until the stream ends.
         let _permit = &permit;
-        Ok::<_, Infallible>(event(&gate, &quota))
+        Ok::<_, Infallible>(event(&gate, &costs.get(), &quota))
     });
     let stopping = readiness.stopping.clone();
     let end = async move {
@@ -80,8 +86,10 @@ pub(crate) async fn stream_quota(
     Ok(response)
 }
 
-fn event(gate: &Gate, quota: &Quota) -> Event {
+fn event(gate: &Gate, costs: &ModelCosts, quota: &Quota) -> Event {
     let event = Event::default().event("quota").id(quota.version.to_string()).retry(RETRY);
-    let body = serde_json::to_string(&QuotaBody::new(gate, &gate.levels(), quota)).unwrap_or_default();
+    let levels = gate.levels();
+    let body = QuotaBody::new(gate, &levels, quota).with_fallback(costs, quota);
+    let body = serde_json::to_string(&body).unwrap_or_default();
     event.data(body)
 }

@@ -19,15 +19,17 @@ use crate::http::{
     },
     auth::Service,
     extract::{Body, IdempotencyHeader, ReservationId, cost},
+    token_counts::TokenCounts,
 };
+use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
         ap::Ap,
         decision::{Decision, Passed, Reserved, Settled},
         hold::Ttl,
         level::Levels,
+        model_costs::ModelCosts,
         model_name::ModelName,
-        usage::Tokens,
         user_id::{SessionId, UserId},
     },
     gate::{Commit, Gate, Reserve},
@@ -54,12 +56,22 @@ pub(crate) struct ReserveBody {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CommitBody {
-    /// Actual cost in AP; by default all held AP.
+    /// Actual cost in AP. By default the cost of the tokens, if their kinds are given and `model` has prices by tokens;
+    /// otherwise all held AP.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// Tokens counted by the model.
+    /// Tokens counted by the model; with the kinds below, their sum.
     #[schema(minimum = 0, maximum = 2_147_483_647)]
     tokens: Option<i64>,
+    /// Input tokens, including cached ones.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    input_tokens: Option<i64>,
+    /// The part of the input tokens that the model had cached.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    cached_input_tokens: Option<i64>,
+    /// Output tokens.
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
+    output_tokens: Option<i64>,
     /// Model that generated the answer, for the usage log.
     #[schema(example = "gpt-4o", min_length = 1, max_length = 128)]
     model: Option<String>,
@@ -192,14 +204,15 @@ pub(crate) async fn reserve(
 pub(crate) async fn commit(
     _: Service,
     State(gate): State<Gate>,
+    State(costs): State<Reloadable<ModelCosts>>,
     ReservationId(id): ReservationId,
     Body(body): Body<CommitBody>,
 ) -> Result<Response, Problem> {
-    let commit = Commit {
-        ap: body.ap.map(Ap::cost).transpose()?,
-        tokens: Tokens::new(body.tokens.unwrap_or(0))?,
-        model: body.model.as_deref().map(ModelName::parse).transpose()?,
-    };
+    let tokens = body.counts().tokens()?;
+    let model = body.model.as_deref().map(ModelName::parse).transpose()?;
+    let by_tokens = || Some(costs.get().by_tokens(model.as_ref())?.cost(tokens.kinds()?));
+    let ap = body.ap.map_or_else(|| Ok(by_tokens()), |ap| Ap::cost(ap).map(Some))?;
+    let commit = Commit { ap, tokens, model };
     let Settled::Now(committed) = gate.commit(&id, commit).await? else { return Ok(accepted()) };
     let levels = gate.levels();
     let body = CommittedBody {
@@ -262,6 +275,17 @@ pub(crate) async fn extend(
     let levels = gate.levels();
     let body = ReservationBody::new(&gate, &levels, &reserved, id);
     Ok((rate_limit(&reserved.quota, gate.calendar()), Json(body)).into_response())
+}
+
+impl CommitBody {
+    const fn counts(&self) -> TokenCounts {
+        TokenCounts {
+            tokens: self.tokens,
+            input: self.input_tokens,
+            cached_input: self.cached_input_tokens,
+            output: self.output_tokens,
+        }
+    }
 }
 
 impl<'a> ReservationBody<'a> {

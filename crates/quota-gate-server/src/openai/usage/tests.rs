@@ -3,11 +3,16 @@
 use super::*;
 
 fn chat(data: &str) -> EventSummary {
-    summarize_event(Api::ChatCompletions, format!("data: {data}\n\n").as_bytes())
+    coarse(summarize_event(Api::ChatCompletions, format!("data: {data}\n\n").as_bytes()))
 }
 
 fn responses(data: &str) -> EventSummary {
-    summarize_event(Api::Responses, format!("event: x\ndata: {data}\n\n").as_bytes())
+    coarse(summarize_event(Api::Responses, format!("event: x\ndata: {data}\n\n").as_bytes()))
+}
+
+/// The summary without what only prices by tokens need.
+fn coarse(summary: EventSummary) -> EventSummary {
+    EventSummary { tokens: summary.tokens.map(Tokens::without_kinds), output_bytes: 0, ..summary }
 }
 
 fn tokens(number: i64) -> Option<Tokens> {
@@ -75,7 +80,7 @@ fn usage_is_read_under_the_names_of_both_apis() {
     assert_eq!(chat(&format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"stop"}}],"usage":{usage}}}"#)), finished);
     let completed = r#"{"type":"response.completed","response":{"usage":{"input_tokens":2,"output_tokens":3}}}"#;
     assert_eq!(responses(completed), finished);
-    assert_eq!(summarize_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes()).tokens, tokens(5));
+    assert_eq!(coarse(summarize_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes())).tokens, tokens(5));
 }
 
 #[test]
@@ -96,8 +101,8 @@ fn malformed_usage_does_not_invalidate_the_answer() {
         ("\"many\"", None),
     ] {
         let message = r#"{"message":{"content":"a"},"finish_reason":"stop"}"#;
-        let whole = summarize_whole(format!(r#"{{"choices":[{message}],"usage":{usage}}}"#).as_bytes());
-        let content = EventSummary { begins: true, content: true, tokens: counted, end: None, only_usage: false };
+        let whole = coarse(summarize_whole(format!(r#"{{"choices":[{message}],"usage":{usage}}}"#).as_bytes()));
+        let content = EventSummary { begins: true, content: true, tokens: counted, ..EventSummary::default() };
         assert_eq!(whole, EventSummary { end: Some(End::Finished), ..content }, "{usage}");
         assert_eq!(
             chat(&format!(r#"{{"choices":[{{"delta":{{"content":"a"}}}}],"usage":{usage}}}"#)),
@@ -213,4 +218,44 @@ fn noise_says_nothing() {
     // Invalid UTF-8 in a text does not hide it.
     let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"\xff\"}}]}\n\n";
     assert!(summarize_event(Api::ChatCompletions, event).content);
+}
+
+#[test]
+fn kinds_of_tokens_are_read_and_cached_ones_are_a_part_of_the_input() {
+    for (usage, input, cached, output) in [
+        (r#"{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":8}}"#, 9, 8, 3),
+        (r#"{"input_tokens":9,"output_tokens":3,"input_tokens_details":{"cached_tokens":8}}"#, 9, 8, 3),
+        (r#"{"prompt_tokens":9,"completion_tokens":3,"prompt_cache_hit_tokens":8}"#, 9, 8, 3),
+        (r#"{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":null}"#, 9, 0, 3),
+        (r#"{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":10}}"#, 9, 9, 3),
+        (r#"{"prompt_tokens":9,"completion_tokens":3,"total_tokens":20}"#, 9, 0, 11),
+    ] {
+        let expected = TokenKinds::new(input, cached, output).unwrap();
+        let whole = summarize_whole(format!(r#"{{"choices":[],"usage":{usage}}}"#).as_bytes());
+        assert_eq!(whole.tokens.and_then(Tokens::kinds), Some(expected), "{usage}");
+    }
+    let total_only = summarize_whole(br#"{"choices":[],"usage":{"total_tokens":7}}"#).tokens.unwrap();
+    assert_eq!((total_only.get(), total_only.kinds()), (7, None));
+}
+
+#[test]
+fn delivered_bytes_are_those_of_the_answer_and_not_of_its_envelope() {
+    let bytes = |api, data: &str| summarize_event(api, format!("data: {data}\n\n").as_bytes()).output_bytes;
+    for (data, expected) in [
+        (r#"{"id":"c","choices":[{"delta":{"role":"assistant","content":"four"}},{"delta":{"content":"and"}}]}"#, 7),
+        (r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#, 0),
+        (r#"{"choices":[{"text":"five!"}]}"#, 5),
+        (r#"{"choices":[],"usage":{"total_tokens":7}}"#, 0),
+    ] {
+        assert_eq!(bytes(Api::ChatCompletions, data), expected, "{data}");
+    }
+    for (data, expected) in [
+        (r#"{"type":"response.output_text.delta","delta":"four"}"#, 4),
+        (r#"{"type":"response.output_text.done","text":"four"}"#, 0),
+        (r#"{"type":"response.completed","response":{"status":"completed","output":[{"a":1}]}}"#, 0),
+    ] {
+        assert_eq!(bytes(Api::Responses, data), expected, "{data}");
+    }
+    let whole = summarize_whole(br#"{"status":"completed","output":["four"]}"#);
+    assert_eq!(whole.output_bytes, 8);
 }

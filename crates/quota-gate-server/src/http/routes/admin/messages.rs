@@ -58,6 +58,18 @@ struct MessageBody {
     /// AP that the quota could not cover.
     overage: i32,
     tokens: i32,
+    /// Input tokens, including cached ones; absent if only the total is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<i32>,
+    /// The part of them that the model had cached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached_input_tokens: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens: Option<i32>,
+    /// True if the gate has estimated the tokens, because no model reported them; otherwise absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    tokens_estimated: bool,
     /// `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message.
     kind: String,
 }
@@ -109,6 +121,10 @@ impl From<ListedMessage> for MessageBody {
             ap: message.ap,
             overage: message.overage,
             tokens: message.tokens,
+            input_tokens: message.input_tokens,
+            cached_input_tokens: message.cached_input_tokens,
+            output_tokens: message.output_tokens,
+            tokens_estimated: message.tokens_estimated,
             kind: message.kind,
         }
     }

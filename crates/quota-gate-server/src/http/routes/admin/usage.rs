@@ -111,6 +111,7 @@ struct UsageRowBody {
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct UsageSumBody {
     /// Charged messages.
     messages: i64,
@@ -120,6 +121,15 @@ struct UsageSumBody {
     overage: i64,
     /// Tokens counted by the models.
     tokens: i64,
+    /// Input tokens, including cached ones, of messages whose kinds of tokens are known; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<i64>,
+    /// The part of them that the models had cached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached_input_tokens: Option<i64>,
+    /// Output tokens of those messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens: Option<i64>,
 }
 
 /// Returns usage by day, level and model, as far as it is in Postgres.
@@ -218,13 +228,24 @@ impl UsageParams {
 
 impl UsageSumBody {
     fn and(self, row: &UsageRow) -> Self {
+        let kinds = kinds_of(row);
+        let sum = |before: Option<i64>, more: Option<i64>| before.into_iter().chain(more).reduce(|a, b| a + b);
         Self {
             messages: self.messages + row.messages,
             ap: self.ap + row.ap,
             overage: self.overage + row.overage,
             tokens: self.tokens + row.tokens,
+            input_tokens: sum(self.input_tokens, kinds.map(|[input, ..]| input)),
+            cached_input_tokens: sum(self.cached_input_tokens, kinds.map(|[_, cached_input, _]| cached_input)),
+            output_tokens: sum(self.output_tokens, kinds.map(|[.., output]| output)),
         }
     }
+}
+
+/// Input, cached input and output tokens of a row, if they are known of some message.
+fn kinds_of(row: &UsageRow) -> Option<[i64; 3]> {
+    let kinds = [row.input_tokens, row.cached_input_tokens, row.output_tokens];
+    kinds.iter().any(|sum| *sum != 0).then_some(kinds)
 }
 
 impl From<UsageRow> for UsageRowBody {
@@ -240,10 +261,13 @@ impl From<UsageRow> for UsageRowBody {
     }
 }
 
-/// Returns the rows as CSV, with a header line.
+/// Returns the rows as CSV, with a header line. The kinds of tokens have columns if they are known of some message.
 fn csv(rows: &[UsageRow]) -> Result<Response, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["day", "sessionId", "membershipLevel", "model", "messages", "ap", "overage", "tokens"])?;
+    let has_kinds = rows.iter().any(|row| kinds_of(row).is_some());
+    let kinds: &[&str] = if has_kinds { &["inputTokens", "cachedInputTokens", "outputTokens"] } else { &[] };
+    let columns = ["day", "sessionId", "membershipLevel", "model", "messages", "ap", "overage", "tokens"];
+    writer.write_record(columns.iter().chain(kinds))?;
     for row in rows {
         let day = row.day.map(|day| day.to_string()).unwrap_or_default();
         let level = row.level.as_deref().unwrap_or_default();
@@ -251,7 +275,9 @@ fn csv(rows: &[UsageRow]) -> Result<Response, csv::Error> {
         let model = plain(row.model.as_deref().unwrap_or_default());
         let sums = [row.messages, row.ap, row.overage, row.tokens].map(|sum| sum.to_string());
         let [messages, ap, overage, tokens] = &sums;
-        writer.write_record([&day, &session, level, &model, messages, ap, overage, tokens])?;
+        let record = [&day, &session, level, &model, messages, ap, overage, tokens];
+        let kinds = has_kinds.then(|| kinds_of(row).unwrap_or_default().map(|sum| sum.to_string()));
+        writer.write_record(record.into_iter().chain(kinds.iter().flatten().map(String::as_str)))?;
     }
     let text = writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))?;
     let head = [
