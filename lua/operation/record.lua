@@ -23,11 +23,15 @@ local function read_record(bytes)
   expired_now = 0
   format_byte, record_generation, period, level, quota, pending, level_version, used, total_used, day, used_today,
     version = unpack(BASE, bytes)
-  local format = format_byte % FORMATS
-  record_flags = format_byte - format
-  if format == EXTENDED_FORMAT then
-    record_ms = math.max(now_ms, version + 1)
-    return read_tails(bytes, BASE_BYTES + 1)
+  if format_byte == FORMAT then
+    record_flags = 0
+  else
+    local format = format_byte % FORMATS
+    record_flags = format_byte - format
+    if format == EXTENDED_FORMAT then
+      record_ms = math.max(now_ms, version + 1)
+      return read_tails(bytes, BASE_BYTES + 1)
+    end
   end
   windows = nil
   if #bytes > BASE_BYTES then
