@@ -282,6 +282,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/chat/quota/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists the grants of a user, also those that are used up, have expired or are voided. */
+        get: operations["listGrants"];
+        put?: never;
+        /** Gives a user a grant, once for each `externalId`. The AP can be used within a second. */
+        post: operations["giveGrant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/quota/grants/{id}/void": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Voids what is left of a grant, for example after a refund. Holds that were made before keep what they need of it. */
+        post: operations["voidGrant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/chat/quota/level": {
         parameters: {
             query?: never;
@@ -523,6 +558,11 @@ export interface components {
             /** @description Always true: the settlement will be applied once. */
             accepted: boolean;
         };
+        /** @description A limit that does not allow a message. */
+        BindingBody: components["schemas"]["LimitBody"] & {
+            /** @description When this limit would allow the message if nothing else happens; null for never. */
+            retryAt: string | null;
+        };
         /** @description A change. Members of other kinds are null. */
         ChangeBody: {
             /** Format: int32 */
@@ -532,9 +572,11 @@ export interface components {
             by: string;
             /** @description First month of the new level, if it is not the month of the change. */
             effectivePeriod: string | null;
+            /** @description The grant that was given or voided. */
+            grant?: string | null;
             /** @description The released hold. */
             hold: string | null;
-            /** @description `level`, `hold_released` or `rollout`. */
+            /** @description `level`, `hold_released`, `granted`, `grant_voided` or `rollout`. */
             kind: string;
             levelAfter: string | null;
             levelBefore: string | null;
@@ -693,6 +735,8 @@ export interface components {
         };
         /** @description Numbers of a denial. */
         DenialNumbers: {
+            /** @description Every limit that does not allow the message, if the level has windows or concurrency. */
+            limits?: components["schemas"]["BindingBody"][];
             quotaResetAt: string;
             recommendedUpgrade: null | components["schemas"]["Upgrade"];
             /**
@@ -705,6 +749,8 @@ export interface components {
              * @description Cost of the message in AP.
              */
             required: number;
+            /** @description When the message would be allowed if nothing else happens; null for never. Together with `limits`. */
+            retryAt?: string | null;
             /**
              * Format: int32
              * @description required − remaining.
@@ -757,7 +803,8 @@ export interface components {
         ErrorBody: {
             /**
              * @description The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-             *     `quotaResetAt` and `recommendedUpgrade`, as in the gate's own denials.
+             *     `quotaResetAt` and `recommendedUpgrade`, and for a level with windows or concurrency `limits` and `retryAt`, as
+             *     in the gate's own denials.
              */
             code: components["schemas"]["Code"];
             /** @description Human-readable description. */
@@ -792,6 +839,85 @@ export interface components {
             quotaResetAt: string;
             /** @description Ordered by the time at which they run out. */
             users: components["schemas"]["RunningOutBody"][];
+        };
+        /** @description A grant to give. */
+        GiveGrantBody: {
+            /** Format: int64 */
+            ap: number;
+            /**
+             * @description When what is left expires; by default never. Kept in milliseconds.
+             * @example 2027-01-31T00:00:00Z
+             */
+            expiresAt?: string | null;
+            /**
+             * @description The caller's id of the grant, which makes the request safe to repeat.
+             * @example order-4711
+             */
+            externalId: string;
+            /**
+             * Format: int64
+             * @description Grants of a lower number pay first; 100 by default. Of the same number, those that expire first.
+             */
+            priority?: number | null;
+            /** @description Reason, recorded in the history. */
+            reason?: string | null;
+            /**
+             * @description What the grant comes from. `unknown` and `transfer` are the gate's own.
+             * @example bonus
+             */
+            source: string;
+            /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */
+            userUuid: string;
+        };
+        /** @description A grant. */
+        GrantBody: {
+            /**
+             * Format: int64
+             * @description AP that messages have cost, as far as they are in Postgres.
+             */
+            charged: number;
+            createdAt: string;
+            /** @description Id of the token, or the part of the gate that made it. */
+            createdBy: string;
+            expiresAt: string | null;
+            /** @description Null for a transferred grant. */
+            externalId: string | null;
+            /**
+             * Format: int64
+             * @description AP at first: granted = charged + transferred + left.
+             */
+            granted: number;
+            id: string;
+            /**
+             * Format: int64
+             * @description AP that remain, have expired or were voided: `state` says which.
+             */
+            left: number;
+            /** Format: int32 */
+            priority: number;
+            /** @description Empty if a program gave none. */
+            reason: string;
+            source: string;
+            state: components["schemas"]["StateWord"];
+            /**
+             * Format: int64
+             * @description AP that went to other users, as far as they are in Postgres.
+             */
+            transferred: number;
+            userUuid: string;
+            voidReason: string | null;
+            voidedAt: string | null;
+        };
+        /** @description A grant that was given or voided. */
+        GrantDoneBody: {
+            grant: components["schemas"]["GrantBody"];
+            /** @description True if it had been done before. */
+            replayed: boolean;
+        };
+        /** @description Grants of a user. */
+        GrantsBody: {
+            /** @description The newest 200, newest first. */
+            grants: components["schemas"]["GrantBody"][];
         };
         HeavyUserBody: {
             membershipLevel: string;
@@ -868,6 +994,43 @@ export interface components {
             /** @example basic */
             previousLevel: string;
             quota: components["schemas"]["QuotaBody"];
+        };
+        /** @description A limit of a user. */
+        LimitBody: {
+            /**
+             * Format: int32
+             * @description Of live holds.
+             * @example 8
+             */
+            held: number;
+            /**
+             * Format: int32
+             * @example 80
+             */
+            limit: number;
+            /**
+             * @description `monthly`, `concurrency`, or the length of a window, with `-requests` if it counts requests.
+             * @example 5h
+             */
+            name: string;
+            /**
+             * Format: int32
+             * @description limit − used − held, never below 0.
+             * @example 12
+             */
+            remaining: number;
+            /** @description When what is used is free again; null for a window that is not running, and without live holds. */
+            resetsAt: string | null;
+            /**
+             * @description ap, requests or holds.
+             * @example ap
+             */
+            unit: string;
+            /**
+             * Format: int32
+             * @example 60
+             */
+            used: number;
         };
         /** @description A user, according to Postgres. */
         ListedUserBody: {
@@ -1004,6 +1167,8 @@ export interface components {
              * @example 4
              */
             held: number;
+            /** @description All limits, if the level has windows or concurrency: the period first. */
+            limits?: components["schemas"]["LimitBody"][];
             /** @example basic */
             membershipLevel: string;
             /**
@@ -1257,6 +1422,11 @@ export interface components {
             remaining: number;
             status: components["schemas"]["StatusWord"];
         };
+        /**
+         * @description What became of a grant.
+         * @enum {string}
+         */
+        StateWord: "live" | "used" | "expired" | "voided";
         /** @description State of the gate. */
         StatusBody: {
             /** @description Time of this state. */
@@ -1297,7 +1467,7 @@ export interface components {
         StatusWord: "ok" | "warn" | "critical" | "exhausted";
         /** @description The result of an event. */
         SubscriptionReceivedBody: {
-            /** @description Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events. */
+            /** @description Whether the event changes the user's level, now or at the next period, or the user's packs. False for repeated and unrelated events. */
             changed: boolean;
         };
         /** @description Users with the most usage in a month. */
@@ -1390,6 +1560,11 @@ export interface components {
             /** @description `after` for the next page; null at the end. */
             next: string | null;
             users: components["schemas"]["ListedUserBody"][];
+        };
+        /** @description A void. */
+        VoidGrantBody: {
+            /** @description Reason, recorded in the history. */
+            reason: string;
         };
     };
     responses: never;
@@ -2479,7 +2654,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        /** @description A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored */
+        /** @description A Stripe event; `customer.subscription.*`, and with [billing.packs] paid checkouts, refunds and disputes, are processed; others are accepted and ignored */
         requestBody: {
             content: {
                 "application/json": unknown;
@@ -2521,6 +2696,17 @@ export interface operations {
             };
             /** @description NOT_FOUND: billing.webhook_secret is not set */
             404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has 32 live grants; send the event again later */
+            409: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
@@ -2968,6 +3154,312 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listGrants: {
+        parameters: {
+            query: {
+                /** @description The user. */
+                userUuid: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Grants; none for an unknown user */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantsBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    giveGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GiveGrantBody"];
+            };
+        };
+        responses: {
+            /** @description Given before, by the same request */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description Given */
+            201: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has 32 live grants */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: the externalId was used for another grant of this user */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    voidGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The grant's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VoidGrantBody"];
+            };
+        };
+        responses: {
+            /** @description Voided, now or before */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such grant */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description QUOTA_UNAVAILABLE */
