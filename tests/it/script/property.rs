@@ -652,6 +652,44 @@ fn agrees_with_the_model_in(zone: &'static str, levels: u8) {
     }
 }
 
+/// Checks a history that is too rare to be found by chance.
+async fn agrees_on(steps: &[Step]) {
+    let server = support::redis().await;
+    let harness = Harness::start(&server.url(), "UTC").await;
+    let client = redis::Client::open(server.operator_url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    check(&harness, &mut connection, 1, steps).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_commit_of_an_ended_period_takes_only_what_is_beyond_its_hold_from_grants() {
+    agrees_on(&[
+        Step::Pass { seconds: 86_400 },
+        Step::Grant { ap: 30, seconds: None, priority: 0 },
+        Step::Bring { older_by: 0 },
+        Step::Reserve { cost: 5, ttl_seconds: 60, key: None },
+        Step::PassToMonthEnd { seconds_after: 1 },
+        Step::Commit { hold: 0, ap: 8, accepted_seconds_ago: None },
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_commit_leaves_an_expired_grant_to_the_hold_that_it_backs() {
+    agrees_on(&[
+        Step::Consume { cost: 40, key: None },
+        Step::Grant { ap: 10, seconds: Some(30), priority: 0 },
+        Step::Grant { ap: 20, seconds: None, priority: 0 },
+        Step::Bring { older_by: 0 },
+        Step::Reserve { cost: 5, ttl_seconds: 1, key: None },
+        Step::Reserve { cost: 8, ttl_seconds: 900, key: None },
+        Step::Pass { seconds: 31 },
+        Step::Commit { hold: 0, ap: 5, accepted_seconds_ago: None },
+        Step::Commit { hold: 1, ap: 8, accepted_seconds_ago: None },
+    ])
+    .await;
+}
+
 #[test]
 fn every_history_agrees_with_the_model_in_utc() {
     agrees_with_the_model_in("UTC", PLAIN_LEVELS);
