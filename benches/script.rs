@@ -244,27 +244,18 @@ impl Bench {
             pending: None,
             level_version: 0,
         };
-        let seed = Seed {
-            level,
-            used: Ap::ZERO,
-            total_used: 0,
-            day,
-            used_today: Ap::ZERO,
-            windows: vec![],
-            grants: Grants::default(),
-        };
+        let (windows, grants) = (vec![], Grants::default());
+        let seed = Seed { level, used: Ap::ZERO, total_used: 0, day, used_today: Ap::ZERO, windows, grants };
         let first = self.users.len();
         self.users.extend((first..first + count).map(user));
         for chunk in self.users[first..].chunks(100) {
-            let requests: Vec<Request> = chunk
-                .iter()
-                .map(|user| Request {
-                    user: user.clone(),
-                    operation: Operation::Peek,
-                    seed: Some(seed),
-                    generation: None,
-                })
-                .collect();
+            let peek = |user: &UserId| Request {
+                user: user.clone(),
+                operation: Operation::Peek,
+                seed: Some(seed.clone()),
+                generation: None,
+            };
+            let requests: Vec<Request> = chunk.iter().map(peek).collect();
             self.admin.send_packed_command(&self.script.command(&self.context(), &requests))?;
             self.admin.recv_response()?;
         }

@@ -750,15 +750,10 @@ export interface components {
             reason: string;
             userUuid: string | null;
         };
-        /** @description Why a user was denied whose level has windows or concurrency. */
-        DenialLimits: {
-            /** @description Every limit that does not allow the message. */
-            limits: components["schemas"]["BindingBody"][];
-            /** @description When the message would be allowed if nothing else happens; null for never. */
-            retryAt: string | null;
-        };
         /** @description Numbers of a denial. */
-        DenialNumbers: (null | components["schemas"]["DenialLimits"]) & {
+        DenialNumbers: {
+            /** @description Every limit that does not allow the message, if the level has windows or concurrency. */
+            limits?: components["schemas"]["BindingBody"][];
             quotaResetAt: string;
             recommendedUpgrade: null | components["schemas"]["Upgrade"];
             /**
@@ -771,6 +766,8 @@ export interface components {
              * @description Cost of the message in AP.
              */
             required: number;
+            /** @description When the message would be allowed if nothing else happens; null for never. Together with `limits`. */
+            retryAt?: string | null;
             /**
              * Format: int32
              * @description required − remaining.
@@ -823,8 +820,8 @@ export interface components {
         ErrorBody: {
             /**
              * @description The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-             *     `quotaResetAt` and `recommendedUpgrade`, and `limits` and `retryAt` of a level with windows or concurrency, as in
-             *     the gate's own denials.
+             *     `quotaResetAt` and `recommendedUpgrade`, and for a level with windows or concurrency `limits` and `retryAt`, as
+             *     in the gate's own denials.
              */
             code: components["schemas"]["Code"];
             /** @description Human-readable description. */
