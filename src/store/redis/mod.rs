@@ -9,8 +9,7 @@
 //! | `operation`, `idempotency`, `reply` | input and output of the script |
 //! | `script` | the Lua source, calling it and loading it |
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
-//! | `usage_stream`, `event_blocks` | reads the journal, and the blocks of its extended events |
-//! | `view` | reads records and journal at one moment |
+//! | `usage_stream`, `event_blocks`, `view` | the journal; its extended events; records and journal at one moment |
 //! | `partition` | closes, opens, trims and sweeps a partition |
 //! | `forget` | replaces the record of a user who is being forgotten |
 //! | `connection`, `server_info`, `error` | the connection pool, server information, what an error proves |
