@@ -36,7 +36,8 @@ function begin_periods(args)
   end
 end
 
--- The first day of a month, in days since 1970-01-01: http://howardhinnant.github.io/date_algorithms.html#days_from_civil
+-- The first day of a month, in days since 1970-01-01:
+-- http://howardhinnant.github.io/date_algorithms.html#days_from_civil
 local function first_day_of_month(month)
   local year, number = math.floor(month / 100), month % 100
   if number <= 2 then year = year - 1 end

@@ -72,8 +72,8 @@ local function is_blocked()
 end
 
 -- Starts a later period. Holds of the old period stay, so they can still be committed to it.
-local function roll_to(later_period)
-  period, used = later_period, 0
+local function roll_to(later)
+  period, used = later, 0
   if pending ~= 0 then level, pending = pending, 0 end
   quota = quota_of_level(level, quota)
   keep_holds()

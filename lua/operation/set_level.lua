@@ -1,11 +1,11 @@
 -- set-level: update a user's membership level, own quota and block from Postgres. Used AP do not change.
 --
--- The row's anchor day replaces that of the record. The row can be in a later period, which a payment has begun: then the
--- record begins it too.
+-- The row's anchor day replaces that of the record. The row can be in a later period, which a payment has begun: then
+-- the record begins it too.
 --
--- Around the end of a period, the row and the record can briefly be in different periods. A record that is ahead applies
--- the pending level immediately. One that is behind, because by the clock of Redis the row's period has not begun,
--- answers BEHIND. A lower level version never wins.
+-- Around the end of a period, the row and the record can briefly be in different periods. A record that is ahead
+-- applies the pending level immediately. One that is behind, because by the clock of Redis the row's period has not
+-- begun, answers BEHIND. A lower level version never wins.
 --
 -- Arguments: period code of the row I3, level B, quota I4, pending level B, level version I4, flags B
 -- Answer:    OK | BEHIND

@@ -668,7 +668,7 @@ async fn a_late_commit_of_an_ended_period_takes_only_what_is_beyond_its_hold_fro
         Step::Grant { ap: 30, seconds: None, priority: 0 },
         Step::Bring { older_by: 0 },
         Step::Reserve { cost: 5, ttl_seconds: 60, key: None },
-        Step::PassToMonthEnd { seconds_after: 1 },
+        Step::PassToPeriodEnd { seconds_after: 1 },
         Step::Commit { hold: 0, ap: 8, accepted_seconds_ago: None },
     ])
     .await;
