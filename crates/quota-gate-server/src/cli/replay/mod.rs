@@ -1,0 +1,82 @@
+//! `quota-gate replay`: runs the usage log through proposed levels and prices. Reads only.
+
+mod csv;
+mod table;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use chrono::NaiveDate;
+use figment::{
+    Figment,
+    providers::{Format as _, Toml},
+};
+use serde::de::DeserializeOwned;
+
+use crate::cli::output::{bytes, say};
+use crate::{
+    app,
+    config::Config,
+    price_replay::{PriceReplayBody, proposal},
+};
+use quota_gate::{
+    audit::price_replay::{PriceReplay, ReplayedDays},
+    domain::calendar::Calendar,
+};
+
+/// Maximum days of a replay.
+const DAYS_MAX: u16 = 400;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// TOML file whose section [levels] has the proposed quotas and windows; by default, the present levels.
+    #[arg(long, value_name = "FILE")]
+    levels: Option<PathBuf>,
+    /// TOML file whose section [models] has the proposed prices; by default, each message costs what it did.
+    #[arg(long, value_name = "FILE")]
+    models: Option<PathBuf>,
+    /// First day, for example 2026-11-01.
+    #[arg(long, value_name = "DATE")]
+    from: NaiveDate,
+    /// Last day.
+    #[arg(long, value_name = "DATE")]
+    to: NaiveDate,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Csv,
+    Json,
+}
+
+pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let days = ReplayedDays::new(arguments.from, arguments.to, DAYS_MAX)?;
+    let levels = arguments.levels.as_deref().map(|file| section(file, "levels")).transpose()?;
+    let models = arguments.models.as_deref().map(|file| section(file, "models")).transpose()?;
+    let postgres = app::settled_postgres(config).await?;
+    let calendar = Calendar::new(config.time_zone()?);
+    let present = postgres.all_levels().await?;
+    let proposal = proposal(&present, levels, models)?;
+    let report = PriceReplay { postgres, calendar }.run(days, proposal).await?;
+    let result = PriceReplayBody::new(days, calendar, &present, report);
+    match arguments.format {
+        Format::Table => table::print(&result),
+        Format::Csv => bytes(&csv::rows(&result)?),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&result)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a section of a file, and ignores the others: the file may be a whole configuration.
+fn section<T: DeserializeOwned>(file: &Path, name: &str) -> anyhow::Result<T> {
+    let figment = Figment::from(Toml::file_exact(file));
+    // The errors of syntax have the line; the others have the key.
+    let value = figment.extract_inner(name);
+    value.map_err(|error| anyhow::anyhow!("--{name} {}: {error}", file.display()))
+}
