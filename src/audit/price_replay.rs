@@ -48,13 +48,15 @@ impl ReplayedDays {
     /// If the last day is before the first, there are more than `days_max` days, or a day is outside of 1970 to 2149.
     pub fn new(from: NaiveDate, to: NaiveDate, days_max: u16) -> Result<Self, InvalidInput> {
         if from > to || (to - from).num_days() >= days_max.into() {
-            let rule = format!("must be at most {} days before `to`, and not after it", days_max - 1);
+            let rule = format!("must not be after `to`, and a range has at most {days_max} days");
             return Err(InvalidInput { field: "from", rule });
         }
         let day = |field, date: NaiveDate| {
-            let number = u16::try_from((date - NaiveDate::default()).num_days()).ok().filter(|number| *number < u16::MAX);
-            number.map(Day::from_number).ok_or_else(|| {
-                InvalidInput { field, rule: format!("must be a day of the years 1970 to 2149, not {date}") }
+            let number =
+                u16::try_from((date - NaiveDate::default()).num_days()).ok().filter(|number| *number < u16::MAX);
+            number.map(Day::from_number).ok_or_else(|| InvalidInput {
+                field,
+                rule: format!("must be a day of the years 1970 to 2149, not {date}"),
             })
         };
         Ok(Self { from: day("from", from)?, to: day("to", to)? })
@@ -89,7 +91,8 @@ impl PriceReplay {
         let counted_from_ms = counted_from.timestamp_millis();
         let mut simulation = Simulation::new(proposal, self.calendar, counted_from_ms, LISTED_USERS_MAX);
         let read_from = month.min(counted_from);
-        let messages = self.postgres.read_messages(read_from, days.end(self.calendar), |message| simulation.add(message));
+        let messages =
+            self.postgres.read_messages(read_from, days.end(self.calendar), |message| simulation.add(message));
         if messages.await? { Ok(simulation.finish()) } else { Err(PriceReplayError::Running) }
     }
 }

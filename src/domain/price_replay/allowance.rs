@@ -71,7 +71,8 @@ impl Allowance {
                 binding = Binding::QUOTA;
             }
             for (place, window) in terms.windows.iter().enumerate() {
-                let used = self.running(window.key(), demand.at_ms, window.length_ms()).map_or(0, |running| running.used);
+                let used =
+                    self.running(window.key(), demand.at_ms, window.length_ms()).map_or(0, |running| running.used);
                 let room = u64::from(window.limit()).saturating_sub(used);
                 match window.unit() {
                     WindowUnit::Ap if u64::from(demand.needed) > room => binding.add_window(place),

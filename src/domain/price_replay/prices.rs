@@ -21,7 +21,7 @@ pub enum Price {
     Tokens(TokenPrice),
 }
 
-/// AP for a million tokens, in millionths of an AP, so sums are exact.
+/// AP for a million tokens, in billionths of an AP, so sums are exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TokenPrice {
     output: u64,
@@ -43,15 +43,15 @@ impl TokenPrice {
     /// Creates a price from AP for a million tokens, and the least AP for a message.
     ///
     /// # Errors
-    /// If a number is not 0 to 1,000,000 with at most six decimal places.
+    /// If a price is not 0 to 1,000,000,000 with at most nine decimal places, or the minimum is above 1,000,000.
     pub fn new(input: f64, cached_input: Option<f64>, output: f64, minimum: u32) -> Result<Self, InvalidInput> {
         if minimum > Ap::COST_MAX {
             return Err(InvalidInput::new("minimum", format!("must be 0 to {}, not {minimum}", Ap::COST_MAX)));
         }
         Ok(Self {
-            input: micros("input", input)?,
-            cached_input: micros("cached_input", cached_input.unwrap_or(input))?,
-            output: micros("output", output)?,
+            input: parts("input", input)?,
+            cached_input: parts("cached_input", cached_input.unwrap_or(input))?,
+            output: parts("output", output)?,
             minimum,
         })
     }
@@ -59,13 +59,9 @@ impl TokenPrice {
     /// Cost of a message: the exact sum, rounded up once.
     #[must_use]
     pub fn of(&self, tokens: LoggedTokens) -> u32 {
-        let each = [
-            (self.input, tokens.input),
-            (self.cached_input, tokens.cached_input),
-            (self.output, tokens.output),
-        ];
+        let each = [(self.input, tokens.input), (self.cached_input, tokens.cached_input), (self.output, tokens.output)];
         let sum: u128 = each.iter().map(|(price, tokens)| u128::from(*price) * u128::from(*tokens)).sum();
-        let ap = u32::try_from(sum.div_ceil(1_000_000_000_000)).unwrap_or(u32::MAX);
+        let ap = u32::try_from(sum.div_ceil(1_000_000_000_000_000)).unwrap_or(u32::MAX);
         ap.max(self.minimum).min(Ap::COST_MAX)
     }
 }
@@ -109,21 +105,26 @@ impl Prices {
     }
 }
 
-/// Parses a number as millionths. The shortest text of a float is the decimal that was written.
-fn micros(field: &'static str, ap: f64) -> Result<u64, InvalidInput> {
+/// Decimal places of a price.
+const DECIMALS: usize = 9;
+/// Maximum price.
+const PRICE_MAX: f64 = 1e9;
+
+/// Parses a price as billionths. The shortest text of a float is the decimal that was written.
+fn parts(field: &'static str, ap: f64) -> Result<u64, InvalidInput> {
     let wrong = || {
-        let rule = format!("must be 0 to {} with at most 6 decimal places, not {ap}", Ap::COST_MAX);
+        let rule = format!("must be 0 to {PRICE_MAX} with at most {DECIMALS} decimal places, not {ap}");
         InvalidInput { field, rule }
     };
-    if !(0.0..=f64::from(Ap::COST_MAX)).contains(&ap) {
+    if !(0.0..=PRICE_MAX).contains(&ap) {
         return Err(wrong());
     }
     let text = ap.to_string();
     let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
-    if decimals.len() > 6 {
+    if decimals.len() > DECIMALS {
         return Err(wrong());
     }
-    format!("{whole}{decimals:0<6}").parse().map_err(|_| wrong())
+    format!("{whole}{decimals:0<DECIMALS$}").parse().map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -157,17 +158,19 @@ mod tests {
             assert_eq!(price.of(tokens), ap, "{tokens:?}");
         }
         assert_eq!(TokenPrice::new(1.0, None, 0.0, 0).unwrap().of(LoggedTokens::total(5_000)), 0);
-        let most = TokenPrice::new(1e6, None, 1e6, 0).unwrap();
+        let most = TokenPrice::new(1e9, None, 1e9, 0).unwrap();
         assert_eq!(most.of(LoggedTokens::total(u32::MAX)), Ap::COST_MAX, "as much as a message may cost");
     }
 
     #[test]
     fn decimals_are_read_as_written() {
-        for (ap, micro) in [(0.1, 100_000), (0.000_001, 1), (2.0, 2_000_000), (999_999.999_999, 999_999_999_999)] {
-            assert_eq!(micros("input", ap).unwrap(), micro, "{ap}");
+        for (ap, billionths) in
+            [(0.1, 100_000_000), (0.000_000_001, 1), (2.0, 2_000_000_000), (1e9, 1_000_000_000_000_000_000)]
+        {
+            assert_eq!(parts("input", ap).unwrap(), billionths, "{ap}");
         }
-        for wrong in [-0.1, 0.000_000_1, f64::NAN, f64::INFINITY, 1_000_001.0] {
-            assert!(micros("input", wrong).is_err(), "{wrong}");
+        for wrong in [-0.1, 0.000_000_000_1, f64::NAN, f64::INFINITY, 1_000_000_001.0] {
+            assert!(parts("input", wrong).is_err(), "{wrong}");
         }
     }
 

@@ -26,11 +26,11 @@ impl Window {
     /// Creates a window from its settings, for example `every = "5h", ap = 80`.
     ///
     /// # Errors
-    /// If `every` is not a number of minutes, hours or days up to 45 days, or not exactly one of `ap` and `requests` is
+    /// If `every` is not a number of minutes, hours or days up to 31 days, or not exactly one of `ap` and `requests` is
     /// given and at least 1.
     pub fn new(every: &str, ap: Option<u32>, requests: Option<u32>) -> Result<Self, InvalidInput> {
         let minutes = minutes(every).ok_or_else(|| {
-            let rule = format!("must be a length such as \"1m\", \"5h\" or \"7d\", at most \"45d\", not {every:?}");
+            let rule = format!("must be a length such as \"1m\", \"5h\" or \"7d\", at most \"31d\", not {every:?}");
             InvalidInput::new("every", rule)
         })?;
         let (unit, limit) = match (ap, requests) {
@@ -100,7 +100,10 @@ impl fmt::Display for Window {
 const HOUR: u16 = 60;
 const DAY: u16 = 24 * HOUR;
 
-/// Parses a length. Records have two bytes for it, which suffice for 45 days.
+/// Longer windows would need a log that is kept for longer.
+const MINUTES_MAX: u16 = 31 * DAY;
+
+/// Parses a length.
 fn minutes(every: &str) -> Option<u16> {
     let unit = match every.chars().last()? {
         'm' => 1,
@@ -111,7 +114,7 @@ fn minutes(every: &str) -> Option<u16> {
     let number = &every[..every.len() - 1];
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let minutes = number.parse::<u16>().ok().filter(|_| is_number)?.checked_mul(unit)?;
-    (1..=45 * DAY).contains(&minutes).then_some(minutes)
+    (1..=MINUTES_MAX).contains(&minutes).then_some(minutes)
 }
 
 #[cfg(test)]
@@ -121,7 +124,7 @@ mod tests {
     #[test]
     fn a_length_is_read_and_written_as_in_the_configuration() {
         for (given, shown) in
-            [("1m", "1m"), ("90m", "90m"), ("60m", "1h"), ("5h", "5h"), ("24h", "1d"), ("7d", "7d"), ("45d", "45d")]
+            [("1m", "1m"), ("90m", "90m"), ("60m", "1h"), ("5h", "5h"), ("24h", "1d"), ("7d", "7d"), ("31d", "31d")]
         {
             let window = Window::new(given, Some(80), None).unwrap();
             assert_eq!(window.to_string(), format!("{shown} ap"), "{given}");
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn other_lengths_and_limits_are_refused() {
-        for every in ["", "5", "h", "0m", "-1h", "+1h", "1.5h", "46d", "99999d", "1w", "5 h", "5é"] {
+        for every in ["", "5", "h", "0m", "-1h", "+1h", "1.5h", "32d", "99999d", "1w", "5 h", "5é"] {
             assert!(Window::new(every, Some(1), None).is_err(), "{every:?}");
         }
         for (ap, requests) in [(None, None), (Some(1), Some(1)), (Some(0), None), (None, Some(0))] {

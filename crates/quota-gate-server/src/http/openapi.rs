@@ -15,7 +15,8 @@ use crate::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
             admin::{
-                changes, drift, heavy_users, holds, level as user_level, messages, price_replay, rollout, status, usage, users,
+                changes, drift, heavy_users, holds, level as user_level, messages, price_replay, rollout, status,
+                usage, users,
             },
             authorize, consume, health, level, quota, quota_stream, reservations, reset,
         },

@@ -177,8 +177,7 @@ impl From<LevelReport> for ReplayedLevelBody {
             messages: found.messages,
         });
         let first_denials = level.first_denials.iter();
-        let first_denials =
-            first_denials.map(|(day, users)| FirstDenialsBody { day: day.to_string(), users: *users });
+        let first_denials = first_denials.map(|(day, users)| FirstDenialsBody { day: day.to_string(), users: *users });
         Self {
             quota: level.quota,
             windows: windows.collect(),
@@ -194,17 +193,7 @@ impl From<Sums> for SumsBody {
     fn from(sums: Sums) -> Self {
         let Sums { users, messages, ap, overage, proposed_ap, proposed_overage, .. } = sums;
         let Sums { denied_users, denied_messages, denied_ap, .. } = sums;
-        Self {
-            users,
-            messages,
-            ap,
-            overage,
-            proposed_ap,
-            proposed_overage,
-            denied_users,
-            denied_messages,
-            denied_ap,
-        }
+        Self { users, messages, ap, overage, proposed_ap, proposed_overage, denied_users, denied_messages, denied_ap }
     }
 }
 

@@ -65,21 +65,26 @@ pub(crate) enum ModelValue {
     Unlisted(UnlistedWord),
 }
 
-/// AP for a million tokens, with at most six decimal places.
+/// AP for a million tokens.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokensTable {
-    #[schema(minimum = 0, maximum = 1_000_000)]
-    input: f64,
+    input: Decimal,
     /// The price of `input` by default.
-    #[schema(minimum = 0, maximum = 1_000_000)]
-    cached_input: Option<f64>,
-    #[schema(minimum = 0, maximum = 1_000_000)]
-    output: f64,
+    cached_input: Option<Decimal>,
+    output: Decimal,
     /// The least AP for a message; 1 by default.
     #[serde(default = "one")]
     #[schema(maximum = 1_000_000)]
     minimum: u32,
+}
+
+/// 0 to 1,000,000,000 with at most nine decimal places, as a number or as text.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Decimal {
+    Number(f64),
+    Text(String),
 }
 
 /// What to do with messages to models that are not listed.
@@ -136,14 +141,32 @@ fn prices(models: Models) -> Result<Prices, InvalidInput> {
             _ if name == UNLISTED => return Err(invalid(&name, "must be \"default\" or \"refuse\"")),
             ModelValue::Unlisted(_) => return Err(invalid(&name, "must be a price")),
             ModelValue::Flat(ap) => Price::Flat(ap),
-            ModelValue::Tokens(TokensTable { input, cached_input, output, minimum }) => {
-                let price = TokenPrice::new(input, cached_input, output, minimum);
-                Price::Tokens(price.map_err(|error| invalid(&name, &error.to_string()))?)
+            ModelValue::Tokens(table) => {
+                Price::Tokens(table.price().map_err(|error| invalid(&name, &error.to_string()))?)
             }
         };
         prices.insert(name, price);
     }
     Prices::new(&prices, unlisted)
+}
+
+impl TokensTable {
+    fn price(&self) -> Result<TokenPrice, InvalidInput> {
+        let cached_input = self.cached_input.as_ref().map(|price| price.read("cached_input")).transpose()?;
+        TokenPrice::new(self.input.read("input")?, cached_input, self.output.read("output")?, self.minimum)
+    }
+}
+
+impl Decimal {
+    fn read(&self, field: &'static str) -> Result<f64, InvalidInput> {
+        match self {
+            Self::Number(number) => Ok(*number),
+            Self::Text(text) => {
+                let wrong = || InvalidInput { field, rule: format!("must be a decimal such as 0.075, not {text:?}") };
+                text.parse().map_err(|_| wrong())
+            }
+        }
+    }
 }
 
 impl From<UnlistedWord> for Unlisted {
@@ -188,7 +211,7 @@ mod tests {
             "[levels]\nfree = 50",
             "[levels]\nfree = { quota = 50, windows = [{ every = \"5h\", ap = 80 }, { every = \"1m\", requests = 20 }] }",
             "[models]\nunlisted = \"refuse\"\ndefault = 1\n\"gpt-4o*\" = 3\no1 = { input = 15, output = 60.5 }",
-            "[models]\ndefault = { input = 2.5, cached_input = 1.25, output = 10, minimum = 0 }\nfree = 0",
+            "[models]\ndefault = { input = 2.5, cached_input = \"1.25\", output = 10, minimum = 0 }\nfree = 0",
         ] {
             assert!(read(text).is_ok(), "{text}: {:?}", read(text));
         }
@@ -211,7 +234,8 @@ mod tests {
             ("[models]\ndefault = \"refuse\"", "models: default", "a price"),
             ("[models]\ndefault = 1\nunlisted = 2", "models: unlisted", "\"refuse\""),
             ("[models]\no1 = 2", "models", "default is missing"),
-            ("[models]\ndefault = 1\no1 = { input = 0.0000001, output = 1 }", "models: o1: input", "6 decimal"),
+            ("[models]\ndefault = 1\no1 = { input = 0.0000000001, output = 1 }", "models: o1: input", "9 decimal"),
+            ("[models]\ndefault = { input = 1, output = \"much\" }", "models: default: output", "\"much\""),
             ("[models]\ndefault = 1\no1 = { input = 1 }", "models.o1", "output = 10"),
         ] {
             let error = read(text).unwrap_err();

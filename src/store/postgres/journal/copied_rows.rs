@@ -133,7 +133,10 @@ mod tests {
     fn rows_are_the_same_in_pieces_of_any_size() {
         let data = copied(&[["ann", "1"], ["", "long enough to be split"]]);
         let whole = read(&mut [&data[..]].into_iter()).unwrap();
-        assert_eq!(whole.0, [["ann", "1"], ["", "long enough to be split"]].map(|row| row.map(|text| text.as_bytes().to_vec())));
+        assert_eq!(
+            whole.0,
+            [["ann", "1"], ["", "long enough to be split"]].map(|row| row.map(|text| text.as_bytes().to_vec()))
+        );
         assert!(whole.1);
         for size in 1..data.len() {
             assert_eq!(read(&mut data.chunks(size)).unwrap(), whole, "{size}");

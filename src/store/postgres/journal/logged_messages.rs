@@ -17,11 +17,15 @@ use crate::store::postgres::{Postgres, PostgresError, installation::repair_lock:
 /// Number of the lock of price replays. Only one runs at a time, because each sorts a large part of the log.
 const REPLAYS: i32 = -2;
 
-/// Settings of the transaction. A replay may take minutes, and the server notices within seconds that its reader has
-/// gone. `work_mem` is enough to merge the sorted parts of a hundred million rows once.
+/// Settings of the transaction:
+///
+/// - A replay may take minutes, and the server notices within seconds that its reader has gone.
+/// - `work_mem` lets Postgres merge the sorted parts of a hundred million rows in one pass.
+/// - Sorting all rows takes a third of the time of an index scan in this order, which reads a page for each row.
 const SETTINGS: &str = "set local statement_timeout = 0; \
                         set local client_connection_check_interval = '5s'; \
-                        set local work_mem = '64MB'";
+                        set local work_mem = '64MB'; \
+                        set local enable_indexscan = off";
 
 impl Postgres {
     /// Calls `each` for each message from one time to another (exclusive), all messages of a user after each other, in

@@ -24,6 +24,7 @@ use crate::{
 use quota_gate::{
     audit::price_replay::{PriceReplay, ReplayedDays},
     domain::calendar::Calendar,
+    store::postgres::Settings,
 };
 
 /// Maximum days of a replay.
@@ -59,8 +60,11 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
     let days = ReplayedDays::new(arguments.from, arguments.to, DAYS_MAX)?;
     let levels = arguments.levels.as_deref().map(|file| section(file, "levels")).transpose()?;
     let models = arguments.models.as_deref().map(|file| section(file, "models")).transpose()?;
-    let postgres = app::settled_postgres(config).await?;
-    let calendar = Calendar::new(config.time_zone()?);
+    let postgres = app::postgres(config)?;
+    postgres.check_schema().await?;
+    let time_zone = config.time_zone()?;
+    postgres.compare_settings(&Settings { partitions: config.partitions()?, time_zone }).await?;
+    let calendar = Calendar::new(time_zone);
     let present = postgres.all_levels().await?;
     let proposal = proposal(&present, levels, models)?;
     let report = PriceReplay { postgres, calendar }.run(days, proposal).await?;
