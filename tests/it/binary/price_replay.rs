@@ -76,8 +76,8 @@ async fn the_command_and_the_route_have_the_same_result() {
     let january = |levels: &Value| json!({"from": "2026-01-01", "to": "2026-01-31", "levels": levels});
     let (status, answer) = replay(&gate, january(&levels)).await;
     assert_eq!(status.as_u16(), 200, "{answer}");
-    // At 10:00 30 AP. At 11:00 20 do not fit the window of 5 h. At 18:00 another window has begun, and the second request of the day. On
-    // the 31st 35 AP are admitted as in the log, and of 38 AP all that fit.
+    // At 10:00 30 AP. At 11:00 20 do not fit the window of 5 h. At 18:00 another window has begun, and it is the second
+    // request of the day. On the 31st 35 AP are admitted as in the log; of 38 AP all that fit are charged.
     let free = &answer["levels"].as_array().unwrap().iter().find(|level| level["membershipLevel"] == "free").unwrap();
     let sums = [
         "users",
@@ -138,11 +138,11 @@ async fn the_command_and_the_route_have_the_same_result() {
     }
     assert!(lines.contains(&"user,free,ann,,4,86,,69,,,1,20"), "{csv}");
 
-    // Without a proposal, everything is as it was.
+    // Without a proposal, everything is as it was, but overage that the quota would cover is charged.
     let as_now = text(&command(&world, &[]));
     assert!(as_now.contains("no message would have been denied"), "{as_now}");
     let (_, as_now) = replay(&gate, json!({"from": "2026-01-01", "to": "2026-01-31"})).await;
-    assert_eq!((&as_now["total"]["proposedAp"], &as_now["total"]["ap"]), (&json!(93), &json!(93)));
+    assert_eq!((&as_now["total"]["proposedAp"], &as_now["total"]["ap"]), (&json!(96), &json!(93)));
 }
 
 #[tokio::test]

@@ -119,10 +119,10 @@ async fn a_replay_decides_what_a_gate_with_that_quota_decides() {
         }
     }
     gate.flush_and_verify().await;
-    let report = replay(&gate, &[("free", 40)], None).await;
+    let report = replay(&gate, &[("free", 70)], None).await;
 
     let other_world = World::at("2026-01-15T20:00:00Z", ZONE).await;
-    let other = other_world.gate_with(|tuning| tuning.levels = levels(&[("free", 40)])).await;
+    let other = other_world.gate_with(|tuning| tuning.levels = levels(&[("free", 70)])).await;
     let (mut allowed, mut denied) = ((0, 0), BTreeMap::<String, (u64, u64, i64)>::new());
     for (who, at, ap, model) in &log {
         let cost = u64::try_from(*ap).unwrap();

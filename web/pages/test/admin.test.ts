@@ -317,8 +317,8 @@ test("a price replay shows who would have been denied, and downloads the same as
         await ask("/api/chat/quota/consume", serviceToken, { userUuid: "free-user", sessionId: "replayed", ap });
     }
     const messages = async () =>
-        (await ask<{ total: { messages: number } }>("/api/admin/usage?user=free-user&groupBy=session", adminToken)).total
-            .messages;
+        (await ask<{ total: { messages: number } }>("/api/admin/usage?user=free-user&groupBy=session", adminToken))
+            .total.messages;
     await expect.poll(messages).toBeGreaterThanOrEqual(2);
     const page = await open("replay");
     // The time zone of the gate is UTC.
@@ -336,9 +336,18 @@ test("a price replay shows who would have been denied, and downloads the same as
     await page.getByText("Not a window: “80 tokens every 5h”.").waitFor();
     await free.getByLabel("Windows").fill("1 AP every 5h, 20 requests every 1m");
     await replay.click();
-    await page.getByRole("group", { name: "Denials by limit" }).getByRole("row", { name: /free quota 1 \d/ }).waitFor();
-    await page.getByRole("group", { name: "Denials by limit" }).getByRole("row", { name: /free 5h ap 1 \d/ }).waitFor();
-    await page.getByRole("group", { name: "First denials by day" }).getByRole("row", { name: /free .* 1/ }).waitFor();
+    await page
+        .getByRole("group", { name: "Denials by limit" })
+        .getByRole("row", { name: /free quota 1 \d/ })
+        .waitFor();
+    await page
+        .getByRole("group", { name: "Denials by limit" })
+        .getByRole("row", { name: /free 5h ap 1 \d/ })
+        .waitFor();
+    await page
+        .getByRole("group", { name: "First denials by day" })
+        .getByRole("row", { name: /free .* 1/ })
+        .waitFor();
     await page.getByRole("group", { name: "Most affected users" }).getByRole("link", { name: "free-user" }).waitFor();
     const [download] = await Promise.all([
         page.waitForEvent("download"),

@@ -5,5 +5,5 @@ mod proposal;
 
 pub(crate) use self::{
     answer::{PriceReplayBody, ReplayedLevelBody, SumsBody},
-    proposal::{Levels, Models, proposal},
+    proposal::{LevelValue, Levels, ModelValue, Models, proposal},
 };

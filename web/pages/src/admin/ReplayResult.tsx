@@ -59,16 +59,17 @@ export function ReplayResult({ result }: { result: Replayed }) {
                     text.deniedAp,
                 ]}
             >
-                {[...result.levels.map((level) => [level.membershipLevel, level] as const), [text.total, result.total] as const].map(
-                    ([name, of]) => (
-                        <tr key={name}>
-                            <th scope="row">{name}</th>
-                            {sums(of).map((sum, at) => (
-                                <td key={at}>{sum}</td>
-                            ))}
-                        </tr>
-                    ),
-                )}
+                {[
+                    ...result.levels.map((level) => [level.membershipLevel, level] as const),
+                    [text.total, result.total] as const,
+                ].map(([name, of]) => (
+                    <tr key={name}>
+                        <th scope="row">{name}</th>
+                        {sums(of).map((sum, at) => (
+                            <td key={at}>{sum}</td>
+                        ))}
+                    </tr>
+                ))}
             </Table>
             {result.notes.map((note) => (
                 <p key={note} className="muted">

@@ -140,7 +140,8 @@ const en = {
     windowsHint: "For example: 80 AP every 5h, 20 requests every 1m",
     windowsWrong: (given: string) => `Not a window: “${given}”. Write for example “80 AP every 5h”.`,
     prices: "Prices",
-    pricesHint: "Without prices, each message costs what it did. With prices, “default” is for models without their own.",
+    pricesHint:
+        "Without prices, each message costs what it did. With prices, “default” is for models without their own.",
     modelPattern: "Model or pattern",
     perMessage: "AP per message",
     perMillion: {

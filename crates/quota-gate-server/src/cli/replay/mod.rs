@@ -13,13 +13,13 @@ use figment::{
     Figment,
     providers::{Format as _, Toml},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::cli::output::{bytes, say};
 use crate::{
     app,
     config::Config,
-    price_replay::{PriceReplayBody, proposal},
+    price_replay::{Levels, Models, PriceReplayBody, proposal},
 };
 use quota_gate::{
     audit::price_replay::{PriceReplay, ReplayedDays},
@@ -56,17 +56,27 @@ enum Format {
     Json,
 }
 
+#[derive(Deserialize)]
+struct LevelsFile {
+    levels: Levels,
+}
+
+#[derive(Deserialize)]
+struct ModelsFile {
+    models: Models,
+}
+
 pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let days = ReplayedDays::new(arguments.from, arguments.to, DAYS_MAX)?;
-    let levels = arguments.levels.as_deref().map(|file| section(file, "levels")).transpose()?;
-    let models = arguments.models.as_deref().map(|file| section(file, "models")).transpose()?;
+    let levels = arguments.levels.as_deref().map(|file| read::<LevelsFile>("--levels", file)).transpose()?;
+    let models = arguments.models.as_deref().map(|file| read::<ModelsFile>("--models", file)).transpose()?;
     let postgres = app::postgres(config)?;
     postgres.check_schema().await?;
     let time_zone = config.time_zone()?;
     postgres.compare_settings(&Settings { partitions: config.partitions()?, time_zone }).await?;
     let calendar = Calendar::new(time_zone);
     let present = postgres.all_levels().await?;
-    let proposal = proposal(&present, levels, models)?;
+    let proposal = proposal(&present, levels.map(|file| file.levels), models.map(|file| file.models))?;
     let report = PriceReplay { postgres, calendar }.run(days, proposal).await?;
     let result = PriceReplayBody::new(days, calendar, &present, report);
     match arguments.format {
@@ -77,10 +87,9 @@ pub(super) async fn run(arguments: &Arguments, config: &Config) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a section of a file, and ignores the others: the file may be a whole configuration.
-fn section<T: DeserializeOwned>(file: &Path, name: &str) -> anyhow::Result<T> {
-    let figment = Figment::from(Toml::file_exact(file));
+/// Reads a file. Ignores its other sections: it may be a whole configuration.
+fn read<T: DeserializeOwned>(flag: &str, file: &Path) -> anyhow::Result<T> {
     // The errors of syntax have the line; the others have the key.
-    let value = figment.extract_inner(name);
-    value.map_err(|error| anyhow::anyhow!("--{name} {}: {error}", file.display()))
+    let content = Figment::from(Toml::file_exact(file)).extract();
+    content.map_err(|error| anyhow::anyhow!("{flag} {}: {error}", file.display()))
 }

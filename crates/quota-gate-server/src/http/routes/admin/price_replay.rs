@@ -1,5 +1,7 @@
 //! `POST /api/admin/price-replay`: runs the usage log through proposed levels and prices. Changes nothing.
 
+use std::collections::BTreeMap;
+
 use axum::{extract::State, response::Response};
 use chrono::NaiveDate;
 use serde::Deserialize;
@@ -14,7 +16,7 @@ use crate::http::{
     auth::Admin,
     extract::Body,
 };
-use crate::price_replay::{Levels, Models, PriceReplayBody, proposal};
+use crate::price_replay::{LevelValue, ModelValue, PriceReplayBody, proposal};
 use quota_gate::{
     audit::price_replay::{PriceReplay, PriceReplayError, ReplayedDays},
     gate::Gate,
@@ -34,9 +36,9 @@ pub(crate) struct ReplayPricesBody {
     #[schema(example = "2026-11-30", value_type = String, format = Date)]
     to: NaiveDate,
     /// Quotas and windows by level. Users of a level that is not listed keep its present quota.
-    levels: Option<Levels>,
+    levels: Option<BTreeMap<String, LevelValue>>,
     /// Prices by name or pattern of the model, as in the configuration. `default` is required.
-    models: Option<Models>,
+    models: Option<BTreeMap<String, ModelValue>>,
 }
 
 /// CONFLICT: another replay is running
