@@ -323,8 +323,8 @@ test("a price replay shows who would have been denied, and downloads the same as
     const page = await open("replay");
     // The time zone of the gate is UTC.
     const today = new Date().toISOString().slice(0, 10);
-    await page.getByLabel("From", { exact: true }).fill(`${today.slice(0, 7)}-01`);
-    await page.getByLabel("To", { exact: true }).fill(today);
+    await page.locator("input[type=date]").first().fill(`${today.slice(0, 7)}-01`);
+    await page.locator("input[type=date]").last().fill(today);
     const replay = page.getByRole("button", { name: "Replay", exact: true });
     await replay.click();
     await page.getByText("No message would have been denied.").waitFor();
