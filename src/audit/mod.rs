@@ -7,6 +7,7 @@ mod grant_difference;
 pub mod health;
 pub mod level_drift;
 mod orphan_records;
+pub mod price_replay;
 pub mod repair;
 pub mod replay;
 mod unflushed;

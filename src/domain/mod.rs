@@ -23,6 +23,7 @@ pub mod model_name;
 pub mod new_grant;
 pub mod own_quota;
 pub mod partition;
+pub mod price_replay;
 pub mod purchase;
 pub mod quota;
 pub mod rollout;

@@ -26,6 +26,7 @@ mod outage;
 mod overload;
 mod packs;
 mod people;
+mod price_replay;
 mod privileges;
 mod process;
 mod proxy;

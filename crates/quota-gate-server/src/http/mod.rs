@@ -63,9 +63,8 @@ use crate::{
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
     use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset};
-    use routes::admin::{
-        changes, drift, heavy_users, holds, level as user_level, messages, own_quota, refund, rollout, status, usage, users,
-    };
+    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, own_quota, price_replay};
+    use routes::admin::{refund, rollout, status, usage, users};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -105,6 +104,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/top-users",                         get(heavy_users::top))
         .route("/api/admin/forecast",                          get(heavy_users::forecast))
         .route("/api/admin/drift",                             get(drift::compare))
+        .route("/api/admin/price-replay",                      post(price_replay::replay))
         .route("/api/admin/status",                            get(status::status))
         .route("/api/admin/rollout",                           get(rollout::show).patch(rollout::change));
 

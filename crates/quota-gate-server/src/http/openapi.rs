@@ -15,8 +15,8 @@ use crate::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
             admin::{
-                changes, drift, heavy_users, holds, level as user_level, messages, own_quota, refund, rollout, status,
-                usage, users,
+                changes, drift, heavy_users, holds, level as user_level, messages, own_quota, price_replay, refund,
+                rollout, status, usage, users,
             },
             authorize, consume, grants, health, level, quota, quota_stream, reservations, reset,
         },
@@ -63,6 +63,7 @@ use crate::{
         heavy_users::top,
         heavy_users::forecast,
         drift::compare,
+        price_replay::replay,
         status::status,
         rollout::show,
         rollout::change,

@@ -17,6 +17,8 @@ export type Drift = Schemas["DriftBody"];
 export type Rollout = Schemas["RolloutBody"];
 export type Grants = Schemas["GrantsBody"];
 export type Grant = Grants["grants"][number];
+export type Proposal = Schemas["ReplayPricesBody"];
+export type Replayed = Schemas["PriceReplayBody"];
 export type UsageParams = NonNullable<operations["getUsage"]["parameters"]["query"]>;
 
 /** An error response, with the gate's own message. */
@@ -69,6 +71,8 @@ export class AdminApi {
     giveGrant = (grant: Schemas["GiveGrantBody"]) => this.#send<unknown>("POST", GRANTS, grant);
     voidGrant = (id: string, reason: string) => this.#send<unknown>("POST", `${GRANTS}/${id}/void`, { reason });
     changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
+
+    replayPrices = (proposal: Proposal) => this.#send<Replayed>("POST", "price-replay", proposal);
 
     async usageFile(params: UsageParams): Promise<Blob> {
         return (await this.#ask("GET", `usage?${query({ ...params, format: "csv" })}`)).blob();
