@@ -9,7 +9,7 @@
 //! | [`store`] | access to Redis (`store::redis`) and Postgres (`store::postgres`) |
 //! | [`gate`] | the use cases; [`gate::Gate`] is what an application calls |
 //! | [`jobs`] | background loops |
-//! | [`audit`] | verify, repair, replay |
+//! | [`audit`] | verify, repair, replay, price replay |
 //!
 //! Each part uses only those above it.
 

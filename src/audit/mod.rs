@@ -5,6 +5,7 @@ mod error;
 pub mod health;
 pub mod level_drift;
 mod orphan_records;
+pub mod price_replay;
 pub mod repair;
 pub mod replay;
 pub mod verify;

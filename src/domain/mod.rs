@@ -19,6 +19,7 @@ pub mod level_difference;
 pub mod model_costs;
 pub mod model_name;
 pub mod partition;
+pub mod price_replay;
 pub mod quota;
 pub mod rollout;
 pub mod scope;

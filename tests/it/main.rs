@@ -7,6 +7,7 @@ mod fuzz;
 mod gate;
 mod layers;
 mod middleware;
+mod price_replay;
 mod runtime;
 mod script;
 mod servers;

@@ -22,6 +22,7 @@ pub mod http;
 pub mod openai;
 pub mod outbound;
 pub mod outbox;
+mod price_replay;
 pub mod reloadable;
 pub mod shutdown;
 pub mod telemetry;

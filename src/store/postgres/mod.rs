@@ -22,6 +22,7 @@
 //! | `resets`, `dead_letters` | the resetter's queries, and refused events |
 //! | `repair_lock` | one repair at a time |
 //! | `server_info` | server info |
+//! | `logged_messages`, `copied_rows` | the messages of the log for a price replay |
 //! | `audit`, `adjustments` | comparison of log and totals, and repairs |
 
 mod connections;

@@ -22,6 +22,7 @@ mod nginx;
 mod one_redis;
 mod outage;
 mod overload;
+mod price_replay;
 mod privileges;
 mod process;
 mod proxy;

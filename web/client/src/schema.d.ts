@@ -55,6 +55,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/price-replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Replays the usage log with proposed levels and prices: who would have been denied, when, and what would have been
+         *     charged. It may take a minute. One replay runs at a time.
+         */
+        post: operations["replayPrices"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/rollout": {
         parameters: {
             query?: never;
@@ -523,6 +543,23 @@ export interface components {
             /** @description Always true: the settlement will be applied once. */
             accepted: boolean;
         };
+        /** @description A user who would have been denied. */
+        AffectedUserBody: {
+            /** Format: int64 */
+            ap: number;
+            /** Format: int64 */
+            deniedAp: number;
+            /** Format: int64 */
+            deniedMessages: number;
+            firstDeniedAt: string;
+            /** @description Level at the first denied message. */
+            membershipLevel: string;
+            /** Format: int64 */
+            messages: number;
+            /** Format: int64 */
+            proposedAp: number;
+            userUuid: string;
+        };
         /** @description A change. Members of other kinds are null. */
         ChangeBody: {
             /** Format: int32 */
@@ -691,6 +728,8 @@ export interface components {
             reason: string;
             userUuid: string | null;
         };
+        /** @description 0 to 1,000,000,000 with at most nine decimal places, as a number or as text. */
+        Decimal: number | string;
         /** @description Numbers of a denial. */
         DenialNumbers: {
             quotaResetAt: string;
@@ -710,6 +749,18 @@ export interface components {
              * @description required − remaining.
              */
             shortfall: number;
+        };
+        /** @description Denials by a limit. */
+        DenyingLimitBody: {
+            /**
+             * @description `quota`, `model` (it is not listed), or a window's length and unit.
+             * @example 5h ap
+             */
+            limit: string;
+            /** Format: int64 */
+            messages: number;
+            /** Format: int64 */
+            users: number;
         };
         /** @description A user whose numbers differ between the stores. */
         DifferenceBody: {
@@ -777,6 +828,13 @@ export interface components {
              * @description From now; 60 by default. An extension never shortens a hold.
              */
             ttlSeconds?: number | null;
+        };
+        /** @description Users who would have been denied for the first time on a day. */
+        FirstDenialsBody: {
+            /** @example 2026-11-23 */
+            day: string;
+            /** Format: int64 */
+            users: number;
         };
         /** @description How far Postgres is behind Redis. */
         FlushLagBody: {
@@ -869,6 +927,17 @@ export interface components {
             previousLevel: string;
             quota: components["schemas"]["QuotaBody"];
         };
+        /** @description A quota with windows. */
+        LevelTable: {
+            /**
+             * Format: int32
+             * @description AP per period.
+             */
+            quota: number;
+            windows?: components["schemas"]["WindowTable"][];
+        };
+        /** @description AP per period; or the quota with windows. */
+        LevelValue: number | components["schemas"]["LevelTable"];
         /** @description A user, according to Postgres. */
         ListedUserBody: {
             membershipLevel: string;
@@ -923,6 +992,8 @@ export interface components {
          * @enum {string}
          */
         ModeWord: "off" | "shadow" | "enforce";
+        /** @description AP for a message; or prices by tokens; or, for `unlisted`, what to do with other models. */
+        ModelValue: number | components["schemas"]["TokensTable"] | components["schemas"]["UnlistedWord"];
         /** @description A closed month. */
         MonthBody: {
             /** @description Level at its end. */
@@ -970,6 +1041,22 @@ export interface components {
         PendingLevelBody: {
             effectiveAt: string;
             membershipLevel: string;
+        };
+        /** @description What a proposal would have changed. */
+        PriceReplayBody: {
+            /** @example 2026-11-01 */
+            from: string;
+            levels: components["schemas"]["ReplayedLevelBody"][];
+            /** @description Users with the most denied messages, most first. */
+            mostAffected: components["schemas"]["AffectedUserBody"][];
+            /** @description What the result does not show. */
+            notes: string[];
+            /** @description Time zone of the days. */
+            timeZone: string;
+            /** @example 2026-11-30 */
+            to: string;
+            /** @description Sums over all levels. A user of several levels counts once. */
+            total: components["schemas"]["SumsBody"];
         };
         /** @description Describes why a request failed (RFC 9457). */
         Problem: {
@@ -1091,6 +1178,43 @@ export interface components {
             quota: components["schemas"]["QuotaBody"];
             /** @description True if it was already released, or ended long ago. */
             replayed: boolean;
+        };
+        /** @description A proposal. What is omitted stays as it is. */
+        ReplayPricesBody: {
+            /**
+             * Format: date
+             * @description First day.
+             * @example 2026-11-01
+             */
+            from: string;
+            /** @description Quotas and windows by level. Users of a level that is not listed keep its present quota. */
+            levels?: {
+                [key: string]: components["schemas"]["LevelValue"];
+            } | null;
+            /** @description Prices by name or pattern of the model, as in the configuration. `default` is required. */
+            models?: {
+                [key: string]: components["schemas"]["ModelValue"];
+            } | null;
+            /**
+             * Format: date
+             * @description Last day; at most 92 days are replayed.
+             * @example 2026-11-30
+             */
+            to: string;
+        };
+        /** @description A level, as proposed or as now. */
+        ReplayedLevelBody: components["schemas"]["SumsBody"] & {
+            /** @description Users by the day of their first denial, which was at this level. */
+            firstDenials: components["schemas"]["FirstDenialsBody"][];
+            /** @description Denials by limit. A message that several limits deny counts for each. */
+            limits: components["schemas"]["DenyingLimitBody"][];
+            membershipLevel: string;
+            /**
+             * Format: int32
+             * @description AP per period; null for a level that the installation does not know.
+             */
+            quota: number | null;
+            windows: components["schemas"]["WindowBody"][];
         };
         /** @description AP held for a message. */
         ReservationBody: {
@@ -1300,11 +1424,72 @@ export interface components {
             /** @description Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events. */
             changed: boolean;
         };
+        /** @description Sums of messages. */
+        SumsBody: {
+            /**
+             * Format: int64
+             * @description AP that were charged.
+             */
+            ap: number;
+            /**
+             * Format: int64
+             * @description AP that the denied messages would have cost.
+             */
+            deniedAp: number;
+            /**
+             * Format: int64
+             * @description Messages that would have been denied.
+             */
+            deniedMessages: number;
+            /**
+             * Format: int64
+             * @description Users who would have been denied at least once.
+             */
+            deniedUsers: number;
+            /** Format: int64 */
+            messages: number;
+            /**
+             * Format: int64
+             * @description AP that the quotas could not cover.
+             */
+            overage: number;
+            /**
+             * Format: int64
+             * @description AP that would have been charged.
+             */
+            proposedAp: number;
+            /**
+             * Format: int64
+             * @description AP of allowed messages that the limits would not have covered.
+             */
+            proposedOverage: number;
+            /**
+             * Format: int64
+             * @description Users who sent a message.
+             */
+            users: number;
+        };
+        /** @description AP for a million tokens. */
+        TokensTable: {
+            cached_input?: null | components["schemas"]["Decimal"];
+            input: components["schemas"]["Decimal"];
+            /**
+             * Format: int32
+             * @description The least AP for a message; 1 by default.
+             */
+            minimum?: number;
+            output: components["schemas"]["Decimal"];
+        };
         /** @description Users with the most usage in a month. */
         TopUsersBody: {
             period: string;
             users: components["schemas"]["HeavyUserBody"][];
         };
+        /**
+         * @description What to do with messages to models that are not listed.
+         * @enum {string}
+         */
+        UnlistedWord: "default" | "refuse";
         /** @description A level with a higher quota. */
         Upgrade: {
             /**
@@ -1391,6 +1576,31 @@ export interface components {
             next: string | null;
             users: components["schemas"]["ListedUserBody"][];
         };
+        /** @description A window of a level. */
+        WindowBody: {
+            /** @example 5h */
+            every: string;
+            /** Format: int32 */
+            limit: number;
+            unit: components["schemas"]["WindowUnitWord"];
+        };
+        /** @description A limit for a length of time, which begins with its first use. Exactly one of `ap` and `requests` is given. */
+        WindowTable: {
+            /** Format: int32 */
+            ap?: number | null;
+            /**
+             * @description Length in minutes, hours or days.
+             * @example 5h
+             */
+            every: string;
+            /** Format: int32 */
+            requests?: number | null;
+        };
+        /**
+         * @description What a window counts.
+         * @enum {string}
+         */
+        WindowUnitWord: "ap" | "requests";
     };
     responses: never;
     parameters: never;
@@ -1594,6 +1804,111 @@ export interface operations {
             };
             /** @description FORBIDDEN */
             403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replayPrices: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplayPricesBody"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PriceReplayBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: another replay is running */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;

@@ -312,7 +312,67 @@ test("a rollout change is listed with its reason", async () => {
     await page.getByRole("row", { name: /admin back enforce 100 %/ }).waitFor();
 });
 
-test.each(["users", "users/pro-user", "usage", "status", "rollout", "changes"])(
+test("a price replay shows who would have been denied, and downloads the same as a file", async () => {
+    for (const ap of [3, 4]) {
+        await ask("/api/chat/quota/consume", serviceToken, { userUuid: "free-user", sessionId: "replayed", ap });
+    }
+    const messages = async () =>
+        (await ask<{ total: { messages: number } }>("/api/admin/usage?user=free-user&groupBy=session", adminToken))
+            .total.messages;
+    await expect.poll(messages).toBeGreaterThanOrEqual(2);
+    const page = await open("replay");
+    // The time zone of the gate is UTC.
+    const today = new Date().toISOString().slice(0, 10);
+    await page.locator("input[type=date]").first().fill(`${today.slice(0, 7)}-01`);
+    await page.locator("input[type=date]").last().fill(today);
+    const replay = page.getByRole("button", { name: "Replay", exact: true });
+    await replay.click();
+    await page.getByText("No message would have been denied.").waitFor();
+
+    const free = page.getByRole("group", { name: "free", exact: true });
+    await free.getByLabel("Quota (AP)").fill("0");
+    await free.getByLabel("Windows").fill("80 tokens every 5h");
+    await replay.click();
+    await page.getByText("Not a window: “80 tokens every 5h”.").waitFor();
+    await free.getByLabel("Windows").fill("1 AP every 5h, 20 requests every 1m");
+    await replay.click();
+    await page
+        .getByRole("group", { name: "Denials by limit" })
+        .getByRole("row", { name: /free quota 1 \d/ })
+        .waitFor();
+    await page
+        .getByRole("group", { name: "Denials by limit" })
+        .getByRole("row", { name: /free 5h ap 1 \d/ })
+        .waitFor();
+    await page
+        .getByRole("group", { name: "First denials by day" })
+        .getByRole("row", { name: /free .* 1/ })
+        .waitFor();
+    await page.getByRole("group", { name: "Most affected users" }).getByRole("link", { name: "free-user" }).waitFor();
+    const [download] = await Promise.all([
+        page.waitForEvent("download"),
+        page.getByRole("button", { name: "Download CSV" }).click(),
+    ]);
+    let csv = "";
+    for await (const piece of await download.createReadStream()) csv += String(piece);
+    expect(csv.split("\n")[0]).toMatch(/^section,level,name,users,messages,ap,overage,proposedAp/);
+    expect(csv).toMatch(/^limit,free,5h ap,,,,,,,1,\d+,$/m);
+    expect(csv).toMatch(/^user,free,free-user,/m);
+
+    // A proposal that the gate refuses is explained.
+    await page.getByRole("button", { name: "Add a price" }).click();
+    await page.getByLabel("Model or pattern").fill("gpt-4o");
+    await page.getByLabel("AP per million input tokens").fill("2.5");
+    await page.getByLabel("output", { exact: true }).fill("10");
+    await replay.click();
+    await page.getByText("default is missing").waitFor();
+    here.wrongs = here.wrongs.filter((wrong) => !wrong.includes("400"));
+    await page.getByLabel("Model or pattern").fill("default");
+    await replay.click();
+    await page.getByRole("group", { name: "Denials by limit" }).waitFor();
+});
+
+test.each(["users", "users/pro-user", "usage", "replay", "status", "rollout", "changes"])(
     "%s: axe finds no violations in either language and theme; 320 pixels are enough",
     async (part) => {
         for (const [locale, colorScheme] of [
@@ -324,7 +384,7 @@ test.each(["users", "users/pro-user", "usage", "status", "rollout", "changes"])(
             const viewport = { width: 320, height: 700 };
             const context = await newContext(here, { locale, colorScheme, viewport });
             const page = await open(part, context);
-            await page.locator("main table, main .facts").first().waitFor();
+            await page.locator("main table, main .facts, main fieldset").first().waitFor();
             expect(await violations(page), `${locale} ${colorScheme}`).toEqual([]);
             expect(await page.evaluate("document.documentElement.scrollWidth"), `${locale} ${colorScheme}`).toBe(320);
             await context.close();

@@ -11,6 +11,7 @@ mod inspect;
 mod levels;
 mod migrate;
 mod output;
+mod replay;
 mod reset;
 mod retention;
 mod serve;
@@ -66,6 +67,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Compare the old credits system with the gate; exits with 1 if they differ.
     Compare(compare::Arguments),
+    /// Replay the usage log with proposed levels and prices: who would have been denied, and what would be charged.
+    Replay(replay::Arguments),
     /// List or replay usage events that Postgres refused.
     #[command(subcommand)]
     DeadLetters(dead_letters::Action),
@@ -132,6 +135,7 @@ impl Cli {
             Command::Levels(action) => levels::run(&action, of_stores()?).await,
             Command::Verify(arguments) => verify::run(arguments, of_stores()?).await,
             Command::Compare(arguments) => compare::run(arguments, of_stores()?).await,
+            Command::Replay(arguments) => replay::run(&arguments, &of_stores()?).await,
             Command::DeadLetters(action) => dead_letters::run(&action, of_stores()?).await,
             Command::Token(arguments) => token::run(&arguments, data_dir.as_deref(), &load()?),
             Command::Doctor => doctor::run(of_stores()).await,

@@ -61,7 +61,8 @@ use crate::{
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
     use routes::{authorize, health, level, quota, quota_stream, consume, reservations, reset};
-    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users};
+    use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, price_replay, rollout, status};
+    use routes::admin::{usage, users};
 
     let settlements = Router::new()
         .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
@@ -96,6 +97,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/admin/top-users",                         get(heavy_users::top))
         .route("/api/admin/forecast",                          get(heavy_users::forecast))
         .route("/api/admin/drift",                             get(drift::compare))
+        .route("/api/admin/price-replay",                      post(price_replay::replay))
         .route("/api/admin/status",                            get(status::status))
         .route("/api/admin/rollout",                           get(rollout::show).patch(rollout::change));
 

@@ -14,7 +14,10 @@ use crate::{
     http::{
         answers::{problem::Problem, quota::QuotaExceeded},
         routes::{
-            admin::{changes, drift, heavy_users, holds, level as user_level, messages, rollout, status, usage, users},
+            admin::{
+                changes, drift, heavy_users, holds, level as user_level, messages, price_replay, rollout, status,
+                usage, users,
+            },
             authorize, consume, health, level, quota, quota_stream, reservations, reset,
         },
     },
@@ -54,6 +57,7 @@ use crate::{
         heavy_users::top,
         heavy_users::forecast,
         drift::compare,
+        price_replay::replay,
         status::status,
         rollout::show,
         rollout::change,

@@ -97,10 +97,19 @@ impl Connections {
 
     /// Connects outside of the pool and begins a transaction. It ends with the connection.
     pub(in crate::store::postgres) async fn begin_alone(&self) -> Result<PgConnection, sqlx::Error> {
+        self.begin_alone_as(Kind::ReadWrite).await
+    }
+
+    /// Connects outside of the pool and begins a transaction that only reads, and sees one snapshot.
+    pub(in crate::store::postgres) async fn begin_snapshot_alone(&self) -> Result<PgConnection, sqlx::Error> {
+        self.begin_alone_as(Kind::Snapshot).await
+    }
+
+    async fn begin_alone_as(&self, kind: Kind) -> Result<PgConnection, sqlx::Error> {
         let route = self.route().await?;
         let mut connection = PgConnection::connect_with(&self.sessions.options(route)).await?;
         self.sessions.verify(&mut connection, route).await?;
-        sqlx::raw_sql(AssertSqlSafe(self.sessions.begin(route, Kind::ReadWrite))).execute(&mut connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(self.sessions.begin(route, kind))).execute(&mut connection).await?;
         Ok(connection)
     }
 

@@ -11,7 +11,7 @@ pub struct RepairLock {
 }
 
 /// Distinguishes the gate's advisory locks from others in the same database.
-const CLASS: i32 = 0x7167; // "qg"
+pub(in crate::store::postgres) const CLASS: i32 = 0x7167; // "qg"
 /// Lock number of repairs.
 const REPAIRS: i32 = -1;
 

@@ -240,7 +240,7 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
 }
 
 /// Postgres counts microseconds from 2000-01-01.
-const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
+pub(super) const MICROS_1970_TO_2000: i64 = 946_684_800_000_000;
 
 fn put(to: &mut Vec<u8>, field: &[u8]) {
     to.extend_from_slice(&i32::try_from(field.len()).unwrap_or(i32::MAX).to_be_bytes());

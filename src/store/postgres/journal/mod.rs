@@ -3,11 +3,13 @@
 pub(in crate::store::postgres) mod adjustments;
 pub(in crate::store::postgres) mod audit;
 pub(in crate::store::postgres) mod chat_usage_logs;
+mod copied_rows;
 pub(in crate::store::postgres) mod dead_letters;
 pub(in crate::store::postgres) mod drain;
 pub(in crate::store::postgres) mod earlier_charges;
 pub(in crate::store::postgres) mod flush;
 pub(in crate::store::postgres) mod flush_watermarks;
+pub(in crate::store::postgres) mod logged_messages;
 pub(in crate::store::postgres) mod retention;
 pub(in crate::store::postgres) mod totals;
 pub(in crate::store::postgres) mod usage_days;

@@ -5,6 +5,7 @@ import { AdminApi } from "./api.js";
 import { Boundary } from "./Boundary.js";
 import { Changes } from "./Changes.js";
 import { PageContext, pageIn } from "./context.js";
+import { PriceReplay } from "./PriceReplay.js";
 import { Rollout } from "./Rollout.js";
 import { SignIn } from "./SignIn.js";
 import { Status } from "./Status.js";
@@ -13,7 +14,7 @@ import { Usage } from "./Usage.js";
 import { User } from "./User.js";
 import { Users } from "./Users.js";
 
-const PARTS = ["users", "usage", "status", "rollout", "changes"] as const;
+const PARTS = ["users", "usage", "replay", "status", "rollout", "changes"] as const;
 /** Stored until the tab closes. */
 const TOKEN = "quota-gate-admin-token";
 
@@ -107,6 +108,8 @@ function Section({ part, name }: { part: string; name: string | undefined }) {
     switch (part) {
         case "usage":
             return <Usage />;
+        case "replay":
+            return <PriceReplay />;
         case "status":
             return <Status />;
         case "rollout":

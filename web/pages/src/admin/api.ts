@@ -13,6 +13,8 @@ export type Usage = Schemas["UsageBody"];
 export type Status = Schemas["StatusBody"];
 export type Drift = Schemas["DriftBody"];
 export type Rollout = Schemas["RolloutBody"];
+export type Proposal = Schemas["ReplayPricesBody"];
+export type Replayed = Schemas["PriceReplayBody"];
 export type UsageParams = NonNullable<operations["getUsage"]["parameters"]["query"]>;
 
 /** An error response, with the gate's own message. */
@@ -55,6 +57,8 @@ export class AdminApi {
             reason,
         });
     changeRollout = (body: Schemas["ChangeRolloutBody"]) => this.#send<Rollout>("PATCH", "rollout", body);
+
+    replayPrices = (proposal: Proposal) => this.#send<Replayed>("POST", "price-replay", proposal);
 
     async usageFile(params: UsageParams): Promise<Blob> {
         return (await this.#ask("GET", `usage?${query({ ...params, format: "csv" })}`)).blob();

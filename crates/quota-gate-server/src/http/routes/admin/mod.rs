@@ -8,6 +8,7 @@
 //! | `usage`, `heavy_users` | usage by day, level and model; users with the most usage; users who will run out |
 //! | `status`, `drift` | state of the gate; differences between the stores |
 //! | `rollout` | for which users the gate decides |
+//! | `price_replay` | what proposed levels and prices would have changed |
 //! | `page` | pages of the lists |
 
 pub(crate) mod changes;
@@ -17,6 +18,7 @@ pub(crate) mod holds;
 pub(crate) mod level;
 pub(crate) mod messages;
 mod page;
+pub(crate) mod price_replay;
 pub(crate) mod rollout;
 pub(crate) mod status;
 pub(crate) mod usage;
