@@ -33,8 +33,8 @@ pub struct TokenPrice {
 /// Proposed prices, by model name or pattern.
 #[derive(Debug, Clone)]
 pub struct Prices {
-    /// In ascending order. The rules for names are those of the configuration: a model "costs" its place here, plus 1.
-    prices: Vec<Price>,
+    /// All prices. The rules for names are those of the configuration: a model "costs" its place here, plus 1.
+    ascending: Vec<Price>,
     places: ModelCosts,
     remembered: HashMap<Box<str>, Option<Price>>,
 }
@@ -80,14 +80,14 @@ impl Prices {
                 return Err(InvalidInput::new("models", format!("{name}: must be 0 to {}, not {ap}", Ap::COST_MAX)));
             }
         }
-        let mut prices: Vec<Price> = given.values().copied().collect();
-        prices.sort_unstable();
-        prices.dedup();
-        let place = |price: &Price| prices.binary_search(price).map_or(0, |place| place + 1);
+        let mut ascending: Vec<Price> = given.values().copied().collect();
+        ascending.sort_unstable();
+        ascending.dedup();
+        let place = |price: &Price| ascending.binary_search(price).map_or(0, |place| place + 1);
         let places: BTreeMap<String, u32> =
             given.iter().map(|(name, price)| (name.clone(), u32::try_from(place(price)).unwrap_or(0))).collect();
         let places = ModelCosts::new(&places)?.unlisted(unlisted);
-        Ok(Self { prices, places, remembered: HashMap::new() })
+        Ok(Self { ascending, places, remembered: HashMap::new() })
     }
 
     /// Price of a message to a model; none if it is refused. A message whose model is unknown has the default.
@@ -97,7 +97,7 @@ impl Prices {
         }
         let model = Some(message.model).filter(|model| !model.is_empty());
         let place = self.places.of(model).ok();
-        let price = place.and_then(|place| self.prices.get(place.get() as usize - 1)).copied();
+        let price = place.and_then(|place| self.ascending.get(place.get() as usize - 1)).copied();
         if self.remembered.len() < REMEMBERED_MAX {
             self.remembered.insert(message.model.into(), price);
         }
