@@ -1,5 +1,7 @@
 //! A message of the usage log, with what decides its price.
 
+use crate::domain::token_kinds::TokenKinds;
+
 /// A message that was charged. Texts are borrowed, because a replay reads millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoggedMessage<'a> {
@@ -24,9 +26,9 @@ pub struct LoggedMessage<'a> {
 /// Tokens of a message by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoggedTokens {
-    /// Input tokens that were not cached.
+    /// Input tokens.
     pub input: u32,
-    /// Cached input tokens.
+    /// Those of them that were cached.
     pub cached_input: u32,
     /// Output tokens; all tokens if the kinds are unknown.
     pub output: u32,
@@ -39,6 +41,10 @@ impl LoggedTokens {
     #[must_use]
     pub const fn total(tokens: u32) -> Self {
         Self { input: 0, cached_input: 0, output: tokens, is_total: true }
+    }
+
+    pub(super) fn kinds(self) -> TokenKinds {
+        TokenKinds::clamped(self.input.into(), self.cached_input.into(), self.output.into())
     }
 }
 

@@ -21,7 +21,7 @@ mod window;
 pub use self::{
     message::{LoggedMessage, LoggedTokens},
     most_affected::AffectedUser,
-    prices::{Price, Prices, TokenPrice},
+    prices::Prices,
     proposal::{LevelTerms, Proposal},
     report::{LevelReport, Limit, LimitReport, Report, Sums},
     simulation::Simulation,

@@ -4,11 +4,11 @@
 //! was admitted with less than it cost: it is allowed if the charged part fits, and is charged as far as it fits.
 
 use super::{
-    AffectedUser, LevelReport, LevelTerms, LoggedMessage, Price, Prices, Proposal, Report, Sums,
+    AffectedUser, LevelReport, LevelTerms, LoggedMessage, Prices, Proposal, Report, Sums,
     allowance::{Allowance, Binding, Demand},
     most_affected::MostAffected,
 };
-use crate::domain::{calendar::Calendar, clock::instant};
+use crate::domain::{calendar::Calendar, clock::instant, model_costs::ModelPrice};
 
 /// A running replay.
 #[derive(Debug)]
@@ -104,12 +104,12 @@ impl Simulation {
     fn cost(&mut self, message: &LoggedMessage<'_>, is_counted: bool) -> Option<u32> {
         let Some(prices) = &mut self.prices else { return Some(message.cost()) };
         Some(match prices.of(message)? {
-            Price::Flat(ap) => ap,
-            Price::Tokens(price) => {
+            ModelPrice::Flat(ap) => ap.get(),
+            ModelPrice::Tokens(prices) => {
                 let is_unknown = message.tokens.is_total && message.tokens.output == 0;
                 self.tokens_unknown += u64::from(is_counted && is_unknown);
                 self.tokens_as_output += u64::from(is_counted && message.tokens.is_total && !is_unknown);
-                price.of(message.tokens)
+                prices.cost(message.tokens.kinds()).get()
             }
         })
     }
@@ -192,13 +192,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        super::{LoggedTokens, TokenPrice, Window},
+        super::{LoggedTokens, Window},
         *,
     };
     use crate::domain::{
         ap::Ap,
         level::{Level, LevelCode, LevelName, Levels},
         model_costs::Unlisted,
+        token_prices::TokenPrices,
+        window::LevelLimits,
     };
 
     const DAY_MS: i64 = 86_400_000;
@@ -208,6 +210,7 @@ mod tests {
             code: LevelCode::new(code).unwrap(),
             name: LevelName::parse(name).unwrap(),
             quota: Ap::new(quota),
+            limits: LevelLimits::default(),
             retired: false,
         };
         Levels::new(1, vec![level(1, "free", 10), level(2, "plus", 100)]).unwrap()
@@ -278,9 +281,11 @@ mod tests {
 
     #[test]
     fn prices_replace_what_messages_cost_and_may_refuse_a_model() {
-        let token_price = Price::Tokens(TokenPrice::new(1.0, None, 2_500.0, 1).unwrap());
-        let given = [("default".to_owned(), Price::Flat(1)), ("large".to_owned(), token_price)];
-        let prices = Prices::new(&given.into(), Unlisted::Refuse).unwrap();
+        let price = |text: &str| text.parse().unwrap();
+        let by_tokens =
+            TokenPrices { input: price("1"), cached_input: price("1"), output: price("2500"), minimum: Ap::ONE };
+        let given = [("default".to_owned(), ModelPrice::Flat(Ap::ONE)), ("large".to_owned(), by_tokens.into())];
+        let prices = Prices::new(given, Unlisted::Refuse).unwrap();
         let messages = [
             message("ann", "free", 0, 9),
             LoggedMessage { tokens: LoggedTokens::total(0), ..message("ann", "free", 0, 9) },

@@ -17,7 +17,7 @@ use super::{
 use crate::support::{World, execute, scratch};
 
 const LEVELS: &str = "[server]\nconnections_max = 7\n\n[levels]\n\
-                      free = { quota = 70, windows = [{ every = \"1d\", requests = 2 }, { every = \"5h\", ap = 40 }] }\nteam = 900\n";
+                      free = { ap = 70, windows = [{ every = \"1d\", requests = 2 }, { every = \"5h\", ap = 40 }] }\nteam = 900\n";
 const MODELS: &str = "[models]\ndefault = 10\nlarge = { input = 1, output = 5000, minimum = 2 }\n";
 
 /// A gate whose log has messages of two users in January.
@@ -72,7 +72,7 @@ async fn the_command_and_the_route_have_the_same_result() {
     let world = World::new().await;
     let gate = with_log(&world).await;
     let windows = json!([{"every": "1d", "requests": 2}, {"every": "5h", "ap": 40}]);
-    let levels = json!({"free": {"quota": 70, "windows": windows}, "team": 900});
+    let levels = json!({"free": {"ap": 70, "windows": windows}, "team": 900});
     let january = |levels: &Value| json!({"from": "2026-01-01", "to": "2026-01-31", "levels": levels});
     let (status, answer) = replay(&gate, january(&levels)).await;
     assert_eq!(status.as_u16(), 200, "{answer}");
@@ -178,7 +178,7 @@ async fn a_wrong_proposal_is_refused_and_the_error_names_the_line_or_the_key() {
         ("--levels", "[levels]\nfree = 5\nplus = = 3\n", &["wrong.toml", "line 3"][..]),
         ("--levels", "[levels]\nfree = \"many\"\n", &["wrong.toml", "levels.free", "expected AP per period"]),
         ("--levels", "[level]\nfree = 5\n", &["wrong.toml", "levels"]),
-        ("--levels", "[levels]\nfree = { quota = 5, windows = [{ every = \"5x\", ap = 1 }] }\n", &["free.windows[0]"]),
+        ("--levels", "[levels]\nfree = { ap = 5, windows = [{ every = \"5x\", ap = 1 }] }\n", &["free.windows[0]"]),
         ("--models", "[models]\ngpt = 5\n", &["models", "default is missing"]),
         ("--models", "[models]\ndefault = { input = -1, output = 1 }\n", &["models: default: input"]),
     ] {
@@ -198,7 +198,7 @@ async fn a_wrong_proposal_is_refused_and_the_error_names_the_line_or_the_key() {
     };
     for (wrong, part) in [
         (body("levels", json!({"free": -1})), "levels.free"),
-        (body("levels", json!({"free": {"quota": 1, "windows": [{"every": "1h"}]}})), "free.windows[0]"),
+        (body("levels", json!({"free": {"ap": 1, "windows": [{"every": "1h"}]}})), "free.windows[0]"),
         (body("models", json!({"large": 1})), "default is missing"),
         (body("to", json!("2026-04-03")), "92 days"),
         (body("to", json!("2025-12-31")), "from"),

@@ -11,9 +11,9 @@ use quota_gate::{
         decision::Decision,
         level::LevelName,
         level_change::Effective,
-        model_costs::Unlisted,
+        model_costs::{ModelPrice, Unlisted},
         model_name::ModelName,
-        price_replay::{LevelTerms, Price, Prices, Proposal, Report},
+        price_replay::{LevelTerms, Prices, Proposal, Report},
     },
     gate::{ChangeLevel, Commit, Consume},
 };
@@ -89,8 +89,8 @@ async fn the_present_levels_and_prices_deny_nobody_and_charge_what_the_log_has()
     }
     gate.flush_and_verify().await;
     let prices = || {
-        let given = PRICES.map(|(name, ap)| (name.to_owned(), Price::Flat(ap)));
-        Prices::new(&given.into(), Unlisted::Default).unwrap()
+        let given = PRICES.map(|(name, ap)| (name.to_owned(), ModelPrice::flat(name, ap).unwrap()));
+        Prices::new(given, Unlisted::Default).unwrap()
     };
     let present = [("free", 60), ("plus", 400)];
     for report in [replay(&gate, &[], None).await, replay(&gate, &present, Some(prices())).await] {

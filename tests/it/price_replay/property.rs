@@ -9,11 +9,12 @@ use quota_gate::domain::{
     ap::Ap,
     calendar::Calendar,
     level::{Level, LevelCode, LevelName, Levels},
-    model_costs::Unlisted,
+    model_costs::{ModelPrice, Unlisted},
     price_replay::{
-        LevelTerms, Limit, LoggedMessage, LoggedTokens, Price, Prices, Proposal, Report, Simulation, Sums, TokenPrice,
-        Window, WindowUnit,
+        LevelTerms, Limit, LoggedMessage, LoggedTokens, Prices, Proposal, Report, Simulation, Sums, Window, WindowUnit,
     },
+    token_prices::TokenPrices,
+    window::LevelLimits,
 };
 
 const USERS: [&str; 3] = ["ann", "bob", "cid"];
@@ -104,7 +105,13 @@ fn messages<'a>(user: &'a str, sent: &[Sent]) -> Vec<LoggedMessage<'a>> {
 fn replay(terms: &Terms, messages: &[LoggedMessage<'_>]) -> Report {
     let level = |place: usize| {
         let code = LevelCode::new(u8::try_from(place + 1).unwrap()).unwrap();
-        Level { code, name: LevelName::parse(LEVELS[place]).unwrap(), quota: Ap::new(1), retired: false }
+        Level {
+            code,
+            name: LevelName::parse(LEVELS[place]).unwrap(),
+            quota: Ap::new(1),
+            limits: LevelLimits::default(),
+            retired: false,
+        }
     };
     let present = Levels::new(1, vec![level(0), level(1)]).unwrap();
     let proposed = [0, 1].map(|place| LevelTerms {
@@ -113,9 +120,12 @@ fn replay(terms: &Terms, messages: &[LoggedMessage<'_>]) -> Report {
         windows: terms.windows[place].clone(),
     });
     let prices = terms.prices.map(|unlisted| {
-        let by_tokens = Price::Tokens(TokenPrice::new(1.0, None, 2_000.0, 1).unwrap());
-        let given = [("default", Price::Flat(2)), ("large", Price::Flat(4)), ("by-tokens", by_tokens)];
-        Prices::new(&given.map(|(name, price)| (name.to_owned(), price)).into(), unlisted).unwrap()
+        let price = |text: &str| text.parse().unwrap();
+        let by_tokens =
+            TokenPrices { input: price("1"), cached_input: price("1"), output: price("2000"), minimum: Ap::ONE };
+        let flat = |ap| ModelPrice::Flat(Ap::new(ap));
+        let given = [("default", flat(2)), ("large", flat(4)), ("by-tokens", by_tokens.into())];
+        Prices::new(given.map(|(name, price)| (name.to_owned(), price)), unlisted).unwrap()
     });
     let proposal = Proposal::new(&present, proposed.to_vec(), prices).unwrap();
     let mut simulation = Simulation::new(proposal, Calendar::new(chrono_tz::Tz::UTC), COUNTED_FROM_MS, 10);

@@ -8,9 +8,11 @@ use utoipa::ToSchema;
 
 use quota_gate::domain::{
     InvalidInput,
+    ap::Ap,
     level::{self, LevelName},
-    model_costs::Unlisted,
-    price_replay::{LevelTerms, Price, Prices, Proposal, TokenPrice, Window},
+    model_costs::{ModelPrice, Unlisted},
+    price_replay::{LevelTerms, Prices, Proposal, Window},
+    token_prices::{TokenPrice, TokenPrices},
 };
 
 /// Terms by the name of the level.
@@ -22,7 +24,7 @@ pub(crate) type Models = BTreeMap<String, ModelValue>;
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(
     untagged,
-    expecting = "expected AP per period, or a table such as { quota = 100, windows = [{ every = \"5h\", ap = 80 }, { every = \"1m\", requests = 20 }] }"
+    expecting = "expected AP per period, or a table such as { ap = 100, windows = [{ every = \"5h\", ap = 80 }, { every = \"1m\", requests = 20 }] }"
 )]
 pub(crate) enum LevelValue {
     Quota(u32),
@@ -34,10 +36,14 @@ pub(crate) enum LevelValue {
 #[serde(deny_unknown_fields)]
 pub(crate) struct LevelTable {
     /// AP per period.
-    quota: u32,
+    ap: u32,
     #[serde(default)]
     #[schema(max_items = 8)]
     windows: Vec<WindowTable>,
+    /// Accepted, as in the configuration, but not replayed: the log has no holds.
+    #[serde(default, rename = "concurrency")]
+    #[schema(rename = "concurrency")]
+    _concurrency: Option<u32>,
 }
 
 /// A limit for a length of time, which begins with its first use. Exactly one of `ap` and `requests` is given.
@@ -117,7 +123,7 @@ fn terms(name: String, value: LevelValue) -> Result<LevelTerms, InvalidInput> {
     LevelName::parse(&name).map_err(|error| invalid(&name, &error))?;
     let (quota, windows) = match value {
         LevelValue::Quota(quota) => (quota, Vec::new()),
-        LevelValue::Terms(table) => (table.quota, table.windows),
+        LevelValue::Terms(table) => (table.ap, table.windows),
     };
     let windows = windows.iter().enumerate().map(|(place, window)| {
         let created = Window::new(&window.every, window.ap, window.requests);
@@ -140,32 +146,35 @@ fn prices(models: Models) -> Result<Prices, InvalidInput> {
             }
             _ if name == UNLISTED => return Err(invalid(&name, "must be \"default\" or \"refuse\"")),
             ModelValue::Unlisted(_) => return Err(invalid(&name, "must be a price")),
-            ModelValue::Flat(ap) => Price::Flat(ap),
-            ModelValue::Tokens(table) => {
-                Price::Tokens(table.price().map_err(|error| invalid(&name, &error.to_string()))?)
-            }
+            ModelValue::Flat(ap) => ModelPrice::flat(&name, ap)?,
+            ModelValue::Tokens(table) => table.prices().map_err(|error| invalid(&name, &error.to_string()))?.into(),
         };
         prices.insert(name, price);
     }
-    Prices::new(&prices, unlisted)
+    Prices::new(prices, unlisted)
 }
 
 impl TokensTable {
-    fn price(&self) -> Result<TokenPrice, InvalidInput> {
-        let cached_input = self.cached_input.as_ref().map(|price| price.read("cached_input")).transpose()?;
-        TokenPrice::new(self.input.read("input")?, cached_input, self.output.read("output")?, self.minimum)
+    fn prices(&self) -> Result<TokenPrices, InvalidInput> {
+        let minimum =
+            Ap::price(self.minimum.into()).map_err(|error| InvalidInput { field: "minimum", rule: error.rule })?;
+        Ok(TokenPrices {
+            input: self.input.read("input")?,
+            cached_input: self.cached_input.as_ref().unwrap_or(&self.input).read("cached_input")?,
+            output: self.output.read("output")?,
+            minimum,
+        })
     }
 }
 
 impl Decimal {
-    fn read(&self, field: &'static str) -> Result<f64, InvalidInput> {
-        match self {
-            Self::Number(number) => Ok(*number),
-            Self::Text(text) => {
-                let wrong = || InvalidInput { field, rule: format!("must be a decimal such as 0.075, not {text:?}") };
-                text.parse().map_err(|_| wrong())
-            }
-        }
+    /// The shortest text of a float is the decimal that was written.
+    fn read(&self, field: &'static str) -> Result<TokenPrice, InvalidInput> {
+        let text = match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        };
+        text.parse().map_err(|error: InvalidInput| InvalidInput { field, rule: error.rule })
     }
 }
 
@@ -185,8 +194,8 @@ mod tests {
         providers::{Format, Toml},
     };
     use quota_gate::domain::{
-        ap::Ap,
         level::{Level, LevelCode},
+        window::LevelLimits,
     };
 
     use super::*;
@@ -200,7 +209,11 @@ mod tests {
     fn read(text: &str) -> Result<Proposal, String> {
         let file: File = Figment::from(Toml::string(text)).extract().map_err(|error| error.to_string())?;
         let (code, name) = (LevelCode::new(1).unwrap(), LevelName::parse("free").unwrap());
-        let present = level::Levels::new(1, vec![Level { code, name, quota: Ap::new(100), retired: false }]).unwrap();
+        let present = level::Levels::new(
+            1,
+            vec![Level { code, name, quota: Ap::new(100), limits: LevelLimits::default(), retired: false }],
+        )
+        .unwrap();
         proposal(&present, file.levels, file.models).map_err(|error| error.to_string())
     }
 
@@ -209,7 +222,7 @@ mod tests {
         for text in [
             "",
             "[levels]\nfree = 50",
-            "[levels]\nfree = { quota = 50, windows = [{ every = \"5h\", ap = 80 }, { every = \"1m\", requests = 20 }] }",
+            "[levels]\nfree = { ap = 50, concurrency = 3, windows = [{ every = \"5h\", ap = 80 }, { every = \"1m\", requests = 20 }] }",
             "[models]\nunlisted = \"refuse\"\ndefault = 1\n\"gpt-4o*\" = 3\no1 = { input = 15, output = 60.5 }",
             "[models]\ndefault = { input = 2.5, cached_input = \"1.25\", output = 10, minimum = 0 }\nfree = 0",
         ] {
@@ -221,12 +234,12 @@ mod tests {
     fn an_error_names_the_key() {
         for (text, key, rule) in [
             ("[levels]\nfree = -1", "levels.free", "expected AP per period"),
-            ("[levels]\nfree = { quotas = 5 }", "levels.free", "quota = 100"),
+            ("[levels]\nfree = { quotas = 5 }", "levels.free", "ap = 100"),
             ("[levels]\nFree = 5", "levels: Free", "a-z"),
-            ("[levels]\nfree = { quota = 5, windows = [{ every = \"5x\", ap = 1 }] }", "free.windows[0]", "\"5h\""),
-            ("[levels]\nfree = { quota = 5, windows = [{ every = \"5h\" }] }", "free.windows[0]", "`requests`"),
+            ("[levels]\nfree = { ap = 5, windows = [{ every = \"5x\", ap = 1 }] }", "free.windows[0]", "\"5h\""),
+            ("[levels]\nfree = { ap = 5, windows = [{ every = \"5h\" }] }", "free.windows[0]", "`requests`"),
             (
-                "[levels]\nfree = { quota = 5, windows = [{ every = \"60m\", ap = 1 }, { every = \"1h\", ap = 2 }] }",
+                "[levels]\nfree = { ap = 5, windows = [{ every = \"60m\", ap = 1 }, { every = \"1h\", ap = 2 }] }",
                 "free.windows",
                 "1h ap is listed twice",
             ),
@@ -234,7 +247,7 @@ mod tests {
             ("[models]\ndefault = \"refuse\"", "models: default", "a price"),
             ("[models]\ndefault = 1\nunlisted = 2", "models: unlisted", "\"refuse\""),
             ("[models]\no1 = 2", "models", "default is missing"),
-            ("[models]\ndefault = 1\no1 = { input = 0.0000000001, output = 1 }", "models: o1: input", "9 decimal"),
+            ("[models]\ndefault = 1\no1 = { input = 0.0000000001, output = 1 }", "models: o1: input", "9 places"),
             ("[models]\ndefault = { input = 1, output = \"much\" }", "models: default: output", "\"much\""),
             ("[models]\ndefault = 1\no1 = { input = 1 }", "models.o1", "output = 10"),
         ] {

@@ -63,7 +63,8 @@ async fn read(
     // `copy` accepts no parameters. The times are formatted here, so they are safe.
     let statement = format!(
         "copy (
-             select user_uuid, membership_level, model, created_at, period, ap_used, overage, tokens_used
+             select user_uuid, membership_level, model, created_at, period, ap_used, overage, tokens_used,
+                    coalesce(input_tokens, -1), coalesce(cached_input_tokens, 0), coalesce(output_tokens, 0)
              from chat_usage_logs
              where created_at >= '{}'
                and created_at < '{}'
@@ -74,7 +75,7 @@ async fn read(
         to.to_rfc3339(),
     );
     let mut pieces = connection.copy_out_raw(&statement).await?;
-    let mut rows = CopiedRows::<8>::default();
+    let mut rows = CopiedRows::<11>::default();
     while let Some(piece) = pieces.try_next().await? {
         rows.read(&piece, |fields| {
             each(&message(fields)?);
@@ -84,8 +85,8 @@ async fn read(
     if rows.has_ended() { Ok(()) } else { Err(unexpected("no end")) }
 }
 
-fn message(fields: [&[u8]; 8]) -> Result<LoggedMessage<'_>, sqlx::Error> {
-    let [user, level, model, at, period, ap, overage, tokens] = fields;
+fn message(fields: [&[u8]; 11]) -> Result<LoggedMessage<'_>, sqlx::Error> {
+    let [user, level, model, at, period, ap, overage, tokens, input, cached_input, output] = fields;
     let at = at.try_into().map(i64::from_be_bytes).map_err(|_| unexpected("no time in created_at"))?;
     Ok(LoggedMessage {
         user: text(user)?,
@@ -95,8 +96,17 @@ fn message(fields: [&[u8]; 8]) -> Result<LoggedMessage<'_>, sqlx::Error> {
         period: integer(period)?,
         ap: integer(ap)?.unsigned_abs(),
         overage: integer(overage)?.unsigned_abs(),
-        tokens: LoggedTokens::total(integer(tokens)?.unsigned_abs()),
+        tokens: logged_tokens(integer(tokens)?, [integer(input)?, integer(cached_input)?, integer(output)?]),
     })
+}
+
+/// Tokens of a message. Without kinds, `input` is negative.
+fn logged_tokens(total: i32, [input, cached_input, output]: [i32; 3]) -> LoggedTokens {
+    let number = i32::unsigned_abs;
+    if input < 0 {
+        return LoggedTokens::total(number(total));
+    }
+    LoggedTokens { input: number(input), cached_input: number(cached_input), output: number(output), is_total: false }
 }
 
 fn text(field: &[u8]) -> Result<&str, sqlx::Error> {

@@ -35,7 +35,7 @@ export function proposalOf(
 ): Pick<Proposal, "levels" | "models"> {
     const terms = levels.map(([name, { quota, windows }]) => [
         name,
-        { quota: Number(quota), windows: windowsOf(windows) },
+        { ap: Number(quota), windows: windowsOf(windows) },
     ]);
     const models = prices.map((price) => [price.model.trim(), priceOf(price)]);
     return { levels: Object.fromEntries(terms), ...(models.length > 0 && { models: Object.fromEntries(models) }) };
