@@ -78,8 +78,14 @@ async fn the_present_levels_and_prices_deny_nobody_and_charge_what_the_log_has()
         if number == 100 {
             let author = Author::person("ops", "a test").unwrap();
             let level = LevelName::parse("plus").unwrap();
-            let change =
-                ChangeLevel { user: user("user-1"), level, effective: Effective::Now, if_version: None, author };
+            let change = ChangeLevel {
+                user: user("user-1"),
+                level,
+                effective: Effective::Now,
+                anchor_day: None,
+                if_version: None,
+                author,
+            };
             gate.gate.change_level(change).await.unwrap();
         }
         if send(&world, &gate, &who, at, ap, model).await {
