@@ -80,8 +80,8 @@ impl ReplayedDays {
 }
 
 impl PriceReplay {
-    /// Replays the messages of these days. Earlier messages of the month in which the range begins are read too, because
-    /// they use up quotas and windows; they are not in the result.
+    /// Replays the messages of these days. Earlier messages of the month in which the range begins are read too: they
+    /// use up quotas and windows, and are not in the result.
     ///
     /// # Errors
     /// [`PriceReplayError::Running`] while another one runs, or if Postgres is unavailable.

@@ -60,8 +60,8 @@ impl Allowance {
         self.windows.clear();
     }
 
-    /// Decides a message, and counts it if it is allowed. Returns the charged AP, or every limit that denies it. Without
-    /// terms, for a level that is unknown, everything is allowed.
+    /// Decides a message, and counts it if it is allowed. Returns the charged AP, or every limit that denies it.
+    /// Without terms, for a level that is unknown, everything is allowed.
     pub(super) fn decide(&mut self, terms: Option<&LevelTerms>, demand: Demand) -> Result<u32, Binding> {
         let mut binding = Binding::default();
         let mut free = u64::MAX;

@@ -362,41 +362,44 @@ test("a rollout change is listed with its reason", async () => {
 
 test("a price replay shows who would have been denied, and downloads the same as a file", async () => {
     for (const ap of [3, 4]) {
-        await ask("/api/chat/quota/consume", serviceToken, { userUuid: "free-user", sessionId: "replayed", ap });
+        await ask("/api/chat/quota/consume", serviceToken, { userUuid: "plus-user", sessionId: "replayed", ap });
     }
     const messages = async () =>
-        (await ask<{ total: { messages: number } }>("/api/admin/usage?user=free-user&groupBy=session", adminToken))
+        (await ask<{ total: { messages: number } }>("/api/admin/usage?user=plus-user&groupBy=session", adminToken))
             .total.messages;
     await expect.poll(messages).toBeGreaterThanOrEqual(2);
     const page = await open("replay");
     // The time zone of the gate is UTC.
     const today = new Date().toISOString().slice(0, 10);
-    await page.locator("input[type=date]").first().fill(`${today.slice(0, 7)}-01`);
+    await page
+        .locator("input[type=date]")
+        .first()
+        .fill(`${today.slice(0, 7)}-01`);
     await page.locator("input[type=date]").last().fill(today);
     const replay = page.getByRole("button", { name: "Replay", exact: true });
     await replay.click();
     await page.getByText("No message would have been denied.").waitFor();
 
-    const free = page.getByRole("group", { name: "free", exact: true });
-    await free.getByLabel("Quota (AP)").fill("0");
-    await free.getByLabel("Windows").fill("80 tokens every 5h");
+    const plus = page.getByRole("group", { name: "plus", exact: true });
+    await plus.getByLabel("Quota (AP)").fill("0");
+    await plus.getByLabel("Windows").fill("80 tokens every 5h");
     await replay.click();
     await page.getByText("Not a window: “80 tokens every 5h”.").waitFor();
-    await free.getByLabel("Windows").fill("1 AP every 5h, 20 requests every 1m");
+    await plus.getByLabel("Windows").fill("1 AP every 5h, 20 requests every 1m");
     await replay.click();
     await page
         .getByRole("group", { name: "Denials by limit" })
-        .getByRole("row", { name: /free quota 1 \d/ })
+        .getByRole("row", { name: /plus quota 1 \d/ })
         .waitFor();
     await page
         .getByRole("group", { name: "Denials by limit" })
-        .getByRole("row", { name: /free 5h ap 1 \d/ })
+        .getByRole("row", { name: /plus 5h ap 1 \d/ })
         .waitFor();
     await page
         .getByRole("group", { name: "First denials by day" })
-        .getByRole("row", { name: /free .* 1/ })
+        .getByRole("row", { name: /plus .* 1/ })
         .waitFor();
-    await page.getByRole("group", { name: "Most affected users" }).getByRole("link", { name: "free-user" }).waitFor();
+    await page.getByRole("group", { name: "Most affected users" }).getByRole("link", { name: "plus-user" }).waitFor();
     const [download] = await Promise.all([
         page.waitForEvent("download"),
         page.getByRole("button", { name: "Download CSV" }).click(),
@@ -404,8 +407,8 @@ test("a price replay shows who would have been denied, and downloads the same as
     let csv = "";
     for await (const piece of await download.createReadStream()) csv += String(piece);
     expect(csv.split("\n")[0]).toMatch(/^section,level,name,users,messages,ap,overage,proposedAp/);
-    expect(csv).toMatch(/^limit,free,5h ap,,,,,,,1,\d+,$/m);
-    expect(csv).toMatch(/^user,free,free-user,/m);
+    expect(csv).toMatch(/^limit,plus,5h ap,,,,,,,1,\d+,$/m);
+    expect(csv).toMatch(/^user,plus,plus-user,/m);
 
     // A proposal that the gate refuses is explained.
     await page.getByRole("button", { name: "Add a price" }).click();
