@@ -15,7 +15,7 @@ use quota_gate_dev::{
 };
 use quota_gate_server::{
     app::App,
-    config::{Config, Secret},
+    config::{Config, LevelSection, Secret},
 };
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -72,7 +72,7 @@ impl Stores {
     /// Like [`Self::app`], with these levels.
     pub(crate) async fn app_with_levels(&self, levels: &[(&str, u32)]) -> anyhow::Result<App> {
         let mut config = self.config()?;
-        config.levels = levels.iter().map(|&(name, quota)| (name.to_owned(), quota)).collect();
+        config.levels = levels.iter().map(|&(name, quota)| (name.to_owned(), LevelSection::Quota(quota))).collect();
         quota_gate_server::app::postgres(&config)?.migrate().await?;
         App::build(config).await
     }

@@ -55,6 +55,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/price-replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Replays the usage log with proposed levels and prices: who would have been denied, when, and what would have been
+         *     charged. It may take a minute. One replay runs at a time.
+         */
+        post: operations["replayPrices"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/rollout": {
         parameters: {
             query?: never;
@@ -226,6 +246,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/users/{user}/messages/{usage}/refund": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Refunds a message: the user gets a grant, once for each message. The message stays in the log. */
+        post: operations["refundMessage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/users/{user}/quota": {
         parameters: {
             query?: never;
@@ -310,6 +347,41 @@ export interface paths {
         put?: never;
         /** Charges a message if the user's quota covers it. */
         post: operations["consume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/quota/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists the grants of a user, also those that are used up, have expired or are voided. */
+        get: operations["listGrants"];
+        put?: never;
+        /** Gives a user a grant, once for each `externalId`. The AP can be used within a second. */
+        post: operations["giveGrant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/quota/grants/{id}/void": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Voids what is left of a grant, for example after a refund. Holds that were made before keep what they need of it. */
+        post: operations["voidGrant"];
         delete?: never;
         options?: never;
         head?: never;
@@ -557,6 +629,28 @@ export interface components {
             /** @description Always true: the settlement will be applied once. */
             accepted: boolean;
         };
+        /** @description A user who would have been denied. */
+        AffectedUserBody: {
+            /** Format: int64 */
+            ap: number;
+            /** Format: int64 */
+            deniedAp: number;
+            /** Format: int64 */
+            deniedMessages: number;
+            firstDeniedAt: string;
+            /** @description Level at the first denied message. */
+            membershipLevel: string;
+            /** Format: int64 */
+            messages: number;
+            /** Format: int64 */
+            proposedAp: number;
+            userUuid: string;
+        };
+        /** @description A limit that does not allow a message. */
+        BindingBody: components["schemas"]["LimitBody"] & {
+            /** @description When this limit would allow the message if nothing else happens; null for never. */
+            retryAt: string | null;
+        };
         /** @description A block. */
         BlockBody: {
             /** @description Whether new messages of the user are refused. */
@@ -573,16 +667,28 @@ export interface components {
         };
         /** @description A change. Members of other kinds are null. */
         ChangeBody: {
+            /**
+             * Format: int32
+             * @description Anchor day after the change, if it changed.
+             */
+            anchorAfter?: number | null;
+            /**
+             * Format: int32
+             * @description Anchor day before the change, if it changed.
+             */
+            anchorBefore?: number | null;
             /** Format: int32 */
             ap: number | null;
             at: string;
             /** @description Id of the token, or the command. */
             by: string;
-            /** @description First month of the new level, if it is not the month of the change. */
+            /** @description First period of the new level, if it is not the period of the change. */
             effectivePeriod: string | null;
+            /** @description The grant that was given or voided. */
+            grant?: string | null;
             /** @description The released hold. */
             hold: string | null;
-            /** @description `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `forgotten` or `rollout`. */
+            /** @description `level`, `quota`, `blocked`, `unblocked`, `hold_released`, `granted`, `grant_voided`, `forgotten` or `rollout`. */
             kind: string;
             levelAfter: string | null;
             levelBefore: string | null;
@@ -606,6 +712,12 @@ export interface components {
         };
         /** @description A change of level by a person. */
         ChangeLevelBody: {
+            /**
+             * Format: int32
+             * @description Day of the month on which the user's periods begin from now on; in a shorter month the last day. The current
+             *     period then has 28 to 59 days. By default, it stays as it is.
+             */
+            anchorDay?: number | null;
             effective?: null | components["schemas"]["EffectiveWord"];
             /**
              * Format: int32
@@ -645,14 +757,25 @@ export interface components {
          * @description Stable code of a kind of problem.
          * @enum {string}
          */
-        Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "USER_FORGOTTEN" | "USER_BLOCKED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
+        Code: "INVALID_REQUEST" | "UNAUTHENTICATED" | "FORBIDDEN" | "MODEL_NOT_ALLOWED" | "NOT_FOUND" | "METHOD_NOT_ALLOWED" | "CONFLICT" | "RESERVATION_EXPIRED" | "USER_FORGOTTEN" | "USER_BLOCKED" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "MISMATCH" | "QUOTA_EXCEEDED" | "RATE_LIMITED" | "INTERNAL_ERROR" | "UPSTREAM_FAILED" | "QUOTA_UNAVAILABLE" | "UPSTREAM_TIMEOUT";
         /** @description The generated answer to charge. */
         CommitBody: {
             /**
              * Format: int64
-             * @description Actual cost in AP; by default all held AP.
+             * @description Actual cost in AP. By default the cost of the tokens, if their kinds are given and `model` has prices by tokens;
+             *     otherwise all held AP.
              */
             ap?: number | null;
+            /**
+             * Format: int64
+             * @description The part of the input tokens that the model had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Input tokens, including cached ones.
+             */
+            inputTokens?: number | null;
             /**
              * @description Model that generated the answer, for the usage log.
              * @example gpt-4o
@@ -660,7 +783,12 @@ export interface components {
             model?: string | null;
             /**
              * Format: int64
-             * @description Tokens counted by the model.
+             * @description Output tokens.
+             */
+            outputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Tokens counted by the model; with the kinds below, their sum.
              */
             tokens?: number | null;
         };
@@ -698,14 +826,29 @@ export interface components {
         ConsumeBody: {
             /**
              * Format: int64
-             * @description Cost of the message in AP; 1 by default.
+             * @description Cost of the message in AP. By default the cost of its tokens, if `model` has prices by tokens; otherwise 1.
              */
             ap?: number | null;
+            /**
+             * Format: int64
+             * @description The part of the input tokens that the model had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Input tokens, including cached ones.
+             */
+            inputTokens?: number | null;
             /**
              * @description Model that generated the answer, for the usage log.
              * @example gpt-4o
              */
             model?: string | null;
+            /**
+             * Format: int64
+             * @description Output tokens.
+             */
+            outputTokens?: number | null;
             /**
              * @description Id of the conversation.
              * @example chat-42
@@ -713,7 +856,7 @@ export interface components {
             sessionId: string;
             /**
              * Format: int64
-             * @description Tokens counted by the model.
+             * @description Tokens counted by the model; with the kinds below, their sum.
              */
             tokens?: number | null;
             /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */
@@ -749,8 +892,12 @@ export interface components {
             reason: string;
             userUuid: string | null;
         };
+        /** @description 0 to 1,000,000,000 with at most nine decimal places, as a number or as text. */
+        Decimal: number | string;
         /** @description Numbers of a denial. */
         DenialNumbers: {
+            /** @description Every limit that does not allow the message, if the level has windows or concurrency. */
+            limits?: components["schemas"]["BindingBody"][];
             quotaResetAt: string;
             recommendedUpgrade: null | components["schemas"]["Upgrade"];
             /**
@@ -763,11 +910,25 @@ export interface components {
              * @description Cost of the message in AP.
              */
             required: number;
+            /** @description When the message would be allowed if nothing else happens; null for never. Together with `limits`. */
+            retryAt?: string | null;
             /**
              * Format: int32
              * @description required − remaining.
              */
             shortfall: number;
+        };
+        /** @description Denials by a limit. */
+        DenyingLimitBody: {
+            /**
+             * @description `quota`, `model` (it is not listed), or a window's length and unit.
+             * @example 5h ap
+             */
+            limit: string;
+            /** Format: int64 */
+            messages: number;
+            /** Format: int64 */
+            users: number;
         };
         /** @description A user whose numbers differ between the stores. */
         DifferenceBody: {
@@ -815,7 +976,8 @@ export interface components {
         ErrorBody: {
             /**
              * @description The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-             *     `quotaResetAt` and `recommendedUpgrade`, as in the gate's own denials.
+             *     `quotaResetAt` and `recommendedUpgrade`, and for a level with windows or concurrency `limits` and `retryAt`, as
+             *     in the gate's own denials.
              */
             code: components["schemas"]["Code"];
             /** @description Human-readable description. */
@@ -836,6 +998,13 @@ export interface components {
              */
             ttlSeconds?: number | null;
         };
+        /** @description Users who would have been denied for the first time on a day. */
+        FirstDenialsBody: {
+            /** @example 2026-11-23 */
+            day: string;
+            /** Format: int64 */
+            users: number;
+        };
         /** @description How far Postgres is behind Redis. */
         FlushLagBody: {
             /** Format: int64 */
@@ -846,10 +1015,91 @@ export interface components {
         /** @description Users who will run out before the reset, estimated from their usage so far. */
         ForecastBody: {
             levels: components["schemas"]["LevelForecastSumBody"][];
+            /** @description The calendar month, in which most users' periods end. */
             period: string;
+            /** @description End of that month. A user's own period may end earlier or later; the forecast uses it. */
             quotaResetAt: string;
             /** @description Ordered by the time at which they run out. */
             users: components["schemas"]["RunningOutBody"][];
+        };
+        /** @description A grant to give. */
+        GiveGrantBody: {
+            /** Format: int64 */
+            ap: number;
+            /**
+             * @description When what is left expires; by default never. Kept in milliseconds.
+             * @example 2027-01-31T00:00:00Z
+             */
+            expiresAt?: string | null;
+            /**
+             * @description The caller's id of the grant, which makes the request safe to repeat.
+             * @example order-4711
+             */
+            externalId: string;
+            /**
+             * Format: int64
+             * @description Grants of a lower number pay first; 100 by default. Of the same number, those that expire first.
+             */
+            priority?: number | null;
+            /** @description Reason, recorded in the history. */
+            reason?: string | null;
+            /**
+             * @description What the grant comes from. `unknown` and `transfer` are the gate's own.
+             * @example bonus
+             */
+            source: string;
+            /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */
+            userUuid: string;
+        };
+        /** @description A grant. */
+        GrantBody: {
+            /**
+             * Format: int64
+             * @description AP that messages have cost, as far as they are in Postgres.
+             */
+            charged: number;
+            createdAt: string;
+            /** @description Id of the token, or the part of the gate that made it. */
+            createdBy: string;
+            expiresAt: string | null;
+            /** @description Null for a transferred grant. */
+            externalId: string | null;
+            /**
+             * Format: int64
+             * @description AP at first: granted = charged + transferred + left.
+             */
+            granted: number;
+            id: string;
+            /**
+             * Format: int64
+             * @description AP that remain, have expired or were voided: `state` says which.
+             */
+            left: number;
+            /** Format: int32 */
+            priority: number;
+            /** @description Empty if a program gave none. */
+            reason: string;
+            source: string;
+            state: components["schemas"]["StateWord"];
+            /**
+             * Format: int64
+             * @description AP that went to other users, as far as they are in Postgres.
+             */
+            transferred: number;
+            userUuid: string;
+            voidReason: string | null;
+            voidedAt: string | null;
+        };
+        /** @description A grant that was given or voided. */
+        GrantDoneBody: {
+            grant: components["schemas"]["GrantBody"];
+            /** @description True if it had been done before. */
+            replayed: boolean;
+        };
+        /** @description Grants of a user. */
+        GrantsBody: {
+            /** @description The newest 200, newest first. */
+            grants: components["schemas"]["GrantBody"][];
         };
         HeavyUserBody: {
             membershipLevel: string;
@@ -927,6 +1177,59 @@ export interface components {
             previousLevel: string;
             quota: components["schemas"]["QuotaBody"];
         };
+        /** @description A quota with windows. */
+        LevelTable: {
+            /**
+             * Format: int32
+             * @description AP per period.
+             */
+            ap: number;
+            /**
+             * Format: int32
+             * @description Accepted, as in the configuration, but not replayed: the log has no holds.
+             */
+            concurrency?: number | null;
+            windows?: components["schemas"]["WindowTable"][];
+        };
+        /** @description AP per period; or the quota with windows. */
+        LevelValue: number | components["schemas"]["LevelTable"];
+        /** @description A limit of a user. */
+        LimitBody: {
+            /**
+             * Format: int32
+             * @description Of live holds.
+             * @example 8
+             */
+            held: number;
+            /**
+             * Format: int32
+             * @example 80
+             */
+            limit: number;
+            /**
+             * @description `monthly`, `concurrency`, or the length of a window, with `-requests` if it counts requests.
+             * @example 5h
+             */
+            name: string;
+            /**
+             * Format: int32
+             * @description limit − used − held, never below 0.
+             * @example 12
+             */
+            remaining: number;
+            /** @description When what is used is free again; null for a window that is not running, and without live holds. */
+            resetsAt: string | null;
+            /**
+             * @description ap, requests or holds.
+             * @example ap
+             */
+            unit: string;
+            /**
+             * Format: int32
+             * @example 60
+             */
+            used: number;
+        };
         /** @description A user, according to Postgres. */
         ListedUserBody: {
             membershipLevel: string;
@@ -947,17 +1250,40 @@ export interface components {
             updatedAt: string;
             userUuid: string;
         };
+        /** @description A grant that can pay. */
+        LiveGrantBody: {
+            expiresAt: string | null;
+            /**
+             * Format: int32
+             * @description AP that it can still pay, including those that reservations need.
+             */
+            left: number;
+            /** Format: int32 */
+            priority: number;
+        };
         /** @description A row of the usage log. */
         MessageBody: {
             /** Format: int32 */
             ap: number;
             at: string;
+            /**
+             * Format: int32
+             * @description The part of them that the model had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int32
+             * @description Input tokens, including cached ones; absent if only the total is known.
+             */
+            inputTokens?: number | null;
             /** @description `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message. */
             kind: string;
             /** @description Level at that time. */
             membershipLevel: string;
             /** @description Null if the caller named none. */
             model: string | null;
+            /** Format: int32 */
+            outputTokens?: number | null;
             /**
              * Format: int32
              * @description AP that the quota could not cover.
@@ -968,6 +1294,8 @@ export interface components {
             sessionId: string;
             /** Format: int32 */
             tokens: number;
+            /** @description True if the gate has estimated the tokens, because no model reported them; otherwise absent. */
+            tokensEstimated?: boolean;
             usageId: string;
         };
         /** @description Messages, newest first. */
@@ -981,6 +1309,8 @@ export interface components {
          * @enum {string}
          */
         ModeWord: "off" | "shadow" | "enforce";
+        /** @description AP for a message; or prices by tokens; or, for `unlisted`, what to do with other models. */
+        ModelValue: number | components["schemas"]["TokensTable"] | components["schemas"]["UnlistedWord"];
         /** @description A closed month. */
         MonthBody: {
             /** @description Level at its end. */
@@ -1046,6 +1376,22 @@ export interface components {
             effectiveAt: string;
             membershipLevel: string;
         };
+        /** @description What a proposal would have changed. */
+        PriceReplayBody: {
+            /** @example 2026-11-01 */
+            from: string;
+            levels: components["schemas"]["ReplayedLevelBody"][];
+            /** @description Users with the most denied messages, most first. */
+            mostAffected: components["schemas"]["AffectedUserBody"][];
+            /** @description What the result does not show. */
+            notes: string[];
+            /** @description Time zone of the days. */
+            timeZone: string;
+            /** @example 2026-11-30 */
+            to: string;
+            /** @description Sums over all levels. A user of several levels counts once. */
+            total: components["schemas"]["SumsBody"];
+        };
         /** @description Describes why a request failed (RFC 9457). */
         Problem: {
             code: components["schemas"]["Code"];
@@ -1076,11 +1422,25 @@ export interface components {
             /** @description True if an administrator has blocked the user, so that new messages are refused; else absent. */
             blocked?: boolean;
             /**
+             * @description Model that answers now, because the quota is exhausted (`models.when_exhausted`); absent otherwise.
+             * @example gpt-4o-mini
+             */
+            fallback?: string | null;
+            /**
+             * Format: int32
+             * @description AP of live grants that no reservation needs. Only for users who have some.
+             */
+            grantedRemaining?: number | null;
+            /** @description Live grants, in the order in which they pay. Only for users who have some. */
+            grants?: components["schemas"]["LiveGrantBody"][];
+            /**
              * Format: int32
              * @description AP reserved and not yet settled.
              * @example 4
              */
             held: number;
+            /** @description All limits, if the level has windows or concurrency: the period first. */
+            limits?: components["schemas"]["LimitBody"][];
             /** @example basic */
             membershipLevel: string;
             /**
@@ -1162,6 +1522,16 @@ export interface components {
             /** @description True if the gate is about to stop. */
             stopping: boolean;
         };
+        /** @description A refund of a charge. */
+        RefundBody: {
+            /**
+             * Format: int64
+             * @description AP to give back; by default all that the message has cost.
+             */
+            ap?: number | null;
+            /** @description Reason, recorded in the history. */
+            reason: string;
+        };
         /** @description A release of a hold. */
         ReleaseHoldBody: {
             /** @description Reason, recorded in the history. */
@@ -1172,6 +1542,43 @@ export interface components {
             quota: components["schemas"]["QuotaBody"];
             /** @description True if it was already released, or ended long ago. */
             replayed: boolean;
+        };
+        /** @description A proposal. What is omitted stays as it is. */
+        ReplayPricesBody: {
+            /**
+             * Format: date
+             * @description First day.
+             * @example 2026-11-01
+             */
+            from: string;
+            /** @description Quotas and windows by level. Users of a level that is not listed keep its present quota. */
+            levels?: {
+                [key: string]: components["schemas"]["LevelValue"];
+            } | null;
+            /** @description Prices by name or pattern of the model, as in the configuration. `default` is required. */
+            models?: {
+                [key: string]: components["schemas"]["ModelValue"];
+            } | null;
+            /**
+             * Format: date
+             * @description Last day; at most 92 days are replayed.
+             * @example 2026-11-30
+             */
+            to: string;
+        };
+        /** @description A level, as proposed or as now. */
+        ReplayedLevelBody: components["schemas"]["SumsBody"] & {
+            /** @description Users by the day of their first denial, which was at this level. */
+            firstDenials: components["schemas"]["FirstDenialsBody"][];
+            /** @description Denials by limit. A message that several limits deny counts for each. */
+            limits: components["schemas"]["DenyingLimitBody"][];
+            membershipLevel: string;
+            /**
+             * Format: int32
+             * @description AP per period; null for a level that the installation does not know.
+             */
+            quota: number | null;
+            windows: components["schemas"]["WindowBody"][];
         };
         /** @description AP held for a message. */
         ReservationBody: {
@@ -1304,6 +1711,12 @@ export interface components {
         };
         /** @description A change of level. */
         SetLevelBody: {
+            /**
+             * Format: int32
+             * @description Day of the month on which the user's periods begin from now on; in a shorter month the last day. The current
+             *     period then has 28 to 59 days. By default, it stays as it is.
+             */
+            anchorDay?: number | null;
             effective?: null | components["schemas"]["EffectiveWord"];
             /** @example plus */
             membershipLevel: string;
@@ -1342,6 +1755,11 @@ export interface components {
             remaining: number;
             status: components["schemas"]["StatusWord"];
         };
+        /**
+         * @description What became of a grant.
+         * @enum {string}
+         */
+        StateWord: "live" | "used" | "expired" | "voided";
         /** @description State of the gate. */
         StatusBody: {
             /** @description Time of this state. */
@@ -1382,14 +1800,81 @@ export interface components {
         StatusWord: "ok" | "warn" | "critical" | "exhausted";
         /** @description The result of an event. */
         SubscriptionReceivedBody: {
-            /** @description Whether the event changes the user's level, now or at the next period. False for repeated and unrelated events. */
+            /**
+             * @description Whether the event changes the user's level, now or at the next period, or the user's packs. False for repeated
+             *     and unrelated events.
+             */
             changed: boolean;
         };
-        /** @description Users with the most usage in a month. */
+        /** @description Sums of messages. */
+        SumsBody: {
+            /**
+             * Format: int64
+             * @description AP that were charged.
+             */
+            ap: number;
+            /**
+             * Format: int64
+             * @description AP that the denied messages would have cost.
+             */
+            deniedAp: number;
+            /**
+             * Format: int64
+             * @description Messages that would have been denied.
+             */
+            deniedMessages: number;
+            /**
+             * Format: int64
+             * @description Users who would have been denied at least once.
+             */
+            deniedUsers: number;
+            /** Format: int64 */
+            messages: number;
+            /**
+             * Format: int64
+             * @description AP that the quotas could not cover.
+             */
+            overage: number;
+            /**
+             * Format: int64
+             * @description AP that would have been charged.
+             */
+            proposedAp: number;
+            /**
+             * Format: int64
+             * @description AP of allowed messages that the limits would not have covered.
+             */
+            proposedOverage: number;
+            /**
+             * Format: int64
+             * @description Users who sent a message.
+             */
+            users: number;
+        };
+        /** @description AP for a million tokens. */
+        TokensTable: {
+            cached_input?: null | components["schemas"]["Decimal"];
+            input: components["schemas"]["Decimal"];
+            /**
+             * Format: int32
+             * @description The least AP for a message; 1 by default.
+             */
+            minimum?: number;
+            output: components["schemas"]["Decimal"];
+        };
+        /**
+         * @description Users with the most usage in a month. For the current month: in their current periods; for a past one: in periods
+         *     that began in it.
+         */
         TopUsersBody: {
             period: string;
             users: components["schemas"]["HeavyUserBody"][];
         };
+        /**
+         * @description What to do with messages to models that are not listed.
+         * @enum {string}
+         */
+        UnlistedWord: "default" | "refuse";
         /** @description A level with a higher quota. */
         Upgrade: {
             /**
@@ -1440,9 +1925,24 @@ export interface components {
             ap: number;
             /**
              * Format: int64
+             * @description The part of them that the models had cached.
+             */
+            cachedInputTokens?: number | null;
+            /**
+             * Format: int64
+             * @description Input tokens, including cached ones, of messages whose kinds of tokens are known; absent if there are none.
+             */
+            inputTokens?: number | null;
+            /**
+             * Format: int64
              * @description Charged messages.
              */
             messages: number;
+            /**
+             * Format: int64
+             * @description Output tokens of those messages.
+             */
+            outputTokens?: number | null;
             /**
              * Format: int64
              * @description AP that the quotas could not cover.
@@ -1488,6 +1988,36 @@ export interface components {
             next: string | null;
             users: components["schemas"]["ListedUserBody"][];
         };
+        /** @description A void. */
+        VoidGrantBody: {
+            /** @description Reason, recorded in the history. */
+            reason: string;
+        };
+        /** @description A window of a level. */
+        WindowBody: {
+            /** @example 5h */
+            every: string;
+            /** Format: int32 */
+            limit: number;
+            unit: components["schemas"]["WindowUnitWord"];
+        };
+        /** @description A limit for a length of time, which begins with its first use. Exactly one of `ap` and `requests` is given. */
+        WindowTable: {
+            /** Format: int32 */
+            ap?: number | null;
+            /**
+             * @description Length in minutes, hours or days.
+             * @example 5h
+             */
+            every: string;
+            /** Format: int32 */
+            requests?: number | null;
+        };
+        /**
+         * @description What a window counts.
+         * @enum {string}
+         */
+        WindowUnitWord: "ap" | "requests";
     };
     responses: never;
     parameters: never;
@@ -1691,6 +2221,111 @@ export interface operations {
             };
             /** @description FORBIDDEN */
             403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replayPrices: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplayPricesBody"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PriceReplayBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: another replay is running */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
@@ -2685,6 +3320,149 @@ export interface operations {
             };
         };
     };
+    refundMessage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The user's id */
+                user: string;
+                /** @description `usageId` of the message */
+                usage: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RefundBody"];
+            };
+        };
+        responses: {
+            /** @description Refunded before, by the same request */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description Refunded */
+            201: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: the log has no such message of this user (yet) */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has 32 live grants */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: another part of the message was refunded before */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     changeUserQuota: {
         parameters: {
             query?: never;
@@ -2814,7 +3592,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        /** @description A Stripe event; `customer.subscription.*` are processed, others are accepted and ignored */
+        /** @description A Stripe event; `customer.subscription.*`, and with [billing.packs] paid checkouts, refunds and disputes, are processed; others are accepted and ignored */
         requestBody: {
             content: {
                 "application/json": unknown;
@@ -2856,6 +3634,17 @@ export interface operations {
             };
             /** @description NOT_FOUND: billing.webhook_secret is not set */
             404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has 32 live grants; send the event again later */
+            409: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;
@@ -2980,7 +3769,7 @@ export interface operations {
     authorizeByGet: {
         parameters: {
             query?: {
-                /** @description Cost of the message in AP; by default the cost of `model`. */
+                /** @description Cost of the message in AP; by default the cost of `model`, estimated if it has prices by tokens. */
                 ap?: number;
                 /** @description Model, for its cost in `[models]` and the usage log; without it, the default cost applies. */
                 model?: string;
@@ -3084,7 +3873,7 @@ export interface operations {
     authorize: {
         parameters: {
             query?: {
-                /** @description Cost of the message in AP; by default the cost of `model`. */
+                /** @description Cost of the message in AP; by default the cost of `model`, estimated if it has prices by tokens. */
                 ap?: number;
                 /** @description Model, for its cost in `[models]` and the usage log; without it, the default cost applies. */
                 model?: string;
@@ -3303,6 +4092,312 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["QuotaExceeded"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listGrants: {
+        parameters: {
+            query: {
+                /** @description The user. */
+                userUuid: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Grants; none for an unknown user */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantsBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    giveGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GiveGrantBody"];
+            };
+        };
+        responses: {
+            /** @description Given before, by the same request */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description Given */
+            201: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the user has 32 live grants */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: the externalId was used for another grant of this user */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    voidGrant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The grant's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VoidGrantBody"];
+            };
+        };
+        responses: {
+            /** @description Voided, now or before */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantDoneBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such grant */
+            404: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description QUOTA_UNAVAILABLE */

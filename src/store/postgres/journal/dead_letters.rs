@@ -364,6 +364,9 @@ mod tests {
             model: None,
             kind: UsageKind::Commit,
             at: DateTime::UNIX_EPOCH,
+            begun_at: None,
+            grants: Vec::new(),
+            windows: Vec::new(),
         }
     }
 
