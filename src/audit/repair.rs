@@ -72,9 +72,9 @@ impl Repairer {
     pub async fn repair(&self) -> Result<Repaired, AuditError> {
         let lock = self.gate.postgres().try_lock_repairs().await?;
         let _alone = lock.ok_or(AuditError::Repairing)?;
-        let mut repaired = Repaired::default();
         // First: the total over all periods includes what grants have paid.
-        repaired.grants = self.gate.postgres().repair_grants().await?;
+        let grants = self.gate.postgres().repair_grants().await?;
+        let mut repaired = Repaired { grants, ..Repaired::default() };
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
         let verdict = self.verifier.verify().await?;

@@ -216,7 +216,7 @@ mod tests {
         ModelCosts::new(&models.iter().map(|(name, ap)| ((*name).to_owned(), *ap)).collect())
     }
 
-    fn flat(price: Result<ModelPrice, InvalidInput>) -> u32 {
+    fn flat(price: &Result<ModelPrice, InvalidInput>) -> u32 {
         let Ok(ModelPrice::Flat(ap)) = price else { panic!("no flat price: {price:?}") };
         ap.get()
     }
@@ -232,9 +232,9 @@ mod tests {
     #[test]
     fn a_model_costs_what_is_configured_and_the_default_otherwise() {
         let costs = costs(&[("default", 1), ("gpt-4o", 3)]).unwrap();
-        let of = |model| flat(costs.of(Some(model)));
+        let of = |model| flat(&costs.of(Some(model)));
         assert_eq!([of("gpt-4o"), of("gpt-4o-mini"), of(""), of("gpt-4o-2024"), of("xgpt-4o")], [3, 1, 1, 1, 1]);
-        assert_eq!(flat(costs.of(None)), 1);
+        assert_eq!(flat(&costs.of(None)), 1);
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
             ("azure/gpt-4o-2024-11-20", 4),
             ("gpt-4o-2024-05-13", 5),
         ] {
-            assert_eq!(flat(costs.of(Some(model))), ap, "{model}");
+            assert_eq!(flat(&costs.of(Some(model))), ap, "{model}");
         }
     }
 
@@ -270,7 +270,7 @@ mod tests {
             ("anthropic/claude-3-opus:beta", 8),
             ("claude-3-opus", 1),
         ] {
-            assert_eq!(flat(costs.of(Some(model))), ap, "{model}");
+            assert_eq!(flat(&costs.of(Some(model))), ap, "{model}");
         }
     }
 
@@ -311,9 +311,9 @@ mod tests {
     #[test]
     fn unlisted_models_may_be_refused() {
         let costs = costs(&[("default", 1), ("gpt-*", 3)]).unwrap().unlisted(Unlisted::Refuse);
-        assert_eq!(flat(costs.of(Some("openai/GPT-5"))), 3);
+        assert_eq!(flat(&costs.of(Some("openai/GPT-5"))), 3);
         assert!(costs.of(Some("o1")).is_err() && costs.of(Some("")).is_err());
-        assert_eq!(flat(costs.of(None)), 1);
+        assert_eq!(flat(&costs.of(None)), 1);
     }
 
     #[test]

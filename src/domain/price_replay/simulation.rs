@@ -219,7 +219,9 @@ mod tests {
     fn replay(levels: Vec<LevelTerms>, prices: Option<Prices>, from_ms: i64, messages: &[LoggedMessage<'_>]) -> Report {
         let proposal = Proposal::new(&present(), levels, prices).unwrap();
         let mut simulation = Simulation::new(proposal, Calendar::new(chrono_tz::Tz::UTC), from_ms, 10);
-        messages.iter().for_each(|message| simulation.add(message));
+        for message in messages {
+            simulation.add(message);
+        }
         simulation.finish()
     }
 

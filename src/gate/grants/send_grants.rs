@@ -34,7 +34,7 @@ impl Gate {
         match timeout(self.0.deadline, sending).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => {
-                tracing::warn!(%user, %error, "grants are not in Redis yet; the grant sync sends them")
+                tracing::warn!(%user, %error, "grants are not in Redis yet; the grant sync sends them");
             }
             Ok(Err(_)) | Err(_) => tracing::warn!(%user, "grants are not in Redis yet; the grant sync sends them"),
         }

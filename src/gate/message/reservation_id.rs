@@ -121,9 +121,16 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
         granted: Ap::ZERO,
         made_at: None,
     };
-    while format == EXTENDED_FORMAT {
+    if format == EXTENDED_FORMAT {
+        read_blocks(&mut reader, &mut reservation)?;
+    }
+    reader.is_empty().then_some(reservation)
+}
+
+fn read_blocks(reader: &mut Reader<'_>, reservation: &mut Reservation) -> Option<()> {
+    loop {
         match reader.u8()? {
-            END_OF_BLOCKS => break,
+            END_OF_BLOCKS => return Some(()),
             BEGUN => reservation.made_at = Some(instant(i64::try_from(reader.u48()?).ok()?)),
             GRANTS => {
                 reservation.granted = reservation.ap.saturating_sub(Ap::new(reader.u32()?));
@@ -134,7 +141,6 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
             _ => return None,
         }
     }
-    reader.is_empty().then_some(reservation)
 }
 
 impl std::fmt::Debug for ReservationSigner {

@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// Result of a settlement.
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large variant")]
 pub(in crate::gate) enum Settling {
     /// Redis has answered.
     Answered(Answer),

@@ -18,8 +18,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Makes the events about a payment.
+type Events = Box<dyn Fn(&str) -> Vec<Value>>;
+
 /// A session as Stripe's events have it, without line items.
-fn checkout(id: &str, payment: &str, metadata: Value) -> Value {
+fn checkout(id: &str, payment: &str, metadata: &Value) -> Value {
     json!({
         "id": format!("evt_{id}"), "object": "event", "type": "checkout.session.completed", "created": 100,
         "data": {"object": {
@@ -30,7 +33,7 @@ fn checkout(id: &str, payment: &str, metadata: Value) -> Value {
     })
 }
 
-fn event(id: &str, kind: &str, object: Value) -> Value {
+fn event(id: &str, kind: &str, object: &Value) -> Value {
     json!({"id": id, "object": "event", "type": kind, "created": 200, "data": {"object": object}})
 }
 
@@ -39,7 +42,7 @@ fn refund_of(payment: &str, refunded: i64) -> Value {
         "id": "ch_1", "object": "charge", "payment_intent": payment, "amount": 500, "amount_refunded": refunded,
         "refunded": refunded == 500, "status": "succeeded",
     });
-    event(&format!("evt_refund_{payment}_{refunded}"), "charge.refunded", charge)
+    event(&format!("evt_refund_{payment}_{refunded}"), "charge.refunded", &charge)
 }
 
 async fn grants(gate: &Serve, user: &str) -> Vec<Value> {
@@ -62,7 +65,7 @@ async fn consume(gate: &Serve, user: &str, ap: u32) -> u16 {
 async fn a_paid_checkout_gives_its_pack_once() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
-    let bought = checkout("cs_1", "pi_1", json!({"userUuid": "ann", "pack": "big_pack"}));
+    let bought = checkout("cs_1", "pi_1", &json!({"userUuid": "ann", "pack": "big_pack"}));
     let mut unpaid = bought.clone();
     unpaid["data"]["object"]["payment_status"] = json!("unpaid");
     assert!(!tells(&gate, unpaid).await);
@@ -86,7 +89,7 @@ async fn a_paid_checkout_gives_its_pack_once() {
 async fn line_items_count_by_price_product_or_lookup_key_and_quantity() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
-    let mut bought = checkout("cs_1", "pi_1", json!({}));
+    let mut bought = checkout("cs_1", "pi_1", &json!({}));
     bought["data"]["object"]["client_reference_id"] = json!("ann");
     let line = |id: &str, quantity: u32, price: Value| json!({"id": id, "object": "item", "quantity": quantity, "price": price});
     bought["data"]["object"]["line_items"] = json!({"object": "list", "data": [
@@ -108,14 +111,14 @@ async fn refunds_and_disputes_void_what_is_left_in_every_order() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
     let dispute = |payment: &str| {
-        event("evt_dispute", "charge.dispute.created", json!({"id": "dp_1", "payment_intent": payment, "amount": 500}))
+        event("evt_dispute", "charge.dispute.created", &json!({"id": "dp_1", "payment_intent": payment, "amount": 500}))
     };
     let refund = |payment: &str, amount: i64, status: &str| {
         let refund =
             json!({"id": "re_1", "object": "refund", "payment_intent": payment, "amount": amount, "status": status});
-        event(&format!("evt_re_{amount}_{status}"), "refund.updated", refund)
+        event(&format!("evt_re_{amount}_{status}"), "refund.updated", &refund)
     };
-    let cases: Vec<(&str, Box<dyn Fn(&str) -> Vec<Value>>)> = vec![
+    let cases: Vec<(&str, Events)> = vec![
         ("voided", Box::new(|payment| vec![refund_of(payment, 500)])),
         ("voided", Box::new(|payment| vec![refund_of(payment, 200), refund_of(payment, 500)])),
         ("live", Box::new(|payment| vec![refund_of(payment, 200), refund_of(payment, 499)])),
@@ -127,7 +130,7 @@ async fn refunds_and_disputes_void_what_is_left_in_every_order() {
         for order in ["in order", "reversed", "rotated", "repeated"] {
             let user = format!("user-{number}-{}", order.len());
             let (session, payment) = (format!("cs_{user}"), format!("pi_{user}"));
-            let purchase = checkout(&session, &payment, json!({"userUuid": user, "pack": "price_small"}));
+            let purchase = checkout(&session, &payment, &json!({"userUuid": user, "pack": "price_small"}));
             let mut events = [vec![purchase], taken_back(&payment)].concat();
             match order {
                 "reversed" => events.reverse(),
@@ -147,8 +150,8 @@ async fn refunds_and_disputes_void_what_is_left_in_every_order() {
 async fn a_refund_takes_back_only_what_is_left() {
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
-    assert!(tells(&gate, checkout("cs_1", "pi_1", json!({"userUuid": "ann", "pack": "price_small"}))).await);
-    assert!(tells(&gate, checkout("cs_2", "pi_2", json!({"userUuid": "ann", "pack": "prod_1"}))).await);
+    assert!(tells(&gate, checkout("cs_1", "pi_1", &json!({"userUuid": "ann", "pack": "price_small"}))).await);
+    assert!(tells(&gate, checkout("cs_2", "pi_2", &json!({"userUuid": "ann", "pack": "prod_1"}))).await);
     assert_eq!(consume(&gate, "ann", 110).await, 200);
     assert!(tells(&gate, refund_of("pi_1", 500)).await);
     assert_eq!(consume(&gate, "ann", 21).await, 429);
@@ -160,22 +163,22 @@ async fn purchases_that_would_give_nothing_are_refused_and_other_payments_are_ig
     let world = World::new().await;
     let gate = gate(&world, SETTINGS).await;
     for wrong in [
-        checkout("cs_1", "pi_1", json!({"userUuid": "ann", "pack": "unknown"})),
-        checkout("cs_1", "pi_1", json!({"pack": "big_pack"})),
-        checkout("cs_1", "pi_1", json!({"userUuid": "a b", "pack": "big_pack"})),
-        event("evt_1", "checkout.session.completed", json!({"id": "cs_1"})),
+        checkout("cs_1", "pi_1", &json!({"userUuid": "ann", "pack": "unknown"})),
+        checkout("cs_1", "pi_1", &json!({"pack": "big_pack"})),
+        checkout("cs_1", "pi_1", &json!({"userUuid": "a b", "pack": "big_pack"})),
+        event("evt_1", "checkout.session.completed", &json!({"id": "cs_1"})),
     ] {
         let body = wrong.to_string();
         let (status, problem) = send(&gate, &signature(SECRET, now(), &body), &body).await;
         assert_eq!(status.as_u16(), 400, "{body}: {problem}");
     }
-    assert!(!tells(&gate, checkout("cs_1", "pi_1", json!({"userUuid": "ann"}))).await);
-    let mut subscription = checkout("cs_1", "pi_1", json!({"userUuid": "ann", "pack": "big_pack"}));
+    assert!(!tells(&gate, checkout("cs_1", "pi_1", &json!({"userUuid": "ann"}))).await);
+    let mut subscription = checkout("cs_1", "pi_1", &json!({"userUuid": "ann", "pack": "big_pack"}));
     subscription["data"]["object"]["mode"] = json!("subscription");
     assert!(!tells(&gate, subscription).await);
-    assert!(!tells(&gate, event("evt_1", "charge.refunded", json!({"id": "ch_1", "amount": 1}))).await);
+    assert!(!tells(&gate, event("evt_1", "charge.refunded", &json!({"id": "ch_1", "amount": 1}))).await);
     assert_eq!(world.number("select count(*) from grants").await, 0);
     // Without packs, payments are not looked at.
     let without = super::admin::gate(&world, &SETTINGS[..1]).await;
-    assert!(!tells(&without, checkout("cs_1", "pi_1", json!({"pack": "big_pack"}))).await);
+    assert!(!tells(&without, checkout("cs_1", "pi_1", &json!({"pack": "big_pack"}))).await);
 }

@@ -288,7 +288,7 @@ async fn grants_conserve_through_concurrent_changes_and_losses() {
         match round {
             1 => flushall(&world).await,
             3 => execute(&world.database, "update chat_quotas set grants_synced = 0").await,
-            _ => drop(gates[round % 2].flusher.flush_all().await.unwrap()),
+            _ => gates[round % 2].flusher.flush_all().await.unwrap(),
         }
     }
     gates[0].flush_and_verify().await;

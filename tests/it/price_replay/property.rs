@@ -129,7 +129,9 @@ fn replay(terms: &Terms, messages: &[LoggedMessage<'_>]) -> Report {
     });
     let proposal = Proposal::new(&present, proposed.to_vec(), prices).unwrap();
     let mut simulation = Simulation::new(proposal, Calendar::new(chrono_tz::Tz::UTC), COUNTED_FROM_MS, 10);
-    messages.iter().for_each(|message| simulation.add(message));
+    for message in messages {
+        simulation.add(message);
+    }
     simulation.finish()
 }
 
@@ -180,7 +182,7 @@ fn decide(terms: &Terms, earlier: &[Decided<'_>], message: &LoggedMessage<'_>) -
     (cost, if binding.is_empty() { Ok(cost.min(free)) } else { Err(binding) })
 }
 
-fn sums_of<'a>(decided: impl Iterator<Item = &'a Decided<'a>> + Clone) -> Sums {
+fn sums_of<'a>(decided: &(impl Iterator<Item = &'a Decided<'a>> + Clone)) -> Sums {
     let sum = |of: fn(&Decided<'_>) -> u32| decided.clone().map(|one| u64::from(of(one))).sum::<u64>();
     let users: BTreeSet<&str> = decided.clone().map(|one| one.message.user).collect();
     let denied = || decided.clone().filter(|one| one.outcome.is_err());
@@ -223,10 +225,10 @@ proptest! {
         }
         decided.retain(|one| one.message.at_ms >= COUNTED_FROM_MS);
         let report = replay(&terms, &all);
-        prop_assert_eq!(report.total, sums_of(decided.iter()));
+        prop_assert_eq!(report.total, sums_of(&decided.iter()));
         for level in &report.levels {
             let of_level = || decided.iter().filter(|one| one.message.level == level.name);
-            prop_assert_eq!(level.sums, sums_of(of_level()), "{}", &level.name);
+            prop_assert_eq!(level.sums, sums_of(&of_level()), "{}", &level.name);
             for limit in &level.limits {
                 let denies = |one: &&Decided<'_>| one.outcome.as_ref().is_err_and(|limits| limits.contains(&limit.limit));
                 let users: BTreeSet<&str> = of_level().filter(denies).map(|one| one.message.user).collect();
@@ -244,7 +246,7 @@ proptest! {
         }
         for user in &report.most_affected {
             let of_user = decided.iter().filter(|one| one.message.user == user.user);
-            prop_assert_eq!(user.sums, sums_of(of_user.clone()));
+            prop_assert_eq!(user.sums, sums_of(&of_user));
             let first = of_user.clone().find(|one| one.outcome.is_err()).unwrap();
             prop_assert_eq!((user.first_denied_ms, user.level.as_str()), (first.message.at_ms, first.message.level));
         }

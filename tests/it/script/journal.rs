@@ -108,6 +108,7 @@ async fn only_an_entry_with_an_extended_event_has_format_3() {
     assert_eq!(payloads, expected);
 
     let read = harness.redis.read_stream(harness.partition(), 1, StreamId::GENESIS, 100).await.unwrap();
-    let tokens: Vec<Tokens> = read.iter().flat_map(|entry| entry.events()).map(|event| event.tokens).collect();
+    let tokens: Vec<Tokens> =
+        read.iter().flat_map(quota_gate::domain::journal::Entry::events).map(|event| event.tokens).collect();
     assert_eq!(tokens, [plain, counted, plain, estimated, plain]);
 }

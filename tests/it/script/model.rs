@@ -79,6 +79,7 @@ enum Settlement {
 
 /// The state of one user.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact")]
 pub(super) struct Model {
     calendar: Calendar,
     pub(super) levels: Levels,

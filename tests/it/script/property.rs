@@ -368,33 +368,7 @@ impl History<'_> {
                 (operation, self.model.release(now, reservation))
             }
             Step::Peek => (Operation::Peek, self.model.peek(now)),
-            Step::SetLevel { level, pending, version_step, anchor_day, begins, own_quota, blocked } => {
-                let level = LevelCode::new(level).unwrap();
-                let pending = pending.and_then(LevelCode::new);
-                let version = self.level_version.saturating_add_signed(version_step.into());
-                self.level_version = self.level_version.max(version);
-                let anchor_day = AnchorDay::new(anchor_day).unwrap();
-                let today = Period::beginning_on(self.harness.calendar.day_at(now));
-                let (current, _) = self.model.period_at(now);
-                let period = if begins { today } else { current };
-                if version > self.model.level_version && period > current {
-                    self.paid_periods.insert(period);
-                }
-                let user_level = UserLevel {
-                    period,
-                    anchor_day,
-                    level,
-                    quota: Ap::new(own_quota.unwrap_or_else(|| self.model.quota_of(level))),
-                    own_quota: own_quota.is_some(),
-                    blocked,
-                    pending,
-                    level_version: version,
-                };
-                (
-                    Operation::SetLevel(user_level),
-                    self.model.set_level(now, level, pending, version, (period, anchor_day), (own_quota, blocked)),
-                )
-            }
+            Step::SetLevel { .. } => self.set_level(step),
             Step::Grant { ap, seconds, priority } => {
                 self.grants_version = self.next_version();
                 let number = GrantNumber::new(self.grants_version).unwrap();
@@ -419,6 +393,38 @@ impl History<'_> {
         };
         self.calls.push(operation);
         self.expected.push(expected);
+    }
+
+    fn set_level(&mut self, step: &Step) -> (Operation, Expected) {
+        let Step::SetLevel { level, pending, version_step, anchor_day, begins, own_quota, blocked } = *step else {
+            unreachable!("the step sets a level")
+        };
+        let now = self.now;
+        let level = LevelCode::new(level).unwrap();
+        let pending = pending.and_then(LevelCode::new);
+        let version = self.level_version.saturating_add_signed(version_step.into());
+        self.level_version = self.level_version.max(version);
+        let anchor_day = AnchorDay::new(anchor_day).unwrap();
+        let today = Period::beginning_on(self.harness.calendar.day_at(now));
+        let (current, _) = self.model.period_at(now);
+        let period = if begins { today } else { current };
+        if version > self.model.level_version && period > current {
+            self.paid_periods.insert(period);
+        }
+        let user_level = UserLevel {
+            period,
+            anchor_day,
+            level,
+            quota: Ap::new(own_quota.unwrap_or_else(|| self.model.quota_of(level))),
+            own_quota: own_quota.is_some(),
+            blocked,
+            pending,
+            level_version: version,
+        };
+        (
+            Operation::SetLevel(user_level),
+            self.model.set_level(now, level, pending, version, (period, anchor_day), (own_quota, blocked)),
+        )
     }
 
     fn reservation(&self, number: u8) -> Option<Hold> {
@@ -481,11 +487,12 @@ impl History<'_> {
     ) -> Result<(), TestCaseError> {
         self.send(None).await?;
         let key = [b"qg:{00}:b:".as_slice(), self.user.as_uuid().unwrap().as_bytes()].concat();
-        let () = if record {
-            redis::cmd("DEL").arg(key).query_async(connection).await.unwrap()
-        } else {
-            redis::cmd("SETRANGE").arg(key).arg(1).arg(&[0_u8; 4]).query_async(connection).await.unwrap()
-        };
+        let mut command = redis::cmd(if record { "DEL" } else { "SETRANGE" });
+        command.arg(key);
+        if !record {
+            command.arg(1).arg(&[0_u8; 4]);
+        }
+        let _: i64 = command.query_async(connection).await.unwrap();
         self.model.peek(self.now);
         let lacks = if record { 0 } else { lacks.into() };
         let (windows, grants) = (self.windows(lacks), self.list(lacks));

@@ -118,7 +118,10 @@ mod tests {
         data
     }
 
-    fn read(pieces: &mut dyn Iterator<Item = &[u8]>) -> Result<(Vec<Vec<Vec<u8>>>, bool), sqlx::Error> {
+    /// Fields of each row.
+    type Rows = Vec<Vec<Vec<u8>>>;
+
+    fn read(pieces: &mut dyn Iterator<Item = &[u8]>) -> Result<(Rows, bool), sqlx::Error> {
         let (mut rows, mut copied) = (Vec::new(), CopiedRows::<2>::default());
         for piece in pieces {
             copied.read(piece, |fields| {

@@ -213,6 +213,6 @@ async fn lock(connection: &mut Transaction<'_>, batch: &Batch<'_>) -> Result<Vec
         parse_anchor_day(row).ok_or_else(|| PostgresError::inconsistent("chat_quotas", "anchor_day", user))
     };
     rows.into_iter()
-        .map(|row| Ok((anchor_of(row.anchor_day, &row.user_uuid).map(|anchor_day| (row.user_uuid, anchor_day)))?))
+        .map(|row| anchor_of(row.anchor_day, &row.user_uuid).map(|anchor_day| (row.user_uuid, anchor_day)))
         .collect()
 }

@@ -30,9 +30,9 @@ pub struct Change {
     pub level_before: Option<String>,
     /// Level after the change.
     pub level_after: Option<String>,
-    /// AnchorDay day before the change, if it changed.
+    /// Anchor day before the change, if it changed.
     pub anchor_before: Option<i16>,
-    /// AnchorDay day after the change, if it changed.
+    /// Anchor day after the change, if it changed.
     pub anchor_after: Option<i16>,
     /// First period of a change that is not immediate.
     pub effective_period: Option<i32>,

@@ -1,5 +1,7 @@
 //! The headers `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers) help clients to pace requests.
 
+use std::fmt::Write;
+
 use axum::http::{HeaderMap, HeaderValue};
 use chrono::{DateTime, Utc};
 
@@ -29,8 +31,8 @@ pub(crate) fn rate_limit(quota: &Quota, calendar: Calendar) -> HeaderMap {
             Limit::Period | Limit::Window(_) => "",
         };
         let reset = state.resets_at.map(|at| format!(";t={}", seconds_until(at, quota.as_of))).unwrap_or_default();
-        policy.push_str(&format!(", \"{name}\";q={}{window}{unit}", state.max));
-        limit.push_str(&format!(", \"{name}\";r={}{reset}", state.remaining()));
+        let _ = write!(policy, ", \"{name}\";q={}{window}{unit}", state.max);
+        let _ = write!(limit, ", \"{name}\";r={}{reset}", state.remaining());
     }
     let mut headers = HeaderMap::new();
     for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {

@@ -226,6 +226,7 @@ pub(crate) struct DenialNumbers<'a> {
     /// When the message would be allowed if nothing else happens; null for never. Together with `limits`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, required = false)]
+    #[expect(clippy::option_option, reason = "null means never; absent, that the level has no such limits")]
     retry_at: Option<Option<Millis>>,
 }
 
