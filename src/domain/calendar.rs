@@ -1,8 +1,9 @@
 //! Periods and days, in the product's time zone.
 //!
 //! A user's period begins on a day and ends on the first anchor date that is at least 28 days later. The anchor date of
-//! a month is the user's anchor day, or the last day of a shorter month. With anchor day 1, a period is a calendar month.
-//! After a change of anchor day, one period has 28 to 59 days. So no sequence of changes begins two periods within 28 days.
+//! a month is the user's anchor day, or the last day of a shorter month. With anchor day 1, a period is a calendar
+//! month. After a change of anchor day, one period has 28 to 59 days. So no sequence of changes begins two periods
+//! within 28 days.
 //!
 //! Redis has the clock that decides but no calendar; the gate has a calendar. So the gate sends [`Bounds`]: the day of
 //! one minute ago, its end, and the months around it. The script refuses a call if the two clocks differ by more than
@@ -121,8 +122,8 @@ impl Period {
         self.0
     }
 
-    /// The number that stands for a user's period and anchor day in Redis, of three bytes: `YYYYMM` for a calendar month
-    /// of anchor day 1 (decision 0022).
+    /// The number that stands for a user's period and anchor day in Redis, of three bytes: `YYYYMM` for a calendar
+    /// month of anchor day 1 (decision 0022).
     #[must_use]
     pub fn code(self, anchor_day: AnchorDay) -> u32 {
         if self.0.day() == 1 && anchor_day == AnchorDay::FIRST {

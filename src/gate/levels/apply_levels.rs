@@ -111,8 +111,8 @@ impl Gate {
         }
     }
 
-    /// Waits while a day, and so periods of some users, is about to end: by the clock of Redis it may have ended, so that records have rolled with
-    /// the older quota whose rows have not.
+    /// Waits while a day, and so the period of some users, is about to end: by the clock of Redis it may have ended, so
+    /// that records have rolled with the older quota whose rows have not.
     async fn await_same_period(&self) {
         let calendar = self.0.calendar;
         while calendar.day_at(self.now() + SKEW_MAX) != calendar.day_at(self.now()) {

@@ -90,8 +90,8 @@ pub enum Operation {
         tokens: Tokens,
         /// The model that wrote the answer.
         model: Option<ModelName>,
-        /// Day of the hold's expiry. A hold that was to outlive its period covers its AP: no other message of the period
-        /// could use them.
+        /// Day of the hold's expiry. A hold that was to outlive its period covers its AP: no other message of the
+        /// period could use them.
         expiry_day: Day,
         /// Whether Postgres has no settlement of this hold, read in the generation that the request names.
         adopt: bool,

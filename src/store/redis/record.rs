@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn windows_grants_and_holds_follow_the_base_of_format_2() {
         let mut bytes = BASE.to_vec();
-        bytes[0] = 2 + 8; // the flags above the format do not matter
+        bytes[0] = 2 + 8; // with a quota of the user's own
         bytes.push(1 + 2 + 4);
         bytes.extend([1, 1, 44, 1, 0, 0, 0, 0, 0, 5, 0, 0, 0, 60]); // 300 minutes of AP
         bytes.extend([0, 0, 0, 0, 1, 2, 2]); // version 258, two grants
@@ -310,6 +310,7 @@ mod tests {
             windows: vec![WindowState { key, start: instant(5), used: 60 }],
             grants: Grants { version: 258, live: vec![grant(257, 70, None, 5), grant(258, 80, Some(8), 6)] },
             is_extended: true,
+            own_quota: true,
             ..expected()
         };
         assert_eq!(Record::decode(&bytes), Some(record));

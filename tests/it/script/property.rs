@@ -1,5 +1,5 @@
-//! Random histories of operations give the same answers, numbers and journal as the model, across days and periods, with
-//! one or many operations per call. A failure shrinks to the shortest history that shows it.
+//! Random histories of operations give the same answers, numbers and journal as the model, across days and periods,
+//! with one or many operations per call. A failure shrinks to the shortest history that shows it.
 
 use std::{
     collections::BTreeSet,

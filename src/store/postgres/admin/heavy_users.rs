@@ -42,8 +42,8 @@ pub struct RunningOut {
     pub runs_out_at: DateTime<Utc>,
 }
 
-/// Queries users with usage in their current period. `$1` is the time, `$2` the time zone. `share` is the elapsed part of
-/// the user's period, from 0 to 1; never 0, because a forecast needs elapsed time.
+/// Queries users with usage in their current period. `$1` is the time, `$2` the time zone. `share` is the elapsed part
+/// of the user's period, from 0 to 1; never 0, because a forecast needs elapsed time.
 macro_rules! active_users {
     ($kind:tt $(($type:ident))?, $select:literal, $end:literal, $($argument:expr),+ $(,)?) => {
         sqlx::$kind!(

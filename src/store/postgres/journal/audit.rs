@@ -51,8 +51,8 @@ impl Postgres {
         let drift = sqlx::query_as!(
             Drift,
             r#"with whole as (
-                 -- The log has the periods whole that begin on this day or later. Before it closed periods, and rows that did not
-                 -- roll since, stand for the log.
+                 -- The log has the periods whole that begin on this day or later. Before it closed periods, and rows
+                 -- that did not roll since, stand for the log.
                  select date_trunc('month', log_begins_on + interval '1 month')::date as begins from gate_settings
              ),
              logged as (

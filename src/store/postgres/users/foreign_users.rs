@@ -21,8 +21,8 @@ pub struct ForeignUser {
     pub anchor: Option<i64>,
 }
 
-/// Sends the rows of a query to a channel: columns `user`, `level` and optionally `used` and `anchor`. The transaction is
-/// read only, so the query cannot change anything.
+/// Sends the rows of a query to a channel: columns `user`, `level` and optionally `used` and `anchor`. The transaction
+/// is read only, so the query cannot change anything.
 ///
 /// # Errors
 /// If the database is unavailable or refuses the query.

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `users`, `messages` | find users; one user in Redis and in Postgres; the user's months and messages |
-//! | `level`, `own_quota`, `holds`, `refund` | change a level, an own quota or a block, release a hold, refund a message, with a reason |
+//! | `level`, `own_quota`, `holds`, `refund` | change a level, an own quota or a block; release a hold; refund |
 //! | `changes` | who changed what, and why |
 //! | `usage`, `heavy_users` | usage by day, level and model; users with the most usage; users who will run out |
 //! | `status`, `drift` | state of the gate; differences between the stores |
