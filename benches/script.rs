@@ -127,11 +127,8 @@ fn throughput(bench: &mut Bench, section: &mut Section, scale: Scale) -> anyhow:
     let columns = ["", "operations/s", "÷ INCRBY", "script µs", "server µs"];
     section.table("Throughput and Redis' processor time per operation", &columns, rows.collect());
     let by_32 = of(Side::Gate(32));
-    section.ratio(
-        "script, 32 per call ÷ scripted INCRBY, pipelined 64",
-        by_32.over(incrby),
-        Some(Target::AtLeast(0.75)),
-    );
+    let aim = Some(Target::AtLeast(0.75));
+    section.ratio("script, 32 per call ÷ scripted INCRBY, pipelined 64", by_32.over(incrby), aim);
     section.ratio("script, 32 per call ÷ the same decision on a hash, 1 per call", by_32.over(hashes), None);
     Ok(())
 }
@@ -383,8 +380,8 @@ impl Bench {
     fn processor_us(&mut self) -> anyhow::Result<(f64, f64)> {
         let stats = info(&mut self.admin, "commandstats")?;
         let usec = |command: &str| {
-            let line =
-                stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:"))).unwrap_or_default();
+            let name = format!("cmdstat_{command}:");
+            let line = stats.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_default();
             line.split(',').map(|field| number(field, "usec=")).sum::<f64>()
         };
         let cpu = info(&mut self.admin, "cpu")?;

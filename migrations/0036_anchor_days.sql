@@ -84,7 +84,7 @@ begin
 end
 $$;
 
--- The function of 0021, which compared the numbers of periods. A row only moves to later periods.
+-- The function of 0021, which compared the numbers of periods.
 create or replace function notify_of_quota() returns trigger
 language plpgsql
 as $$
@@ -100,13 +100,13 @@ begin
     from (
         values
             ('level.changed', (old.membership_level, old.pending_level) is distinct from (new.membership_level, new.pending_level)),
-            ('quota.reset', old.period <> new.period and old.monthly_used * 100 > old.monthly_quota::bigint * 80),
+            ('quota.reset', period_begins(old.period) < period_begins(new.period) and old.monthly_used * 100 > old.monthly_quota::bigint * 80),
             ('quota.warning', new.monthly_used * 100 > new.monthly_quota::bigint * 80
-                and (old.period <> new.period or old.monthly_used * 100 <= old.monthly_quota::bigint * 80)),
+                and (period_begins(old.period) < period_begins(new.period) or old.monthly_used * 100 <= old.monthly_quota::bigint * 80)),
             ('quota.critical', new.monthly_used * 100 > new.monthly_quota::bigint * 95
-                and (old.period <> new.period or old.monthly_used * 100 <= old.monthly_quota::bigint * 95)),
+                and (period_begins(old.period) < period_begins(new.period) or old.monthly_used * 100 <= old.monthly_quota::bigint * 95)),
             ('quota.exhausted', new.monthly_used >= new.monthly_quota
-                and (old.period <> new.period or old.monthly_used < old.monthly_quota))
+                and (period_begins(old.period) < period_begins(new.period) or old.monthly_used < old.monthly_quota))
     ) as crossed (kind, is_crossed)
     where is_crossed
     on conflict do nothing;

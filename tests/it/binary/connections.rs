@@ -88,7 +88,9 @@ async fn clients_leave_descriptors_for_the_stores() {
     let world = World::new().await;
     // A limit below the connections that are configured. The shell sets it for the gate.
     let gate = Serve::on_with_descriptors(&world.database, &world.redis.url(), 300).await;
-    assert!(gate.log().contains("the process may have 300 file descriptors"), "{}", gate.log());
+    // After it has said where it listens.
+    let warning = "the process may have 300 file descriptors";
+    eventually("the gate says that it may have few descriptors", async || gate.log().contains(warning)).await;
     let address = gate.url.trim_start_matches("http://").to_owned();
     let charge = async |user: &str| {
         let body = json!({"userUuid": user, "sessionId": "s"});

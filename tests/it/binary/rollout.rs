@@ -44,7 +44,7 @@ async fn one_change_of_the_rollout_reaches_every_gate() {
     let (status, body) =
         two.post("/api/chat/quota/reservations", json!({"userUuid": "bob", "sessionId": "s", "ap": 101})).await;
     assert_eq!((status.as_u16(), &body["reservationId"], &body["passed"]), (200, &Value::Null, &json!("out")));
-    assert!(two.log().contains("too many complaints"), "the change is logged with author and reason");
+    eventually("the change is logged with author and reason", async || two.log().contains("too many complaints")).await;
     let (_, body) = admin(&two, Method::GET, None).await;
     assert!(body["tally"]["out"].as_u64().unwrap() >= 2, "{body}");
     assert_eq!(world.number("select count(*) from chat_usage_logs").await, 0);

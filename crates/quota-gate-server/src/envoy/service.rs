@@ -29,8 +29,8 @@ use crate::http::{
     AppState,
     answers::{
         headers::rate_limit,
+        limits::DenialLimits,
         problem::{Code as ProblemCode, Problem},
-        quota::DenialLimits,
     },
     auth::Auth,
     model_access::require_allowed,

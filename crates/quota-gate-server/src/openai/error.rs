@@ -12,8 +12,9 @@ use utoipa::{IntoResponses, ToSchema};
 
 use crate::http::answers::{
     headers::rate_limit,
+    limits::retry_after,
     problem::{self, Code, Problem},
-    quota::{DenialNumbers, retry_after},
+    quota::DenialNumbers,
     time::Seconds,
 };
 use quota_gate::{

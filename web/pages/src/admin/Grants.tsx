@@ -33,7 +33,7 @@ export function Grants({ user, onChanged }: { user: string; onChanged: () => voi
                         text.left,
                         text.expires,
                         text.grantState,
-                        "",
+                        text.action,
                     ]}
                 >
                     {data.grants.map((grant) => (
