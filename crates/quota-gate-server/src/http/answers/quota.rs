@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 
 use crate::http::answers::{
     headers::rate_limit,
-    limits::{BindingBody, DenialLimits, LimitBody, limits},
+    limits::{BindingBody, DenialLimits, LimitBody, limits, retry_after},
     problem::{Code, is_false},
     time::{Millis, Seconds},
 };
