@@ -1,6 +1,6 @@
 -- The gate's role, with minimal privileges: it cannot create or drop tables, update or delete rows of the log, or
--- delete or forget users. Run this as the owner of the tables after each `quota-gate migrate` (which the owner runs too). It is
--- safe to run again. Keep the password off the command line:
+-- delete or forget users. Run this as the owner of the tables after each `quota-gate migrate` (which the owner runs
+-- too). It is safe to run again. Keep the password off the command line:
 --
 --   (printf "\\set password '%s'\n" "$(cat password-file)"; cat deploy/postgres/roles.sql) | psql "$OWNER_URL"
 --

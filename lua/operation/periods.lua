@@ -1,6 +1,6 @@
 -- Periods: when a user's period ends, and which of two is later.
 --
--- A period begins on a day and has an anchor day (twin: src/domain/calendar.rs). It ends on the newest anchor date that
+-- A period begins on a day and has an anchor day (twin: src/domain/calendar.rs). It ends on the first anchor date that
 -- is at least 28 days after its first day. A period code has both (decision 0022):
 --   YYYYMM                               a calendar month, anchor 1
 --   2^23 + anchor * 2^16 + first day     any other; days since 1970-01-01

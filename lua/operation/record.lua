@@ -3,9 +3,9 @@
 -- Layout, big-endian (twin: src/store/redis/record.rs; README.md has the table):
 --   base   format B, generation I4, period code I3, level B, quota I4, pending level B (0: none),
 --          level version I4, used I4, total used I6, day I2, used today I4, version I6     = 40 bytes
---   The format byte is the format, plus 8 for a quota of the user's own, plus 16 for a blocked user ("flags").
---   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period I3, expiry I6; absent without holds
--- The low three bits of the format byte are the format. In format 2, the tails of tails.lua follow the base.
+--   holds  held I4, earliest expiry I6, then each hold: id c16, AP I4, period code I3, expiry I6; absent without holds
+-- The format byte is the format, plus 8 for a quota of the user's own, plus 16 for a blocked user ("flags"). In format
+-- 2, the tails of tails.lua follow the base.
 --
 -- Defines: the fields; read_record, extend_record, use_limits, quota_of_level, is_blocked, roll_to, bring_up_to_date,
 -- free, charge, charge_parts. holds.lua has the holds.

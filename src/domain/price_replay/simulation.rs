@@ -168,7 +168,7 @@ impl Simulation {
         self.current.allowance.clear();
     }
 
-    /// The place of a level. A level that nobody knows is added, without limits.
+    /// The place of a level. An unknown level is added, without limits.
     fn level(&mut self, name: &str) -> usize {
         self.levels.iter().position(|level| level.name == name).unwrap_or_else(|| {
             self.levels.push(LevelReport::unknown(name));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_nobody_knows_has_no_limits() {
+    fn unknown_level_has_no_limits() {
         let report = replay(vec![], None, 0, &[message("ann", "gone", 0, 1_000_000)]);
         let level = report.levels.last().unwrap();
         assert_eq!((level.name.as_str(), level.quota, level.sums.proposed_ap), ("gone", None, 1_000_000));

@@ -148,7 +148,7 @@ async fn concurrency_bounds_holds_only_and_a_crashed_holder_frees_its_place() {
     commit(&gate, &first, 1).await.unwrap();
     held(&gate, "alice", 1).await.unwrap();
     held(&gate, "alice", 1).await.unwrap_err();
-    // Nobody settles the two holds.
+    // The two holds are not settled.
     world.set_time("2026-11-10T12:01:00Z").await;
     held(&gate, "alice", 1).await.unwrap();
     held(&gate, "alice", 1).await.unwrap();
