@@ -17,12 +17,12 @@ revoke all on all tables in schema public from quota_gate;
 grant select, insert on chat_usage_logs, rollout_changes, user_changes to quota_gate;
 grant select on chat_usage_logs_default, _sqlx_migrations, schema_compatibility to quota_gate;
 grant select, insert, update on
-    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, grants, level_changes, membership_levels, payments,
-    reset_runs, subscriptions, usage_days
+    chat_quotas, chat_quota_months, flush_watermarks, gate_settings, grants, level_changes, membership_levels, meter_levels,
+    meter_usage, meters, payments, reset_runs, subscriptions, usage_days
     to quota_gate;
 grant select, insert, update, delete on inbox, dead_letters, dual_writes, notifications, gates to quota_gate;
 grant select, insert, delete on subscription_events to quota_gate;
 grant execute on function
     roll_chat_quotas(text[], integer, timestamptz, timestamptz), ensure_usage_log_partition(date), usage_drift(),
-    left_of_grants(text)
+    left_of_grants(text), left_of_meter_grants(text, smallint)
     to quota_gate;

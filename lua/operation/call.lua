@@ -4,7 +4,9 @@
 -- keys[2..n-2]  records, outcomes and the prefix of buckets of answers; operations refer to them by index ("slot")
 -- keys[n-1]     the quotas and limits of the levels
 -- keys[n]       the usage stream of the generation
--- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments
+-- args[3..]     the operations, in order: code B, slot of the record B, slot of the outcome B (0: none), arguments. An
+--               operation on another meter than the chat has METERED added to its code, and the meter's code B before
+--               its arguments.
 --
 -- Returns one string: ANSWERED, now_ms I6, number of expired holds I2, and the answers in the order of the operations;
 -- or STALE or SKEW, and now_ms I6.
@@ -14,6 +16,7 @@
 do   -- Redis allows 200 locals of a script
 
 local ANSWERED, STALE, SKEW = 0, 1, 2
+local METERED = 64
 local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL, BRING_GRANTS =
   1, 2, 3, 4, 5, 6, 7, 8, 9
 
@@ -43,6 +46,13 @@ local function write_records(keys)
   end
 end
 
+-- Begins an operation whose code is at least METERED. Returns its code alone, and the position of its arguments.
+local function begin_metered(op, code)
+  if code % EXTENDED < METERED then return code, 4 end
+  use_meter(byte(op, 4))
+  return code - METERED, 5
+end
+
 local function call(keys, args)
   begin_call(args)
   if math.abs(now_ms - caller_ms) > SKEW_MAX_MS then return pack('>BI6', SKEW, now_ms) end
@@ -59,9 +69,11 @@ local function call(keys, args)
   for i = 3, #args do
     local op = args[i]
     local code, slot, outcome = byte(op, 1, 3)
+    local at = 4
+    if code >= METERED then code, at = begin_metered(op, code) end
     local known = values[slot]
     if code == SEED then
-      seed(op, 4, slot)
+      seed(op, at, slot)
     elseif not known then
       say(char(MISSING))
     else
@@ -70,10 +82,13 @@ local function call(keys, args)
         say(char(MISSING))
       else
         if period ~= current_month or day ~= current_day or holds ~= '' or windows then bring_up_to_date() end
+        -- The quota of a meter is always that of the level, so no change of the levels has to be sent to its records.
+        if at > 4 then quota = quota_for(level, quota) end
         if limits_of or windows then use_limits() end
-        operations[code](op, 4, slot, outcome)
+        operations[code](op, at, slot, outcome)
       end
     end
+    if at > 4 then use_meter(CHAT) end
   end
 
   if levels_missing or not write_journal() then return pack('>BI6', STALE, now_ms) end

@@ -1,4 +1,4 @@
--- seed: load a user from Postgres into Redis.
+-- seed: load a user's account of a meter from Postgres into Redis.
 --
 -- Set-if-absent-or-older: a second seed changes nothing. If Redis has a record of an older generation, the larger
 -- `used` of that record and Postgres counts for a period, so a Postgres restored from a backup grants nothing twice.

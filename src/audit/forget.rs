@@ -1,7 +1,7 @@
 //! Forgets a user: replaces the id by a pseudonym in both stores.
 //!
 //! 1. Postgres keeps the id from coming back: from here on, no row is created for it.
-//! 2. Redis: a mark replaces the record. From here on no operation finds the user, and no seed creates a record.
+//! 2. Redis: a mark replaces the record of each meter. From here on no operation finds the user, and no seed creates a record.
 //! 3. What was charged before is flushed.
 //! 4. Postgres replaces the id in every table, in one transaction.
 //!
@@ -19,6 +19,7 @@ use crate::{
         calendar::Calendar,
         clock::Clock,
         journal::{Content, Entry},
+        meter::MeterCode,
         partition::Partition,
         user_id::UserId,
     },
@@ -52,9 +53,9 @@ pub struct Forgetter {
 pub struct Found {
     /// What Postgres has.
     pub traces: Traces,
-    /// The record in Redis.
+    /// The record of the chat in Redis.
     pub record: Option<Record>,
-    /// Live holds of the record.
+    /// Live holds, on all meters.
     pub live_holds: usize,
     /// Charges that are not in Postgres yet.
     pub unflushed: usize,
@@ -124,11 +125,10 @@ impl Forgetter {
         let Verifier { redis, postgres, partitions } = &self.verifier;
         let partition = partitions.of(user);
         let traces = postgres.traces(user, partition.number()).await?;
-        let read = redis.read_record(partition, user).await?;
-        let generation = postgres.watermark(partition.number()).await?.generation;
-        let live_holds = self.live_holds(generation, &read);
+        let record = redis.read_record(partition, (user, MeterCode::CHAT)).await?.record;
+        let live_holds = self.live_holds_of(partition, user).await?;
         let unflushed = self.tail(partition, user).await?.0;
-        Ok(Found { traces, record: read.record, live_holds, unflushed })
+        Ok(Found { traces, record, live_holds, unflushed })
     }
 
     /// Replaces the user's id by a pseudonym everywhere, and returns the pseudonym. `flush` flushes a partition; other
@@ -160,7 +160,7 @@ impl Forgetter {
         }
         self.flush(partition, user, flush).await?;
         postgres.forget(user, &pseudonym, author, self.clock.now()).await?;
-        self.mark(partition, user, None, MARK_KEPT_AFTER).await?;
+        self.mark_all(partition, user, MARK_KEPT_AFTER).await?;
         Ok(pseudonym)
     }
 
@@ -175,7 +175,9 @@ impl Forgetter {
         }
         // As long as the id is refused, no record can take the place of the mark.
         if postgres.is_forgotten(user).await? {
-            redis.unmark_forgotten(partitions.of(user), user).await?;
+            for meter in self.meters().await? {
+                redis.unmark_forgotten(partitions.of(user), (user, meter)).await?;
+            }
         }
         Ok(postgres.readmit(user).await?)
     }
@@ -190,11 +192,10 @@ impl Forgetter {
         self.close(self.verifier.partitions.of(user), user, Unsettled::Refuse).await
     }
 
-    /// Replaces the record by the mark, unless something is unsettled.
+    /// Replaces the records by the mark, unless something is unsettled.
     async fn close(&self, partition: Partition, user: &UserId, unsettled: Unsettled) -> Result<(), ForgetError> {
         if unsettled == Unsettled::GiveUp {
-            self.mark(partition, user, None, MARK_KEPT).await?;
-            return Ok(());
+            return self.mark_all(partition, user, MARK_KEPT).await;
         }
         let traces = self.verifier.postgres.traces(user, partition.number()).await?;
         if traces.inbox_waiting > 0 {
@@ -203,33 +204,73 @@ impl Forgetter {
         if traces.dual_writes_waiting > 0 {
             return Err(ForgetError::DualWritesWait(traces.dual_writes_waiting));
         }
+        let live = self.live_holds_of(partition, user).await?;
+        if live > 0 {
+            return Err(ForgetError::LiveHolds(live));
+        }
+        let meters = self.meters().await?;
+        for (number, meter) in meters.iter().enumerate() {
+            if let Err(refused) = self.close_record(partition, (user, *meter)).await {
+                for marked in &meters[..number] {
+                    self.verifier.redis.unmark_forgotten(partition, (user, *marked)).await?;
+                }
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the record of a meter by the mark, unless a hold of it is live.
+    async fn close_record(&self, partition: Partition, account: (&UserId, MeterCode)) -> Result<(), ForgetError> {
         let generation = self.verifier.postgres.watermark(partition.number()).await?.generation;
         for _ in 0..ATTEMPTS_MAX {
-            let read = self.read(partition, user).await?;
+            let read = self.verifier.redis.read_record(partition, account).await?;
             let live = self.live_holds(generation, &read);
             if live > 0 {
                 return Err(ForgetError::LiveHolds(live));
             }
-            if self.mark(partition, user, Some(&read), MARK_KEPT).await? {
+            if self.mark(partition, account, Some(&read), MARK_KEPT).await? {
                 return Ok(());
             }
         }
         Err(ForgetError::Busy)
     }
 
-    async fn read(&self, partition: Partition, user: &UserId) -> Result<ReadRecord, ForgetError> {
-        Ok(self.verifier.redis.read_record(partition, user).await?)
+    /// All meters of the installation.
+    async fn meters(&self) -> Result<Vec<MeterCode>, ForgetError> {
+        let levels = self.verifier.postgres.all_levels().await?;
+        let others = levels.meters().iter().map(|meter| meter.code);
+        Ok(std::iter::once(MeterCode::CHAT).chain(others).collect())
+    }
+
+    /// Replaces any record of the user by the mark.
+    async fn mark_all(&self, partition: Partition, user: &UserId, kept: Duration) -> Result<(), ForgetError> {
+        for meter in self.meters().await? {
+            self.mark(partition, (user, meter), None, kept).await?;
+        }
+        Ok(())
     }
 
     async fn mark(
         &self,
         partition: Partition,
-        user: &UserId,
+        account: (&UserId, MeterCode),
         read: Option<&ReadRecord>,
         kept: Duration,
     ) -> Result<bool, ForgetError> {
         let period = self.calendar.month_at(self.clock.now());
-        Ok(self.verifier.redis.mark_forgotten(partition, user, read, period, kept).await?)
+        Ok(self.verifier.redis.mark_forgotten(partition, account, read, period, kept).await?)
+    }
+
+    /// Counts live holds of a user on all meters.
+    async fn live_holds_of(&self, partition: Partition, user: &UserId) -> Result<usize, ForgetError> {
+        let Verifier { redis, postgres, .. } = &self.verifier;
+        let generation = postgres.watermark(partition.number()).await?.generation;
+        let mut live = 0;
+        for meter in self.meters().await? {
+            live += self.live_holds(generation, &redis.read_record(partition, (user, meter)).await?);
+        }
+        Ok(live)
     }
 
     /// Counts live holds. Those of a record of an older generation hold nothing.
@@ -267,7 +308,7 @@ impl Forgetter {
 
     /// Counts the user's charges after the watermark, and returns whether entries there are unreadable.
     async fn tail(&self, partition: Partition, user: &UserId) -> Result<(usize, bool), ForgetError> {
-        let (_, view) = self.verifier.read(partition, &[]).await?;
+        let (_, view) = self.verifier.read(partition, (MeterCode::CHAT, &[])).await?;
         let unflushed = view.tail.iter().flat_map(Entry::events).filter(|event| event.user == *user).count();
         let newer = view.tail.iter().any(|entry| !matches!(entry.content, Content::Events(_)));
         Ok((unflushed, newer))

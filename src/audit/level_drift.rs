@@ -17,6 +17,7 @@ use crate::domain::{
     ap::Ap,
     calendar::AnchorDay,
     level::{LevelCode, Levels},
+    meter::MeterCode,
     user_id::UserId,
 };
 
@@ -48,6 +49,8 @@ pub struct Standing {
 pub struct LevelDrift {
     /// User of the record.
     pub user: UserId,
+    /// Meter of the record.
+    pub meter: MeterCode,
     /// What the record has.
     pub found: Standing,
     /// What it should have by the row.
@@ -74,12 +77,14 @@ impl LevelDrift {
             }
         };
         let (level, quota, pending) = expected;
+        // Each operation on another meter takes the quota from the levels in Redis, so that of the record can be older.
+        let quota = if user.meter.is_chat() { quota } else { record.quota };
         let expected = Standing {
             level,
             quota,
             pending,
             anchor_day: row.anchor_day,
-            own_quota: row.own_quota,
+            own_quota: row.own_quota && user.meter.is_chat(),
             blocked: row.blocked,
         };
         let found = Standing {
@@ -92,6 +97,7 @@ impl LevelDrift {
         };
         (found != expected || record.level_version > row.level_version).then(|| Self {
             user: row.user.clone(),
+            meter: user.meter,
             found,
             expected,
             level_version: record.level_version,
@@ -106,20 +112,21 @@ impl Verifier {
         Ok((!self.postgres.is_level_change_unfinished().await?).then_some(levels))
     }
 
-    /// Returns the differences of these users that stay, ordered by user.
-    pub(super) async fn confirm(&self, suspects: Vec<UserId>) -> Result<Vec<LevelDrift>, AuditError> {
-        let confirming = stream::iter(suspects).map(|user| async move { self.confirm_one(&user).await });
+    /// Returns the differences of these users and meters that stay, in their order.
+    pub(super) async fn confirm(&self, suspects: Vec<(UserId, MeterCode)>) -> Result<Vec<LevelDrift>, AuditError> {
+        let confirming =
+            stream::iter(suspects).map(|(user, meter)| async move { self.confirm_one(&user, meter).await });
         let found = confirming.buffered(CONFIRMED_AT_A_TIME);
         found.try_filter_map(|drift| async move { Ok(drift) }).try_collect().await
     }
 
     /// Returns the difference of a user's level if it is still there each time both stores are read again.
-    async fn confirm_one(&self, user: &UserId) -> Result<Option<LevelDrift>, AuditError> {
+    async fn confirm_one(&self, user: &UserId, meter: MeterCode) -> Result<Option<LevelDrift>, AuditError> {
         let mut drift = None;
         for _ in 0..CONFIRMATIONS {
             sleep(CONFIRMATION_PAUSE).await;
             let levels = self.levels().await?;
-            let Some(compared) = self.compare_user(user).await? else { return Ok(None) };
+            let Some(compared) = self.compare_account(user, meter).await? else { return Ok(None) };
             drift = LevelDrift::of(&compared, levels.as_ref());
             if drift.is_none() {
                 return Ok(None);

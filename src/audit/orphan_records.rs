@@ -1,38 +1,43 @@
 //! Orphan records: records of users without a row. A row is created before its record, so Postgres has lost it, with
 //! every charge of its user.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
     error::AuditError,
     verify::{RecordDifference, Tail, Verifier},
 };
-use crate::domain::{partition::Partition, user_id::UserId};
+use crate::domain::{meter::MeterCode, partition::Partition, user_id::UserId};
 
 impl Verifier {
     /// Finds records of users without a row whose usage is not in the journal after the watermark either.
     pub(super) async fn orphan_records(&self, partition: Partition) -> Result<Vec<RecordDifference>, AuditError> {
         // A scan may return a record twice.
-        let mut found: BTreeMap<UserId, RecordDifference> = BTreeMap::new();
+        let mut found: BTreeMap<(UserId, MeterCode), RecordDifference> = BTreeMap::new();
         let mut cursor = 0;
         loop {
-            let (next, users) = self.redis.scan_users(partition, cursor).await?;
-            let mut orphan_records = self.without_rows(users).await?;
+            let (next, accounts) = self.redis.scan_accounts(partition, cursor).await?;
+            let users: BTreeSet<UserId> = accounts.iter().map(|(user, _)| user.clone()).collect();
+            let mut orphan_records = self.without_rows(users.into_iter().collect()).await?;
             if !orphan_records.is_empty() {
                 // An older copy of Redis has come back. A repair must not bring the user back.
                 let forgotten = self.postgres.forgotten_of(&orphan_records).await?;
                 orphan_records.retain(|user| !forgotten.contains(user));
             }
-            if !orphan_records.is_empty() {
-                let (generation, view) = self.read(partition, &orphan_records.iter().collect::<Vec<_>>()).await?;
-                let tail = Tail::of(&view.tail);
+            let orphans: HashSet<&UserId> = orphan_records.iter().collect();
+            let meters: BTreeSet<MeterCode> =
+                accounts.iter().filter(|(user, _)| orphans.contains(user)).map(|(_, meter)| *meter).collect();
+            for meter in meters {
+                let users: Vec<&UserId> = orphan_records.iter().collect();
+                let (generation, view) = self.read(partition, (meter, &users)).await?;
+                let tail = Tail::of(&view.tail, meter);
                 let records: Vec<_> = orphan_records.iter().zip(view.records).collect();
                 // A flush may have created a row before `look`: then the row has what the journal had.
                 let still: HashSet<UserId> = self.without_rows(orphan_records.clone()).await?.into_iter().collect();
                 for (user, record) in records.into_iter().filter(|(user, _)| still.contains(*user)) {
                     let Some(record) = record else { continue };
                     if let Some(difference) = tail.unknown(user, &record, generation) {
-                        found.insert(user.clone(), difference);
+                        found.insert((user.clone(), meter), difference);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 //! It never takes a charge back, and never changes a number without a trace:
 //!
 //! - Charges that are missing in Postgres become log rows of kind `adjustment`.
-//! - Totals follow the log.
+//! - Totals follow the log, those of other meters too.
 //! - A partition whose records lack charges is reopened, so that users are loaded from Postgres, which knows more.
 //! - Users get the level that Postgres has, with its quota.
 
@@ -22,6 +22,7 @@ use crate::{
         calendar::Period,
         grant::GrantPart,
         level::Levels,
+        meter::MeterCode,
         partition::Partition,
         usage::{Tokens, UsageEvent, UsageKind},
         user_id::{SessionId, UserId},
@@ -50,6 +51,8 @@ pub struct Repaired {
     pub usage: u64,
     /// Grants whose charges were raised to the sum of the log.
     pub grants: u64,
+    /// Periods of other meters than the chat that were raised to the sum of the log.
+    pub meters: u64,
     /// Partitions reopened.
     pub reopened: u64,
     /// Users whose level or quota was corrected.
@@ -74,7 +77,8 @@ impl Repairer {
         let _alone = lock.ok_or(AuditError::Repairing)?;
         // First: the total over all periods includes what grants have paid.
         let grants = self.gate.postgres().repair_grants().await?;
-        let mut repaired = Repaired { grants, ..Repaired::default() };
+        let (meters, adjustments) = self.gate.postgres().repair_meters(SESSION, self.gate.now()).await?;
+        let mut repaired = Repaired { grants, meters, adjustments, ..Repaired::default() };
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
         let verdict = self.verifier.verify().await?;
@@ -91,7 +95,7 @@ impl Repairer {
             if drift.logged > drift.total {
                 let (Ok(user), Some(period)) = (UserId::parse(&drift.user), period_of(period)) else { continue };
                 let ap = drift.logged.abs_diff(drift.total);
-                let event = self.adjustment(&user, period, ap, &levels);
+                let event = self.adjustment((&user, MeterCode::CHAT), period, ap, &levels);
                 self.gate.postgres().raise_period(&event, &levels, self.gate.calendar(), self.gate.now()).await?;
                 raised.insert(drift.user);
             } else {
@@ -115,7 +119,7 @@ impl Repairer {
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
         let levels = self.gate.postgres().all_levels().await?;
         // No period explains the drift that is left.
-        repaired.left += (verdict.drift.len() + verdict.grant_drift.len()) as u64;
+        repaired.left += (verdict.drift.len() + verdict.grant_drift.len() + verdict.meter_drift.len()) as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
         for difference in &verdict.differences {
             if difference.dead_letters > 0 {
@@ -160,7 +164,7 @@ impl Repairer {
         let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period + paid);
         let mut added = 0;
         if paid > 0 {
-            let mut event = self.adjustment(&found.user, found.period, paid, levels);
+            let mut event = self.adjustment((&found.user, found.meter), found.period, paid, levels);
             let part = |grant: &GrantDifference| GrantPart {
                 number: grant.number,
                 ap: Ap::new(u32::try_from(grant.left.1 - grant.left.0).unwrap_or(u32::MAX)),
@@ -173,14 +177,20 @@ impl Repairer {
             if ap == 0 {
                 continue;
             }
-            let event = self.adjustment(&found.user, period, ap, levels);
+            let event = self.adjustment((&found.user, found.meter), period, ap, levels);
             self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
             added += 1;
         }
         Ok(added)
     }
 
-    fn adjustment(&self, user: &UserId, period: Period, ap: u64, levels: &Levels) -> UsageEvent {
+    fn adjustment(
+        &self,
+        (user, meter): (&UserId, MeterCode),
+        period: Period,
+        ap: u64,
+        levels: &Levels,
+    ) -> UsageEvent {
         UsageEvent {
             id: Uuid::new_v4(),
             user: user.clone(),
@@ -196,6 +206,7 @@ impl Repairer {
             begun_at: None,
             windows: Vec::new(),
             grants: Vec::new(),
+            meter,
         }
     }
 }

@@ -14,12 +14,14 @@ use crate::{
     domain::{
         calendar::Period,
         journal::{Content, Entry, Watermark},
+        level::Levels,
+        meter::MeterCode,
         partition::{Partition, Partitions},
         user_id::UserId,
     },
     gate::Gate,
     store::{
-        postgres::{Drift, GrantDrift, Postgres, QuotaDrift, QuotaRow, UsageDrift},
+        postgres::{Drift, GrantDrift, MeterDrift, Page, Postgres, PostgresError, QuotaDrift, QuotaRow, UsageDrift},
         redis::{Record, Redis, View},
     },
 };
@@ -68,6 +70,8 @@ pub struct Verdict {
     pub usage_drift: Vec<UsageDrift>,
     /// Grants that differ from the log.
     pub grant_drift: Vec<GrantDrift>,
+    /// Periods of other meters that differ from the log.
+    pub meter_drift: Vec<MeterDrift>,
     /// Records that differ from their row plus the events after the watermark.
     pub differences: Vec<RecordDifference>,
     /// Rows whose quota is not that of their level.
@@ -81,6 +85,8 @@ pub struct Verdict {
 pub struct RecordDifference {
     /// User of the record.
     pub user: UserId,
+    /// Meter of the record.
+    pub meter: MeterCode,
     /// Period of the record.
     pub period: Period,
     /// AP used in that period, by the record and by Postgres plus unflushed events. Equal if the row is ahead, or a
@@ -113,9 +119,11 @@ pub struct ComparedPage {
     pub last: Option<UserId>,
 }
 
-/// One user in both stores, at one moment.
+/// One user and meter in both stores, at one moment.
 #[derive(Debug, Clone)]
 pub struct Compared {
+    /// The meter.
+    pub meter: MeterCode,
     /// Row in Postgres.
     pub row: QuotaRow,
     /// Record in Redis, if any.
@@ -135,6 +143,7 @@ impl Verdict {
         self.drift.is_empty()
             && self.usage_drift.is_empty()
             && self.grant_drift.is_empty()
+            && self.meter_drift.is_empty()
             && self.differences.is_empty()
             && self.quota_drift.is_empty()
             && self.level_drift.is_empty()
@@ -200,11 +209,12 @@ impl Verifier {
             drift: self.postgres.drift().await?,
             usage_drift: self.postgres.usage_drift().await?,
             grant_drift: self.postgres.grant_drift().await?,
+            meter_drift: self.postgres.meter_drift().await?,
             quota_drift: self.postgres.quota_drift().await?,
             ..Verdict::default()
         };
         for partition in self.partitions.all() {
-            let (_, view) = self.read(partition, &[]).await?;
+            let (_, view) = self.read(partition, (MeterCode::CHAT, &[])).await?;
             verdict.unflushed += view.tail.iter().map(|entry| entry.events().len() as u64).sum::<u64>();
             for stray in self.orphan_records(partition).await? {
                 verdict.differences.push(self.with_letters(partition, stray).await?);
@@ -230,70 +240,108 @@ impl Verifier {
         let page = self.postgres.rows_after(after, limit).await?;
         let mut compared = ComparedPage { users: page.rows.len() as u64, ..ComparedPage::default() };
         compared.last = page.rows.last().map(|row| row.user.clone());
-        let levels = self.levels().await?;
+        let (levels, all) = (self.levels().await?, self.postgres.all_levels().await?);
         let mut suspects = Vec::new();
+        let users: Vec<UserId> = page.rows.iter().map(|row| row.user.clone()).collect();
+        self.compare_rows(MeterCode::CHAT, page, levels.as_ref(), (&mut compared, &mut suspects)).await?;
+        for meter in all.meters() {
+            let page = self.postgres.meter_rows_of(&users.iter().collect::<Vec<_>>(), meter.code).await?;
+            self.compare_rows(meter.code, page, levels.as_ref(), (&mut compared, &mut suspects)).await?;
+        }
+        suspects.sort();
+        compared.level_drift = self.confirm(suspects).await?;
+        compared.differences.sort_by(|one, other| (&one.user, one.meter).cmp(&(&other.user, other.meter)));
+        Ok(compared)
+    }
+
+    /// Compares rows of a meter; adds what differs to `compared`, and users whose level differs to `suspects`.
+    async fn compare_rows(
+        &self,
+        meter: MeterCode,
+        page: Page,
+        levels: Option<&Levels>,
+        (compared, suspects): (&mut ComparedPage, &mut Vec<(UserId, MeterCode)>),
+    ) -> Result<(), AuditError> {
         let mut by_partition: HashMap<Partition, Vec<QuotaRow>> = HashMap::new();
         for row in page.rows {
             by_partition.entry(self.partitions.of(&row.user)).or_default().push(row);
         }
         for (partition, rows) in by_partition {
-            for user in self.compare(partition, page.watermarks[partition.index()], rows).await? {
+            for user in self.compare((partition, meter), page.watermarks[partition.index()], rows).await? {
                 compared.records += u64::from(user.record.is_some());
-                if LevelDrift::of(&user, levels.as_ref()).is_some() {
-                    suspects.push(user.row.user.clone());
+                if LevelDrift::of(&user, levels).is_some() {
+                    suspects.push((user.row.user.clone(), meter));
                 }
                 if let Some(found) = user.difference {
                     compared.differences.push(self.with_letters(partition, found).await?);
                 }
             }
         }
-        suspects.sort();
-        compared.level_drift = self.confirm(suspects).await?;
-        compared.differences.sort_by(|one, other| one.user.cmp(&other.user));
-        Ok(compared)
+        Ok(())
     }
 
-    /// Compares one user. Returns none for a user without a row.
+    async fn rows_of(&self, users: &[&UserId], meter: MeterCode) -> Result<Page, PostgresError> {
+        if meter.is_chat() {
+            self.postgres.rows_of(users).await
+        } else {
+            self.postgres.meter_rows_of(users, meter).await
+        }
+    }
+
+    /// Compares the chat of one user. Returns none for a user without a row.
     ///
     /// # Errors
     /// If Redis or Postgres is unavailable, or the partition is not open.
     pub async fn compare_user(&self, user: &UserId) -> Result<Option<Compared>, AuditError> {
+        self.compare_account(user, MeterCode::CHAT).await
+    }
+
+    /// Compares one user and meter. Returns none for a user without a row.
+    ///
+    /// # Errors
+    /// If Redis or Postgres is unavailable, or the partition is not open.
+    pub async fn compare_account(&self, user: &UserId, meter: MeterCode) -> Result<Option<Compared>, AuditError> {
         let partition = self.partitions.of(user);
-        let page = self.postgres.rows_of(&[user]).await?;
-        Ok(self.compare(partition, page.watermarks[partition.index()], page.rows).await?.pop())
+        let page = self.rows_of(&[user], meter).await?;
+        Ok(self.compare((partition, meter), page.watermarks[partition.index()], page.rows).await?.pop())
     }
 
     /// Compares the rows of a partition with Redis. Reads them again if a flush or an opening overtook them.
     async fn compare(
         &self,
-        partition: Partition,
+        (partition, meter): (Partition, MeterCode),
         mut watermark: Watermark,
         mut rows: Vec<QuotaRow>,
     ) -> Result<Vec<Compared>, AuditError> {
         for _ in 0..ATTEMPTS_MAX {
             let users: Vec<&UserId> = rows.iter().map(|row| &row.user).collect();
             let view = match watermark.position {
-                Some(from) => self.redis.view(partition, (watermark.generation, from), &users).await?,
+                Some(from) => self.redis.view(partition, (watermark.generation, from), (meter, &users)).await?,
                 None => None,
             };
             if let Some(view) = view {
-                let tail = Tail::of(&view.tail);
+                let tail = Tail::of(&view.tail, meter);
                 let compared = rows.into_iter().zip(view.records);
                 return Ok(compared.map(|(row, record)| tail.compare(row, record, watermark.generation)).collect());
             }
             sleep(ATTEMPT_PAUSE).await;
-            let page = self.postgres.rows_of(&users).await?;
+            let page = self.rows_of(&users, meter).await?;
             (watermark, rows) = (page.watermarks[partition.index()], page.rows);
         }
         Err(AuditError::Closed(partition))
     }
 
-    /// Reads some records of a partition and its journal after the watermark, at one moment, and the generation.
-    pub(super) async fn read(&self, partition: Partition, users: &[&UserId]) -> Result<(u32, View), AuditError> {
+    /// Reads some records of a partition and a meter, and the journal after the watermark, at one moment, and the
+    /// generation.
+    pub(super) async fn read(
+        &self,
+        partition: Partition,
+        accounts: (MeterCode, &[&UserId]),
+    ) -> Result<(u32, View), AuditError> {
         for _ in 0..ATTEMPTS_MAX {
             let watermark = self.postgres.watermark(partition.number()).await?;
             if let Some(from) = watermark.position
-                && let Some(view) = self.redis.view(partition, (watermark.generation, from), users).await?
+                && let Some(view) = self.redis.view(partition, (watermark.generation, from), accounts).await?
             {
                 return Ok((watermark.generation, view));
             }
@@ -302,12 +350,16 @@ impl Verifier {
         Err(AuditError::Closed(partition))
     }
 
-    /// Returns a user's record, and the journal of the user's partition after the watermark.
+    /// Returns a user's record of a meter, and the journal of the user's partition after the watermark.
     ///
     /// # Errors
     /// If Redis or Postgres is unavailable, or the partition is not open.
-    pub async fn journalled(&self, user: &UserId) -> Result<(Option<Record>, Vec<Entry>), AuditError> {
-        let (_, view) = self.read(self.partitions.of(user), &[user]).await?;
+    pub async fn journalled(
+        &self,
+        user: &UserId,
+        meter: MeterCode,
+    ) -> Result<(Option<Record>, Vec<Entry>), AuditError> {
+        let (_, view) = self.read(self.partitions.of(user), (meter, &[user])).await?;
         Ok((view.records.into_iter().flatten().next(), view.tail))
     }
 
@@ -316,27 +368,28 @@ impl Verifier {
         partition: Partition,
         found: RecordDifference,
     ) -> Result<RecordDifference, AuditError> {
-        let (dead_letters, unreadable) = self.postgres.letters_about(&found.user, partition.number()).await?;
+        let (dead_letters, unreadable) = self.postgres.letters_about((&found.user, found.meter), partition.number()).await?;
         Ok(RecordDifference { dead_letters, unreadable: unreadable || found.unreadable, ..found })
     }
 }
 
-/// The journal after the watermark.
+/// The journal of a meter after the watermark.
 pub(super) struct Tail<'a> {
+    meter: MeterCode,
     users: HashMap<&'a UserId, Unflushed>,
     /// Whether there are entries that this gate cannot read: a newer one can, or they will become dead letters.
     unreadable: bool,
 }
 
 impl<'a> Tail<'a> {
-    pub(super) fn of(entries: &'a [Entry]) -> Self {
+    pub(super) fn of(entries: &'a [Entry], meter: MeterCode) -> Self {
         let mut users: HashMap<&UserId, Unflushed> = HashMap::new();
-        for event in entries.iter().flat_map(Entry::events) {
+        for event in entries.iter().flat_map(Entry::events).filter(|event| event.meter == meter) {
             users.entry(&event.user).or_default().add(event);
         }
         let unreadable =
             entries.iter().any(|entry| matches!(entry.content, Content::Unreadable { .. } | Content::Newer { .. }));
-        Self { users, unreadable }
+        Self { meter, users, unreadable }
     }
 
     /// Compares the record of a user without a row.
@@ -366,6 +419,7 @@ impl<'a> Tail<'a> {
             in_period.0 != in_period.1 || total_used.0 != total_used.1 || !grants.is_empty() || !windows.is_empty();
         differs.then(|| RecordDifference {
             user: user.clone(),
+            meter: self.meter,
             period: record.period,
             used: in_period,
             total_used,
@@ -386,7 +440,7 @@ impl<'a> Tail<'a> {
 
     fn compare(&self, row: QuotaRow, record: Option<Record>, generation: u32) -> Compared {
         let difference = record.as_ref().and_then(|record| difference(&row, record, generation, self));
-        Compared { unflushed: self.ever(&row.user), row, record, difference, generation }
+        Compared { meter: self.meter, unflushed: self.ever(&row.user), row, record, difference, generation }
     }
 }
 

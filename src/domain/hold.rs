@@ -7,6 +7,7 @@ use super::{
     InvalidInput,
     ap::Ap,
     calendar::Period,
+    meter::MeterCode,
     user_id::{SessionId, UserId},
 };
 
@@ -39,6 +40,8 @@ pub struct Reservation {
     pub granted: Ap,
     /// When the hold was made, if the user had windows or grants.
     pub made_at: Option<DateTime<Utc>>,
+    /// The meter whose AP are held.
+    pub meter: MeterCode,
 }
 
 /// Duration of a hold.
@@ -48,20 +51,29 @@ pub struct Ttl(u32);
 impl Ttl {
     /// One minute: longer than most answers take, short enough to free the AP of a crashed service soon.
     pub const DEFAULT: Self = Self(60);
-    /// Maximum duration in seconds. Longer generations extend their hold.
+    /// Maximum duration in seconds of a hold of the chat. Longer generations extend their hold.
     pub const SECONDS_MAX: u32 = 900;
+    /// Maximum that can be set for another meter. A commit is searched for in two days of the log around its hold, and
+    /// kept for repeats until the hold would have ended.
+    pub const METER_SECONDS_MAX: u32 = 24 * 60 * 60;
 
     /// Creates a duration in seconds.
     ///
     /// # Errors
     /// If `seconds` is not 1 to 900.
     pub fn from_seconds(seconds: i64) -> Result<Self, InvalidInput> {
-        u32::try_from(seconds).ok().filter(|s| (1..=Self::SECONDS_MAX).contains(s)).map(Self).ok_or_else(|| {
-            InvalidInput::new(
-                "ttlSeconds",
-                format!("must be a whole number from 1 to {}, not {seconds}", Self::SECONDS_MAX),
-            )
-        })
+        Self::up_to(Self::SECONDS_MAX, seconds)
+    }
+
+    /// Creates a duration in seconds, of at most `seconds_max`, or [`METER_SECONDS_MAX`](Self::METER_SECONDS_MAX).
+    ///
+    /// # Errors
+    /// If `seconds` is less than 1, or more.
+    pub fn up_to(seconds_max: u32, seconds: i64) -> Result<Self, InvalidInput> {
+        let max = seconds_max.min(Self::METER_SECONDS_MAX);
+        let rule = || format!("must be a whole number from 1 to {max}, not {seconds}");
+        let valid = u32::try_from(seconds).ok().filter(|seconds| (1..=max).contains(seconds));
+        valid.map(Self).ok_or_else(|| InvalidInput::new("ttlSeconds", rule()))
     }
 
     /// The duration in seconds.

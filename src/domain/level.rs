@@ -2,7 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{InvalidInput, ap::Ap, text::text_type, window::LevelLimits};
+use super::{
+    InvalidInput,
+    ap::Ap,
+    meter::{Meter, MeterCode},
+    text::text_type,
+    window::LevelLimits,
+};
 
 text_type! {
     /// A level's name as configured: 1 to 32 characters of `a-z 0-9 _ -`.
@@ -52,6 +58,8 @@ pub struct Levels {
     /// The offered levels, lowest first; then the retired ones.
     all: Arc<[Level]>,
     offered: usize,
+    /// All meters but that of the chat, whose quotas are those of the levels; by code.
+    meters: Arc<[Meter]>,
 }
 
 impl fmt::Display for LevelTerms {
@@ -110,7 +118,35 @@ impl Levels {
             }
         }
         levels.sort_by_key(|level| (level.retired, level.quota, level.code));
-        Ok(Self { version, all: levels.into(), offered })
+        Ok(Self { version, all: levels.into(), offered, meters: Arc::new([]) })
+    }
+
+    /// The same levels, with the quotas that they have of these meters.
+    #[must_use]
+    pub fn with_meters(self, mut meters: Vec<Meter>) -> Self {
+        meters.sort_by_key(|meter| meter.code);
+        Self { meters: meters.into(), ..self }
+    }
+
+    /// All meters but that of the chat, also those that are not configured any more.
+    #[must_use]
+    pub fn meters(&self) -> &[Meter] {
+        &self.meters
+    }
+
+    /// The meter with this code, unless it is that of the chat.
+    #[must_use]
+    pub fn meter(&self, code: MeterCode) -> Option<&Meter> {
+        self.meters.iter().find(|meter| meter.code == code)
+    }
+
+    /// The quota of a level on a meter; 0 if it has none.
+    #[must_use]
+    pub fn quota_of(&self, level: LevelCode, meter: MeterCode) -> Ap {
+        if meter.is_chat() {
+            return self.coded(level).map_or(Ap::ZERO, |level| level.quota);
+        }
+        self.meter(meter).and_then(|meter| meter.terms(level)).map_or(Ap::ZERO, |terms| terms.quota)
     }
 
     /// The number of the change that made them so. A later change has a higher one.
@@ -158,7 +194,14 @@ impl Levels {
     /// The level to recommend: the next one on offer with more than `quota`, if any.
     #[must_use]
     pub fn next_above(&self, quota: Ap) -> Option<&Level> {
-        self.iter().find(|level| level.quota > quota)
+        self.next_above_on(quota, MeterCode::CHAT)
+    }
+
+    /// The same for a meter: the one on offer with the smallest quota above `quota`.
+    #[must_use]
+    pub fn next_above_on(&self, quota: Ap, meter: MeterCode) -> Option<&Level> {
+        let above = self.iter().filter(|level| self.quota_of(level.code, meter) > quota);
+        above.min_by_key(|level| self.quota_of(level.code, meter))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{
     ap::Ap,
     level::{LevelName, LevelTerms, Levels},
+    meter::{MeterLevels, MeterName},
 };
 
 /// What applying the configuration would change about one level.
@@ -35,6 +36,19 @@ pub enum LevelDifference {
     },
 }
 
+/// What applying the configuration would change about a level's part of a meter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeterDifference {
+    /// The meter.
+    pub meter: MeterName,
+    /// The level.
+    pub level: LevelName,
+    /// Quota and limits in the installation; `None` if it has none.
+    pub from: Option<LevelTerms>,
+    /// The configured ones.
+    pub to: LevelTerms,
+}
+
 impl LevelDifference {
     /// Name of the level.
     #[must_use]
@@ -62,6 +76,30 @@ impl Levels {
         let retired = self.iter().filter(|level| configured.iter().all(|(name, _)| *name != level.name));
         let retired = retired.map(|level| LevelDifference::Retired { name: level.name.clone(), quota: level.quota });
         added_or_changed.chain(retired).collect()
+    }
+
+    /// Returns what applying these meters would change. A meter that is not configured keeps its quotas.
+    #[must_use]
+    pub fn meter_differences(&self, configured: &[MeterLevels]) -> Vec<MeterDifference> {
+        let each = configured.iter().flat_map(|meter| meter.levels.iter().map(move |(level, to)| (meter, level, to)));
+        let difference = |(meter, level, to): (&MeterLevels, &LevelName, &LevelTerms)| {
+            let known = self.meters().iter().find(|known| known.name == meter.name);
+            let code = self.named(level.as_str()).map(|level| level.code);
+            let from = known.zip(code).and_then(|(known, code)| known.terms(code)).cloned();
+            let differs = from.as_ref() != Some(to);
+            differs.then(|| MeterDifference { meter: meter.name.clone(), level: level.clone(), from, to: to.clone() })
+        };
+        each.filter_map(difference).collect()
+    }
+}
+
+impl fmt::Display for MeterDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { meter, level, from, to } = self;
+        match from {
+            None => write!(f, "{meter} of {level}: new, {to}"),
+            Some(from) => write!(f, "{meter} of {level}: {to} instead of {from}"),
+        }
     }
 }
 

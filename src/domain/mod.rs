@@ -18,6 +18,7 @@ pub mod journal;
 pub mod level;
 pub mod level_change;
 pub mod level_difference;
+pub mod meter;
 pub mod model_costs;
 pub mod model_name;
 pub mod new_grant;

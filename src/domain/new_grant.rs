@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{InvalidInput, ap::Ap, text::text_type, user_id::UserId};
+use super::{InvalidInput, ap::Ap, meter::MeterCode, text::text_type, user_id::UserId};
 
 /// Sources that only the gate itself writes.
 const OWN_SOURCES: [&str; 2] = [UNKNOWN_SOURCE, TRANSFER_SOURCE];
@@ -50,6 +50,8 @@ pub struct NewGrant {
     pub source: GrantSource,
     /// The caller's id of it.
     pub external_id: ExternalId,
+    /// The meter whose messages it pays.
+    pub meter: MeterCode,
 }
 
 impl NewGrant {

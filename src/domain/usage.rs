@@ -9,6 +9,7 @@ use super::{
     calendar::Period,
     grant::GrantPart,
     level::LevelCode,
+    meter::MeterCode,
     model_name::ModelName,
     token_kinds::TokenKinds,
     user_id::{SessionId, UserId},
@@ -46,6 +47,8 @@ pub struct UsageEvent {
     pub windows: Vec<WindowCount>,
     /// What grants paid of it. Most users have none.
     pub grants: Vec<GrantPart>,
+    /// The meter that counted it.
+    pub meter: MeterCode,
 }
 
 /// Cause of a charge.

@@ -13,6 +13,9 @@ pub enum GateError {
     /// The text is not a reservation id that this gate has signed.
     #[error("no such reservation: the id was not issued by this gate")]
     UnknownReservation,
+    /// The reservation is of another meter.
+    #[error("this reservation is of another meter: settle it at /api/{0}/quota/reservations")]
+    OtherMeter(String),
     /// The hold's settle window is over, or (for an extension) the hold has expired.
     #[error("the reservation has expired: {0}")]
     ReservationExpired(&'static str),

@@ -60,6 +60,7 @@ use crate::{
         decision::OnRedisFailure,
         hold::Reservation,
         level::Levels,
+        meter::MeterCode,
         partition::{Partition, Partitions},
     },
     store::{
@@ -110,7 +111,7 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Gate(Arc<Inner>);
+pub struct Gate(Arc<Inner>, MeterCode);
 
 /// The parts of a gate.
 #[derive(Debug)]
@@ -179,7 +180,7 @@ impl Gate {
         let (levels, generations) = (SharedLevels::new(levels), Generations::unknown(partitions));
         let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), &generations, &parts.batcher);
         let loader = Loader::start(&postgres, partitions, &clock, calendar);
-        Self(Arc::new(Inner {
+        let inner = Inner {
             openings: Openings::new(partitions),
             newer_journal: NewerJournal::none(partitions),
             one_redis: OneRedis::new(redis.address()),
@@ -200,7 +201,21 @@ impl Gate {
             idempotency_ttl: parts.idempotency_ttl,
             on_redis_failure: parts.on_redis_failure,
             deadline: parts.deadline,
-        }))
+        };
+        Self(Arc::new(inner), MeterCode::CHAT)
+    }
+
+    /// Returns the same gate, whose messages, quotas and grants are those of another meter.
+    #[must_use]
+    pub fn of_meter(&self, meter: MeterCode) -> Self {
+        Self(Arc::clone(&self.0), meter)
+    }
+
+    /// The meter of this gate's messages, quotas and grants: that of the chat, unless
+    /// [`of_meter`](Self::of_meter) has chosen another.
+    #[must_use]
+    pub fn meter(&self) -> MeterCode {
+        self.1
     }
 
     /// Reads the generation of every partition, or opens it, so that the first messages need not wait. Sends the levels
@@ -282,9 +297,18 @@ impl Inner {
         Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos()))
     }
 
-    fn read_reservation(&self, id: &str) -> Result<(Partition, Reservation), GateError> {
-        let reservation = self.signer.read(id).ok_or(GateError::UnknownReservation)?;
-        Ok((self.partitions.of(&reservation.user), reservation))
+}
+
+impl Gate {
+    /// Reads a reservation id, which must be of this gate's meter.
+    fn read_reservation(&self, id: &str) -> Result<Reservation, GateError> {
+        let reservation = self.0.signer.read(id).ok_or(GateError::UnknownReservation)?;
+        if reservation.meter != self.1 {
+            let levels = self.0.levels.get();
+            let name = levels.meter(reservation.meter).map_or("chat", |meter| meter.name.as_str());
+            return Err(GateError::OtherMeter(name.to_owned()));
+        }
+        Ok(reservation)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     domain::{
         ap::Ap,
         calendar::Calendar,
+        meter::MeterCode,
         quota::{Quota, Source},
         user_id::UserId,
         user_limits::UserLimits,
@@ -24,7 +25,7 @@ impl Gate {
     pub async fn quota(&self, user: &UserId) -> Result<Quota, GateError> {
         match self.quota_and_holds(user).await {
             Ok((quota, _)) => Ok(quota),
-            Err(away) => self.0.quota_from_postgres(user).await.ok_or(away),
+            Err(away) => self.0.quota_from_postgres((user, self.1)).await.ok_or(away),
         }
     }
 
@@ -33,7 +34,7 @@ impl Gate {
     /// # Errors
     /// [`GateError::Unavailable`] if Redis is unavailable.
     pub async fn quota_and_holds(&self, user: &UserId) -> Result<(Quota, Vec<Hold>), GateError> {
-        let answer = self.0.call(user, Operation::Peek).await?;
+        let answer = self.0.call((user, self.1), Operation::Peek).await?;
         match answer.status {
             ReplyStatus::Ok => {
                 let quota = Inner::quota_of(user, &answer);
@@ -45,13 +46,15 @@ impl Gate {
 }
 
 impl Inner {
-    pub(in crate::gate) async fn quota_from_postgres(&self, user: &UserId) -> Option<Quota> {
+    pub(in crate::gate) async fn quota_from_postgres(&self, (user, meter): (&UserId, MeterCode)) -> Option<Quota> {
         let now = self.now();
         let today = self.calendar.day_start(self.calendar.day_at(now));
-        let row = self
-            .postgres
-            .find(user, today)
-            .await
+        let found = if meter.is_chat() {
+            self.postgres.find(user, today).await
+        } else {
+            self.postgres.find_meter(user, meter, today).await
+        };
+        let row = found
             .inspect_err(|error| tracing::warn!(%error, "Postgres is unavailable too"))
             .ok()??;
         Some(row_as_quota(row, self.calendar, now))

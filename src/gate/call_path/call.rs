@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::gate::{GateError, Inner};
 use crate::{
     domain::{
+        meter::MeterCode,
         partition::Partition,
         quota::{Quota, Source},
         user_id::UserId,
@@ -22,12 +23,12 @@ impl Inner {
     /// Runs an operation; loads the user or opens the partition where needed.
     pub(in crate::gate) async fn call(
         self: &Arc<Self>,
-        user: &UserId,
+        account: (&UserId, MeterCode),
         operation: Operation,
     ) -> Result<Answer, GateError> {
         let deadline = Instant::now() + self.deadline;
         loop {
-            if let Some(answer) = self.try_call(None, user, &operation, deadline).await? {
+            if let Some(answer) = self.try_call(None, account, &operation, deadline).await? {
                 return Ok(answer);
             }
         }
@@ -38,13 +39,13 @@ impl Inner {
     pub(in crate::gate) async fn try_call(
         self: &Arc<Self>,
         generation: Option<u32>,
-        user: &UserId,
+        account: (&UserId, MeterCode),
         operation: &Operation,
         deadline: Instant,
     ) -> Result<Option<Answer>, GateError> {
-        let partition = self.partitions.of(user);
+        let partition = self.partitions.of(account.0);
         let assumed = generation.unwrap_or_else(|| self.generations.get(partition));
-        match self.call_in(generation, partition, user, operation).await {
+        match self.call_in(generation, partition, account, operation).await {
             Ok(answer) => {
                 self.learn_level(answer.record.level).await;
                 Ok(Some(answer))
@@ -63,20 +64,21 @@ impl Inner {
         &self,
         generation: Option<u32>,
         partition: Partition,
-        user: &UserId,
+        (user, meter): (&UserId, MeterCode),
         operation: &Operation,
     ) -> Result<Answer, RedisError> {
-        let request = Request { user: user.clone(), operation: operation.clone(), seed: None, generation };
+        let request = Request { user: user.clone(), meter, operation: operation.clone(), seed: None, generation };
         if let Some(answer) = self.batcher.call(partition, request).await? {
             return Ok(answer);
         }
-        let loaded = self.loader.load(partition, user).await?;
+        let loaded = self.loader.load(partition, user, meter).await?;
         self.generations.learn(partition, loaded.generation, None);
         if generation.is_some_and(|needed| needed != loaded.generation) {
             return Err(RedisError::Stale);
         }
         let request = Request {
             user: user.clone(),
+            meter,
             operation: operation.clone(),
             seed: Some(loaded.seed),
             generation: Some(loaded.generation),

@@ -5,7 +5,7 @@
 //! no request waits: the breaker refuses, so requests that need Postgres take no permits from the others.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::timeout,
@@ -23,12 +24,13 @@ use crate::{
     domain::{
         calendar::Calendar,
         clock::Clock,
+        meter::MeterCode,
         partition::{Partition, Partitions},
         user_id::UserId,
     },
     store::{
         breaker::Breaker,
-        postgres::{Loaded, NewUser, Postgres, QuotaRow},
+        postgres::{Loaded, NewUser, Postgres, PostgresError, QuotaRow},
         redis::{RedisError, Seed, UserLevel},
     },
     task,
@@ -64,6 +66,7 @@ pub(in crate::gate) struct LoadedUser {
 #[derive(Debug)]
 struct Job {
     user: UserId,
+    meter: MeterCode,
     reply: oneshot::Sender<Result<LoadedUser, RedisError>>,
 }
 
@@ -104,13 +107,19 @@ impl Loader {
         Self { queues, breaker }
     }
 
-    /// Loads the user; creates the row if there is none. If this fails, nothing has happened in Redis.
-    pub(in crate::gate) async fn load(&self, partition: Partition, user: &UserId) -> Result<LoadedUser, RedisError> {
+    /// Loads the user's account of a meter; creates the row if there is none. If this fails, nothing has happened in
+    /// Redis.
+    pub(in crate::gate) async fn load(
+        &self,
+        partition: Partition,
+        user: &UserId,
+        meter: MeterCode,
+    ) -> Result<LoadedUser, RedisError> {
         if self.breaker.is_open() {
             return Err(RedisError::NotLoaded("Postgres is unavailable and is being probed".into()));
         }
         let (reply, loaded) = oneshot::channel();
-        let job = Job { user: user.clone(), reply };
+        let job = Job { user: user.clone(), meter, reply };
         self.queues[partition.index()].try_send(job).map_err(|_| RedisError::Busy(QUEUE_LENGTH_MAX))?;
         loaded.await.unwrap_or_else(|_| Err(RedisError::NotLoaded("the loader has stopped".into())))
     }
@@ -122,20 +131,20 @@ impl Worker {
         let mut queue = self.queue.lock().await;
         let mut jobs = Vec::with_capacity(USERS_PER_QUERY_MAX);
         while queue.recv_many(&mut jobs, USERS_PER_QUERY_MAX).await > 0 {
-            let mut waiting: HashMap<UserId, Vec<Job>> = HashMap::new();
+            let mut waiting: BTreeMap<MeterCode, HashMap<UserId, Vec<Job>>> = BTreeMap::new();
             for job in jobs.drain(..).filter(|job| !job.reply.is_closed()) {
-                waiting.entry(job.user.clone()).or_default().push(job);
+                waiting.entry(job.meter).or_default().entry(job.user.clone()).or_default().push(job);
             }
-            if !waiting.is_empty() {
-                self.answer(waiting).await;
+            for (meter, waiting) in waiting {
+                self.answer(meter, waiting).await;
             }
         }
     }
 
-    async fn answer(&self, mut waiting: HashMap<UserId, Vec<Job>>) {
+    async fn answer(&self, meter: MeterCode, mut waiting: HashMap<UserId, Vec<Job>>) {
         let users: Vec<UserId> = waiting.keys().cloned().collect();
         let failure =
-            match timeout(LOAD_MAX, self.load(&users).instrument(tracing::debug_span!("load", users = users.len())))
+            match timeout(LOAD_MAX, self.load(meter, &users).instrument(tracing::debug_span!("load", users = users.len())))
                 .await
             {
                 Ok(Ok(loaded)) => {
@@ -170,14 +179,14 @@ impl Worker {
         });
     }
 
-    async fn load(&self, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, crate::store::postgres::PostgresError> {
+    async fn load(&self, meter: MeterCode, users: &[UserId]) -> Result<Vec<(UserId, LoadedUser)>, PostgresError> {
         let now = self.clock.now();
         let day = self.calendar.day_at(now);
         let first = NewUser { calendar: self.calendar, now };
         let today = self.calendar.day_start(day);
         let number = self.partition.number();
         // Most users who are not in Redis have a row already.
-        let found = self.postgres.load(number, users, today).await?;
+        let found = self.find(meter, users, today).await?;
         let known: HashSet<&UserId> = found.iter().flat_map(|found| &found.rows).map(|row| &row.user).collect();
         let unknown: Vec<UserId> = users.iter().filter(|user| !known.contains(user)).cloned().collect();
         metrics::counter!("quota_gate_cold_loads_total", "user" => "known").increment(known.len() as u64);
@@ -189,7 +198,10 @@ impl Worker {
         }
         let created = match unknown.as_slice() {
             [] => None,
-            unknown => Some(self.postgres.load_or_create(number, unknown, &first, today).await?),
+            unknown => {
+                let created = self.postgres.load_or_create(number, unknown, &first, today).await?;
+                if meter.is_chat() { Some(created) } else { self.find(meter, unknown, today).await? }
+            }
         };
         let seed = |row: &QuotaRow| Seed {
             level: user_level(row),
@@ -206,6 +218,21 @@ impl Worker {
             loaded.rows.into_iter().map(move |row| (row.user.clone(), LoadedUser { generation, seed: seed(&row) }))
         };
         Ok(found.into_iter().chain(created).flat_map(seeds).collect())
+    }
+
+    /// Returns what Postgres has about those of these users who have a row.
+    async fn find(
+        &self,
+        meter: MeterCode,
+        users: &[UserId],
+        today: DateTime<Utc>,
+    ) -> Result<Option<Loaded>, PostgresError> {
+        let partition = self.partition.number();
+        if meter.is_chat() {
+            self.postgres.load(partition, users, today).await
+        } else {
+            self.postgres.load_meter(partition, users, meter, today).await
+        }
     }
 }
 

@@ -48,11 +48,11 @@ impl Gate {
         Ok(given)
     }
 
-    /// Returns the newest grants of a user, newest first, also those that are used up, have expired or are voided.
+    /// Returns the newest grants of a user on this gate's meter, newest first, also those that are used up, have expired or are voided.
     ///
     /// # Errors
     /// [`GateError::Unavailable`] if Postgres is unavailable.
     pub async fn grants_of(&self, user: &UserId) -> Result<Vec<GrantRow>, GateError> {
-        Ok(self.0.postgres.grants_of(user, LISTED_MAX).await?)
+        Ok(self.0.postgres.grants_of(user, self.1, LISTED_MAX).await?)
     }
 }

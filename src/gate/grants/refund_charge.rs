@@ -45,6 +45,7 @@ impl Gate {
             priority: Priority::DEFAULT,
             source: GrantSource::parse(SOURCE)?,
             external_id: ExternalId::parse(&format!("refund-{charge}"))?,
+            meter: logged.meter,
         };
         self.give_grant(&grant, author).await
     }

@@ -1,4 +1,4 @@
-//! Sends a user's grants to Redis: their version and the whole list.
+//! Sends a user's grants to Redis: to the record of each meter their version and the whole list of that meter.
 //!
 //! The list counts only in the generation in which Postgres was read: in a later one, Redis may have charges that the
 //! list does not know of. A record applies a list only if its version is higher than what the record has, so a repeated
@@ -10,8 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::gate::{Gate, GateError, Inner, error::unexpected};
 use crate::{
-    domain::user_id::UserId,
-    store::redis::{Operation, ReplyStatus},
+    domain::{meter::MeterCode, user_id::UserId},
+    store::{
+        postgres::GrantList,
+        redis::{Operation, ReplyStatus},
+    },
 };
 
 /// Pause between two attempts while a partition is being opened.
@@ -46,21 +49,41 @@ impl Inner {
         let deadline = Instant::now() + self.deadline;
         let partition = self.partitions.of(user);
         loop {
-            let Some(list) = self.postgres.grant_list(partition.number(), user).await? else { return Ok(()) };
-            self.generations.learn(partition, list.generation, None);
-            let version = list.grants.version;
-            let operation = Operation::BringGrants(list.grants.without_expired(self.now()));
-            // A record that is missing is seeded in the same call. Only an answer of a record counts.
-            if let Some(answer) = self.try_call(Some(list.generation), user, &operation, deadline).await? {
-                if answer.status != ReplyStatus::Ok {
-                    return Err(unexpected("bring-grants", answer.status));
-                }
+            let chat = self.postgres.grant_list(partition.number(), user, MeterCode::CHAT).await?;
+            let Some(chat) = chat else { return Ok(()) };
+            // Lists that are read later are not older.
+            let (version, meters) = (chat.grants.version, chat.meters.clone());
+            let mut is_sent = self.send_list((user, MeterCode::CHAT), chat, deadline).await?;
+            for meter in meters {
+                let list = self.postgres.grant_list(partition.number(), user, meter).await?;
+                let Some(list) = list.filter(|_| is_sent) else { break };
+                is_sent = self.send_list((user, meter), list, deadline).await?;
+            }
+            if is_sent {
                 if let Err(error) = self.postgres.note_grants_synced(user, version).await {
                     tracing::warn!(%user, %error, "synced grants were not recorded; Redis will get them again");
                 }
                 return Ok(());
             }
             sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Sends a list to a user's record of a meter. A record that is missing is seeded in the same call. Returns false
+    /// if the partition was opened meanwhile: the list must be read again.
+    async fn send_list(
+        self: &Arc<Self>,
+        account: (&UserId, MeterCode),
+        list: GrantList,
+        deadline: Instant,
+    ) -> Result<bool, GateError> {
+        self.generations.learn(self.partitions.of(account.0), list.generation, None);
+        let operation = Operation::BringGrants(list.grants.without_expired(self.now()));
+        let answer = self.try_call(Some(list.generation), account, &operation, deadline).await?;
+        // Only an answer of a record counts.
+        match answer {
+            Some(answer) if answer.status != ReplyStatus::Ok => Err(unexpected("bring-grants", answer.status)),
+            answer => Ok(answer.is_some()),
         }
     }
 }

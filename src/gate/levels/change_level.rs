@@ -14,12 +14,13 @@ use crate::{
         decision::{LevelChanged, LevelPreview},
         level::{Level, LevelName, Levels},
         level_change::Timing,
+        meter::MeterCode,
         quota::Quota,
         user_id::UserId,
     },
     store::{
         postgres::{NewLevel, NewUser, QuotaRow},
-        redis::{Answer, Operation, ReplyStatus},
+        redis::{Answer, Operation, ReplyStatus, UserLevel},
     },
 };
 
@@ -126,22 +127,37 @@ fn offered<'a>(levels: &'a Levels, name: &LevelName) -> Result<&'a Level, Invali
 }
 
 impl Inner {
-    /// Sends a level to Redis until it succeeds. The level version makes repeats harmless.
+    /// Sends a level to the user's record of each meter until it succeeds. The level version makes repeats harmless.
+    /// Returns the answer of the chat's record.
+    ///
+    /// A record that is missing is created first: otherwise another gate could create it later from a row that it has
+    /// read before the change.
     pub(super) async fn send_level_to_redis(
         self: &Arc<Self>,
         user: &UserId,
         row: &QuotaRow,
     ) -> Result<Answer, GateError> {
-        let mut pause = RETRY_PAUSE_MIN;
+        let answer = self.set_level((user, MeterCode::CHAT), user_level(row)).await?;
+        let levels = self.levels.get();
+        for meter in levels.meters() {
+            self.set_level((user, meter.code), user_level(row).on_meter(meter)).await?;
+        }
+        if let Err(error) = self.postgres.note_synced(user, row.level_version, levels.meters().len()).await {
+            tracing::warn!(%user, %error, "a synced level was not recorded; Redis will get it again");
+        }
+        Ok(answer)
+    }
+
+    async fn set_level(
+        self: &Arc<Self>,
+        account: (&UserId, MeterCode),
+        level: UserLevel,
+    ) -> Result<Answer, GateError> {
+        let (user, mut pause) = (account.0, RETRY_PAUSE_MIN);
         loop {
-            let answer = self.call(user, Operation::SetLevel(user_level(row))).await;
+            let answer = self.call(account, Operation::SetLevel(level)).await;
             match answer {
-                Ok(answer) if answer.status == ReplyStatus::Ok => {
-                    if let Err(error) = self.postgres.note_synced(user, row.level_version).await {
-                        tracing::warn!(%user, %error, "a synced level was not recorded; Redis will get it again");
-                    }
-                    return Ok(answer);
-                }
+                Ok(answer) if answer.status == ReplyStatus::Ok => return Ok(answer),
                 // By the clock of Redis the record's month is not over yet; it will be within the allowed skew.
                 Ok(answer) if answer.status == ReplyStatus::Behind => {}
                 Ok(answer) => return Err(unexpected("set-level", answer.status)),

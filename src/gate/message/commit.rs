@@ -26,7 +26,7 @@ impl Gate {
     /// [`GateError::ReservationExpired`] after the settle window, [`GateError::UnknownReservation`] for an id that no
     /// gate has signed.
     pub async fn commit(&self, reservation_id: &str, commit: Commit) -> Result<Settled<Committed>, GateError> {
-        let (_, reservation) = self.0.read_reservation(reservation_id)?;
+        let reservation = self.read_reservation(reservation_id)?;
         match self.commit_now(&reservation, &commit, None, None).await {
             Err(failed) if failed.is_transient() => {
                 self.accept_settlement(InboxKind::Commit, &reservation, commit, failed).await?;
@@ -69,7 +69,7 @@ impl Gate {
                     overage: logged.overage,
                     late: logged.late,
                     replayed: true,
-                    quota: self.quota(&reservation.user).await?,
+                    quota: self.of_meter(reservation.meter).quota(&reservation.user).await?,
                 });
             }
         };

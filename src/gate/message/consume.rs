@@ -12,6 +12,7 @@ use crate::gate::{
 use crate::{
     domain::{
         decision::{Charged, Decision, Denied},
+        meter::MeterCode,
         model_name::ModelName,
         rollout::Mode,
         user_limits::Occupies,
@@ -31,7 +32,7 @@ impl Gate {
             return Ok(self.pass_out_of_rollout());
         }
         let asked = (Asked::Consume, mode, Instant::now());
-        let event = self.0.id_of_consume(&request.user, request.idempotency_key.as_ref());
+        let event = self.0.id_of_consume((&request.user, self.1), request.idempotency_key.as_ref());
         let decision = match self.consume_now(&request, event).await {
             Err(away) if self.may_degrade(&away) => self.consume_degraded(&request, event, away).await,
             decision => decision,
@@ -49,16 +50,17 @@ impl Gate {
     ) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
         let partition = gate.partitions.of(&request.user);
-        let operation = gate.consume_operation(event, request);
+        let operation = gate.consume_operation(event, request, self.1);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {
-            let Some(key) = &request.idempotency_key else { break gate.call(&request.user, operation).await? };
+            let account = (&request.user, self.1);
+            let Some(key) = &request.idempotency_key else { break gate.call(account, operation).await? };
             let lookup = self.charged_earlier(partition, event, request, key);
             let generation = match timeout_at(deadline, lookup).await.map_err(|_| GateError::slow())?? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
                 Earlier::NotBefore(generation) => generation,
             };
-            if let Some(answer) = gate.try_call(Some(generation), &request.user, &operation, deadline).await? {
+            if let Some(answer) = gate.try_call(Some(generation), account, &operation, deadline).await? {
                 break answer;
             }
         };
@@ -87,15 +89,15 @@ impl Gate {
 }
 
 impl Inner {
-    fn consume_operation(&self, event: Uuid, request: &Consume) -> Operation {
+    fn consume_operation(&self, event: Uuid, request: &Consume, meter: MeterCode) -> Operation {
         let Consume { session, ap, tokens, model, .. } = request;
-        let idempotency = self.idempotency_of(request);
+        let idempotency = self.idempotency_of(request, meter);
         let (session, model) = (session.clone(), model.clone());
         Operation::Consume { cost: *ap, event, session, tokens: *tokens, model, idempotency }
     }
 
     /// Returns how repeats of the request are recognized, if it has a key.
-    pub(in crate::gate) fn idempotency_of(&self, request: &Consume) -> Option<Idempotency> {
+    pub(in crate::gate) fn idempotency_of(&self, request: &Consume, meter: MeterCode) -> Option<Idempotency> {
         let Consume { user, session, ap, tokens, model, idempotency_key } = request;
         let key = idempotency_key.clone()?;
         let tokens_by_kind = tokens.kinds();
@@ -105,6 +107,6 @@ impl Inner {
         let kinds = kinds.map(|kinds| kinds.concat());
         let mut parts = vec![session.as_str().as_bytes(), &ap, &tokens, ModelName::column(model.as_ref()).as_bytes()];
         parts.extend(kinds.as_deref());
-        Some(self.idempotency(user, key, "consume", &parts))
+        Some(self.idempotency((user, meter), key, "consume", &parts))
     }
 }

@@ -17,9 +17,9 @@ impl Gate {
     /// [`GateError::ReservationExpired`] if the hold has expired, [`GateError::AlreadySettled`],
     /// [`GateError::UnknownReservation`] for an id that no gate has signed.
     pub async fn extend(&self, reservation_id: &str, ttl: Ttl) -> Result<Reserved, GateError> {
-        let (_, reservation) = self.0.read_reservation(reservation_id)?;
+        let reservation = self.read_reservation(reservation_id)?;
         let operation = Operation::Extend { hold: reservation.hold, ttl };
-        let answer = self.0.call(&reservation.user, operation).await?;
+        let answer = self.0.call((&reservation.user, self.1), operation).await?;
         let quota = Inner::quota_of(&reservation.user, &answer);
         match answer.status {
             ReplyStatus::Ok => {

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use crate::gate::{Gate, GateError, Inner, request::Consume};
 use crate::{
-    domain::{decision::Charged, idempotency::IdempotencyKey, partition::Partition, user_id::UserId},
+    domain::{
+        decision::Charged, idempotency::IdempotencyKey, meter::MeterCode, partition::Partition, user_id::UserId,
+    },
     store::{postgres::SoughtCharge, redis::Idempotency},
 };
 
@@ -36,26 +38,27 @@ impl Inner {
     /// Returns how to store the answer to a request. `parts` are all values that identify it.
     pub(in crate::gate) fn idempotency(
         &self,
-        user: &UserId,
+        account: (&UserId, MeterCode),
         key: IdempotencyKey,
         route: &str,
         parts: &[&[u8]],
     ) -> Idempotency {
-        Idempotency::new(user, key, &digest(route, parts), self.idempotency_ttl)
+        Idempotency::new(account, key, &digest(route, parts), self.idempotency_ttl)
     }
 
     /// Returns the id of the charge of a consume. A repeat within the key's epoch has the same id.
-    pub(in crate::gate) fn id_of_consume(&self, user: &UserId, key: Option<&IdempotencyKey>) -> Uuid {
+    pub(in crate::gate) fn id_of_consume(&self, account: (&UserId, MeterCode), key: Option<&IdempotencyKey>) -> Uuid {
         let Some(key) = key else { return self.new_id() };
-        id_in_epoch(user, key, self.epoch(user, key, self.now()))
+        id_in_epoch(account, key, self.epoch(account.0, key, self.now()))
     }
 
     /// Returns the ids that a charge can have which was made under this key while it is remembered: of the previous
     /// epoch, of the present one, and of the next one, because clocks differ; and the one that version 0.1.0 made.
-    fn ids_of_consume(&self, user: &UserId, key: &IdempotencyKey) -> impl Iterator<Item = Uuid> {
-        let epoch = self.epoch(user, key, self.now());
+    fn ids_of_consume(&self, account: (&UserId, MeterCode), key: &IdempotencyKey) -> impl Iterator<Item = Uuid> {
+        let epoch = self.epoch(account.0, key, self.now());
         let epochs = [epoch.saturating_sub(1), epoch, epoch.saturating_add(1)];
-        epochs.map(|epoch| id_in_epoch(user, key, epoch)).into_iter().chain([id_of_first_version(user, key)])
+        let of_first_version = account.1.is_chat().then(|| id_of_first_version(account.0, key));
+        epochs.map(|epoch| id_in_epoch(account, key, epoch)).into_iter().chain(of_first_version)
     }
 
     fn epoch(&self, user: &UserId, key: &IdempotencyKey, at: DateTime<Utc>) -> u64 {
@@ -87,7 +90,7 @@ impl Gate {
         if assumed == 0 || answers_since.is_some_and(is_forgotten) {
             return Ok(Earlier::NotBefore(assumed));
         }
-        let events = gate.ids_of_consume(&request.user, key).chain([event]).collect();
+        let events = gate.ids_of_consume((&request.user, self.1), key).chain([event]).collect();
         let earlier = gate.lookups.find(SoughtCharge { partition, user: request.user.clone(), events }).await?;
         gate.generations.learn(partition, earlier.generation, Some(earlier.answers_since));
         let Some(logged) = earlier.logged else { return Ok(Earlier::NotBefore(earlier.generation)) };
@@ -109,8 +112,11 @@ pub(in crate::gate) fn id_of_first_version(user: &UserId, key: &IdempotencyKey) 
     id_from(&digest(CONSUME, &[user.as_str().as_bytes(), key.as_str().as_bytes()]))
 }
 
-fn id_in_epoch(user: &UserId, key: &IdempotencyKey, epoch: u64) -> Uuid {
-    id_from(&digest(CONSUME, &[user.as_str().as_bytes(), key.as_str().as_bytes(), &epoch.to_be_bytes()]))
+fn id_in_epoch((user, meter): (&UserId, MeterCode), key: &IdempotencyKey, epoch: u64) -> Uuid {
+    // The same key on two meters makes two charges.
+    let of_meter = format!("{CONSUME} {}", meter.get());
+    let route = if meter.is_chat() { CONSUME } else { &of_meter };
+    id_from(&digest(route, &[user.as_str().as_bytes(), key.as_str().as_bytes(), &epoch.to_be_bytes()]))
 }
 
 fn id_from(hash: &[u8; 32]) -> Uuid {

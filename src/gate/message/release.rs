@@ -27,7 +27,7 @@ impl Gate {
     /// [`GateError::AlreadySettled`] after a commit, [`GateError::UnknownReservation`] for an id that no gate has
     /// signed.
     pub async fn release(&self, reservation_id: &str) -> Result<Settled<Released>, GateError> {
-        let (_, reservation) = self.0.read_reservation(reservation_id)?;
+        let reservation = self.read_reservation(reservation_id)?;
         match self.release_now(&reservation).await {
             Err(failed) if failed.is_transient() => {
                 let nothing = Commit { ap: Some(Ap::ZERO), ..Commit::default() };
@@ -57,6 +57,7 @@ impl Gate {
             generation: self.generation(gate.partitions.of(user)),
             granted: Ap::ZERO,
             made_at: None,
+            meter: self.1,
         };
         let noted = gate.postgres.note_release(user, (hold, live.ap), author, gate.now()).await?;
         let released = self.release_now(&reservation).await?;

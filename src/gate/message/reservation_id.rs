@@ -13,19 +13,21 @@ use crate::domain::{
     calendar::{AnchorDay, Period},
     clock::instant,
     hold::Reservation,
+    meter::MeterCode,
     user_id::{SessionId, UserId},
 };
 use crate::store::redis::packed::{PutBytes, Reader};
 
 const FORMAT: u8 = 1;
 /// Format of an id with blocks, as in usage events (decision 0022), after the fields of format 1: for a user with
-/// windows or grants.
+/// windows or grants, or on another meter than the chat.
 const EXTENDED_FORMAT: u8 = 2;
 const END_OF_BLOCKS: u8 = 0;
 /// When the hold was made.
 const BEGUN: u8 = 2;
 /// What the plan is to pay, and no parts: which grants pay is decided by the commit.
 const GRANTS: u8 = 4;
+const METER: u8 = 5;
 const TAG_BYTES: usize = 16;
 /// Maximum length of an id: two ids of 128 bytes, the numbers and the tag, in base64.
 const TEXT_BYTES_MAX: usize = 512;
@@ -55,7 +57,8 @@ impl ReservationSigner {
     #[must_use]
     pub fn sign(&self, reservation: &Reservation) -> String {
         let mut bytes = Vec::with_capacity(192);
-        let is_extended = reservation.granted > Ap::ZERO || reservation.made_at.is_some();
+        let is_extended =
+            reservation.granted > Ap::ZERO || reservation.made_at.is_some() || !reservation.meter.is_chat();
         bytes.put_u8(if is_extended { EXTENDED_FORMAT } else { FORMAT });
         bytes.put_uuid(reservation.hold);
         bytes.put_u32(reservation.ap.get());
@@ -101,6 +104,10 @@ fn put_blocks(reservation: &Reservation, bytes: &mut Vec<u8>) {
         bytes.put_u32(reservation.ap.saturating_sub(reservation.granted).get());
         bytes.put_u8(0);
     }
+    if !reservation.meter.is_chat() {
+        bytes.put_u8(METER);
+        bytes.put_u8(reservation.meter.get());
+    }
     bytes.put_u8(END_OF_BLOCKS);
 }
 
@@ -120,6 +127,7 @@ fn decode(payload: &[u8]) -> Option<Reservation> {
         session: SessionId::parse(&reader.id()?).ok()?,
         granted: Ap::ZERO,
         made_at: None,
+        meter: MeterCode::CHAT,
     };
     if format == EXTENDED_FORMAT {
         read_blocks(&mut reader, &mut reservation)?;
@@ -138,6 +146,7 @@ fn read_blocks(reader: &mut Reader<'_>, reservation: &mut Reservation) -> Option
                     return None;
                 }
             }
+            METER => reservation.meter = MeterCode::new(reader.u8()?),
             _ => return None,
         }
     }
@@ -166,6 +175,7 @@ mod tests {
             generation: 3,
             granted: Ap::ZERO,
             made_at: None,
+            meter: MeterCode::CHAT,
         }
     }
 
@@ -183,6 +193,8 @@ mod tests {
             extended.clone(),
             Reservation { granted: Ap::ZERO, ..extended.clone() },
             Reservation { made_at: None, ..extended.clone() },
+            Reservation { meter: MeterCode::new(7), ..extended.clone() },
+            Reservation { meter: MeterCode::new(255), ..reservation() },
         ] {
             assert_eq!(signer.read(&signer.sign(&reservation)), Some(reservation));
         }

@@ -42,11 +42,11 @@ impl Gate {
         let gate = &self.0;
         let idempotency = idempotency_key.map(|key| {
             let (ap, ttl) = (ap.get().to_be_bytes(), ttl.ms().to_be_bytes());
-            gate.idempotency(&user, key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
+            gate.idempotency((&user, self.1), key, "reserve", &[session.as_str().as_bytes(), &ap, &ttl])
         });
         // Not derived from the key: a forgotten key that is used again makes another hold, with its own settlement.
         let operation = Operation::Reserve { cost: ap, ttl, hold: gate.new_id(), idempotency };
-        let answer = gate.call(&user, operation).await?;
+        let answer = gate.call((&user, self.1), operation).await?;
         let quota = Inner::quota_of(&user, &answer);
         match answer.status {
             ReplyStatus::Ok => {
@@ -61,6 +61,7 @@ impl Gate {
                     generation,
                     granted: answer.granted,
                     made_at: answer.made_at,
+                    meter: self.1,
                 };
                 Ok(Decision::Allowed(Reserved { reservation, quota, replayed: answer.replayed, degraded: false }))
             }

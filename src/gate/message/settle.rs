@@ -41,10 +41,10 @@ impl Inner {
         accepted_at: Option<DateTime<Utc>>,
         operation: impl Fn(bool) -> Operation,
     ) -> Result<Settling, GateError> {
-        let user = &reservation.user;
-        let partition = self.partitions.of(user);
+        let account = (&reservation.user, reservation.meter);
+        let partition = self.partitions.of(&reservation.user);
         let deadline = Instant::now() + self.deadline;
-        let answer = self.call(user, operation(false)).await?;
+        let answer = self.call(account, operation(false)).await?;
         if answer.status != ReplyStatus::UnknownHold {
             return Ok(Settling::Answered(answer));
         }
@@ -54,7 +54,7 @@ impl Inner {
             if let Some(logged) = logged {
                 return Ok(Settling::CommittedBefore(logged));
             }
-            if let Some(answer) = self.try_call(Some(generation), user, &operation(true), deadline).await? {
+            if let Some(answer) = self.try_call(Some(generation), account, &operation(true), deadline).await? {
                 return Ok(Settling::Answered(answer));
             }
         }
@@ -72,8 +72,9 @@ impl Inner {
         if let Some(accepted_at) = accepted_at.filter(|at| self.now() + SKEW_MAX > *at + SETTLE_WINDOW) {
             self.require_flushed_until(partition, watermark, accepted_at + SKEW_MAX).await?;
         }
-        // A commit follows its hold, and extensions keep a hold alive for a few hours at most. A day to either side
-        // limits the search to those days of the log. An accepted commit is charged whenever Redis is back.
+        // A commit follows its hold, which lasts a day at most, also after an extension, whose id has the new expiry. A
+        // day to either side limits the search to those days of the log. An accepted commit is charged whenever Redis
+        // is back.
         let around = SETTLE_WINDOW + TimeDelta::days(1);
         let (from, to) = (reservation.expires_at - around, reservation.expires_at + around);
         let to = to.max(self.now() + SKEW_MAX);

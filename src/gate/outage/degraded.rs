@@ -12,6 +12,7 @@ use crate::{
         ap::Ap,
         decision::{Charged, Decision, Denied, OnRedisFailure, Reserved},
         hold::{Reservation, Ttl},
+        meter::MeterCode,
         quota::Quota,
         user_id::{SessionId, UserId},
         user_limits::Occupies,
@@ -24,7 +25,8 @@ const NO_GENERATION: u32 = 0;
 
 impl Gate {
     pub(in crate::gate) fn may_degrade(&self, error: &GateError) -> bool {
-        self.0.on_redis_failure == OnRedisFailure::Allow && matches!(error, GateError::RedisAway { .. })
+        // Postgres has no inbox for new messages of another meter: they wait for Redis.
+        self.1.is_chat() && self.0.on_redis_failure == OnRedisFailure::Allow && matches!(error, GateError::RedisAway { .. })
     }
 
     pub(in crate::gate) async fn consume_degraded(
@@ -50,6 +52,7 @@ impl Gate {
             tokens: request.tokens,
             model: request.model.clone(),
             idempotency_key: request.idempotency_key.clone(),
+            meter: MeterCode::CHAT,
             accepted_at: gate.now(),
         };
         self.accept(&item, away).await?;
@@ -80,8 +83,8 @@ impl Gate {
     async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
         let gate = &self.0;
         // Creates the row of a new user.
-        gate.loader.load(gate.partitions.of(user), user).await.ok()?;
-        let mut quota = gate.quota_from_postgres(user).await?;
+        gate.loader.load(gate.partitions.of(user), user, MeterCode::CHAT).await.ok()?;
+        let mut quota = gate.quota_from_postgres((user, MeterCode::CHAT)).await?;
         let waiting = gate.postgres.ap_in_inbox(user).await.ok()?;
         quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
         if quota.remaining() < ap {
@@ -112,6 +115,7 @@ impl Inner {
             generation: NO_GENERATION,
             granted: Ap::ZERO,
             made_at: None,
+            meter: MeterCode::CHAT,
         }
     }
 }

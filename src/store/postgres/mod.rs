@@ -7,7 +7,9 @@
 //! | `connections` | the pool, directly or behind a pooler |
 //! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `gates` | the running gates and the Redis of each |
+//! | `meters` | the meters beside the chat, and their quotas by level |
 //! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `meter_accounts` | what a user has on another meter |
 //! | `own_quotas` | quotas of single users, and blocks |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
 //! | `grants`, `left_of_grants` | AP beside the quota: made, voided and listed |
@@ -18,6 +20,7 @@
 //! | `chat_usage_logs`, `usage_log_partitions`, `retention` | one row per charge, for as long as it is kept |
 //! | `earlier_charges` | the charges of repeated requests, many in one query |
 //! | `flush_watermarks`, `flush`, `drain`, `totals`, `grant_charges` | the writing of usage events, each exactly once |
+//! | `meter_totals`, `meter_drift` | what was used on other meters; its comparison with the log |
 //! | `usage_days` | sums by day, level and model |
 //! | `subscriptions` | billing events, the state of each subscription, and the levels that follow |
 //! | `payments` | packs that were bought or taken back |
@@ -69,6 +72,7 @@ pub use self::{
         earlier_charges::{EarlierCharge, SoughtCharge},
         flush::{Flush, FlushOutcome, FlushReport},
         grant_drift::GrantDrift,
+        meter_drift::MeterDrift,
         retention::LogPartition,
         usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
         usage_log_partitions::LogPartitions,

@@ -12,6 +12,7 @@ use super::{
 use crate::domain::{
     ap::Ap,
     grant::{GrantNumber, GrantPart},
+    meter::MeterCode,
     token_kinds::TokenKinds,
     window::WindowCount,
 };
@@ -24,6 +25,7 @@ const TOKEN_KINDS: u8 = 1;
 const BEGUN: u8 = 2;
 const WINDOWS: u8 = 3;
 const GRANTS: u8 = 4;
+const METER: u8 = 5;
 /// Flag of [`TOKEN_KINDS`]: the gate has estimated them.
 const ESTIMATED: u8 = 1;
 
@@ -37,10 +39,16 @@ pub(super) struct EventBlocks {
     pub(super) windows: Option<Vec<WindowCount>>,
     /// AP that the plan paid, and what grants paid.
     pub(super) parts: Option<(Ap, Vec<GrantPart>)>,
+    /// The meter, if it is not that of the chat.
+    pub(super) meter: Option<MeterCode>,
 }
 
 /// Packs the gate's blocks.
-pub(super) fn encode(token_kinds: Option<TokenKinds>, to: &mut Vec<u8>) {
+pub(super) fn encode(token_kinds: Option<TokenKinds>, meter: MeterCode, to: &mut Vec<u8>) {
+    if !meter.is_chat() {
+        to.put_u8(METER);
+        to.put_u8(meter.get());
+    }
     if let Some(kinds) = token_kinds {
         to.put_u8(TOKEN_KINDS);
         to.put_u32(kinds.input());
@@ -60,6 +68,7 @@ pub(super) fn decode(reader: &mut Reader<'_>) -> Option<EventBlocks> {
             BEGUN => set(&mut blocks.begun_at, tails::time(reader.u48()?)?)?,
             WINDOWS => set(&mut blocks.windows, windows(reader)?)?,
             GRANTS => set(&mut blocks.parts, parts(reader)?)?,
+            METER => set(&mut blocks.meter, Some(MeterCode::new(reader.u8()?)).filter(|code| !code.is_chat())?)?,
             _ => return None,
         }
     }
@@ -105,7 +114,7 @@ mod tests {
 
     fn packed(kinds: TokenKinds) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode(Some(kinds), &mut bytes);
+        encode(Some(kinds), MeterCode::CHAT, &mut bytes);
         bytes
     }
 
@@ -121,8 +130,19 @@ mod tests {
             assert_eq!(reader.u8(), Some(77), "nothing after the end is read");
         }
         let mut none = Vec::new();
-        encode(None, &mut none);
+        encode(None, MeterCode::CHAT, &mut none);
         assert!(none.is_empty());
+    }
+
+    #[test]
+    fn a_meter_is_packed_into_two_bytes_and_chat_into_none() {
+        let mut bytes = Vec::new();
+        encode(None, MeterCode::new(7), &mut bytes);
+        bytes.push(END);
+        assert_eq!(bytes, [METER, 7, END]);
+        let meter = |bytes: &[u8]| decode(&mut Reader::new(bytes)).map(|blocks| blocks.meter);
+        assert_eq!(meter(&bytes), Some(Some(MeterCode::new(7))));
+        assert_eq!(meter(&[METER, 0, END]), None, "chat is not named");
     }
 
     #[test]
@@ -136,6 +156,7 @@ mod tests {
             begun_at: Some(instant(256)),
             windows: Some(vec![WindowCount { key, start: instant(9), counted: 7 }]),
             parts: Some((Ap::new(5), vec![GrantPart { number: GrantNumber::new(6).unwrap(), ap: Ap::new(3) }])),
+            meter: None,
         };
         assert_eq!(decode(&mut Reader::new(&bytes)), Some(expected));
         for end in 0..bytes.len() {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::domain::{
     calendar::{AnchorDay, Period},
+    meter::MeterCode,
     partition::Partition,
     user_id::UserId,
 };
@@ -32,10 +33,14 @@ impl Redis {
     ///
     /// # Errors
     /// If Redis does not answer, or the record is invalid.
-    pub async fn read_record(&self, partition: Partition, user: &UserId) -> Result<ReadRecord, RedisError> {
+    pub async fn read_record(
+        &self,
+        partition: Partition,
+        (user, meter): (&UserId, MeterCode),
+    ) -> Result<ReadRecord, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("GET");
-        command.arg(keys::record(partition, user));
+        command.arg(keys::record_of(partition, user, meter));
         let bytes: Option<Vec<u8>> = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
         let record = Record::of(user, bytes.clone())?.filter(|record| record.generation != NEVER);
         Ok(ReadRecord { record, bytes: bytes.unwrap_or_default() })
@@ -50,7 +55,7 @@ impl Redis {
     pub async fn mark_forgotten(
         &self,
         partition: Partition,
-        user: &UserId,
+        (user, meter): (&UserId, MeterCode),
         read: Option<&ReadRecord>,
         period: Period,
         kept: Duration,
@@ -58,7 +63,7 @@ impl Redis {
         let script = redis::Script::new(include_str!("../../../lua/partition/forget.lua"));
         let mut connection = self.connection().await?;
         script
-            .key(keys::record(partition, user))
+            .key(keys::record_of(partition, user, meter))
             .arg(read.map_or(&[][..], |read| read.bytes.as_slice()))
             .arg(mark(period))
             .arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX))
@@ -74,10 +79,14 @@ impl Redis {
     ///
     /// # Errors
     /// If Redis does not answer. Removing again is harmless.
-    pub async fn unmark_forgotten(&self, partition: Partition, user: &UserId) -> Result<(), RedisError> {
+    pub async fn unmark_forgotten(
+        &self,
+        partition: Partition,
+        (user, meter): (&UserId, MeterCode),
+    ) -> Result<(), RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("DEL");
-        command.arg(keys::record(partition, user));
+        command.arg(keys::record_of(partition, user, meter));
         command.query_async(&mut connection).await.map_err(|error| RedisError::of_sent(&error))
     }
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::packed::PutBytes;
-use crate::domain::{idempotency::IdempotencyKey, user_id::UserId};
+use crate::domain::{idempotency::IdempotencyKey, meter::MeterCode, user_id::UserId};
 
 /// How to recognize a repeat of this request.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     /// The client's key of the request.
     pub(super) key: IdempotencyKey,
-    /// Identifies user and key among those of the partition.
+    /// Identifies user, meter and key among those of the partition.
     digest: [u8; 10],
     /// Spreads the answers over buckets.
     hash: [u8; 4],
@@ -22,11 +22,20 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// For a request of `user` under `key`, remembered for `keep`. `request` is a hash of its contents.
+    /// For a request of `user` on `meter` under `key`, remembered for `keep`. `request` is a hash of its contents.
     #[must_use]
-    pub fn new(user: &UserId, key: IdempotencyKey, request: &[u8; 32], keep: Duration) -> Self {
-        // User ids contain no slash.
-        let sum = Sha256::digest(format!("{user}/{}", key.as_str()));
+    pub fn new(
+        (user, meter): (&UserId, MeterCode),
+        key: IdempotencyKey,
+        request: &[u8; 32],
+        keep: Duration,
+    ) -> Self {
+        // User ids contain no slash, and are not empty.
+        let sum = if meter.is_chat() {
+            Sha256::digest(format!("{user}/{}", key.as_str()))
+        } else {
+            Sha256::digest(format!("/{}/{user}/{}", meter.get(), key.as_str()))
+        };
         let (mut digest, mut hash, mut fingerprint) = ([0; 10], [0; 4], [0; 4]);
         digest.copy_from_slice(&sum[..10]);
         hash.copy_from_slice(&sum[10..14]);
@@ -53,11 +62,17 @@ mod tests {
     #[test]
     fn a_key_is_packed_into_these_exact_bytes() {
         let key = IdempotencyKey::parse("k").unwrap();
-        let kept = Idempotency::new(&UserId::parse("bob").unwrap(), key, &[7; 32], Duration::from_secs(258));
-        let mut bytes = Vec::new();
-        kept.encode(3, &mut bytes);
-        let sum = Sha256::digest("bob/k");
-        assert_eq!(bytes[..14], sum[..14]);
-        assert_eq!(bytes[14..], [7, 7, 7, 7, 3, 0, 0, 1, 2]);
+        let bob = UserId::parse("bob").unwrap();
+        let packed_on = |meter| {
+            let kept = Idempotency::new((&bob, MeterCode::new(meter)), key.clone(), &[7; 32], Duration::from_secs(258));
+            let mut bytes = Vec::new();
+            kept.encode(3, &mut bytes);
+            bytes
+        };
+        for (meter, digested) in [(0, "bob/k"), (5, "/5/bob/k")] {
+            let (bytes, sum) = (packed_on(meter), Sha256::digest(digested));
+            assert_eq!(bytes[..14], sum[..14]);
+            assert_eq!(bytes[14..], [7, 7, 7, 7, 3, 0, 0, 1, 2]);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::domain::{idempotency::IdempotencyKey, partition::Partition, user_id::UserId};
+use crate::domain::{idempotency::IdempotencyKey, meter::MeterCode, partition::Partition, user_id::UserId};
 
 /// The user's record, a packed string: `qg:{NN}:b:<sixteen bytes>` for a user id that is a UUID, which saves 32 bytes
 /// per user (decision 0010), `qg:{NN}:u:<user>` for any other.
@@ -18,20 +18,37 @@ pub(super) fn record(partition: Partition, user: &UserId) -> Vec<u8> {
     key
 }
 
-/// The user of the record with this key.
-pub(super) fn user_of(partition: Partition, record: &[u8]) -> Option<UserId> {
-    let id = record.strip_prefix(format!("qg:{{{partition}}}:").as_bytes())?;
-    let id = match id.split_at_checked(2)? {
-        (b"b:", bytes) => Uuid::from_slice(bytes).ok()?.to_string(),
-        (b"u:", text) => String::from_utf8(text.to_owned()).ok()?,
-        _ => return None,
-    };
-    UserId::parse(&id).ok()
+/// The user's record of a meter. Other meters than the chat have keys of their own kinds, which begin with the code of
+/// the meter: `qg:{NN}:m:<code><sixteen bytes>` and `qg:{NN}:n:<code><user>`.
+pub(super) fn record_of(partition: Partition, user: &UserId, meter: MeterCode) -> Vec<u8> {
+    let mut key = record(partition, user);
+    if !meter.is_chat() {
+        let kind = format!("qg:{{{partition}}}:").len();
+        key[kind] = if user.as_uuid().is_some() { b'm' } else { b'n' };
+        key.insert(kind + 2, meter.get());
+    }
+    key
 }
 
-/// Pattern for the keys of all records of a partition.
+/// The user and the meter of the record with this key.
+pub(super) fn account_of(partition: Partition, record: &[u8]) -> Option<(UserId, MeterCode)> {
+    let key = record.strip_prefix(format!("qg:{{{partition}}}:").as_bytes())?;
+    let (kind, id) = key.split_at_checked(2)?;
+    let (meter, id) = match kind {
+        b"b:" | b"u:" => (MeterCode::CHAT, id),
+        _ => id.split_first().map(|(code, id)| (MeterCode::new(*code), id))?,
+    };
+    let id = match kind {
+        b"b:" | b"m:" => Uuid::from_slice(id).ok()?.to_string(),
+        b"u:" | b"n:" => String::from_utf8(id.to_owned()).ok()?,
+        _ => return None,
+    };
+    Some((UserId::parse(&id).ok()?, meter))
+}
+
+/// Pattern for the keys of all records of a partition, of every meter.
 pub(super) fn records(partition: Partition) -> String {
-    format!("qg:{{{partition}}}:[bu]:*")
+    format!("qg:{{{partition}}}:[bumn]:*")
 }
 
 /// `qg:{NN}:gen`: the fence, the generation that is open in this Redis.
@@ -91,7 +108,12 @@ mod tests {
         let user = UserId::parse("alice@example.com:1").unwrap();
         let partition = partition();
         assert_eq!(record(partition, &user), b"qg:{03}:u:alice@example.com:1");
-        assert_eq!(records(partition), "qg:{03}:[bu]:*");
+        assert_eq!(records(partition), "qg:{03}:[bumn]:*");
+        let uuid = UserId::parse("30313233-3435-3637-3839-616263646566").unwrap();
+        let meter = MeterCode::new(7);
+        assert_eq!(record_of(partition, &user, meter), b"qg:{03}:n:\x07alice@example.com:1");
+        assert_eq!(record_of(partition, &uuid, meter), b"qg:{03}:m:\x070123456789abcdef");
+        assert_eq!(record_of(partition, &user, MeterCode::CHAT), record(partition, &user));
         assert_eq!(fence(partition), "qg:{03}:gen");
         assert_eq!(levels(partition), "qg:{03}:levels");
         assert_eq!(nothing(partition), "qg:{03}:nothing");
@@ -104,13 +126,16 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_read_from_the_key_of_a_record() {
+    fn the_user_and_the_meter_are_read_from_the_key_of_a_record() {
         for id in ["alice@example.com:1", "30313233-3435-3637-3839-616263646566", "b:u"] {
-            let user = UserId::parse(id).unwrap();
-            assert_eq!(user_of(partition(), &record(partition(), &user)), Some(user));
+            for meter in [MeterCode::CHAT, MeterCode::new(1), MeterCode::new(255)] {
+                let user = UserId::parse(id).unwrap();
+                let key = record_of(partition(), &user, meter);
+                assert_eq!(account_of(partition(), &key), Some((user, meter)));
+            }
         }
-        for other in ["qg:{03}:gen", "qg:{03}:b:short", "qg:{04}:u:alice", "qg:{03}:u:"] {
-            assert_eq!(user_of(partition(), other.as_bytes()), None, "{other}");
+        for other in ["qg:{03}:gen", "qg:{03}:b:short", "qg:{04}:u:alice", "qg:{03}:u:", "qg:{03}:n:", "qg:{03}:m:1"] {
+            assert_eq!(account_of(partition(), other.as_bytes()), None, "{other}");
         }
     }
 

@@ -7,7 +7,10 @@ use super::{
     keys,
     packed::{PutBytes, Reader},
 };
-use crate::domain::{level::Levels, partition::Partition};
+use crate::domain::{
+    level::{LevelCode, LevelTerms, Levels},
+    partition::Partition,
+};
 
 impl Redis {
     /// Stores the quotas of the levels in a partition, unless newer ones are there. Returns false, and changes nothing,
@@ -58,22 +61,36 @@ impl Redis {
     }
 }
 
-/// Packs the version, the quotas and the limits, those of retired levels too.
+/// Precedes the code of a meter. No level has this code.
+const METER: u8 = 0;
+
+/// Packs the version, the quotas and the limits, those of retired levels too; then those of each meter.
 pub(super) fn encode(levels: &Levels) -> Vec<u8> {
     let mut to = Vec::with_capacity(4 + 7 * levels.all().len());
     to.put_u32(levels.version());
     for level in levels.all() {
-        to.put_u8(level.code.get());
-        to.put_u32(level.quota.get());
-        to.put_u8(level.limits.concurrency().unwrap_or_default());
-        to.put_u8(u8::try_from(level.limits.windows().len()).unwrap_or(u8::MAX));
-        for window in level.limits.windows() {
-            to.put_u16(window.key.minutes());
-            to.put_u8(window.key.unit.code());
-            to.put_u32(window.limit);
+        put_level(level.code, &level.terms(), &mut to);
+    }
+    for meter in levels.meters().iter().filter(|meter| !meter.levels.is_empty()) {
+        to.put_u8(METER);
+        to.put_u8(meter.code.get());
+        for (level, terms) in &meter.levels {
+            put_level(*level, terms, &mut to);
         }
     }
     to
+}
+
+fn put_level(code: LevelCode, terms: &LevelTerms, to: &mut Vec<u8>) {
+    to.put_u8(code.get());
+    to.put_u32(terms.quota.get());
+    to.put_u8(terms.limits.concurrency().unwrap_or_default());
+    to.put_u8(u8::try_from(terms.limits.windows().len()).unwrap_or(u8::MAX));
+    for window in terms.limits.windows() {
+        to.put_u16(window.key.minutes());
+        to.put_u8(window.key.unit.code());
+        to.put_u32(window.limit);
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +98,8 @@ mod tests {
     use super::*;
     use crate::domain::{
         ap::Ap,
-        level::{Level, LevelCode, LevelName},
+        level::{Level, LevelName},
+        meter::{Meter, MeterCode, MeterName},
         window::{LevelLimits, Window, WindowKey, WindowUnit},
     };
 
@@ -100,6 +118,11 @@ mod tests {
         };
         let levels = Levels::new(258, vec![level(1, "trial", 10, true), level(7, "free", 300, false)]).unwrap();
         let free = [7, 0, 0, 1, 44, 3, 1, 1, 44, 2, 0, 0, 0, 80];
-        assert_eq!(encode(&levels), [&[0, 0, 1, 2][..], &free, &[1, 0, 0, 0, 10, 0, 0]].concat());
+        let of_chat = [&[0, 0, 1, 2][..], &free, &[1, 0, 0, 0, 10, 0, 0]].concat();
+        assert_eq!(encode(&levels), of_chat);
+        let of_free = vec![(LevelCode::new(7).unwrap(), LevelTerms::from(Ap::new(20)))];
+        let meter = Meter { code: MeterCode::new(9), name: MeterName::parse("image").unwrap(), levels: of_free };
+        let of_meter = [0, 9, 7, 0, 0, 0, 20, 0, 0];
+        assert_eq!(encode(&levels.with_meters(vec![meter])), [&of_chat[..], &of_meter].concat());
     }
 }

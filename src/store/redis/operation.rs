@@ -16,6 +16,7 @@ use crate::domain::{
     grant::Grants,
     hold::{Reservation, Ttl},
     level::LevelCode,
+    meter::{Meter, MeterCode},
     model_name::ModelName,
     usage::Tokens,
     user_id::{SessionId, UserId},
@@ -27,6 +28,8 @@ use crate::domain::{
 pub struct Request {
     /// The user.
     pub user: UserId,
+    /// The meter whose record the operation is on.
+    pub meter: MeterCode,
     /// The operation.
     pub operation: Operation,
     /// State to create the record from, if Redis has none.
@@ -205,24 +208,29 @@ impl Operation {
     }
 
     /// Whether the tail of the usage event ends in blocks.
-    fn has_blocks(&self) -> bool {
+    fn has_blocks(&self, meter: MeterCode) -> bool {
         match self {
-            Self::Consume { tokens, .. } | Self::Commit { tokens, .. } => tokens.kinds().is_some(),
+            Self::Consume { tokens, .. } | Self::Commit { tokens, .. } => tokens.kinds().is_some() || !meter.is_chat(),
             _ => false,
         }
     }
 
     /// Packs the operation. `slot`, `outcome` and `prefix` are indexes of the call's keys; 0 means none.
-    pub(super) fn encode(&self, user: &UserId, (slot, outcome, prefix): (u8, u8, u8), to: &mut Vec<u8>) {
-        let extended = if self.has_blocks() { event_blocks::EXTENDED } else { 0 };
-        to.extend_from_slice(&[self.code() + extended, slot, outcome]);
+    pub(super) fn encode(
+        &self,
+        (user, meter): (&UserId, MeterCode),
+        (slot, outcome, prefix): (u8, u8, u8),
+        to: &mut Vec<u8>,
+    ) {
+        let extended = if self.has_blocks(meter) { event_blocks::EXTENDED } else { 0 };
+        put_head((self.code() + extended, meter), (slot, outcome), to);
         match self {
             Self::Consume { cost, event, session, tokens, model, idempotency } => {
                 to.put_u32(cost.get());
                 if let Some(kept) = idempotency {
                     kept.encode(prefix, to);
                 }
-                encode_tail(*event, *tokens, (user, session), model.as_ref(), to);
+                encode_tail(*event, (*tokens, meter), (user, session), model.as_ref(), to);
             }
             Self::Reserve { cost, ttl, hold, idempotency } => {
                 to.put_u32(cost.get());
@@ -251,7 +259,8 @@ impl Operation {
                 if let Some(kept) = idempotency {
                     kept.encode(prefix, to);
                 }
-                encode_tail(reservation.hold, *tokens, (user, &reservation.session), model.as_ref(), to);
+                let of_user = (user, &reservation.session);
+                encode_tail(reservation.hold, (*tokens, meter), of_user, model.as_ref(), to);
             }
             Self::Release { reservation, adopt } => {
                 to.put_uuid(reservation.hold);
@@ -267,6 +276,13 @@ impl Operation {
 }
 
 impl UserLevel {
+    /// The same on another meter. A quota of the user's own is one of the chat.
+    #[must_use]
+    pub fn on_meter(self, meter: &Meter) -> Self {
+        let quota = meter.terms(self.level).map_or(Ap::ZERO, |terms| terms.quota);
+        Self { quota, own_quota: false, ..self }
+    }
+
     fn encode(&self, to: &mut Vec<u8>) {
         to.put_u24(self.period.code(self.anchor_day));
         to.put_u8(self.level.get());
@@ -280,8 +296,8 @@ impl UserLevel {
 impl Seed {
     const CODE: u8 = 1;
 
-    pub(super) fn encode(&self, slot: u8, to: &mut Vec<u8>) {
-        to.extend_from_slice(&[Self::CODE, slot, 0]);
+    pub(super) fn encode(&self, meter: MeterCode, slot: u8, to: &mut Vec<u8>) {
+        put_head((Self::CODE, meter), (slot, 0), to);
         self.level.encode(to);
         to.put_u32(self.used.get());
         to.put_u48(self.total_used);
@@ -292,6 +308,18 @@ impl Seed {
         }
         encode_windows(&self.windows, to);
         encode_grants(&self.grants, to);
+    }
+}
+
+/// Added to the code of an operation on another meter than the chat.
+const METERED: u8 = 64;
+
+/// Packs the code, the meter unless it is that of the chat, and the slots of record and outcome.
+fn put_head((code, meter): (u8, MeterCode), (slot, outcome): (u8, u8), to: &mut Vec<u8>) {
+    if meter.is_chat() {
+        to.extend_from_slice(&[code, slot, outcome]);
+    } else {
+        to.extend_from_slice(&[code + METERED, slot, outcome, meter.get()]);
     }
 }
 
@@ -315,7 +343,7 @@ pub(super) fn encode_calendar(generation: u32, now: DateTime<Utc>, bounds: &Boun
 /// Packs the tail of a usage event, which the script copies into the stream unchanged.
 fn encode_tail(
     id: Uuid,
-    tokens: Tokens,
+    (tokens, meter): (Tokens, MeterCode),
     (user, session): (&UserId, &SessionId),
     model: Option<&ModelName>,
     to: &mut Vec<u8>,
@@ -326,7 +354,7 @@ fn encode_tail(
     to.put_id(session.as_str(), session.as_uuid());
     to.put_text(ModelName::column(model));
     // The script appends its own blocks and the end.
-    event_blocks::encode(tokens.kinds(), to);
+    event_blocks::encode(tokens.kinds(), meter, to);
 }
 
 #[cfg(test)]
@@ -345,11 +373,15 @@ mod tests {
             model: Some(ModelName::parse("m").unwrap()),
             idempotency: None,
         };
-        operation.encode(&UserId::parse("bob").unwrap(), (2, 0, 0), &mut bytes);
-        let mut expected = vec![2, 2, 0, 0, 0, 0, 7];
-        expected.extend([0xaa; 16]);
-        expected.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);
-        assert_eq!(bytes, expected);
+        let bob = UserId::parse("bob").unwrap();
+        operation.encode((&bob, MeterCode::CHAT), (2, 0, 0), &mut bytes);
+        let mut rest = vec![0, 0, 0, 7];
+        rest.extend([0xaa; 16]);
+        rest.extend([0, 0, 1, 44, 3, b'b', b'o', b'b', 2, b's', b'1', 1, b'm']);
+        assert_eq!(bytes, [&[2, 2, 0][..], &rest].concat());
+        let mut metered = Vec::new();
+        operation.encode((&bob, MeterCode::new(9)), (2, 0, 0), &mut metered);
+        assert_eq!(metered, [&[128 + 64 + 2, 2, 0, 9][..], &rest, &[5, 9]].concat());
     }
 
     #[test]
@@ -359,7 +391,7 @@ mod tests {
             let session = SessionId::parse("s1").unwrap();
             let (event, cost) = (Uuid::from_bytes([0xaa; 16]), Ap::new(7));
             let operation = Operation::Consume { cost, event, session, tokens, model: None, idempotency: None };
-            operation.encode(&UserId::parse("bob").unwrap(), (2, 0, 0), &mut bytes);
+            operation.encode((&UserId::parse("bob").unwrap(), MeterCode::CHAT), (2, 0, 0), &mut bytes);
             bytes
         };
         let plain = tail(Tokens::new(300).unwrap());

@@ -10,6 +10,7 @@ use super::{connection::Redis, error::RedisError, fence::Fence, keys, levels, re
 use crate::domain::{
     journal::{Anchor, Entry, Position, StreamId},
     level::Levels,
+    meter::MeterCode,
     partition::Partition,
     user_id::UserId,
 };
@@ -242,13 +243,17 @@ impl Redis {
         command.query_async(&mut connection).await.map_err(RedisError::not_executed)
     }
 
-    /// Like [`scan_records`](Self::scan_records), but returns the users.
+    /// Like [`scan_records`](Self::scan_records), but returns the user and the meter of each record.
     ///
     /// # Errors
     /// If Redis does not answer.
-    pub async fn scan_users(&self, partition: Partition, cursor: u64) -> Result<(u64, Vec<UserId>), RedisError> {
+    pub async fn scan_accounts(
+        &self,
+        partition: Partition,
+        cursor: u64,
+    ) -> Result<(u64, Vec<(UserId, MeterCode)>), RedisError> {
         let (next, records) = self.scan_records(partition, cursor).await?;
-        Ok((next, records.iter().filter_map(|record| keys::user_of(partition, record)).collect()))
+        Ok((next, records.iter().filter_map(|record| keys::account_of(partition, record)).collect()))
     }
 
     /// Deletes records unchanged since `untouched_since` and removes expired holds. None if the fence is another.
@@ -278,14 +283,27 @@ impl Redis {
         }
     }
 
-    /// Returns the stored record of a user, for inspection.
+    /// Returns the stored record of a user's chat, for inspection.
     ///
     /// # Errors
     /// If Redis does not answer, or the record is invalid.
     pub async fn record(&self, partition: Partition, user: &UserId) -> Result<Option<Record>, RedisError> {
+        self.record_of(partition, user, MeterCode::CHAT).await
+    }
+
+    /// Returns the stored record of a user and a meter, for inspection.
+    ///
+    /// # Errors
+    /// If Redis does not answer, or the record is invalid.
+    pub async fn record_of(
+        &self,
+        partition: Partition,
+        user: &UserId,
+        meter: MeterCode,
+    ) -> Result<Option<Record>, RedisError> {
         let mut connection = self.connection().await?;
         let mut command = redis::cmd("GET");
-        command.arg(keys::record(partition, user));
+        command.arg(keys::record_of(partition, user, meter));
         let value: Option<Vec<u8>> = command.query_async(&mut connection).await.map_err(RedisError::not_executed)?;
         Record::of(user, value)
     }

@@ -18,7 +18,9 @@ use super::{
     operation::{OutcomeKey, Request, encode_calendar},
     wire::{Received, Wire, put_array, put_bulk, put_decimal},
 };
-use crate::domain::{calendar::Calendar, idempotency::IdempotencyKey, partition::Partition, user_id::UserId};
+use crate::domain::{
+    calendar::Calendar, idempotency::IdempotencyKey, meter::MeterCode, partition::Partition, user_id::UserId,
+};
 
 /// Reads the clock of Redis.
 const CLOCK: &str = include_str!("../../../lua/operation/clock.lua");
@@ -201,10 +203,14 @@ impl Call {
             count += 1;
         };
         for request in requests {
-            let user = &request.user;
-            let slot = slots.of(Subject::User(user), || keys::record(partition, user));
+            let (user, meter) = (&request.user, request.meter);
+            let slot = slots.of(Subject::Record(user, meter), || keys::record_of(partition, user, meter));
             let outcome = match request.operation.outcome_key() {
                 OutcomeKey::None => 0,
+                // Version 0.1.0 has no other meter, and keeps no answer of one.
+                OutcomeKey::Idempotency(_) if !meter.is_chat() => {
+                    slots.of(Subject::Nothing, || keys::nothing(partition).into_bytes())
+                }
                 OutcomeKey::Idempotency(kept) => {
                     slots.of(Subject::Request(user, &kept.key), || keys::outcome(partition, user, &kept.key))
                 }
@@ -213,10 +219,10 @@ impl Call {
             let mut answers = || slots.of(Subject::Answers, || keys::answers(partition));
             let prefix = if request.operation.idempotency().is_some() { answers() } else { 0 };
             if let Some(seed) = &request.seed {
-                seed.encode(slot, operation);
+                seed.encode(meter, slot, operation);
                 push(operation);
             }
-            request.operation.encode(user, (slot, outcome, prefix), operation);
+            request.operation.encode((user, meter), (slot, outcome, prefix), operation);
             push(operation);
         }
         // The fence precedes the records, the levels and the stream follow them.
@@ -238,9 +244,10 @@ impl Call {
 /// What a key refers to.
 #[derive(PartialEq, Eq, Hash)]
 enum Subject<'a> {
-    User(&'a UserId),
+    Record(&'a UserId, MeterCode),
     Request(&'a UserId, &'a IdempotencyKey),
     Answers,
+    Nothing,
     Hold(Uuid),
 }
 

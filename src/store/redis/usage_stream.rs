@@ -227,6 +227,7 @@ fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<Usage
         begun_at: blocks.begun_at,
         windows: blocks.windows.unwrap_or_default(),
         grants,
+        meter: blocks.meter.unwrap_or_default(),
     })
 }
 

@@ -5,6 +5,7 @@ use redis::Value;
 use super::{connection::Redis, error::RedisError, fence::Fence, keys, record::Record, usage_stream};
 use crate::domain::{
     journal::{Entry, Position},
+    meter::MeterCode,
     partition::Partition,
     user_id::UserId,
 };
@@ -12,7 +13,7 @@ use crate::domain::{
 /// Maximum number of entries in a view: what accumulates in a minute without Postgres. More must be flushed first.
 const ENTRIES_MAX: usize = 100_000;
 
-/// Records of some users and the journal of their partition after a watermark, at one moment.
+/// Records of some users, of one meter, and the journal of their partition after a watermark, at one moment.
 #[derive(Debug, Clone)]
 pub struct View {
     /// One for each user, in order; none for a user without a record in Redis.
@@ -22,7 +23,7 @@ pub struct View {
 }
 
 impl Redis {
-    /// Reads some users of a partition. None if `generation` is not open, or the entry at the watermark is trimmed:
+    /// Reads some users of a partition and their records of a meter. None if `generation` is not open, or the entry at the watermark is trimmed:
     /// then the watermark is outdated and must be read from Postgres again.
     ///
     /// # Errors
@@ -31,9 +32,9 @@ impl Redis {
         &self,
         partition: Partition,
         (generation, from): (u32, Position),
-        users: &[&UserId],
+        (meter, users): (MeterCode, &[&UserId]),
     ) -> Result<Option<View>, RedisError> {
-        let records = users.iter().map(|user| keys::record(partition, user));
+        let records = users.iter().map(|user| keys::record_of(partition, user, meter));
         let fence_and_records: Vec<Vec<u8>> =
             std::iter::once(keys::fence(partition).into_bytes()).chain(records).collect();
         let mut transaction = redis::pipe();

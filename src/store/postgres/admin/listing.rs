@@ -73,6 +73,8 @@ pub struct ListedMessage {
     pub tokens_estimated: bool,
     /// Kind of the charge.
     pub kind: String,
+    /// Name of the meter.
+    pub meter: String,
 }
 
 impl Postgres {
@@ -154,7 +156,8 @@ impl Postgres {
         let messages = sqlx::query_as!(
             ListedMessage,
             r#"select uuid as event, created_at as at, session_id as session, membership_level as level, model, period, ap_used as ap,
-                    overage, tokens_used as tokens, input_tokens, cached_input_tokens, output_tokens, tokens_estimated, kind
+                    overage, tokens_used as tokens, input_tokens, cached_input_tokens, output_tokens, tokens_estimated, kind,
+                    coalesce((select name from meters where code = chat_usage_logs.meter), 'chat') as "meter!"
              from chat_usage_logs
              where user_uuid = $1
                and created_at <= $2

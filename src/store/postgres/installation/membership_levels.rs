@@ -10,7 +10,10 @@ use crate::domain::{
     window::LevelLimits,
 };
 use crate::store::postgres::{
-    Postgres, PostgresError, connections::Transaction, installation::level_changes, integers::integer,
+    Postgres, PostgresError,
+    connections::Transaction,
+    installation::{level_changes, meters::meters},
+    integers::integer,
 };
 
 impl Postgres {
@@ -66,17 +69,19 @@ impl Postgres {
     /// # Errors
     /// If Postgres is unavailable.
     pub async fn all_levels(&self) -> Result<Levels, PostgresError> {
-        read(&self.pool).await
+        let levels = read(&self.pool).await?;
+        let meters = meters(&self.pool, &levels).await?;
+        Ok(levels.with_meters(meters))
     }
 }
 
 /// Serializes changes. Readers are not blocked.
-async fn lock(connection: &mut Transaction<'_>) -> Result<(), PostgresError> {
+pub(super) async fn lock(connection: &mut Transaction<'_>) -> Result<(), PostgresError> {
     sqlx::query!("lock table membership_levels in exclusive mode").execute(connection).await?;
     Ok(())
 }
 
-async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, PostgresError> {
+pub(super) async fn read<'e>(connection: impl sqlx::PgExecutor<'e>) -> Result<Levels, PostgresError> {
     let rows = sqlx::query!(
         r#"select code, name, monthly_quota, windows, concurrency, retired,
                   (select coalesce(max(version), 0) from level_changes) as "version!"

@@ -1,9 +1,9 @@
 //! The audit: proves from one snapshot that the totals are the sum of the log.
 
-use crate::domain::{ap::Ap, journal::Watermark, user_id::UserId};
+use crate::domain::{ap::Ap, journal::Watermark, meter::MeterCode, user_id::UserId};
 use crate::store::postgres::{
     Postgres, PostgresError, QuotaRow, connections::Transaction, journal::flush_watermarks::watermarks,
-    users::chat_quotas,
+    users::{chat_quotas, meter_accounts},
 };
 
 /// A user whose totals differ from the sum of the log.
@@ -42,7 +42,7 @@ pub struct Page {
 }
 
 impl Postgres {
-    /// Returns every user whose totals differ from the log, in one statement and so in one snapshot.
+    /// Returns every user whose totals of the chat differ from the log, in one statement and so in one snapshot.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -59,7 +59,8 @@ impl Postgres {
                  -- Periods count what the plan paid.
                  select user_uuid, period, sum(coalesce(plan_ap, ap_used)) as ap
                  from chat_usage_logs
-                 where period_begins(period) >= coalesce((select begins from whole), '-infinity')
+                 where meter = 0
+                   and period_begins(period) >= coalesce((select begins from whole), '-infinity')
                  group by user_uuid, period
              ),
              months as (
@@ -81,7 +82,7 @@ impl Postgres {
                      from months
                      where period_begins(period) < coalesce((select begins from whole), '-infinity')
                      union all
-                     select user_uuid, charged from grants where charged > 0
+                     select user_uuid, charged from grants where charged > 0 and meter = 0
                  ) as parts
                  group by user_uuid
              )
@@ -159,6 +160,17 @@ impl Postgres {
     pub async fn rows_of(&self, users: &[&UserId]) -> Result<Page, PostgresError> {
         let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
         Page::read(&ids, &mut self.snapshot().await?).await
+    }
+
+    /// Returns what these users have on a meter, in id order, and the watermarks of the same snapshot.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn meter_rows_of(&self, users: &[&UserId], meter: MeterCode) -> Result<Page, PostgresError> {
+        let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
+        let mut snapshot = self.snapshot().await?;
+        let rows = meter_accounts::rows_of(&mut snapshot, &ids, meter).await?;
+        Ok(Page { rows, watermarks: watermarks(&mut snapshot).await? })
     }
 
     /// Begins a snapshot without a statement timeout, for reading whole tables.

@@ -4,12 +4,16 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, model_name::ModelName, token_kinds::TokenKinds,
-    usage::UsageEvent, user_id::UserId,
+    ap::Ap, calendar::Period, grant::GrantPart, level::Levels, meter::MeterCode, model_name::ModelName,
+    token_kinds::TokenKinds, usage::UsageEvent, user_id::UserId,
 };
 use crate::store::postgres::{
-    Postgres, PostgresError, connections::Transaction, error::is_about_data, integers::integer,
-    journal::logged_windows, users::chat_quotas::parse_period,
+    Postgres, PostgresError,
+    connections::Transaction,
+    error::is_about_data,
+    integers::{integer, meter_of},
+    journal::logged_windows,
+    users::chat_quotas::parse_period,
 };
 
 /// A charge in the log.
@@ -31,6 +35,8 @@ pub struct LoggedUsage {
     pub tokens: i32,
     /// Model that wrote the answer.
     pub model: Option<ModelName>,
+    /// The meter that counted it.
+    pub meter: MeterCode,
 }
 
 /// The columns of a row that describe its charge.
@@ -43,6 +49,7 @@ pub(in crate::store::postgres) struct LoggedRow {
     pub(in crate::store::postgres) session_id: String,
     pub(in crate::store::postgres) tokens_used: i32,
     pub(in crate::store::postgres) model: String,
+    pub(in crate::store::postgres) meter: i16,
 }
 
 /// How rows are written.
@@ -77,7 +84,7 @@ impl Postgres {
     ) -> Result<Option<LoggedUsage>, PostgresError> {
         let row = sqlx::query_as!(
             LoggedRow,
-            "select uuid, ap_used, overage, period, kind, session_id, tokens_used, model
+            "select uuid, ap_used, overage, period, kind, session_id, tokens_used, model, meter
              from chat_usage_logs
              where uuid = $1
                and user_uuid = $2
@@ -103,6 +110,7 @@ impl LoggedRow {
             period: parse_period(self.period).ok_or_else(|| wrong("period"))?,
             late: self.kind == crate::domain::usage::UsageKind::LateCommit.as_str(),
             model: ModelName::from_column(&self.model).map_err(|_| wrong("model"))?,
+            meter: meter_of(self.meter).ok_or_else(|| wrong("meter"))?,
             session: self.session_id,
             tokens: self.tokens_used,
         })
@@ -153,7 +161,7 @@ async fn copy(connection: &mut Transaction<'_>, events: &[&UsageEvent], levels: 
     let statement =
         "copy chat_usage_logs (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
                                input_tokens, cached_input_tokens, output_tokens, tokens_estimated,
-                               plan_ap, grant_numbers, grant_aps, windows)
+                               plan_ap, grant_numbers, grant_aps, windows, meter)
          from stdin (format binary)";
     connection.copy_in(statement, encode(events, levels)).await
 }
@@ -184,16 +192,17 @@ async fn insert_absent<'a>(
         events.iter().map(|event| list(event, |part| part.number.get().to_string())).collect();
     let part_aps: Vec<Option<String>> = events.iter().map(|event| list(event, |part| part.ap.to_string())).collect();
     let windows: Vec<Option<Vec<u8>>> = events.iter().map(|event| logged_windows::column(event)).collect();
+    let meters: Vec<i16> = events.iter().map(|event| event.meter.into()).collect();
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
              (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, model, created_at,
-              input_tokens, cached_input_tokens, output_tokens, tokens_estimated, plan_ap, grant_numbers, grant_aps, windows)
+              input_tokens, cached_input_tokens, output_tokens, tokens_estimated, plan_ap, grant_numbers, grant_aps, windows, meter)
          select distinct on (new.uuid) uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
-                input, cached_input, output, estimated, plan_ap, numbers::bigint[], aps::integer[], windows
+                input, cached_input, output, estimated, plan_ap, numbers::bigint[], aps::integer[], windows, meter
          from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::int[], $9::text[], $10::text[], $11::timestamptz[],
-                     $12::int[], $13::int[], $14::int[], $15::bool[], $16::int[], $17::text[], $18::text[], $19::bytea[])
+                     $12::int[], $13::int[], $14::int[], $15::bool[], $16::int[], $17::text[], $18::text[], $19::bytea[], $20::smallint[])
               with ordinality as new (uuid, user_uuid, session_id, level, period, tokens, ap, overage, kind, model, at,
-                                      input, cached_input, output, estimated, plan_ap, numbers, aps, windows, place)
+                                      input, cached_input, output, estimated, plan_ap, numbers, aps, windows, meter, place)
          where not exists (
              select
              from chat_usage_logs as logged
@@ -222,6 +231,7 @@ async fn insert_absent<'a>(
         &numbers as &[Option<String>],
         &part_aps as &[Option<String>],
         &windows as &[Option<Vec<u8>>],
+        &meters,
     )
     .fetch_all(connection)
     .await?;
@@ -248,7 +258,7 @@ pub(in crate::store::postgres) fn level_name<'a>(event: &UsageEvent, levels: &'a
 /// Encodes rows for `COPY`: <https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4>.
 fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
     const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const COLUMNS: i16 = 19;
+    const COLUMNS: i16 = 20;
     const TRAILER: i16 = -1;
     /// Length of a field that is null.
     const NULL: i32 = -1;
@@ -281,6 +291,7 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
             Some(windows) => put(&mut to, &windows),
             None => to.extend_from_slice(&NULL.to_be_bytes()),
         }
+        put(&mut to, &i16::from(event.meter).to_be_bytes());
     }
     to.extend_from_slice(&TRAILER.to_be_bytes());
     to

@@ -11,6 +11,7 @@ use crate::domain::{
     grant::{GrantNumber, GrantPart},
     journal::{Content, Entry},
     level::{LevelCode, Levels},
+    meter::MeterCode,
     model_name::ModelName,
     token_kinds::TokenKinds,
     usage::{Tokens, UsageEvent, UsageKind},
@@ -82,8 +83,8 @@ impl Origin {
         reason: &str,
     ) -> Result<u64, PostgresError> {
         let done = sqlx::query!(
-            "insert into dead_letters (partition, generation, entry_id, event, user_uuid, ap_used, payload, reason, created_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "insert into dead_letters (partition, generation, entry_id, event, user_uuid, ap_used, payload, reason, created_at, meter)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              on conflict do nothing",
             smallint(self.partition),
             integer(self.generation),
@@ -94,6 +95,7 @@ impl Origin {
             payload,
             reason,
             self.now,
+            event.map_or(0, |event| i16::from(event.meter)),
         )
         .execute(connection)
         .await?;
@@ -122,10 +124,17 @@ struct StoredEvent {
     /// Number and AP of each part that a grant paid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     grants: Vec<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "is_chat")]
+    meter: u8,
     #[serde(default)]
     model: String,
     kind: String,
     created_at: DateTime<Utc>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_chat(meter: &u8) -> bool {
+    *meter == 0
 }
 
 /// Kinds of tokens of a [`StoredEvent`].
@@ -188,6 +197,7 @@ impl StoredEvent {
             begun_at: event.begun_at,
             windows: event.windows.iter().map(StoredWindow::of).collect(),
             grants: event.grants.iter().map(|part| (part.number.get(), part.ap.get())).collect(),
+            meter: event.meter.get(),
             model: ModelName::column(event.model.as_ref()).to_owned(),
             kind: event.kind.as_str().to_owned(),
             created_at: event.at,
@@ -215,6 +225,7 @@ impl StoredEvent {
             begun_at: self.begun_at,
             windows: self.windows.iter().map(StoredWindow::count).collect::<Result<_, _>>()?,
             grants: self.grants.into_iter().map(part).collect::<Result<_, _>>()?,
+            meter: MeterCode::new(self.meter),
         })
     }
 }
@@ -274,19 +285,24 @@ impl Postgres {
         Ok(letters)
     }
 
-    /// Returns a user's refused AP, and whether the partition has unreadable entries, which may belong to any user.
+    /// Returns a user's refused AP of a meter, and whether the partition has unreadable entries, which may belong to any user.
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn letters_about(&self, user: &UserId, partition: u16) -> Result<(u64, bool), PostgresError> {
+    pub async fn letters_about(
+        &self,
+        (user, meter): (&UserId, MeterCode),
+        partition: u16,
+    ) -> Result<(u64, bool), PostgresError> {
         let row = sqlx::query!(
-            r#"select coalesce(sum(ap_used), 0) as "ap!",
+            r#"select coalesce(sum(ap_used) filter (where meter = $3), 0) as "ap!",
                     coalesce(bool_or(event is null), false) as "unreadable!"
              from dead_letters
              where user_uuid = $1
                 or (partition = $2 and event is null)"#,
             user.as_str(),
             smallint(partition),
+            i16::from(meter),
         )
         .fetch_one(&self.pool)
         .await?;
@@ -367,6 +383,7 @@ mod tests {
             begun_at: None,
             grants: Vec::new(),
             windows: Vec::new(),
+            meter: MeterCode::CHAT,
         }
     }
 

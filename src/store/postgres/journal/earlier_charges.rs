@@ -56,7 +56,8 @@ impl Postgres {
             r#"select sought.number as "number!", watermark.generation, watermark.opened_at, watermark.answers_since,
                  watermark.answers_generation, logged.uuid as "uuid?", logged.ap_used as "ap_used?",
                  logged.overage as "overage?", logged.period as "period?", logged.kind as "kind?",
-                 logged.session_id as "session_id?", logged.tokens_used as "tokens_used?", logged.model as "model?"
+                 logged.session_id as "session_id?", logged.tokens_used as "tokens_used?", logged.model as "model?",
+                 logged.meter as "meter?"
              from unnest($1::integer[], $2::smallint[], $3::text[], $4::uuid[])
                  as sought (number, partition, user_uuid, event)
              join flush_watermarks as watermark
@@ -102,6 +103,7 @@ impl Postgres {
                     session_id: row.session_id.unwrap_or_default(),
                     tokens_used: row.tokens_used.unwrap_or_default(),
                     model: row.model.unwrap_or_default(),
+                    meter: row.meter.unwrap_or_default(),
                 };
                 charge.logged = Some(logged.read()?);
             }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::{new_grant::UNKNOWN_SOURCE, usage::UsageEvent, user_id::UserId};
+use crate::domain::{meter::MeterCode, new_grant::UNKNOWN_SOURCE, usage::UsageEvent, user_id::UserId};
 use crate::store::postgres::{PostgresError, connections::Transaction};
 
 /// What a batch takes from one grant.
@@ -18,12 +18,13 @@ struct Sum {
     transferred: i64,
 }
 
-/// What a batch takes from each grant, by user and number.
-type Sums<'a> = BTreeMap<(&'a UserId, i64), Sum>;
+/// What a batch takes from each grant, by user, meter and number.
+type Sums<'a> = BTreeMap<(&'a UserId, MeterCode, i64), Sum>;
 
 #[derive(Debug, Default)]
 struct Batch<'a> {
     users: Vec<&'a str>,
+    meters: Vec<i16>,
     numbers: Vec<i64>,
     charged: Vec<i64>,
     transferred: Vec<i64>,
@@ -38,7 +39,7 @@ pub(in crate::store::postgres) async fn add(
     let mut sums = Sums::new();
     for event in events {
         for part in &event.grants {
-            let sum = sums.entry((&event.user, part.number.get().cast_signed())).or_default();
+            let sum = sums.entry((&event.user, event.meter, part.number.get().cast_signed())).or_default();
             sum.charged += i64::from(part.ap.get());
         }
     }
@@ -46,7 +47,8 @@ pub(in crate::store::postgres) async fn add(
         return Ok(());
     }
     let known = charge(connection, &sums).await?;
-    sums.retain(|(user, number), _| !known.contains(&(user.to_string(), *number)));
+    // Numbers of a user are of all meters together.
+    sums.retain(|(user, _, number), _| !known.contains(&(user.to_string(), *number)));
     if sums.is_empty() {
         return Ok(());
     }
@@ -61,9 +63,10 @@ async fn charge(connection: &mut Transaction<'_>, sums: &Sums<'_>) -> Result<Has
          set charged = grants.charged + batch.charged,
              transferred = grants.transferred + batch.transferred,
              granted = grants.granted + case when grants.source = $5 then batch.charged + batch.transferred else 0 end
-         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) as batch (user_uuid, number, charged, transferred)
+         from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $6::smallint[])
+             as batch (user_uuid, number, charged, transferred, meter)
          where grants.user_uuid = batch.user_uuid
-           and grants.meter = 0
+           and grants.meter = batch.meter
            and grants.number = batch.number
          returning grants.user_uuid, grants.number as "number!""#,
         &batch.users as &[&str],
@@ -71,6 +74,7 @@ async fn charge(connection: &mut Transaction<'_>, sums: &Sums<'_>) -> Result<Has
         &batch.charged,
         &batch.transferred,
         UNKNOWN_SOURCE,
+        &batch.meters,
     )
     .fetch_all(connection)
     .await?;
@@ -88,11 +92,11 @@ async fn insert_unknown(
     let ids: Vec<Uuid> = sums.keys().map(|_| Uuid::new_v4()).collect();
     sqlx::query!(
         "insert into grants
-             (id, user_uuid, number, granted, charged, transferred, priority, source, reason, created_at, created_by)
-         select id, user_uuid, number, charged + transferred, charged, transferred, 0, $6,
+             (id, user_uuid, meter, number, granted, charged, transferred, priority, source, reason, created_at, created_by)
+         select id, user_uuid, meter, number, charged + transferred, charged, transferred, 0, $6,
                 'Postgres had lost this grant; it granted what it paid', $7, 'flusher'
-         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
-             as batch (id, user_uuid, number, charged, transferred)",
+         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $8::smallint[])
+             as batch (id, user_uuid, number, charged, transferred, meter)",
         &ids,
         &batch.users as &[&str],
         &batch.numbers,
@@ -100,6 +104,7 @@ async fn insert_unknown(
         &batch.transferred,
         UNKNOWN_SOURCE,
         at,
+        &batch.meters,
     )
     .execute(connection)
     .await?;
@@ -109,8 +114,9 @@ async fn insert_unknown(
 impl<'a> Batch<'a> {
     fn of(sums: &Sums<'a>) -> Self {
         let mut batch = Self::default();
-        for ((user, number), sum) in sums {
+        for ((user, meter, number), sum) in sums {
             batch.users.push(user.as_str());
+            batch.meters.push((*meter).into());
             batch.numbers.push(*number);
             batch.charged.push(sum.charged);
             batch.transferred.push(sum.transferred);

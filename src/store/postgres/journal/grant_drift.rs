@@ -48,7 +48,7 @@ impl Postgres {
                         coalesce(logged.transferred, 0)::bigint as logged_transferred,
                         coalesce(grants.transferred, 0) as transferred,
                         grants.created_at >= coalesce((select since from whole), '-infinity') as is_whole
-                 from (select * from grants where meter = 0 and number is not null) as grants
+                 from (select * from grants where number is not null) as grants
                  full join logged using (user_uuid, number)
              )
              select user_uuid as "user!", number as "number!", granted as "granted!",
@@ -88,7 +88,6 @@ impl Postgres {
                  set charged = greatest(charged, $3),
                      transferred = greatest(transferred, $4)
                  where user_uuid = $1
-                   and meter = 0
                    and number = $2",
                 drift.user,
                 drift.number,

@@ -28,7 +28,7 @@ const SETTINGS: &str = "set local statement_timeout = 0; \
                         set local enable_indexscan = off";
 
 impl Postgres {
-    /// Calls `each` for each message from one time to another (exclusive), all messages of a user after each other, in
+    /// Calls `each` for each message of the chat from one time to another (exclusive), all messages of a user after each other, in
     /// order of time. Returns false, and reads nothing, if another replay is running.
     ///
     /// # Errors
@@ -69,6 +69,7 @@ async fn read(
              where created_at >= '{}'
                and created_at < '{}'
                and kind in ('consume', 'commit', 'late_commit')
+               and meter = 0
              order by user_uuid, created_at, uuid
          ) to stdout (format binary)",
         from.to_rfc3339(),

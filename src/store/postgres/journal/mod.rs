@@ -13,6 +13,8 @@ pub(in crate::store::postgres) mod grant_charges;
 pub(in crate::store::postgres) mod grant_drift;
 pub(in crate::store::postgres) mod logged_messages;
 pub(in crate::store::postgres) mod logged_windows;
+pub(in crate::store::postgres) mod meter_drift;
+mod meter_totals;
 pub(in crate::store::postgres) mod retention;
 pub(in crate::store::postgres) mod totals;
 pub(in crate::store::postgres) mod usage_days;

@@ -1,5 +1,5 @@
 //! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`, and what grants paid to
-//! `grants`.
+//! `grants`. `meter_totals` adds what was used on other meters.
 //!
 //! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
 //! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.
@@ -20,7 +20,7 @@ use crate::domain::{
 use crate::store::postgres::{
     PostgresError,
     connections::Transaction,
-    journal::grant_charges,
+    journal::{grant_charges, meter_totals},
     users::roll::{Rolls, parse_anchor_day},
 };
 
@@ -54,10 +54,13 @@ pub(in crate::store::postgres) async fn add(
     let mut sums: BTreeMap<(&UserId, Period), Sum> = BTreeMap::new();
     let mut at = now;
     for event in events {
+        // An event of another meter adds nothing here, but brings the row to its period.
         let sum = sums.entry((&event.user, event.period)).or_default();
-        sum.ap += i64::from(event.plan_ap().get());
-        sum.total += i64::from(event.ap.get());
-        sum.overage += i64::from(event.overage.get());
+        if event.meter.is_chat() {
+            sum.ap += i64::from(event.plan_ap().get());
+            sum.total += i64::from(event.ap.get());
+            sum.overage += i64::from(event.overage.get());
+        }
         sum.level = Some(event.level);
         at = at.max(event.at);
     }
@@ -78,6 +81,7 @@ pub(in crate::store::postgres) async fn add(
         add_to_current(connection, &batch, at).await?;
         add_to_closed(connection, &batch, at).await?;
     }
+    meter_totals::add(connection, events, at).await?;
     grant_charges::add(connection, events, now).await
 }
 

@@ -147,6 +147,7 @@ impl Postgres {
                    and created_at >= $2::date::timestamp at time zone $10
                    and created_at < ($3::date + 1)::timestamp at time zone $10
                    and kind in ('consume', 'commit', 'late_commit')
+                   and meter = 0
                    and ($4::text is null or membership_level = $4)
                    and ($5::text is null or model = $5)
              )
@@ -233,7 +234,7 @@ impl Postgres {
     }
 }
 
-/// Adds messages that are in the log and were not counted before. Takes the last locks of a transaction: rows of one
+/// Adds messages of the chat that are in the log and were not counted before. Takes the last locks of a transaction: rows of one
 /// partition, in one order.
 pub(in crate::store::postgres) async fn add(
     connection: &mut Transaction<'_>,
@@ -243,7 +244,7 @@ pub(in crate::store::postgres) async fn add(
     calendar: Calendar,
 ) -> Result<(), PostgresError> {
     let mut sums: BTreeMap<(NaiveDate, &str, &str), Sum> = BTreeMap::new();
-    for event in events {
+    for event in events.iter().filter(|event| event.meter.is_chat()) {
         let day = calendar.day_at(event.at).date();
         let key = (day, level_name(event, levels), ModelName::column(event.model.as_ref()));
         let sum = sums.entry(key).or_default();
@@ -256,6 +257,9 @@ pub(in crate::store::postgres) async fn add(
             sum.cached_input_tokens += i64::from(kinds.cached_input());
             sum.output_tokens += i64::from(kinds.output());
         }
+    }
+    if sums.is_empty() {
+        return Ok(());
     }
     let days: Vec<NaiveDate> = sums.keys().map(|(day, ..)| *day).collect();
     let level_names: Vec<&str> = sums.keys().map(|(_, level, _)| *level).collect();

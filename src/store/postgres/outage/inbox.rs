@@ -4,10 +4,13 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::domain::{
-    InvalidInput, ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, token_kinds::TokenKinds, usage::Tokens,
-    user_id::UserId,
+    InvalidInput, ap::Ap, idempotency::IdempotencyKey, meter::MeterCode, model_name::ModelName,
+    token_kinds::TokenKinds, usage::Tokens, user_id::UserId,
 };
-use crate::store::postgres::{Postgres, PostgresError, integers::integer};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    integers::{integer, meter_of},
+};
 
 /// An accepted settlement or message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct InboxItem {
     pub model: Option<ModelName>,
     /// Idempotency key of a message, if it had one.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// The meter of the hold or the message.
+    pub meter: MeterCode,
     /// Time of acceptance.
     pub accepted_at: DateTime<Utc>,
 }
@@ -81,8 +86,8 @@ impl Postgres {
         let done = sqlx::query!(
             "insert into inbox
                  (id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at,
-                  input_tokens, cached_input_tokens, output_tokens, tokens_estimated)
-             select $1, $2::text, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
+                  input_tokens, cached_input_tokens, output_tokens, tokens_estimated, meter)
+             select $1, $2::text, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
              where not is_forgotten($2)
              on conflict (id) do nothing",
             item.id,
@@ -98,6 +103,7 @@ impl Postgres {
             kinds.map(|kinds| integer(kinds.cached_input())),
             kinds.map(|kinds| integer(kinds.output())),
             kinds.is_some_and(TokenKinds::is_estimated),
+            i16::from(item.meter),
         )
         .execute(&self.pool)
         .await?;
@@ -143,7 +149,7 @@ impl Postgres {
                  for update skip locked
              )
              returning id, user_uuid, kind, reservation_id, ap, tokens, model, idempotency_key, accepted_at,
-                       input_tokens, cached_input_tokens, output_tokens, tokens_estimated",
+                       input_tokens, cached_input_tokens, output_tokens, tokens_estimated, meter",
             claim,
             now,
             until,
@@ -166,6 +172,7 @@ impl Postgres {
                     tokens,
                     model: ModelName::from_column(&row.model).map_err(|_| wrong("model"))?,
                     idempotency_key: key.map_err(|_| wrong("idempotency_key"))?,
+                    meter: meter_of(row.meter).ok_or_else(|| wrong("meter"))?,
                     accepted_at: row.accepted_at,
                 })
             })
@@ -242,7 +249,7 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Returns the user's AP that waits to be charged.
+    /// Returns the user's AP of the chat that waits to be charged.
     ///
     /// # Errors
     /// If Postgres is unavailable.
@@ -251,6 +258,7 @@ impl Postgres {
             r#"select coalesce(sum(ap), 0) as "ap!"
              from inbox
              where user_uuid = $1
+               and meter = 0
                and settled_at is null"#,
             user.as_str(),
         )

@@ -85,25 +85,25 @@ pub struct Loaded {
     pub rows: Vec<QuotaRow>,
 }
 
-struct RawRow {
-    user_uuid: String,
-    level_code: i16,
-    pending_code: Option<i16>,
-    level_version: i32,
-    monthly_quota: i32,
-    own_quota: bool,
-    blocked: bool,
-    period: i32,
-    anchor_day: i16,
-    monthly_used: i64,
-    total_used: i64,
-    used_today: i64,
-    grants_version: i64,
-    grants: Option<Vec<i64>>,
-    windows: Option<Vec<i64>>,
-    updated_at: DateTime<Utc>,
+pub(super) struct RawRow {
+    pub(super) user_uuid: String,
+    pub(super) level_code: i16,
+    pub(super) pending_code: Option<i16>,
+    pub(super) level_version: i32,
+    pub(super) monthly_quota: i32,
+    pub(super) own_quota: bool,
+    pub(super) blocked: bool,
+    pub(super) period: i32,
+    pub(super) anchor_day: i16,
+    pub(super) monthly_used: i64,
+    pub(super) total_used: i64,
+    pub(super) used_today: i64,
+    pub(super) grants_version: i64,
+    pub(super) grants: Option<Vec<i64>>,
+    pub(super) windows: Option<Vec<i64>>,
+    pub(super) updated_at: DateTime<Utc>,
     /// Generation of the user's partition, in a load.
-    generation: Option<i32>,
+    pub(super) generation: Option<i32>,
 }
 
 /// Queries [`RawRow`]s. Only this macro lists the columns of a user. `from` and `where` name the user's row `quotas`.
@@ -146,7 +146,7 @@ macro_rules! raw_rows {
 }
 
 impl Loaded {
-    fn of(partition: u16, rows: Vec<RawRow>) -> Result<Option<Self>, PostgresError> {
+    pub(super) fn of(partition: u16, rows: Vec<RawRow>) -> Result<Option<Self>, PostgresError> {
         let Some(any) = rows.first() else { return Ok(None) };
         let generation = any
             .generation
@@ -175,6 +175,7 @@ impl Postgres {
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
+                          and logs.meter = 0
                           and logs.kind in ('consume', 'commit', 'late_commit')
                     ) else 0 end",
             generation: "watermark.generation",
@@ -259,6 +260,7 @@ impl Postgres {
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
+                          and logs.meter = 0
                           and logs.kind in ('consume', 'commit', 'late_commit')
                     ) else 0 end",
             generation: "watermark.generation",
@@ -296,6 +298,7 @@ pub(in crate::store::postgres) async fn find<'e>(
                         from chat_usage_logs as logs
                         where logs.user_uuid = quotas.user_uuid
                           and logs.created_at >= $2
+                          and logs.meter = 0
                           and logs.kind in ('consume', 'commit', 'late_commit')
                     )",
         generation: "null::integer",
@@ -328,7 +331,7 @@ pub(in crate::store::postgres) async fn rows_of(
 }
 
 impl RawRow {
-    fn parse(self) -> Result<QuotaRow, PostgresError> {
+    pub(super) fn parse(self) -> Result<QuotaRow, PostgresError> {
         let wrong = |column| PostgresError::inconsistent("chat_quotas", column, &self.user_uuid);
         let code = |code: i16| u8::try_from(code).ok().and_then(LevelCode::new);
         let ap = |amount: i64| u32::try_from(amount).map(Ap::new);

@@ -45,6 +45,15 @@ impl Postgres {
             snapshot,
             each,
             user,
+            "meter_usage",
+            "select to_jsonb(usage) || jsonb_build_object('meter', meters.name) as exported
+             from meter_usage as usage join meters on meters.code = usage.meter
+             where user_uuid = $1 order by usage.meter, period"
+        );
+        export!(
+            snapshot,
+            each,
+            user,
             "grants",
             "select to_jsonb(grants) as exported from grants where user_uuid = $1 order by created_at, id"
         );

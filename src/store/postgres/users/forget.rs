@@ -9,7 +9,7 @@ use crate::domain::{author::Author, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::as_count};
 
 /// The tables that contain ids of users. A table that is missing here would keep a forgotten user's id.
-pub const TABLES_WITH_USERS: [&str; 12] = [
+pub const TABLES_WITH_USERS: [&str; 13] = [
     "chat_quota_months",
     "chat_quotas",
     "chat_usage_logs",
@@ -17,6 +17,7 @@ pub const TABLES_WITH_USERS: [&str; 12] = [
     "dual_writes",
     "grants",
     "inbox",
+    "meter_usage",
     "notifications",
     "rollout_changes",
     "subscription_events",
@@ -74,6 +75,8 @@ impl Postgres {
                  select 'grants', count(*) from grants where user_uuid = $1
                  union all
                  select 'inbox', count(*) from inbox where user_uuid = $1
+                 union all
+                 select 'meter_usage', count(*) from meter_usage where user_uuid = $1
                  union all
                  select 'notifications', count(*) from notifications where user_uuid = $1
                  union all
@@ -179,6 +182,9 @@ async fn rename_totals(
         .execute(&mut *connection)
         .await?;
     sqlx::query!("update chat_quota_months set user_uuid = $2 where user_uuid = $1", user.as_str(), pseudonym.as_str())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!("update meter_usage set user_uuid = $2 where user_uuid = $1", user.as_str(), pseudonym.as_str())
         .execute(&mut *connection)
         .await?;
     // Payments lead to the person in the billing system.

@@ -6,11 +6,13 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::domain::{ap::Ap, author::Author, grant::GRANTS_PER_USER_MAX, new_grant::NewGrant, user_id::UserId};
+use crate::domain::{
+    ap::Ap, author::Author, grant::GRANTS_PER_USER_MAX, meter::MeterCode, new_grant::NewGrant, user_id::UserId,
+};
 use crate::store::postgres::{
     NewUser, Postgres, PostgresError,
     connections::Transaction,
-    integers::{as_count, integer},
+    integers::{as_count, integer, meter_of},
     users::change_level::create,
 };
 
@@ -21,6 +23,8 @@ pub struct GrantRow {
     pub id: Uuid,
     /// The user who has it.
     pub user: UserId,
+    /// The meter whose messages it pays.
+    pub meter: MeterCode,
     /// Number in the journal; `None` until a transferred grant has one.
     pub number: Option<u64>,
     /// AP that it had at first.
@@ -74,6 +78,7 @@ pub enum Voided {
 struct RawGrant {
     id: Uuid,
     user_uuid: String,
+    meter: i16,
     number: Option<i64>,
     granted: i64,
     charged: i64,
@@ -94,7 +99,7 @@ macro_rules! raw_grants {
     ($where:literal, $($argument:expr),+ $(,)?) => {
         sqlx::query_as!(
             RawGrant,
-            "select id, user_uuid, number, granted, charged, transferred, expires_at, priority, source, reason,
+            "select id, user_uuid, meter, number, granted, charged, transferred, expires_at, priority, source, reason,
                     external_id, created_at, created_by, voided_at, void_reason
              from grants
              where " + $where,
@@ -118,6 +123,7 @@ impl GrantRow {
             && self.priority == grant.priority.get()
             && self.source == grant.source.as_str()
             && self.reason == author.reason
+            && self.meter == grant.meter
     }
 }
 
@@ -142,7 +148,7 @@ impl Postgres {
         if grant.is_expired(first.now) {
             return Ok(Given::Expired);
         }
-        if live(&mut transaction, &grant.user, first.now).await? >= GRANTS_PER_USER_MAX as u64 {
+        if live(&mut transaction, (&grant.user, grant.meter), first.now).await? >= GRANTS_PER_USER_MAX as u64 {
             return Ok(Given::TooMany);
         }
         insert(&mut transaction, id, grant, None, author, first.now).await?;
@@ -151,19 +157,21 @@ impl Postgres {
         made.map(Given::Made).ok_or_else(|| PostgresError::inconsistent("grants", "id", id))
     }
 
-    /// Voids what is left of a grant. Holds that were made before keep what they need of it. Returns `None` for an
-    /// unknown id.
+    /// Voids what is left of a grant of this meter. Holds that were made before keep what they need of it. Returns
+    /// `None` for an unknown id.
     ///
     /// # Errors
     /// If Postgres is unavailable; nothing is changed.
     pub async fn void_grant(
         &self,
-        id: Uuid,
+        (id, meter): (Uuid, MeterCode),
         author: &Author,
         now: DateTime<Utc>,
     ) -> Result<Option<Voided>, PostgresError> {
         let Some(user) =
-            sqlx::query_scalar!("select user_uuid from grants where id = $1", id).fetch_optional(&self.pool).await?
+            sqlx::query_scalar!("select user_uuid from grants where id = $1 and meter = $2", id, i16::from(meter))
+                .fetch_optional(&self.pool)
+                .await?
         else {
             return Ok(None);
         };
@@ -184,18 +192,24 @@ impl Postgres {
         row.map(RawGrant::parse).transpose()
     }
 
-    /// Returns the newest grants of a user, newest first.
+    /// Returns the newest grants of a user on a meter, newest first.
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn grants_of(&self, user: &UserId, limit: u32) -> Result<Vec<GrantRow>, PostgresError> {
+    pub async fn grants_of(
+        &self,
+        user: &UserId,
+        meter: MeterCode,
+        limit: u32,
+    ) -> Result<Vec<GrantRow>, PostgresError> {
         let rows = raw_grants!(
             "user_uuid = $1
-               and meter = 0
+               and meter = $3
              order by created_at desc, id desc
              limit $2",
             user.as_str(),
             i64::from(limit),
+            i16::from(meter),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -215,8 +229,9 @@ pub(super) async fn insert(
     let number = next_version(connection, &grant.user, now).await?;
     sqlx::query!(
         "insert into grants
-             (id, user_uuid, number, granted, expires_at, priority, source, reason, external_id, payment, created_at, created_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             (id, user_uuid, number, granted, expires_at, priority, source, reason, external_id, payment, created_at,
+              created_by, meter)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         id,
         grant.user.as_str(),
         number,
@@ -229,6 +244,7 @@ pub(super) async fn insert(
         payment,
         now,
         author.by,
+        i16::from(grant.meter),
     )
     .execute(&mut *connection)
     .await?;
@@ -289,23 +305,24 @@ pub(super) async fn next_version(
     Ok(version)
 }
 
-/// Counts the grants of a user that can pay.
+/// Counts the grants of a user that can pay on a meter.
 pub(super) async fn live(
     connection: &mut Transaction<'_>,
-    user: &UserId,
+    (user, meter): (&UserId, MeterCode),
     now: DateTime<Utc>,
 ) -> Result<u64, PostgresError> {
     let count = sqlx::query_scalar!(
         r#"select count(*) as "count!"
          from grants
          where user_uuid = $1
-           and meter = 0
+           and meter = $3
            and number is not null
            and granted > charged + transferred
            and voided_at is null
            and (expires_at is null or expires_at > $2)"#,
         user.as_str(),
         now,
+        i16::from(meter),
     )
     .fetch_one(connection)
     .await?;
@@ -319,10 +336,11 @@ pub(super) async fn known(
 ) -> Result<Option<GrantRow>, PostgresError> {
     let row = raw_grants!(
         "user_uuid = $1
-           and meter = 0
+           and meter = $3
            and external_id = $2",
         grant.user.as_str(),
         grant.external_id.as_str(),
+        i16::from(grant.meter),
     )
     .fetch_optional(connection)
     .await?;
@@ -368,6 +386,7 @@ impl RawGrant {
         Ok(GrantRow {
             id: self.id,
             user: parse_user(&self.user_uuid, self.id)?,
+            meter: meter_of(self.meter).ok_or_else(|| wrong("meter"))?,
             number: self.number.map(u64::try_from).transpose().map_err(|_| wrong("number"))?,
             granted: as_count(self.granted),
             charged: as_count(self.charged),

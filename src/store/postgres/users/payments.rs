@@ -61,7 +61,7 @@ impl Postgres {
             if grants::known(&mut transaction, grant).await?.is_some() {
                 continue;
             }
-            if grants::live(&mut transaction, user, first.now).await? >= GRANTS_PER_USER_MAX as u64 {
+            if grants::live(&mut transaction, (user, grant.meter), first.now).await? >= GRANTS_PER_USER_MAX as u64 {
                 return Ok(Bought::TooMany);
             }
             grants::insert(&mut transaction, Uuid::new_v4(), grant, payment, author, first.now).await?;

@@ -4,18 +4,21 @@ use crate::domain::user_id::UserId;
 use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
 impl Postgres {
-    /// Records that Redis has received a user's level version.
+    /// Records that Redis has received a user's level version, for the chat and so many other meters. Records nothing
+    /// if another gate has added a meter: the version is then sent again.
     ///
     /// # Errors
     /// If Postgres is unavailable; the version is then sent again, which is harmless.
-    pub async fn note_synced(&self, user: &UserId, level_version: u32) -> Result<(), PostgresError> {
+    pub async fn note_synced(&self, user: &UserId, level_version: u32, meters: usize) -> Result<(), PostgresError> {
         sqlx::query!(
             "update chat_quotas
              set synced_version = $2
              where user_uuid = $1
-               and synced_version < $2",
+               and synced_version < $2
+               and (select count(*) from meters) = $3",
             user.as_str(),
             integer(level_version),
+            i64::try_from(meters).unwrap_or(i64::MAX),
         )
         .execute(&self.pool)
         .await?;
