@@ -10,6 +10,7 @@ use quota_gate::{
         clock::Clock,
         grant::Grants,
         level::{Level, LevelCode, LevelName, Levels},
+        meter::MeterCode,
         partition::{Partition, Partitions},
         user_id::UserId,
         window::LevelLimits,
@@ -251,6 +252,7 @@ impl Bench {
         for chunk in self.users[first..].chunks(100) {
             let peek = |user: &UserId| Request {
                 user: user.clone(),
+                meter: MeterCode::CHAT,
                 operation: Operation::Peek,
                 seed: Some(seed.clone()),
                 generation: None,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use quota_gate::{
-    domain::{ap::Ap, clock::Clock, usage::Tokens, user_id::UserId},
+    domain::{ap::Ap, clock::Clock, meter::MeterCode, usage::Tokens, user_id::UserId},
     gate::Gate,
     store::redis::{Context, Memory, Operation, Request, Script, ServerId},
 };
@@ -165,7 +165,7 @@ pub(crate) fn consume(user: &UserId) -> Request {
         model: None,
         idempotency: None,
     };
-    Request { user: user.clone(), operation, seed: None, generation: None }
+    Request { user: user.clone(), meter: MeterCode::CHAT, operation, seed: None, generation: None }
 }
 
 fn reply_end(bytes: &[u8]) -> anyhow::Result<Option<usize>> {

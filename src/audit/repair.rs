@@ -184,13 +184,7 @@ impl Repairer {
         Ok(added)
     }
 
-    fn adjustment(
-        &self,
-        (user, meter): (&UserId, MeterCode),
-        period: Period,
-        ap: u64,
-        levels: &Levels,
-    ) -> UsageEvent {
+    fn adjustment(&self, (user, meter): (&UserId, MeterCode), period: Period, ap: u64, levels: &Levels) -> UsageEvent {
         UsageEvent {
             id: Uuid::new_v4(),
             user: user.clone(),

@@ -368,7 +368,8 @@ impl Verifier {
         partition: Partition,
         found: RecordDifference,
     ) -> Result<RecordDifference, AuditError> {
-        let (dead_letters, unreadable) = self.postgres.letters_about((&found.user, found.meter), partition.number()).await?;
+        let (dead_letters, unreadable) =
+            self.postgres.letters_about((&found.user, found.meter), partition.number()).await?;
         Ok(RecordDifference { dead_letters, unreadable: unreadable || found.unreadable, ..found })
     }
 }

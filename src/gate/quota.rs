@@ -54,9 +54,7 @@ impl Inner {
         } else {
             self.postgres.find_meter(user, meter, today).await
         };
-        let row = found
-            .inspect_err(|error| tracing::warn!(%error, "Postgres is unavailable too"))
-            .ok()??;
+        let row = found.inspect_err(|error| tracing::warn!(%error, "Postgres is unavailable too")).ok()??;
         Some(row_as_quota(row, self.calendar, now))
     }
 }

@@ -18,6 +18,7 @@ use tokio::{
 use super::job::{Job, Next, Pace, StepError};
 use crate::{
     domain::{
+        meter::MeterCode,
         quota::{Quota, Source},
         user_id::UserId,
     },
@@ -35,13 +36,16 @@ const USERS_PER_READ: usize = 500;
 /// Users whose quotas are read concurrently.
 const CONCURRENCY: usize = 32;
 
-/// Reports changed quotas. A cheap clone.
+/// Reports changed quotas of a meter. A cheap clone.
 #[derive(Clone)]
-pub struct QuotaWatcher(Arc<Inner>);
+pub struct QuotaWatcher(Arc<Inner>, MeterCode);
+
+/// A user and a meter.
+type Account = (UserId, MeterCode);
 
 struct Inner {
     gate: Gate,
-    watched: Mutex<HashMap<UserId, Watched>>,
+    watched: Mutex<HashMap<Account, Watched>>,
     arrived: Notify,
 }
 
@@ -79,7 +83,14 @@ impl QuotaWatcher {
     /// Creates a watcher that watches no user yet.
     #[must_use]
     pub fn new(gate: &Gate) -> Self {
-        Self(Arc::new(Inner { gate: gate.clone(), watched: Mutex::default(), arrived: Notify::new() }))
+        let inner = Inner { gate: gate.clone(), watched: Mutex::default(), arrived: Notify::new() };
+        Self(Arc::new(inner), MeterCode::CHAT)
+    }
+
+    /// Returns the same watcher for the quotas of another meter.
+    #[must_use]
+    pub fn of_meter(&self, meter: MeterCode) -> Self {
+        Self(Arc::clone(&self.0), meter)
     }
 
     /// Returns a receiver of the user's quota, now and after each change. The user is watched while a receiver exists.
@@ -87,9 +98,9 @@ impl QuotaWatcher {
     /// # Errors
     /// If the quota cannot be read now.
     pub async fn watch(&self, user: &UserId) -> Result<watch::Receiver<Quota>, GateError> {
-        let quota = self.0.gate.quota(user).await?;
+        let quota = self.0.gate.of_meter(self.1).quota(user).await?;
         let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = watched.entry(user.clone()).or_insert_with(|| Watched {
+        let entry = watched.entry((user.clone(), self.1)).or_insert_with(|| Watched {
             quota: watch::Sender::new(quota.clone()),
             fingerprint: None,
             read_at: Instant::now(),
@@ -111,40 +122,40 @@ impl QuotaWatcher {
     /// # Errors
     /// If Redis is unavailable.
     pub async fn compare(&self) -> Result<(), GateError> {
-        let mut by_partition: HashMap<_, Vec<UserId>> = HashMap::new();
+        let mut by_partition: HashMap<_, Vec<Account>> = HashMap::new();
         {
             let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
             watched.retain(|_, watched| watched.quota.receiver_count() > 0);
-            for user in watched.keys() {
-                by_partition.entry(self.0.gate.partitions().of(user)).or_default().push(user.clone());
+            for account in watched.keys() {
+                by_partition.entry(self.0.gate.partitions().of(&account.0)).or_default().push(account.clone());
             }
         }
-        for (partition, users) in by_partition {
-            for users in users.chunks(USERS_PER_READ) {
-                let fingerprints = self.0.gate.redis().fingerprints(partition, users).await?;
-                let due = self.due(users, &fingerprints);
-                stream::iter(due).for_each_concurrent(CONCURRENCY, |user| self.read(user)).await;
+        for (partition, accounts) in by_partition {
+            for accounts in accounts.chunks(USERS_PER_READ) {
+                let fingerprints = self.0.gate.redis().fingerprints(partition, accounts).await?;
+                let due = self.due(accounts, &fingerprints);
+                stream::iter(due).for_each_concurrent(CONCURRENCY, |account| self.read(account)).await;
             }
         }
         Ok(())
     }
 
     /// Returns the users whose record has changed, or whose quota was not read for some time.
-    fn due(&self, users: &[UserId], fingerprints: &[Option<u64>]) -> Vec<UserId> {
+    fn due(&self, accounts: &[Account], fingerprints: &[Option<u64>]) -> Vec<Account> {
         let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = |(user, fingerprint): (&UserId, &Option<u64>)| {
-            let watched = watched.get_mut(user)?;
+        let is_due = |(account, fingerprint): (&Account, &Option<u64>)| {
+            let watched = watched.get_mut(account)?;
             let is_due = watched.fingerprint != *fingerprint || watched.read_at.elapsed() > READ_EVERY;
             watched.fingerprint = *fingerprint;
-            is_due.then(|| user.clone())
+            is_due.then(|| account.clone())
         };
-        users.iter().zip(fingerprints).filter_map(is_due).collect()
+        accounts.iter().zip(fingerprints).filter_map(is_due).collect()
     }
 
-    async fn read(&self, user: UserId) {
-        let quota = self.0.gate.quota(&user).await;
+    async fn read(&self, account: Account) {
+        let quota = self.0.gate.of_meter(account.1).quota(&account.0).await;
         let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = watched.get_mut(&user) else { return };
+        let Some(entry) = watched.get_mut(&account) else { return };
         match quota {
             Ok(quota) => entry.publish(quota),
             // The quota is read again in the next step.

@@ -13,6 +13,7 @@ use crate::{
         daily_at::DailyAt,
         decision::OnRedisFailure,
         level::{LevelName, LevelTerms},
+        meter::MeterLevels,
         partition::Partitions,
         rollout::Rollout,
     },
@@ -37,6 +38,9 @@ pub struct RuntimeOptions {
     /// Names and monthly quotas of the levels of a new installation. New users get the lowest. Later, the levels are
     /// those in Postgres, and only [`Gate::apply_levels`](crate::gate::Gate::apply_levels) changes them.
     pub levels: Vec<(LevelName, LevelTerms)>,
+    /// Meters beside the chat. A start stores those that the installation does not have; later only
+    /// [`Gate::apply_meters`](crate::gate::Gate::apply_meters) changes them.
+    pub meters: Vec<MeterLevels>,
     /// Signs reservation ids: at least 32 bytes, the same for every gate of the installation.
     pub reservation_secret: Vec<u8>,
     /// How requests queue for Redis.
@@ -87,6 +91,7 @@ impl RuntimeOptions {
             partitions: Partitions::new(4)?,
             time_zone: Tz::UTC,
             levels: levels.into_iter().map(level).collect::<Result<_, StartError>>()?,
+            meters: Vec::new(),
             reservation_secret: reservation_secret.to_vec(),
             batcher: BatcherOptions::default(),
             idempotency_ttl: Duration::from_hours(24),

@@ -7,6 +7,7 @@ use crate::{
         calendar::Calendar,
         clock::Clock,
         level::{LevelName, LevelTerms, Levels},
+        meter::MeterLevels,
     },
     gate::{Gate, GateError, GateParts, ReservationSigner},
     jobs::log_partitions::MONTHS_AHEAD,
@@ -50,8 +51,9 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
     postgres.check_schema().await?;
     postgres.settle_settings(&Settings { partitions, time_zone }).await?;
     postgres.ensure_watermarks(partitions, clock.now()).await?;
-    let levels = postgres.seed_levels(&options.levels, clock.now()).await?;
-    warn_of_differences(&levels, &options.levels);
+    postgres.seed_levels(&options.levels, clock.now()).await?;
+    let levels = postgres.seed_meters(&options.meters, clock.now()).await?;
+    warn_of_differences(&levels, &options.levels, &options.meters);
     // What a reader blocks, the job creates later. Until then, rows go to the default partition.
     postgres.ensure_log_partitions(clock.now(), MONTHS_AHEAD).await?;
     redis.check_fitness().await?;
@@ -76,12 +78,14 @@ pub async fn start_gate(options: RuntimeOptions) -> Result<Gate, StartError> {
 }
 
 /// The levels of the installation count; the configuration is what `quota-gate levels apply` would make of them.
-fn warn_of_differences(levels: &Levels, configured: &[(LevelName, LevelTerms)]) {
-    let differences: Vec<String> = levels.differences(configured).iter().map(ToString::to_string).collect();
+fn warn_of_differences(levels: &Levels, configured: &[(LevelName, LevelTerms)], meters: &[MeterLevels]) {
+    let of_levels = levels.differences(configured).into_iter().map(|difference| difference.to_string());
+    let of_meters = levels.meter_differences(meters).into_iter().map(|difference| difference.to_string());
+    let differences: Vec<String> = of_levels.chain(of_meters).collect();
     if !differences.is_empty() {
         tracing::warn!(
             differences = differences.join("; "),
-            "[levels] of this gate's configuration is not what Postgres has; Postgres' levels are used. To change the \
+            "[levels] or [meters] of this gate's configuration is not what Postgres has; Postgres' levels are used. To change the \
              levels of the installation to these, run `quota-gate levels apply` with this configuration"
         );
     }

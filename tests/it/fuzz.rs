@@ -80,6 +80,7 @@ fn only_reservation_ids_signed_by_this_gate_are_valid() {
         generation: 3,
         granted: Ap::ZERO,
         made_at: None,
+        meter: quota_gate::domain::meter::MeterCode::CHAT,
     };
     for round in 0..250_000_u32 {
         reservation.ap = Ap::new(round % 1_000 + 1);

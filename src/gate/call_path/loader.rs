@@ -143,29 +143,31 @@ impl Worker {
 
     async fn answer(&self, meter: MeterCode, mut waiting: HashMap<UserId, Vec<Job>>) {
         let users: Vec<UserId> = waiting.keys().cloned().collect();
-        let failure =
-            match timeout(LOAD_MAX, self.load(meter, &users).instrument(tracing::debug_span!("load", users = users.len())))
-                .await
-            {
-                Ok(Ok(loaded)) => {
-                    self.breaker.succeeded();
-                    for (user, loaded) in loaded {
-                        reply_all(waiting.remove(&user), &Ok(loaded));
-                    }
-                    // A row is created for every other user.
-                    RedisError::Forgotten
+        let failure = match timeout(
+            LOAD_MAX,
+            self.load(meter, &users).instrument(tracing::debug_span!("load", users = users.len())),
+        )
+        .await
+        {
+            Ok(Ok(loaded)) => {
+                self.breaker.succeeded();
+                for (user, loaded) in loaded {
+                    reply_all(waiting.remove(&user), &Ok(loaded));
                 }
-                Ok(Err(error)) => {
-                    if error.is_retryable() {
-                        self.failed();
-                    }
-                    RedisError::NotLoaded(error.to_string())
-                }
-                Err(_) => {
+                // A row is created for every other user.
+                RedisError::Forgotten
+            }
+            Ok(Err(error)) => {
+                if error.is_retryable() {
                     self.failed();
-                    RedisError::NotLoaded(format!("Postgres has not answered in {LOAD_MAX:?}"))
                 }
-            };
+                RedisError::NotLoaded(error.to_string())
+            }
+            Err(_) => {
+                self.failed();
+                RedisError::NotLoaded(format!("Postgres has not answered in {LOAD_MAX:?}"))
+            }
+        };
         for jobs in waiting.into_values() {
             reply_all(Some(jobs), &Err(failure.clone()));
         }

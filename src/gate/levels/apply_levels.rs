@@ -85,7 +85,7 @@ impl Gate {
 
     /// Returns the version that a change must exceed to replace what Redis has. Redis may have a newer version, or
     /// other quotas under the same one, if Postgres was restored or changed by other means.
-    async fn version_to_exceed(&self) -> Result<u32, ApplyError> {
+    pub(super) async fn version_to_exceed(&self) -> Result<u32, ApplyError> {
         let levels = self.0.postgres.all_levels().await?;
         let mut known_version = 0;
         for partition in self.0.partitions.all() {
@@ -96,7 +96,7 @@ impl Gate {
         Ok(known_version)
     }
 
-    async fn send_until_sent(&self) -> Result<(), ApplyError> {
+    pub(super) async fn send_until_sent(&self) -> Result<(), ApplyError> {
         let began = Instant::now();
         loop {
             let reason = match self.sync_levels().await {

@@ -148,11 +148,7 @@ impl Inner {
         Ok(answer)
     }
 
-    async fn set_level(
-        self: &Arc<Self>,
-        account: (&UserId, MeterCode),
-        level: UserLevel,
-    ) -> Result<Answer, GateError> {
+    async fn set_level(self: &Arc<Self>, account: (&UserId, MeterCode), level: UserLevel) -> Result<Answer, GateError> {
         let (user, mut pause) = (account.0, RETRY_PAUSE_MIN);
         loop {
             let answer = self.call(account, Operation::SetLevel(level)).await;

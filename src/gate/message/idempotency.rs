@@ -14,9 +14,7 @@ use uuid::Uuid;
 
 use crate::gate::{Gate, GateError, Inner, request::Consume};
 use crate::{
-    domain::{
-        decision::Charged, idempotency::IdempotencyKey, meter::MeterCode, partition::Partition, user_id::UserId,
-    },
+    domain::{decision::Charged, idempotency::IdempotencyKey, meter::MeterCode, partition::Partition, user_id::UserId},
     store::{postgres::SoughtCharge, redis::Idempotency},
 };
 

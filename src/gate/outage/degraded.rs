@@ -26,7 +26,9 @@ const NO_GENERATION: u32 = 0;
 impl Gate {
     pub(in crate::gate) fn may_degrade(&self, error: &GateError) -> bool {
         // Postgres has no inbox for new messages of another meter: they wait for Redis.
-        self.1.is_chat() && self.0.on_redis_failure == OnRedisFailure::Allow && matches!(error, GateError::RedisAway { .. })
+        self.1.is_chat()
+            && self.0.on_redis_failure == OnRedisFailure::Allow
+            && matches!(error, GateError::RedisAway { .. })
     }
 
     pub(in crate::gate) async fn consume_degraded(

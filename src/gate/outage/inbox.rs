@@ -84,7 +84,8 @@ impl Gate {
                 let commit = Commit { ap: Some(item.ap), tokens: item.tokens, model: item.model.clone() };
                 // Only a message that was a consume before has a key.
                 let keyed = item.idempotency_key.is_some();
-                let idempotency = keyed.then(|| self.0.idempotency_of(&message_of(item, &reservation), reservation.meter)).flatten();
+                let idempotency =
+                    keyed.then(|| self.0.idempotency_of(&message_of(item, &reservation), reservation.meter)).flatten();
                 let committed = self.commit_now(&reservation, &commit, Some(item.accepted_at), idempotency).await;
                 committed.map(|done| format!("charged {}, overage {}", done.charged.get(), done.overage.get()))
             }

@@ -24,12 +24,7 @@ pub struct Idempotency {
 impl Idempotency {
     /// For a request of `user` on `meter` under `key`, remembered for `keep`. `request` is a hash of its contents.
     #[must_use]
-    pub fn new(
-        (user, meter): (&UserId, MeterCode),
-        key: IdempotencyKey,
-        request: &[u8; 32],
-        keep: Duration,
-    ) -> Self {
+    pub fn new((user, meter): (&UserId, MeterCode), key: IdempotencyKey, request: &[u8; 32], keep: Duration) -> Self {
         // User ids contain no slash, and are not empty.
         let sum = if meter.is_chat() {
             Sha256::digest(format!("{user}/{}", key.as_str()))

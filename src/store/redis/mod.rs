@@ -6,7 +6,7 @@
 //! | `fence`, `generations` | which generation is open and in which Redis; which one this gate assumes to be open |
 //! | `record`, `tails` | the packed state of one user; its windows and grants |
 //! | `levels` | the quotas and limits of the levels |
-//! | `operation`, `idempotency`, `reply` | input and output of the script |
+//! | `operation`, `seed`, `idempotency`, `reply` | input and output of the script |
 //! | `script` | the Lua source, calling it and loading it |
 //! | `batcher`, `wire`, `tls` | combines concurrent requests into script calls; the connections for them |
 //! | `usage_stream`, `event_blocks`, `view` | the journal; its extended events; records and journal at one moment |
@@ -32,6 +32,7 @@ pub mod record;
 pub mod reply;
 pub mod rights;
 pub mod script;
+mod seed;
 pub mod server_info;
 mod tails;
 mod tls;
@@ -47,12 +48,13 @@ pub use self::{
     forget::ReadRecord,
     generations::Generations,
     idempotency::Idempotency,
-    operation::{Operation, Request, Seed, UserLevel},
+    operation::{Operation, Request},
     partition::{Drained, Draining, Swept},
     record::{Hold, Record},
     reply::{Answer, ReplyStatus},
     rights::RedisRights,
     script::{Context, Memory, Script},
+    seed::{Seed, UserLevel},
     server_info::RedisServerInfo,
     usage_stream::decode_entry,
     view::View,

@@ -35,6 +35,7 @@ async fn accept(gate: &GateUnderTest, reservation: &Reservation) {
         tokens: Tokens::ZERO,
         model: None,
         idempotency_key: None,
+        meter: reservation.meter,
         accepted_at: gate.gate.now(),
     };
     gate.postgres.accept(&item).await.unwrap();

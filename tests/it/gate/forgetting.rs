@@ -168,6 +168,7 @@ async fn nothing_brings_a_forgotten_id_back() {
         tokens: quota_gate::domain::usage::Tokens::ZERO,
         model: None,
         idempotency_key: None,
+        meter: quota_gate::domain::meter::MeterCode::CHAT,
         accepted_at: gate.gate.now(),
     };
     assert!(gate.postgres.accept(&item).await.is_err());

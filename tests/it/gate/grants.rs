@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use quota_gate::{
-    domain::{author::Author, decision::Decision, new_grant::*, user_id::UserId},
+    domain::{author::Author, decision::Decision, meter::MeterCode, new_grant::*, user_id::UserId},
     gate::{Commit, GateError, GrantGiven},
     jobs::grant_sync::GrantSync,
     store::postgres::{Given, NewUser},
@@ -20,6 +20,7 @@ fn pack(who: &str, ap: i64, id: &str) -> NewGrant {
         priority: Priority::DEFAULT,
         source: GrantSource::parse("pack").unwrap(),
         external_id: ExternalId::parse(id).unwrap(),
+        meter: MeterCode::CHAT,
     }
 }
 

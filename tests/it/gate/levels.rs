@@ -7,6 +7,7 @@ use quota_gate::{
         decision::{Decision, LevelChanged},
         level::LevelName,
         level_change::Effective,
+        meter::MeterCode,
     },
     gate::{ChangeLevel, GateError},
     jobs::level_sync::{LevelSync, LevelSyncStep},
@@ -125,7 +126,13 @@ async fn a_stale_lower_level_version_never_wins() {
     let sleeper = Batcher::start(&gate.redis, &script, partitions, clock, &generations, &options);
     let partition = partitions.of(&user("alice"));
     generations.learn(partition, 1, None);
-    let request = Request { user: user("alice"), operation: Operation::SetLevel(stale), seed: None, generation: None };
+    let request = Request {
+        user: user("alice"),
+        meter: MeterCode::CHAT,
+        operation: Operation::SetLevel(stale),
+        seed: None,
+        generation: None,
+    };
     sleeper.call(partition, request).await.unwrap().unwrap();
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().quota.get(), 3000);
 }

@@ -12,6 +12,8 @@ mod idempotency;
 mod level_changes;
 mod levels;
 mod loss;
+mod meter_audits;
+mod meters;
 mod one_redis;
 mod opening;
 mod own_quotas;

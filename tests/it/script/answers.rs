@@ -42,7 +42,12 @@ fn message(user: &UserId, key: Option<&str>) -> Operation {
         model: None,
         idempotency: key.map(|key| {
             let day = std::time::Duration::from_hours(24);
-            Idempotency::new(user, IdempotencyKey::parse(key).unwrap(), &[7; 32], day)
+            Idempotency::new(
+                (user, quota_gate::domain::meter::MeterCode::CHAT),
+                IdempotencyKey::parse(key).unwrap(),
+                &[7; 32],
+                day,
+            )
         }),
     }
 }

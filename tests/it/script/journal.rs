@@ -40,6 +40,7 @@ fn commit(hold: u8, ap: u32, tokens: Tokens, harness: &Harness, user: &UserId) -
         generation: 1,
         granted: Ap::ZERO,
         made_at: None,
+        meter: quota_gate::domain::meter::MeterCode::CHAT,
     };
     Operation::Commit {
         reservation,

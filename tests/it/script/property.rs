@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use quota_gate::{
     domain::{
@@ -19,6 +19,7 @@ use quota_gate::{
         idempotency::IdempotencyKey,
         journal::StreamId,
         level::{Level, LevelCode, LevelName, Levels},
+        meter::{Meter, MeterCode, MeterName},
         partition::{Partition, Partitions},
         token_kinds::TokenKinds,
         usage::Tokens,
@@ -193,6 +194,29 @@ fn levels() -> Levels {
     Levels::new(1, levels).unwrap()
 }
 
+/// A meter beside the chat.
+const METER: MeterCode = MeterCode::new(7);
+
+/// The levels as they are on a meter: on that beside the chat, each has the windows of another, and a quota between
+/// those of the chat.
+fn levels_on(meter: MeterCode) -> Levels {
+    let of_chat = levels();
+    if meter.is_chat() {
+        return of_chat;
+    }
+    let other = |code: LevelCode| of_chat.coded(LevelCode::new(LEVELS + 1 - code.get()).unwrap()).unwrap();
+    let on_meter = |level: &Level| {
+        let quota = Ap::new(level.quota.get() + 7);
+        Level { quota, limits: other(level.code).limits.clone(), ..level.clone() }
+    };
+    Levels::new(1, of_chat.all().iter().map(on_meter).collect()).unwrap()
+}
+
+fn levels_with_meter() -> Levels {
+    let terms = levels_on(METER).all().iter().map(|level| (level.code, level.terms())).collect();
+    levels().with_meters(vec![Meter { code: METER, name: MeterName::parse("image").unwrap(), levels: terms }])
+}
+
 impl Harness {
     pub(super) async fn start(url: &str, zone: &str) -> Self {
         let options = RedisOptions {
@@ -213,7 +237,7 @@ impl Harness {
             stream_bytes_max: 64 << 20,
             identity_trust: std::time::Duration::from_secs(5),
         };
-        let levels = levels();
+        let levels = levels_with_meter();
         let generations = Generations::unknown(partitions);
         let script = Script::with_clock(CLOCK);
         let batcher = Batcher::start(&redis, &script, partitions, (&clock, calendar), &generations, &batching);
@@ -237,8 +261,18 @@ impl Harness {
 
     /// Sends the operations in one call, in this order.
     pub(super) async fn send(&self, user: &UserId, seed: Option<Seed>, operations: Vec<Operation>) -> Vec<Answer> {
+        self.send_to((user, MeterCode::CHAT), seed, operations).await
+    }
+
+    /// The same, on a meter.
+    async fn send_to(
+        &self,
+        (user, meter): (&UserId, MeterCode),
+        seed: Option<Seed>,
+        operations: Vec<Operation>,
+    ) -> Vec<Answer> {
         let requests = operations.into_iter().map(|operation| {
-            let request = Request { user: user.clone(), operation, seed: seed.clone(), generation: None };
+            let request = Request { user: user.clone(), meter, operation, seed: seed.clone(), generation: None };
             self.batcher.call(self.partition(), request)
         });
         join_all(requests).await.into_iter().map(|answer| answer.unwrap().expect("the user is in Redis")).collect()
@@ -287,10 +321,11 @@ pub(super) fn fresh_id() -> Uuid {
     Uuid::from_u128(NEXT.fetch_add(1, Ordering::Relaxed).into())
 }
 
-/// One user's history under test.
+/// One user's history on a meter under test.
 struct History<'a> {
     harness: &'a Harness,
     user: UserId,
+    meter: MeterCode,
     model: Model,
     now: DateTime<Utc>,
     /// The reservations that a client would store, numbered by position.
@@ -320,7 +355,7 @@ impl History<'_> {
                     session: SessionId::parse("s").unwrap(),
                     tokens: tokens_of(cost),
                     model: None,
-                    idempotency: kept.as_deref().map(|key| idempotency(&self.user, key, cost)),
+                    idempotency: kept.as_deref().map(|key| idempotency((&self.user, self.meter), key, cost)),
                 };
                 (operation, self.model.consume(now, event, cost, kept.as_deref()))
             }
@@ -328,7 +363,7 @@ impl History<'_> {
                 let ttl = Ttl::from_seconds(ttl_seconds.into()).unwrap();
                 let id = fresh_id();
                 let kept = key.map(|key| format!("r{key}"));
-                let idempotency = kept.as_deref().map(|key| idempotency(&self.user, key, cost));
+                let idempotency = kept.as_deref().map(|key| idempotency((&self.user, self.meter), key, cost));
                 let operation = Operation::Reserve { cost: Ap::new(cost), ttl, hold: id, idempotency };
                 let reserve = (id, cost, TimeDelta::seconds(ttl_seconds.into()));
                 let expected = self.model.reserve(now, reserve, kept.as_deref());
@@ -399,6 +434,8 @@ impl History<'_> {
         let Step::SetLevel { level, pending, version_step, anchor_day, begins, own_quota, blocked } = *step else {
             unreachable!("the step sets a level")
         };
+        // A quota of the user's own is one of the chat.
+        let own_quota = own_quota.filter(|_| self.meter.is_chat());
         let now = self.now;
         let level = LevelCode::new(level).unwrap();
         let pending = pending.and_then(LevelCode::new);
@@ -443,6 +480,7 @@ impl History<'_> {
             generation: 1,
             granted: Ap::new(hold.granted),
             made_at: (hold.made_ms > 0).then(|| super::plans::at(hold.made_ms)),
+            meter: self.meter,
         }
     }
 
@@ -486,7 +524,12 @@ impl History<'_> {
         (record, lacks): (bool, u8),
     ) -> Result<(), TestCaseError> {
         self.send(None).await?;
-        let key = [b"qg:{00}:b:".as_slice(), self.user.as_uuid().unwrap().as_bytes()].concat();
+        let uuid = self.user.as_uuid().unwrap();
+        let key = if self.meter.is_chat() {
+            [b"qg:{00}:b:".as_slice(), uuid.as_bytes()].concat()
+        } else {
+            [b"qg:{00}:m:".as_slice(), &[self.meter.get()], uuid.as_bytes()].concat()
+        };
         let mut command = redis::cmd(if record { "DEL" } else { "SETRANGE" });
         command.arg(key);
         if !record {
@@ -506,7 +549,8 @@ impl History<'_> {
 
     async fn send(&mut self, seed: Option<Seed>) -> Result<(), TestCaseError> {
         let expected = std::mem::take(&mut self.expected);
-        let answers = self.harness.send(&self.user, seed, std::mem::take(&mut self.calls)).await;
+        let account = (&self.user, self.meter);
+        let answers = self.harness.send_to(account, seed, std::mem::take(&mut self.calls)).await;
         for (answer, expected) in answers.iter().zip(&expected) {
             prop_assert_eq!(&seen(answer), expected);
             // One allowance in 28 days, except for payments.
@@ -521,11 +565,11 @@ impl History<'_> {
     }
 }
 
-fn idempotency(user: &UserId, key: &str, what: u32) -> Idempotency {
+fn idempotency(account: (&UserId, MeterCode), key: &str, what: u32) -> Idempotency {
     let mut request = [0; 32];
     request[..4].copy_from_slice(&what.to_be_bytes());
     let keep = std::time::Duration::from_secs(KEPT_SECONDS.unsigned_abs());
-    Idempotency::new(user, IdempotencyKey::parse(key).unwrap(), &request, keep)
+    Idempotency::new(account, IdempotencyKey::parse(key).unwrap(), &request, keep)
 }
 
 /// Tokens of a message of this cost; their kinds are known for every third cost.
@@ -564,84 +608,129 @@ async fn check(
     first_level: u8,
     steps: &[Step],
 ) -> Result<(), TestCaseError> {
+    check_all(harness, connection, &[(MeterCode::CHAT, first_level, steps)]).await
+}
+
+impl<'a> History<'a> {
+    async fn begin(
+        harness: &'a Harness,
+        (user, meter): (&UserId, MeterCode),
+        first_level: u8,
+    ) -> Result<Self, TestCaseError> {
+        let now = harness.clock.now();
+        let model = Model::new(harness.calendar, levels_on(meter), now, LevelCode::new(first_level).unwrap());
+        let seed = model.seed(harness.calendar.day_at(now), true, vec![], Grants::default());
+        let mut history = Self {
+            harness,
+            user: user.clone(),
+            meter,
+            model,
+            now,
+            reservations: vec![],
+            grants: vec![],
+            grants_version: 0,
+            lists: vec![],
+            level_version: 0,
+            period: None,
+            paid_periods: BTreeSet::new(),
+            calls: vec![],
+            expected: vec![],
+        };
+        history.peek();
+        history.send(Some(seed)).await?;
+        Ok(history)
+    }
+
+    fn peek(&mut self) {
+        let expected = self.model.peek(self.now);
+        self.calls.push(Operation::Peek);
+        self.expected.push(expected);
+    }
+
+    /// How long a step waits.
+    fn pass(&self, step: &Step) -> Option<TimeDelta> {
+        match *step {
+            Step::Pass { seconds } => Some(TimeDelta::seconds(seconds)),
+            Step::PassToPeriodEnd { seconds_after } => {
+                let (_, end) = self.model.period_at(self.now);
+                Some((end + TimeDelta::seconds(seconds_after) - self.now).max(TimeDelta::zero()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Checks histories of one user on several meters, step by step in turn. Operations of all go into the same calls.
+async fn check_all(
+    harness: &Harness,
+    connection: &mut redis::aio::MultiplexedConnection,
+    plans: &[(MeterCode, u8, &[Step])],
+) -> Result<(), TestCaseError> {
     let now: DateTime<Utc> = "2026-11-29T23:58:30Z".parse().unwrap();
     harness.set_time(connection, now).await;
     let user = UserId::parse(&fresh_id().to_string()).unwrap();
-    let model = Model::new(harness.calendar, harness.levels.clone(), now, LevelCode::new(first_level).unwrap());
-    let seed = model.seed(harness.calendar.day_at(now), true, vec![], Grants::default());
-    let mut history = History {
-        harness,
-        user: user.clone(),
-        model,
-        now,
-        reservations: vec![],
-        grants: vec![],
-        grants_version: 0,
-        lists: vec![],
-        level_version: 0,
-        period: None,
-        paid_periods: BTreeSet::new(),
-        calls: vec![Operation::Peek],
-        expected: vec![],
-    };
-    let first = history.model.peek(now);
-    history.expected.push(first);
-    history.send(Some(seed)).await?;
+    let mut histories = Vec::new();
+    for (meter, first_level, _) in plans {
+        histories.push(History::begin(harness, (&user, *meter), *first_level).await?);
+    }
 
-    let mut forced_down = false;
-    for step in steps {
-        let pass = match *step {
-            Step::Pass { seconds } => Some(TimeDelta::seconds(seconds)),
-            Step::PassToPeriodEnd { seconds_after } => {
-                let (_, end) = history.model.period_at(history.now);
-                Some((end + TimeDelta::seconds(seconds_after) - history.now).max(TimeDelta::zero()))
-            }
-            _ => None,
-        };
+    let mut forced_down = vec![false; plans.len()];
+    let longest = plans.iter().map(|(.., steps)| steps.len()).max().unwrap_or_default();
+    for (place, number) in (0..longest).flat_map(|place| (0..plans.len()).map(move |number| (place, number))) {
+        let Some(step) = plans[number].2.get(place) else { continue };
         if let Step::Lose { record, lacks } = *step {
-            history.lose(connection, (record, lacks)).await?;
-        } else if let Some(pass) = pass {
-            history.send(None).await?;
-            history.now += pass;
-            harness.set_time(connection, history.now).await;
+            histories[number].lose(connection, (record, lacks)).await?;
+        } else if let Some(pass) = histories[number].pass(step) {
+            send_all(&mut histories).await?;
+            histories.iter_mut().for_each(|history| history.now += pass);
+            harness.set_time(connection, histories[number].now).await;
         } else {
-            history.apply(step);
-            forced_down |= matches!(step, Step::SetLevel { .. });
+            histories[number].apply(step);
+            forced_down[number] |= matches!(step, Step::SetLevel { .. });
             // Only an operator who lowers a level immediately can put a user above the quota.
-            prop_assert!(forced_down || !history.model.is_over_quota());
+            prop_assert!(forced_down[number] || !histories[number].model.is_over_quota());
         }
     }
-    history.calls.push(Operation::Peek);
-    let last = history.model.peek(history.now);
-    history.expected.push(last);
-    history.send(None).await?;
+    histories.iter_mut().for_each(History::peek);
+    send_all(&mut histories).await?;
 
     let journal = harness.redis.read_stream(harness.partition(), 1, StreamId::GENESIS, 1_000_000).await.unwrap();
-    let events: Vec<Event> = journal
-        .iter()
-        .flat_map(quota_gate::domain::journal::Entry::events)
-        .filter(|event| event.user == user)
-        .inspect(|event| assert_eq!(event.tokens, tokens_of(event.ap.get() + event.overage.get())))
-        .map(|event| Event {
-            id: event.id,
-            period: event.period,
-            ap: event.ap.get(),
-            overage: event.overage.get(),
-            begun_at: event.begun_at,
-            windows: event.windows.clone(),
-            grants: event.grants.clone(),
-        })
-        .collect();
-    prop_assert_eq!(&events, &history.model.events);
+    for history in &histories {
+        let events: Vec<Event> = journal
+            .iter()
+            .flat_map(quota_gate::domain::journal::Entry::events)
+            .filter(|event| event.user == user && event.meter == history.meter)
+            .inspect(|event| assert_eq!(event.tokens, tokens_of(event.ap.get() + event.overage.get())))
+            .map(|event| Event {
+                id: event.id,
+                period: event.period,
+                ap: event.ap.get(),
+                overage: event.overage.get(),
+                begun_at: event.begun_at,
+                windows: event.windows.clone(),
+                grants: event.grants.clone(),
+            })
+            .collect();
+        prop_assert_eq!(&events, &history.model.events);
 
-    let stored = harness.redis.record(harness.partition(), &user).await.unwrap();
-    prop_assert!(
-        stored.is_some_and(|record| record.total_used == events.iter().map(|event| u64::from(event.ap)).sum::<u64>())
-    );
+        let stored = harness.redis.record_of(harness.partition(), &user, history.meter).await.unwrap();
+        let charged = events.iter().map(|event| u64::from(event.ap)).sum::<u64>();
+        prop_assert!(stored.is_some_and(|record| record.total_used == charged));
+    }
     Ok(())
 }
 
+async fn send_all(histories: &mut [History<'_>]) -> Result<(), TestCaseError> {
+    try_join_all(histories.iter_mut().map(|history| history.send(None))).await.map(|_| ())
+}
+
 fn agrees_with_the_model_in(zone: &'static str, levels: u8) {
+    let plan = move || (1..=levels, steps(levels));
+    run(zone, plan(), |(level, steps)| vec![(MeterCode::CHAT, level, steps)]);
+}
+
+/// Runs random plans: for each meter the first level, and the steps.
+fn run<S: Strategy>(zone: &'static str, strategy: S, plans: impl Fn(S::Value) -> Vec<(MeterCode, u8, Vec<Step>)>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(support::redis());
     let (harness, mut connection) = runtime.block_on(async {
@@ -651,12 +740,22 @@ fn agrees_with_the_model_in(zone: &'static str, levels: u8) {
     let config =
         ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 4_000, ..ProptestConfig::default() };
     let connection = std::cell::RefCell::new(&mut connection);
-    let outcome = proptest::test_runner::TestRunner::new(config).run(&(1..=levels, steps(levels)), |(level, steps)| {
-        runtime.block_on(check(&harness, &mut connection.borrow_mut(), level, &steps))
+    let outcome = proptest::test_runner::TestRunner::new(config).run(&strategy, |value| {
+        let plans = plans(value);
+        let plans: Vec<_> = plans.iter().map(|(meter, level, steps)| (*meter, *level, steps.as_slice())).collect();
+        runtime.block_on(check_all(&harness, &mut connection.borrow_mut(), &plans))
     });
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+}
+
+#[test]
+fn a_meter_and_the_chat_of_a_user_agree_with_a_model_each_whatever_the_other_does() {
+    let plan = || (1..=LEVELS, steps(LEVELS));
+    run("America/New_York", (plan(), plan()), |((level, of_chat), (other_level, of_meter))| {
+        vec![(MeterCode::CHAT, level, of_chat), (METER, other_level, of_meter)]
+    });
 }
 
 /// Checks a history that is too rare to be found by chance.

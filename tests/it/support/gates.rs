@@ -16,6 +16,7 @@ use quota_gate::{
         decision::{Charged, Decision, OnRedisFailure},
         idempotency::IdempotencyKey,
         level::{LevelName, LevelTerms},
+        meter::MeterLevels,
         partition::Partitions,
         usage::Tokens,
         user_id::{SessionId, UserId},
@@ -74,6 +75,8 @@ pub(crate) struct Tuning {
     pub(crate) reads_formats_to: Option<u8>,
     /// Levels of the gate's configuration.
     pub(crate) levels: Vec<(LevelName, LevelTerms)>,
+    /// Meters of the gate's configuration, beside the chat.
+    pub(crate) meters: Vec<MeterLevels>,
 }
 
 impl Default for Tuning {
@@ -99,6 +102,7 @@ impl Default for Tuning {
             secret: [7; 32],
             reads_formats_to: None,
             levels: levels(&[("free", 100), ("basic", 300), ("plus", 1000), ("pro", 3000)]),
+            meters: Vec::new(),
         }
     }
 }
@@ -216,7 +220,8 @@ impl World {
         let settings = Settings { partitions, time_zone: calendar.time_zone() };
         postgres.settle_settings(&settings).await.expect("the settings agree");
         postgres.ensure_watermarks(partitions, now).await.expect("Postgres answers");
-        let levels = postgres.seed_levels(&tuning.levels, now).await.expect("Postgres answers");
+        postgres.seed_levels(&tuning.levels, now).await.expect("Postgres answers");
+        let levels = postgres.seed_meters(&tuning.meters, now).await.expect("Postgres answers");
         let redis = Redis::new(&RedisOptions {
             url: tuning.redis_url.unwrap_or_else(|| self.redis.url()),
             connections_max: 16,

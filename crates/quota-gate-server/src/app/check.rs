@@ -16,6 +16,7 @@ pub async fn refusals(config: &Config) -> Vec<(&'static str, anyhow::Error)> {
         ("the secrets", config.check_secret_files().map_err(Into::into)),
         ("the settings of the gate", config.job_options().map(drop).map_err(Into::into)),
         ("[auth]", parts::auth(config, rate_limits).await.map(drop)),
+        ("[meters]", config.meters().map(drop).map_err(Into::into)),
         ("[models]", parts::costs(config).map(drop)),
         ("[upstream]", parts::upstream(config).map(drop)),
         ("[billing]", parts::billing(config).map(drop)),

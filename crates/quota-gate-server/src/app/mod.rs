@@ -108,7 +108,7 @@ impl App {
             );
         }
         tracing::info!(listen = %listener.local_addr()?, "the gate is open");
-        let routes = additional.merge(router(state.clone()));
+        let routes = additional.merge(router(state.clone(), parts::meters(config, &self.gate, &state)?));
         let serving = serve(listener, routes, server_options(config), cancelled.clone());
         tokio::pin!(serving);
         let failed = tokio::select! {

@@ -1,12 +1,13 @@
 //! The parts of the program that the configuration describes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use quota_gate::{
     audit::verify::Verifier,
     domain::model_costs::ModelCosts,
+    gate::Gate,
     jobs::resetter::Resetter,
     runtime::Runtime,
     store::{
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     billing::{Billing, TermsReader},
     config::{Config, ms},
-    http::{AppParts, AppState, Auth, Limits, RateLimitOptions, RateLimits, Readiness, cors},
+    http::{AppParts, AppState, Auth, Limits, MeterSettings, RateLimitOptions, RateLimits, Readiness, cors},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     outbox::{
         Dispatcher,
@@ -84,6 +85,8 @@ pub(super) async fn state(
     let auth = auth(config, Arc::clone(&rate_limits)).await?;
     Ok(AppState::new(AppParts {
         gate: gate.clone(),
+        meter: Arc::new(MeterSettings::chat()),
+        meter_names: std::iter::once("chat".to_owned()).chain(config.meters.keys().cloned()).collect(),
         auth: Arc::new(auth),
         rate_limits,
         resetter: Arc::new(Resetter::new(gate)),
@@ -99,6 +102,23 @@ pub(super) async fn state(
         cors: cors(&config.server.cors_origins)?,
         trusted_proxies: config.server.trusted_proxies.clone(),
     }))
+}
+
+/// The states of the configured meters beside the chat. The start has stored them. Prices and levels of models are the
+/// chat's: a request of another meter costs its AP, or the default cost.
+pub(super) fn meters(config: &Config, gate: &Gate, state: &AppState) -> anyhow::Result<Vec<AppState>> {
+    let levels = gate.levels();
+    let configured = |name: &str| config.meters.get(name);
+    let known = levels.meters().iter().filter_map(|meter| Some((meter, configured(meter.name.as_str())?)));
+    let settings = known.map(|(meter, section)| MeterSettings {
+        code: meter.code,
+        name: meter.name.to_string(),
+        unit: Some(section.unit.clone()),
+        hold_seconds_max: section.hold_seconds_max,
+        default_cost: section.default_cost,
+    });
+    let costs = ModelCosts::new(&BTreeMap::from([("default".to_owned(), 1)]))?;
+    Ok(settings.map(|meter| state.of_meter(meter, costs.clone())).collect())
 }
 
 /// What identifies callers.

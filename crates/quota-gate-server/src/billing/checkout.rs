@@ -16,6 +16,7 @@ use super::{
 };
 use crate::http::answers::problem::{Code, Problem};
 use quota_gate::domain::{
+    meter::MeterCode,
     new_grant::{ExternalId, NewGrant},
     purchase::Purchase,
     user_id::UserId,
@@ -126,6 +127,7 @@ fn bought(session: &Session, packs: &Packs, keys: &MetadataKeys) -> Result<Vec<B
 fn grant(session: &str, user: &UserId, at: DateTime<Utc>, bought: Bought) -> Result<NewGrant, Problem> {
     let Bought { place, quantity, pack } = bought;
     Ok(NewGrant {
+        meter: MeterCode::CHAT,
         user: user.clone(),
         ap: NewGrant::ap(i64::from(pack.ap.get()).saturating_mul(quantity))?,
         expires_at: pack.expires_after.map(|life| life.after(at)),

@@ -10,7 +10,7 @@ use crate::cli::output::say;
 use crate::{app, config::Config};
 use quota_gate::{
     audit::verify::Verifier,
-    domain::{calendar::Calendar, clock::Clock, journal::Entry, usage::UsageEvent, user_id::UserId},
+    domain::{calendar::Calendar, clock::Clock, journal::Entry, meter::MeterCode, usage::UsageEvent, user_id::UserId},
     store::redis::{Hold, Record},
 };
 
@@ -28,7 +28,15 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         partitions: config.partitions()?,
     };
     // Before the rows: what is flushed in between is in both parts.
-    let (record, unflushed) = verifier.journalled(&user).await?;
+    let levels = verifier.postgres.all_levels().await?;
+    let name = |code| levels.meter(code).map_or("chat", |meter| meter.name.as_str());
+    let (record, unflushed) = verifier.journalled(&user, MeterCode::CHAT).await?;
+    let mut of_meters = serde_json::Map::new();
+    for meter in levels.meters() {
+        if let (Some(record), _) = verifier.journalled(&user, meter.code).await? {
+            of_meters.insert(meter.name.to_string(), of_record(&record));
+        }
+    }
     let zone = Calendar::new(config.time_zone()?).time_zone();
     say!("{{");
     say!("\"user\": {},", json!(user.as_str()));
@@ -36,8 +44,15 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     say!("\"timeZone\": {},", json!(zone.name()));
     say!("\"redis\": {{");
     say!("\"record\": {},", record.as_ref().map_or(Value::Null, of_record));
-    let events: Vec<Value> =
-        unflushed.iter().flat_map(Entry::events).filter(|e| e.user == user).map(of_event).collect();
+    if !of_meters.is_empty() {
+        say!("\"recordsOfMeters\": {},", Value::Object(of_meters));
+    }
+    let events: Vec<Value> = unflushed
+        .iter()
+        .flat_map(Entry::events)
+        .filter(|e| e.user == user)
+        .map(|e| of_event(e, name(e.meter)))
+        .collect();
     say!("\"chargesNotInPostgresYet\": {}", Value::Array(events));
     say!("}},");
     say!("\"postgres\": {{");
@@ -79,8 +94,9 @@ fn of_hold(hold: &Hold) -> Value {
     json!({ "id": hold.id, "ap": hold.ap.get(), "period": period, "expiresAt": until })
 }
 
-fn of_event(event: &UsageEvent) -> Value {
+fn of_event(event: &UsageEvent, meter: &str) -> Value {
     json!({
+        "meter": meter,
         "uuid": event.id,
         "sessionId": event.session.as_str(),
         "period": event.period.to_string(),

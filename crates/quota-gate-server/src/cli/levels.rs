@@ -8,13 +8,18 @@ use crate::{
     config::Config,
 };
 use quota_gate::{
-    domain::level_difference::LevelDifference, gate::ApplyProgress, jobs::level_sync::LevelSync,
+    domain::{
+        level::{LevelName, LevelTerms},
+        meter::MeterLevels,
+    },
+    gate::ApplyProgress,
+    jobs::level_sync::LevelSync,
     store::postgres::Postgres,
 };
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// Make [levels] of the configuration the levels of the installation, for every gate, and give every user the quota
+    /// Make [levels] and [meters] of the configuration those of the installation, for every gate, and give every user the quota
     /// of the user's level now. Run it again to finish after an interruption.
     Apply(Apply),
 }
@@ -28,14 +33,14 @@ pub(super) struct Apply {
 
 pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitCode> {
     let Action::Apply(arguments) = action;
-    let configured = config.levels()?;
+    let (configured, meters) = (config.levels()?, config.meters()?);
     if arguments.dry_run {
         let postgres = app::settled_postgres(&config).await?;
         if postgres.level_version().await? == 0 {
             say!("there are no levels yet: the first start of a gate stores the configured ones");
             return Ok(ExitCode::SUCCESS);
         }
-        print(&postgres.all_levels().await?.differences(&configured), &postgres).await?;
+        print(&configured, &meters, &postgres).await?;
         if postgres.is_level_change_unfinished().await? {
             say!("the last change has not reached all users: applying finishes it");
         }
@@ -43,9 +48,12 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
     }
     let app = App::for_command(config).await?;
     let postgres = app.gate.postgres();
-    print(&postgres.all_levels().await?.differences(&configured), postgres).await?;
+    print(&configured, &meters, postgres).await?;
     let moved = app.gate.apply_levels(&configured, show).await?;
     say!("{moved} users moved");
+    if !app.gate.apply_meters(&meters).await?.is_empty() {
+        say!("the quotas of the meters count now, for all users");
+    }
     // The level sync of running gates helps; this loop sends the remaining changes to Redis.
     let level_sync = LevelSync::new(&app.gate);
     let (mut after, mut unsynced) = (None, 0);
@@ -63,7 +71,12 @@ pub(super) async fn run(action: &Action, config: Config) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-async fn print(differences: &[LevelDifference], postgres: &Postgres) -> anyhow::Result<()> {
+async fn print(levels: &[(LevelName, LevelTerms)], meters: &[MeterLevels], postgres: &Postgres) -> anyhow::Result<()> {
+    let stored = postgres.all_levels().await?;
+    let (differences, of_meters) = (stored.differences(levels), stored.meter_differences(meters));
+    for difference in of_meters {
+        say!("{difference}");
+    }
     if differences.is_empty() {
         say!("the levels of the installation are the configured ones");
         return Ok(());

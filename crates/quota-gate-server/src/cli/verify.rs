@@ -38,12 +38,13 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     if arguments.repair && !verdict.agrees() {
         let repaired = Repairer::new(&App::for_command(config).await?.gate).repair().await?;
         say!(
-            "repaired: {} adjustments, {} totals raised, {} sums by day, {} grants, {} partitions reopened, {} levels, \
+            "repaired: {} adjustments, {} totals raised, {} sums by day, {} grants, {} periods of meters, {} partitions reopened, {} levels, \
              {} left for you to fix",
             repaired.adjustments,
             repaired.totals,
             repaired.usage,
             repaired.grants,
+            repaired.meters,
             repaired.reopened,
             repaired.levels,
             repaired.left
@@ -56,10 +57,11 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "{} totals, {} sums by day, {} grants, {} records and {} quotas or levels differ",
+        "{} totals, {} sums by day, {} grants, {} periods of meters, {} records and {} quotas or levels differ",
         verdict.drift.len(),
         verdict.usage_drift.len(),
         verdict.grant_drift.len(),
+        verdict.meter_drift.len(),
         verdict.differences.len(),
         verdict.quota_drift.len() + verdict.level_drift.len()
     );
@@ -100,7 +102,22 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
             drift.transferred.1
         );
     }
+    let levels = verifier.postgres.all_levels().await?;
+    let meter = |code| levels.meter(code).map_or("chat", |meter| meter.name.as_str());
+    for drift in verdict.meter_drift.iter().take(NAMED_MAX) {
+        say!(
+            "drift: {} of {} in {}: {} AP in the log, {} AP in meter_usage",
+            meter(drift.meter),
+            drift.user,
+            drift.period,
+            drift.total.0,
+            drift.total.1
+        );
+    }
     for found in verdict.differences.iter().take(NAMED_MAX) {
+        if !found.meter.is_chat() {
+            say!("drift: of the meter {}:", meter(found.meter));
+        }
         say!(
             "drift: {} in {}: Redis has {} AP used and {} AP in total, Postgres and the stream {} and {}; {}",
             found.user,
@@ -133,7 +150,6 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
     for found in verdict.quota_drift.iter().take(NAMED_MAX) {
         say!("drift: {} has {} AP, but level {} has {} AP", found.user, found.quota, found.level, found.expected);
     }
-    let levels = verifier.postgres.all_levels().await?;
     let name = |code| levels.coded(code).map_or_else(|| format!("{code:?}"), |level| level.name.to_string());
     let shown = |standing: Standing| {
         let pending = standing.pending.map_or(String::new(), |code| format!(", then {}", name(code)));

@@ -4,6 +4,7 @@
 
 mod environment;
 mod levels;
+mod meters;
 mod options;
 mod prices;
 mod ranges;
@@ -23,7 +24,7 @@ use figment::{
 };
 use serde::Deserialize;
 
-pub use self::{levels::LevelSection, prices::Price, secret::Secret, sections::*};
+pub use self::{levels::LevelSection, meters::MeterSection, prices::Price, secret::Secret, sections::*};
 use crate::telemetry::Traces;
 use quota_gate::domain::{
     InvalidInput,
@@ -47,6 +48,7 @@ pub struct Config {
     pub postgres: Postgres,
     pub quota: Quota,
     pub levels: BTreeMap<String, LevelSection>,
+    pub meters: BTreeMap<String, MeterSection>,
     pub models: Models,
     pub level_models: BTreeMap<String, Vec<String>>,
     pub estimates: Estimates,

@@ -46,6 +46,7 @@ impl Config {
             partitions: self.partitions()?,
             time_zone: self.time_zone()?,
             levels: self.levels()?,
+            meters: self.meters()?,
             reservation_secret: self.auth.reservation_secret()?,
             batcher: BatcherOptions::from(&self.redis),
             idempotency_ttl: std::time::Duration::from_secs(self.quota.idempotency_ttl_seconds),
@@ -296,9 +297,9 @@ mod tests {
         let default = RuntimeOptions::new(database, redis, secret.as_bytes()).unwrap();
         let shown = |options: &RuntimeOptions| {
             // The debug output of the stores does not show their options.
-            let RuntimeOptions { levels, batcher, jobs, partitions, time_zone, .. } = options;
+            let RuntimeOptions { levels, meters, batcher, jobs, partitions, time_zone, .. } = options;
             let rest = (options.idempotency_ttl, options.on_redis_failure, options.decision_timeout);
-            format!("{levels:?} {batcher:?} {jobs:?} {partitions:?} {time_zone:?} {rest:?}")
+            format!("{levels:?} {meters:?} {batcher:?} {jobs:?} {partitions:?} {time_zone:?} {rest:?}")
         };
         assert_eq!(shown(&configured), shown(&default));
         let config = from_toml(&text).unwrap();

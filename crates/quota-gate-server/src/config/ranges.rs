@@ -4,10 +4,14 @@
 use std::{fmt::Display, ops::RangeInclusive};
 
 use super::{Config, ConfigError};
+use quota_gate::domain::hold::Ttl;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// For numbers of things that take memory or tasks.
 const MANY: u64 = 10_000_000;
+
+/// Most AP of one message.
+const AP_MAX: u64 = 1_000_000;
 
 /// More than any message has.
 const MANY_TOKENS: u64 = 10_000_000;
@@ -20,6 +24,11 @@ impl Config {
         }
         for (setting, value, range) in self.fractions() {
             check(setting, &value, &range)?;
+        }
+        for (name, meter) in &self.meters {
+            let hold_max = u64::from(Ttl::METER_SECONDS_MAX);
+            check(&format!("meters.{name}.hold_seconds_max"), &meter.hold_seconds_max.into(), &(1..=hold_max))?;
+            check(&format!("meters.{name}.default_cost"), &meter.default_cost.into(), &(1..=AP_MAX))?;
         }
         Ok(())
     }
@@ -85,11 +94,7 @@ impl Config {
     }
 }
 
-fn check<T: PartialOrd + Display>(
-    setting: &'static str,
-    value: &T,
-    range: &RangeInclusive<T>,
-) -> Result<(), ConfigError> {
+fn check<T: PartialOrd + Display>(setting: &str, value: &T, range: &RangeInclusive<T>) -> Result<(), ConfigError> {
     if range.contains(value) {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::http::answers::problem::{Code, Problem};
-use quota_gate::domain::{ap::Ap, idempotency::IdempotencyKey, user_id::UserId};
+use quota_gate::domain::{idempotency::IdempotencyKey, user_id::UserId};
 
 pub(crate) struct Body<T>(pub(crate) T);
 
@@ -134,9 +134,4 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyHeader {
         let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
         Ok(Self(Some(IdempotencyKey::parse(text)?)))
     }
-}
-
-/// Converts a cost from JSON; 1 AP by default.
-pub(crate) fn cost(ap: Option<i64>) -> Result<Ap, Problem> {
-    Ok(Ap::cost(ap.unwrap_or(1))?)
 }

@@ -8,6 +8,7 @@
 //! | `auth`, `extract` | callers and their scopes; bodies, parameters and headers as domain values |
 //! | `routes` | the handlers, which are thin: extract, call the gate, map |
 //! | `answers` | quotas, problems, headers; only `problem` maps errors to status codes |
+//! | `meter` | the meter of a route |
 //! | `cors` | which web pages of other origins may call the gate |
 //! | `state` | state shared by all handlers |
 //! | `openapi`, `pages` | the OpenAPI contract; the pages of `web/pages` |
@@ -22,6 +23,7 @@ pub mod server;
 pub(crate) mod answers;
 mod cors;
 pub(crate) mod extract;
+mod meter;
 pub(crate) mod model_access;
 mod observe;
 mod openapi;
@@ -48,6 +50,7 @@ use self::{
 pub use self::{
     auth::{Auth, JwtOptions, TokenOptions},
     cors::{Cors, cors},
+    meter::MeterSettings,
     openapi::openapi_json,
     pages::demo_page,
     rate_limit::{RateLimitOptions, RateLimits},
@@ -59,26 +62,42 @@ use crate::{
     openai::{self, OpenAiError, Proxy},
 };
 
-/// Returns all routes.
+/// The settlements of a meter.
 #[rustfmt::skip]
-pub fn router(state: AppState) -> Router {
-    use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset};
+fn settlement_routes(meter: &MeterSettings) -> Router<AppState> {
+    use routes::reservations;
+
+    Router::new()
+        .route(&meter.path("/reservations/{id}/commit"),  post(reservations::commit))
+        .route(&meter.path("/reservations/{id}/release"), post(reservations::release))
+        .route(&meter.path("/reservations/{id}/extend"),  post(reservations::extend))
+}
+
+/// The other routes that every meter has.
+#[rustfmt::skip]
+fn request_routes(meter: &MeterSettings) -> Router<AppState> {
+    use routes::{consume, grants, quota, quota_stream, reservations};
+
+    Router::new()
+        .route(&meter.path(""),                  get(quota::quota))
+        .route(&meter.path("/stream"),           get(quota_stream::stream_quota))
+        .route(&meter.path("/consume"),          post(consume::consume))
+        .route(&meter.path("/reservations"),     post(reservations::reserve))
+        .route(&meter.path("/grants"),           post(grants::give).get(grants::list))
+        .route(&meter.path("/grants/{id}/void"), post(grants::void))
+}
+
+/// Returns all routes. `meters` are the states of the meters beside the chat.
+#[rustfmt::skip]
+pub fn router(state: AppState, meters: Vec<AppState>) -> Router {
+    use routes::{authorize, health, level, reset};
     use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, own_quota, price_replay};
     use routes::admin::{refund, rollout, status, usage, users};
 
-    let settlements = Router::new()
-        .route("/api/chat/quota/reservations/{id}/commit",  post(reservations::commit))
-        .route("/api/chat/quota/reservations/{id}/release", post(reservations::release))
-        .route("/api/chat/quota/reservations/{id}/extend",  post(reservations::extend));
+    let settlements = settlement_routes(state.meter());
 
-    let requests = Router::new()
-        .route("/api/chat/quota",              get(quota::quota))
-        .route("/api/chat/quota/stream",       get(quota_stream::stream_quota))
+    let requests = request_routes(state.meter())
         .route("/api/chat/quota/authorize",    get(authorize::authorize).post(authorize::authorize))
-        .route("/api/chat/quota/consume",      post(consume::consume))
-        .route("/api/chat/quota/reservations", post(reservations::reserve))
-        .route("/api/chat/quota/grants",       post(grants::give).get(grants::list))
-        .route("/api/chat/quota/grants/{id}/void", post(grants::void))
         .route("/api/chat/quota/level",        put(level::change))
         .route("/api/chat/quota/membership",   put(level::change)); // older alias
 
@@ -88,7 +107,7 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz",               get(health::ready))
         .route("/metrics",              get(health::metrics))
         .route("/openapi.json",         get(openapi::document))
-        .fallback(problem::no_such_route);
+        .fallback(meter::no_such_route);
 
     let administration = Router::new()
         .route("/api/admin/users",                             get(users::list))
@@ -142,6 +161,15 @@ pub fn router(state: AppState) -> Router {
     let [settlements, requests, operations, administration, billing] =
         [settlements, requests, operations, administration, billing]
             .map(|routes| routes.method_not_allowed_fallback(problem::no_such_method));
+    let of_meters = meters.into_iter().map(|meter| {
+        let group = |permit| RouteGroup { state: meter.clone(), ..group(permit) };
+        let [settlements, requests] = [settlement_routes(meter.meter()), request_routes(meter.meter())]
+            .map(|routes| routes.method_not_allowed_fallback(problem::no_such_method));
+        for_browsers(admitted(settlements, group(PermitKind::Settlement)))
+            .merge(for_browsers(admitted(requests, group(PermitKind::Request))))
+            .with_state(meter)
+    });
+    let of_meters = of_meters.fold(Router::new(), Router::merge);
     for_browsers(admitted(settlements, group(PermitKind::Settlement)))
         .merge(for_browsers(admitted(requests, group(PermitKind::Request))))
         .merge(admitted(operations, group(PermitKind::None)))
@@ -149,5 +177,6 @@ pub fn router(state: AppState) -> Router {
         .merge(admitted(billing, billing_group))
         .merge(for_browsers(admitted(models, models_group)))
         .merge(pages::pages())
-        .with_state(state)
+        .with_state(state.clone())
+        .merge(of_meters)
 }

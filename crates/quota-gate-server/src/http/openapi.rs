@@ -4,7 +4,8 @@ use axum::{http::header, response::IntoResponse};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        HeaderBuilder, PathItem, RefOr, Response,
+        HeaderBuilder, ObjectBuilder, PathItem, RefOr, Required, Response, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -73,7 +74,7 @@ use crate::{
     ),
     // utoipa does not collect the schemas of types that implement `IntoResponses`.
     components(schemas(Problem, QuotaExceeded<'_>, OpenAiError<'_>)),
-    modifiers(&Credentials, &AnsweredHeaders),
+    modifiers(&Credentials, &AnsweredHeaders, &OtherMeters),
 )]
 struct Contract;
 
@@ -132,6 +133,59 @@ impl Modify for AnsweredHeaders {
             }
         }
     }
+}
+
+/// Adds the routes of meters beside the chat: those of the chat that every meter has.
+struct OtherMeters;
+
+/// Operations that every meter has.
+const OF_EVERY_METER: [&str; 10] = [
+    "getQuota",
+    "streamQuota",
+    "consume",
+    "reserve",
+    "commit",
+    "release",
+    "extend",
+    "giveGrant",
+    "listGrants",
+    "voidGrant",
+];
+
+impl Modify for OtherMeters {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let paths = &mut openapi.paths.paths;
+        let of_chat: Vec<(String, PathItem)> = paths
+            .iter()
+            .filter_map(|(path, item)| {
+                Some((format!("/api/{{meter}}/quota{}", path.strip_prefix("/api/chat/quota")?), item.clone()))
+            })
+            .collect();
+        for (path, mut item) in of_chat {
+            let PathItem { get, put, post, patch, .. } = &mut item;
+            let mut is_of_every_meter = false;
+            for operation in [get, put, post, patch].into_iter().flatten() {
+                let id = operation.operation_id.as_deref().unwrap_or_default();
+                is_of_every_meter |= OF_EVERY_METER.contains(&id);
+                operation.operation_id = Some(format!("{id}OfMeter"));
+                operation.parameters.get_or_insert_default().insert(0, meter_parameter());
+            }
+            if is_of_every_meter {
+                paths.insert(path, item);
+            }
+        }
+    }
+}
+
+fn meter_parameter() -> Parameter {
+    let names = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^(?!chat$)[a-z][a-z0-9-]{0,31}$"));
+    ParameterBuilder::new()
+        .name("meter")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("A meter of `[meters]`. AP are those of the meter"))
+        .schema(Some(names.examples(["image"]).build()))
+        .build()
 }
 
 fn describe(response: &mut Response, name: &str, what: &str) {

@@ -13,6 +13,7 @@ use crate::{
         Auth, Cors, RateLimits,
         answers::problem::{Code, Problem},
         client_address::{Network, client_address},
+        meter::{MeterNames, MeterSettings},
         stream_permits::{NoPermit, StreamPermit, StreamPermits},
     },
     openai::Proxy,
@@ -32,7 +33,7 @@ pub struct AppState(Arc<Shared>);
 
 struct Shared {
     parts: AppParts,
-    permits: Permits,
+    permits: Arc<Permits>,
     /// Holds that are charged at their expiry.
     expiring: Settlements,
 }
@@ -41,6 +42,8 @@ struct Shared {
 #[expect(missing_docs, reason = "the types describe the parts")]
 pub struct AppParts {
     pub gate: Gate,
+    pub meter: Arc<MeterSettings>,
+    pub meter_names: Arc<[String]>,
     pub auth: Arc<Auth>,
     pub rate_limits: Arc<RateLimits>,
     pub resetter: Arc<Resetter>,
@@ -98,7 +101,40 @@ impl AppState {
             settlements: Semaphore::new(parts.limits.settlements_in_flight_max),
             streams: StreamPermits::new(parts.limits.quota_streams_max, parts.limits.quota_streams_per_user_max),
         };
+        Self(Arc::new(Shared { parts, permits: Arc::new(permits), expiring: Settlements::default() }))
+    }
+
+    /// The state of the routes of another meter. Permits and limits are those of the chat, together.
+    #[must_use]
+    pub fn of_meter(&self, meter: MeterSettings, costs: ModelCosts) -> Self {
+        let AppParts { gate, quota_watcher, auth, rate_limits, resetter, health, verifier, .. } = &self.0.parts;
+        let AppParts { readiness, metrics, limits, cors, trusted_proxies, meter_names, .. } = &self.0.parts;
+        let parts = AppParts {
+            gate: gate.of_meter(meter.code),
+            quota_watcher: quota_watcher.of_meter(meter.code),
+            meter: Arc::new(meter),
+            meter_names: Arc::clone(meter_names),
+            auth: Arc::clone(auth),
+            rate_limits: Arc::clone(rate_limits),
+            resetter: Arc::clone(resetter),
+            health: Arc::clone(health),
+            verifier: Arc::clone(verifier),
+            costs: Reloadable::new(costs),
+            readiness: Arc::clone(readiness),
+            metrics: metrics.clone(),
+            proxy: None,
+            billing: None,
+            limits: *limits,
+            cors: cors.clone(),
+            trusted_proxies: trusted_proxies.clone(),
+        };
+        let permits = Arc::clone(&self.0.permits);
         Self(Arc::new(Shared { parts, permits, expiring: Settlements::default() }))
+    }
+
+    /// The meter that the routes of this state count.
+    pub(crate) fn meter(&self) -> &MeterSettings {
+        &self.0.parts.meter
     }
 
     /// Waits until the gate has settled what it settles itself. Await it after the last request.
@@ -178,8 +214,15 @@ macro_rules! extract_parts {
     };
 }
 
+impl FromRef<AppState> for MeterNames {
+    fn from_ref(state: &AppState) -> Self {
+        Self(Arc::clone(&state.0.parts.meter_names))
+    }
+}
+
 extract_parts! {
     gate: Gate,
+    meter: Arc<MeterSettings>,
     auth: Arc<Auth>,
     resetter: Arc<Resetter>,
     health: Arc<HealthCheck>,

@@ -24,8 +24,8 @@ use crate::store::postgres::{
 };
 
 impl Postgres {
-    /// Stores the configured meters that this installation does not have yet. Nobody has used them, so this changes
-    /// nothing for any user. Returns the levels with all meters.
+    /// Stores the configured meters that this installation does not have yet, for levels that it has. No user has used
+    /// them. Returns the levels with all meters.
     ///
     /// # Errors
     /// If Postgres is unavailable, or there are too many meters.
@@ -108,11 +108,7 @@ fn terms(quota: i32, windows: &str, concurrency: Option<i16>) -> Result<LevelTer
 }
 
 /// Stores a meter and its quotas.
-async fn store(
-    connection: &mut Transaction<'_>,
-    meter: &MeterLevels,
-    now: DateTime<Utc>,
-) -> Result<(), PostgresError> {
+async fn store(connection: &mut Transaction<'_>, meter: &MeterLevels, now: DateTime<Utc>) -> Result<(), PostgresError> {
     sqlx::query!(
         "insert into meters (code, name, created_at)
          select coalesce(max(code), 0) + 1, $1, $2
@@ -140,6 +136,7 @@ async fn store_level(
              (meter, membership_level, quota, windows, longest_window_minutes, concurrency, updated_at)
          select meters.code, $2, $3, $4, $5, $6, $7
          from meters
+         join membership_levels as known on known.name = $2
          where meters.name = $1
          on conflict (meter, membership_level) do update
          set quota = excluded.quota,

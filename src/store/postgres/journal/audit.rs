@@ -2,7 +2,9 @@
 
 use crate::domain::{ap::Ap, journal::Watermark, meter::MeterCode, user_id::UserId};
 use crate::store::postgres::{
-    Postgres, PostgresError, QuotaRow, connections::Transaction, journal::flush_watermarks::watermarks,
+    Postgres, PostgresError, QuotaRow,
+    connections::Transaction,
+    journal::flush_watermarks::watermarks,
     users::{chat_quotas, meter_accounts},
 };
 

@@ -16,6 +16,7 @@ pub(in crate::store::postgres) mod logged_windows;
 pub(in crate::store::postgres) mod meter_drift;
 mod meter_totals;
 pub(in crate::store::postgres) mod retention;
+mod stored_event;
 pub(in crate::store::postgres) mod totals;
 pub(in crate::store::postgres) mod usage_days;
 pub(in crate::store::postgres) mod usage_log_partitions;

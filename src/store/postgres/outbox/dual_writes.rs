@@ -41,7 +41,8 @@ pub(in crate::store::postgres) async fn enqueue(
     connection: &mut Transaction<'_>,
     events: &[&UsageEvent],
 ) -> Result<(), PostgresError> {
-    let charges: Vec<&&UsageEvent> = events.iter().filter(|event| event.ap.get() > 0 && event.meter.is_chat()).collect();
+    let charges: Vec<&&UsageEvent> =
+        events.iter().filter(|event| event.ap.get() > 0 && event.meter.is_chat()).collect();
     let events: Vec<Uuid> = charges.iter().map(|event| event.id).collect();
     let users: Vec<&str> = charges.iter().map(|event| event.user.as_str()).collect();
     let sessions: Vec<&str> = charges.iter().map(|event| event.session.as_str()).collect();

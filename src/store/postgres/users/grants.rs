@@ -196,12 +196,7 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn grants_of(
-        &self,
-        user: &UserId,
-        meter: MeterCode,
-        limit: u32,
-    ) -> Result<Vec<GrantRow>, PostgresError> {
+    pub async fn grants_of(&self, user: &UserId, meter: MeterCode, limit: u32) -> Result<Vec<GrantRow>, PostgresError> {
         let rows = raw_grants!(
             "user_uuid = $1
                and meter = $3

@@ -1,7 +1,11 @@
 //! Changes of grants that Redis has not received (`chat_quotas.grants_synced`), and what Redis is sent.
 
 use crate::domain::{grant::Grants, meter::MeterCode, user_id::UserId};
-use crate::store::postgres::{Postgres, PostgresError, integers::{meter_of, smallint}, users::left_of_grants};
+use crate::store::postgres::{
+    Postgres, PostgresError,
+    integers::{meter_of, smallint},
+    users::left_of_grants,
+};
 
 /// The grants of a user on a meter, and the partition's generation in the same snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use quota_gate::{
     domain::{
         clock::Clock,
         level::{LevelName, LevelTerms},
+        meter::MeterLevels,
     },
     store::postgres::{
         POSTGRES_VERSION_MIN, Postgres, PostgresError, PostgresServerInfo, Route, Settings, UuidSpellings,
@@ -89,7 +90,7 @@ pub(super) async fn check(config: &Config, findings: &mut Findings) -> Option<Po
         }
     }
     if let Ok(configured) = config.levels() {
-        levels(&configured, &postgres, findings).await;
+        levels(&configured, &config.meters().unwrap_or_default(), &postgres, findings).await;
     }
     let settings = config.partitions().ok().zip(config.time_zone().ok());
     if let Some((partitions, time_zone)) = settings {
@@ -101,13 +102,21 @@ pub(super) async fn check(config: &Config, findings: &mut Findings) -> Option<Po
     Some(server_info)
 }
 
-async fn levels(configured: &[(LevelName, LevelTerms)], postgres: &Postgres, findings: &mut Findings) {
+async fn levels(
+    configured: &[(LevelName, LevelTerms)],
+    meters: &[MeterLevels],
+    postgres: &Postgres,
+    findings: &mut Findings,
+) {
     let found = async {
         if postgres.level_version().await? == 0 {
             return Ok(None); // no gate has started yet
         }
         let levels = postgres.all_levels().await?;
-        Ok::<_, PostgresError>(Some((levels.differences(configured), postgres.is_level_change_unfinished().await?)))
+        let of_levels = levels.differences(configured).into_iter().map(|difference| difference.to_string());
+        let of_meters = levels.meter_differences(meters).into_iter().map(|difference| difference.to_string());
+        let differences: Vec<String> = of_levels.chain(of_meters).collect();
+        Ok::<_, PostgresError>(Some((differences, postgres.is_level_change_unfinished().await?)))
     };
     match found.await {
         Ok(None) => {}
@@ -115,10 +124,9 @@ async fn levels(configured: &[(LevelName, LevelTerms)], postgres: &Postgres, fin
             if differences.is_empty() {
                 findings.good("the configured levels are those of the installation");
             } else {
-                let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 findings.advice(
                     &format!("the configured levels are not used ({})", differences.join("; ")),
-                    "run `quota-gate levels apply` to change the levels of the installation, or correct [levels]",
+                    "run `quota-gate levels apply` to change the levels of the installation, or correct [levels] and [meters]",
                 );
             }
             if unfinished {

@@ -199,9 +199,10 @@ impl From<GateError> for Problem {
         let detail = error.to_string();
         match error {
             GateError::Invalid(_) => Self::new(Code::InvalidRequest, detail),
-            GateError::UnknownReservation | GateError::UnknownGrant | GateError::UnknownCharge => {
-                Self::new(Code::NotFound, detail)
-            }
+            GateError::UnknownReservation
+            | GateError::OtherMeter(_)
+            | GateError::UnknownGrant
+            | GateError::UnknownCharge => Self::new(Code::NotFound, detail),
             GateError::ReservationExpired(_) => Self::new(Code::ReservationExpired, detail),
             GateError::AlreadySettled(_)
             | GateError::LevelChanged
@@ -261,6 +262,7 @@ mod tests {
         let cases = [
             (GateError::Invalid(InvalidInput { field: "ap", rule: "no".into() }), 400, Code::InvalidRequest),
             (GateError::UnknownReservation, 404, Code::NotFound),
+            (GateError::OtherMeter("image".into()), 404, Code::NotFound),
             (GateError::UnknownGrant, 404, Code::NotFound),
             (GateError::UnknownCharge, 404, Code::NotFound),
             (GateError::TooManyGrants(32), 409, Code::Conflict),

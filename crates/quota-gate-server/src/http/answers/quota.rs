@@ -29,12 +29,21 @@ use crate::http::answers::{
     problem::{Code, is_false},
     time::{Millis, Seconds},
 };
+use crate::http::meter::MeterSettings;
 
 /// A user's quota at one moment.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct QuotaBody<'a> {
     user_uuid: &'a str,
+    /// Name of the meter; absent for `chat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, example = "image")]
+    meter: Option<&'a str>,
+    /// What one AP of the meter stands for; only in answers to `GET quota` and in the stream, absent for `chat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, example = "image")]
+    unit: Option<String>,
     #[schema(example = "basic")]
     membership_level: &'a str,
     /// AP that the user can use in the period.
@@ -200,6 +209,8 @@ impl<'a> QuotaBody<'a> {
         let calendar = gate.calendar();
         Self {
             user_uuid: quota.user.as_str(),
+            meter: levels.meter(gate.meter()).map(|meter| meter.name.as_str()),
+            unit: None,
             membership_level: level_name(levels, quota.level),
             monthly_quota: quota.quota.get(),
             own_quota: quota.own_quota,
@@ -215,7 +226,7 @@ impl<'a> QuotaBody<'a> {
             quota_reset_at: Seconds(calendar.period_end(quota.period, quota.anchor_day)),
             time_zone: calendar.time_zone().name(),
             status: quota.status().into(),
-            recommended_upgrade: Upgrade::of(levels, quota),
+            recommended_upgrade: Upgrade::of(gate, levels, quota),
             grants: LiveGrantBody::all(&quota.limits.grants),
             granted_remaining: (!quota.limits.grants.live.is_empty()).then(|| quota.limits.granted_free.get()),
             version: quota.version,
@@ -234,6 +245,11 @@ impl<'a> QuotaBody<'a> {
         let is_exhausted = quota.remaining() == Ap::ZERO;
         let fallback = is_exhausted.then(|| costs.fallback(self.membership_level)).flatten().map(ToString::to_string);
         Self { fallback, ..self }
+    }
+
+    /// Adds what one AP of the meter stands for.
+    pub(crate) fn with_unit(self, meter: &MeterSettings) -> Self {
+        Self { unit: meter.unit.clone(), ..self }
     }
 }
 
@@ -272,11 +288,13 @@ impl From<&Passed> for PassedWord {
 }
 
 impl<'a> Upgrade<'a> {
-    fn of(levels: &'a Levels, quota: &Quota) -> Option<Self> {
-        quota.recommended_upgrade(levels).map(|level| Self {
+    fn of(gate: &Gate, levels: &'a Levels, quota: &Quota) -> Option<Self> {
+        let level = levels.next_above_on(quota.quota, gate.meter())?;
+        let of_level = levels.quota_of(level.code, gate.meter());
+        Some(Self {
             membership_level: level.name.as_str(),
-            monthly_quota: level.quota.get(),
-            additional_ap: level.quota.saturating_sub(quota.quota).get(),
+            monthly_quota: of_level.get(),
+            additional_ap: of_level.saturating_sub(quota.quota).get(),
         })
     }
 }
@@ -290,7 +308,7 @@ impl<'a> DenialNumbers<'a> {
             remaining: quota.available().get(),
             shortfall: denied.shortfall().get(),
             quota_reset_at: Seconds(gate.calendar().period_end(quota.period, quota.anchor_day)),
-            recommended_upgrade: Upgrade::of(levels, quota),
+            recommended_upgrade: Upgrade::of(gate, levels, quota),
             limits,
             retry_at,
         }

@@ -1,4 +1,6 @@
-//! `POST /api/chat/quota/consume`: check and charge in one step.
+//! `POST /api/{meter}/quota/consume`: check and charge in one step.
+
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -17,7 +19,8 @@ use crate::http::{
         refusals::{Refused, RefusedBody, RefusedMessage},
     },
     auth::Service,
-    extract::{Body, IdempotencyHeader, cost},
+    extract::{Body, IdempotencyHeader},
+    meter::MeterSettings,
     model_access::require_allowed,
     token_counts::TokenCounts,
 };
@@ -42,7 +45,8 @@ pub(crate) struct ConsumeBody {
     /// Id of the conversation.
     #[schema(example = "chat-42", min_length = 1, max_length = 128)]
     session_id: String,
-    /// Cost of the message in AP. By default the cost of its tokens, if `model` has prices by tokens; otherwise 1.
+    /// Cost of the message in AP. By default the cost of its tokens, if `model` has prices by tokens; otherwise 1,
+    /// or the meter's default cost.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
     /// Tokens counted by the model; with the kinds below, their sum.
@@ -102,6 +106,7 @@ pub(crate) async fn consume(
     _: Service,
     State(gate): State<Gate>,
     State(costs): State<Reloadable<ModelCosts>>,
+    State(meter): State<Arc<MeterSettings>>,
     IdempotencyHeader(idempotency_key): IdempotencyHeader,
     Body(body): Body<ConsumeBody>,
 ) -> Result<Response, Problem> {
@@ -110,7 +115,7 @@ pub(crate) async fn consume(
     let costs = costs.get();
     let ap = match (body.ap, costs.by_tokens(model.as_ref())) {
         (None, Some(prices)) => prices.cost(tokens.kinds().ok_or_else(no_token_counts)?),
-        (ap, _) => cost(ap)?,
+        (ap, _) => meter.cost(ap)?,
     };
     let user = UserId::parse(&body.user_uuid)?;
     let session = SessionId::parse(&body.session_id)?;

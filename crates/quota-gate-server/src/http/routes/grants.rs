@@ -162,6 +162,7 @@ pub(crate) async fn give(
         expires_at: body.expires_at.as_deref().map(NewGrant::expiry).transpose()?,
         priority: body.priority.map(Priority::new).transpose()?.unwrap_or(Priority::DEFAULT),
         source: GrantSource::parse(&body.source)?,
+        meter: gate.meter(),
         external_id: ExternalId::parse(&body.external_id)?,
     };
     let author = Author::program(&by, body.reason.as_deref())?;

@@ -1,5 +1,7 @@
 //! `GET /api/chat/quota`: a user's quota.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::State,
@@ -16,6 +18,7 @@ use crate::http::{
         refusals::{Refused, RefusedParams},
     },
     auth::Caller,
+    meter::MeterSettings,
 };
 use crate::reloadable::Reloadable;
 
@@ -33,11 +36,12 @@ use crate::reloadable::Reloadable;
 pub(crate) async fn quota(
     State(gate): State<Gate>,
     State(costs): State<Reloadable<ModelCosts>>,
+    State(meter): State<Arc<MeterSettings>>,
     Caller(user): Caller,
 ) -> Result<Response, Problem> {
     let quota = gate.quota(&user).await?;
     let headers = rate_limit(&quota, gate.calendar());
     let levels = gate.levels();
-    let body = QuotaBody::new(&gate, &levels, &quota).with_fallback(&costs.get(), &quota);
+    let body = QuotaBody::new(&gate, &levels, &quota).with_fallback(&costs.get(), &quota).with_unit(&meter);
     Ok(([(header::CACHE_CONTROL, "no-store")], headers, Json(body)).into_response())
 }

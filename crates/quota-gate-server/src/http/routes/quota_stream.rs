@@ -20,6 +20,7 @@ use crate::http::{
         refusals::{Refused, RefusedParams},
     },
     auth::Caller,
+    meter::MeterSettings,
     state::{AppState, Readiness},
 };
 use crate::reloadable::Reloadable;
@@ -54,6 +55,7 @@ pub(crate) async fn stream_quota(
     State(gate): State<Gate>,
     State(quota_watcher): State<QuotaWatcher>,
     State(costs): State<Reloadable<ModelCosts>>,
+    State(meter): State<Arc<MeterSettings>>,
     State(readiness): State<Arc<Readiness>>,
     Caller(user): Caller,
 ) -> Result<Response, Problem> {
@@ -69,7 +71,7 @@ pub(crate) async fn stream_quota(
     let events = events.map(move |quota| {
         // Held until the stream ends.
         let _permit = &permit;
-        Ok::<_, Infallible>(event(&gate, &costs.get(), &quota))
+        Ok::<_, Infallible>(event(&gate, &costs.get(), &meter, &quota))
     });
     let stopping = readiness.stopping.clone();
     let end = async move {
@@ -86,10 +88,10 @@ pub(crate) async fn stream_quota(
     Ok(response)
 }
 
-fn event(gate: &Gate, costs: &ModelCosts, quota: &Quota) -> Event {
+fn event(gate: &Gate, costs: &ModelCosts, meter: &MeterSettings, quota: &Quota) -> Event {
     let event = Event::default().event("quota").id(quota.version.to_string()).retry(RETRY);
     let levels = gate.levels();
-    let body = QuotaBody::new(gate, &levels, quota).with_fallback(costs, quota);
+    let body = QuotaBody::new(gate, &levels, quota).with_fallback(costs, quota).with_unit(meter);
     let body = serde_json::to_string(&body).unwrap_or_default();
     event.data(body)
 }

@@ -1,4 +1,6 @@
-//! `POST /api/chat/quota/reservations`, and a reservation's commit, release and extend.
+//! `POST /api/{meter}/quota/reservations`, and a reservation's commit, release and extend.
+
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -18,7 +20,8 @@ use crate::http::{
         time::Millis,
     },
     auth::Service,
-    extract::{Body, IdempotencyHeader, ReservationId, cost},
+    extract::{Body, IdempotencyHeader, ReservationId},
+    meter::MeterSettings,
     token_counts::TokenCounts,
 };
 use crate::reloadable::Reloadable;
@@ -26,7 +29,6 @@ use quota_gate::{
     domain::{
         ap::Ap,
         decision::{Decision, Passed, Reserved, Settled},
-        hold::Ttl,
         level::Levels,
         model_costs::ModelCosts,
         model_name::ModelName,
@@ -159,14 +161,15 @@ pub(crate) struct AcceptedBody {
 pub(crate) async fn reserve(
     _: Service,
     State(gate): State<Gate>,
+    State(meter): State<Arc<MeterSettings>>,
     IdempotencyHeader(idempotency_key): IdempotencyHeader,
     Body(body): Body<ReserveBody>,
 ) -> Result<Response, Problem> {
     let request = Reserve {
         user: UserId::parse(&body.user_uuid)?,
         session: SessionId::parse(&body.session_id)?,
-        ap: cost(body.ap)?,
-        ttl: ttl(body.ttl_seconds)?,
+        ap: meter.cost(body.ap)?,
+        ttl: meter.ttl(body.ttl_seconds)?,
         idempotency_key,
     };
     let decision = gate.reserve(request).await?;
@@ -174,7 +177,7 @@ pub(crate) async fn reserve(
     match decision {
         Decision::Allowed(reserved) => {
             let id = gate.reservation_id(&reserved.reservation);
-            let location = format!("/api/chat/quota/reservations/{id}");
+            let location = meter.path(&format!("/reservations/{id}"));
             let body = ReservationBody::new(&gate, &levels, &reserved, id);
             let headers = rate_limit(&reserved.quota, gate.calendar());
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], headers, Json(body)).into_response())
@@ -267,10 +270,11 @@ pub(crate) async fn release(
 pub(crate) async fn extend(
     _: Service,
     State(gate): State<Gate>,
+    State(meter): State<Arc<MeterSettings>>,
     ReservationId(id): ReservationId,
     Body(body): Body<ExtendBody>,
 ) -> Result<Response, Problem> {
-    let reserved = gate.extend(&id, ttl(body.ttl_seconds)?).await?;
+    let reserved = gate.extend(&id, meter.ttl(body.ttl_seconds)?).await?;
     let id = gate.reservation_id(&reserved.reservation);
     let levels = gate.levels();
     let body = ReservationBody::new(&gate, &levels, &reserved, id);
@@ -316,8 +320,4 @@ impl<'a> ReservationBody<'a> {
 
 fn accepted() -> Response {
     (StatusCode::ACCEPTED, Json(AcceptedBody { accepted: true })).into_response()
-}
-
-fn ttl(seconds: Option<i64>) -> Result<Ttl, Problem> {
-    Ok(seconds.map_or(Ok(Ttl::DEFAULT), Ttl::from_seconds)?)
 }

@@ -72,6 +72,9 @@ struct MessageBody {
     tokens_estimated: bool,
     /// `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message.
     kind: String,
+    /// Name of the meter.
+    #[schema(example = "chat")]
+    meter: String,
 }
 
 /// Lists a user's charges, newest first, as far as they are in Postgres.
@@ -126,6 +129,7 @@ impl From<ListedMessage> for MessageBody {
             output_tokens: message.output_tokens,
             tokens_estimated: message.tokens_estimated,
             kind: message.kind,
+            meter: message.meter,
         }
     }
 }
