@@ -35,7 +35,7 @@ enum Act {
     Consume { ap: u8 },
     Reserve { ap: u8, ttl_seconds: u16 },
     ChangeLevel { level: &'static str, now: bool, anchor_day: Option<u8> },
-    ChangeUser { quota: Option<Option<u8>>, blocked: Option<bool> },
+    ChangeUser(UserChange),
     Give { ap: u8, seconds: Option<u32>, priority: u8 },
 }
 
@@ -55,7 +55,8 @@ enum Step {
 fn acts() -> impl Strategy<Value = Act> {
     let level = prop_oneof![Just("free"), Just("windows"), Just("busy"), Just("plus")];
     let anchor_day = proptest::option::weighted(0.4, prop_oneof![1..=31_u8, 28..=31_u8]);
-    let quota = proptest::option::weighted(0.7, proptest::option::of(0..200_u8));
+    let quota = proptest::option::weighted(0.7, proptest::option::of(0..200_i64))
+        .prop_map(|quota| quota.map(|quota| quota.map(|ap| OwnQuota::new(ap).unwrap())));
     let seconds = proptest::option::of(prop_oneof![Just(60_u32), Just(7_200), Just(40 * 86_400)]);
     prop_oneof![
         12 => prop_oneof![4 => 0..9_u8, 1 => 30..90_u8].prop_map(|ap| Act::Consume { ap }),
@@ -64,7 +65,7 @@ fn acts() -> impl Strategy<Value = Act> {
         3 => (level, any::<bool>(), anchor_day)
             .prop_map(|(level, now, anchor_day)| Act::ChangeLevel { level, now, anchor_day }),
         1 => (quota, proptest::option::weighted(0.3, proptest::bool::weighted(0.3)))
-            .prop_map(|(quota, blocked)| Act::ChangeUser { quota, blocked }),
+            .prop_map(|(quota, blocked)| Act::ChangeUser(UserChange { quota, blocked })),
         3 => (1..60_u8, seconds, 0..3_u8)
             .prop_map(|(ap, seconds, priority)| Act::Give { ap, seconds, priority }),
     ]
@@ -160,14 +161,9 @@ impl History<'_> {
                 };
                 self.gate.gate.change_level(request).await.unwrap();
             }
-            Act::ChangeUser { quota, blocked } => {
-                let quota = quota.map(|quota| quota.map(|ap| OwnQuota::new(ap.into()).unwrap()));
-                let request = ChangeUser {
-                    user: user(who),
-                    change: UserChange { quota, blocked },
-                    if_version: None,
-                    author: Author::person("ops", "a test").unwrap(),
-                };
+            Act::ChangeUser(change) => {
+                let author = Author::person("ops", "a test").unwrap();
+                let request = ChangeUser { user: user(who), change, if_version: None, author };
                 self.gate.gate.change_user(request).await.unwrap();
             }
             Act::Give { ap, seconds, priority } => {
