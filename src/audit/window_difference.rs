@@ -2,8 +2,8 @@
 //!
 //! A window of the record has counted what the charges say that name it by length, unit and start. A window in which
 //! nothing is counted yet is of a hold alone. One that is over is gone from the record, or stays until the next change.
-//! The log is read only as far back as a window can last before the row's last change. A window that was over by then is
-//! not compared.
+//! The log is read only as far back as a window can last before the row's last change. A window that was over by then
+//! is not compared.
 
 use crate::{
     domain::{
