@@ -140,13 +140,16 @@ impl Levels {
         self.meters.iter().find(|meter| meter.code == code)
     }
 
+    /// Quota and limits of a level on a meter, if it has any.
+    #[must_use]
+    pub fn terms_on(&self, meter: MeterCode, level: LevelCode) -> Option<LevelTerms> {
+        if meter.is_chat() { self.coded(level).map(Level::terms) } else { self.meter(meter)?.terms(level).cloned() }
+    }
+
     /// The quota of a level on a meter; 0 if it has none.
     #[must_use]
-    pub fn quota_of(&self, level: LevelCode, meter: MeterCode) -> Ap {
-        if meter.is_chat() {
-            return self.coded(level).map_or(Ap::ZERO, |level| level.quota);
-        }
-        self.meter(meter).and_then(|meter| meter.terms(level)).map_or(Ap::ZERO, |terms| terms.quota)
+    pub fn quota_on(&self, meter: MeterCode, level: LevelCode) -> Ap {
+        self.terms_on(meter, level).map_or(Ap::ZERO, |terms| terms.quota)
     }
 
     /// The number of the change that made them so. A later change has a higher one.
@@ -200,8 +203,8 @@ impl Levels {
     /// The same for a meter: the one on offer with the smallest quota above `quota`.
     #[must_use]
     pub fn next_above_on(&self, quota: Ap, meter: MeterCode) -> Option<&Level> {
-        let above = self.iter().filter(|level| self.quota_of(level.code, meter) > quota);
-        above.min_by_key(|level| self.quota_of(level.code, meter))
+        let above = self.iter().filter(|level| self.quota_on(meter, level.code) > quota);
+        above.min_by_key(|level| self.quota_on(meter, level.code))
     }
 }
 

@@ -290,7 +290,7 @@ impl From<&Passed> for PassedWord {
 impl<'a> Upgrade<'a> {
     fn of(gate: &Gate, levels: &'a Levels, quota: &Quota) -> Option<Self> {
         let level = levels.next_above_on(quota.quota, gate.meter())?;
-        let of_level = levels.quota_of(level.code, gate.meter());
+        let of_level = levels.quota_on(gate.meter(), level.code);
         Some(Self {
             membership_level: level.name.as_str(),
             monthly_quota: of_level.get(),
