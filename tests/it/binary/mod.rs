@@ -19,6 +19,7 @@ mod forget;
 mod gateway;
 mod grants;
 mod levels;
+mod meters;
 mod metrics;
 mod nginx;
 mod one_redis;

@@ -70,7 +70,7 @@ async fn a_record_of_a_meter_that_lacks_charges_or_has_another_level_is_found_an
     gate.flush_and_verify().await;
     let record = format!("qg:{{{}}}:n:\u{1}alice", gate.gate.partitions().of(&user("alice")));
     // The last byte of `used`, and the level.
-    for (at, byte) in [(20, 2_u8), (8, LevelCode::new(3).unwrap().get())] {
+    for (at, byte) in [(21, 2_u8), (8, LevelCode::new(3).unwrap().get())] {
         let mut set = redis::cmd("SETRANGE");
         set.arg(&record).arg(at).arg(&[byte]);
         set.query_async::<()>(&mut world.redis_connection().await).await.unwrap();

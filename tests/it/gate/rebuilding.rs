@@ -168,6 +168,7 @@ impl History<'_> {
             }
             Act::Give { ap, seconds, priority } => {
                 let grant = NewGrant {
+                    meter: quota_gate::domain::meter::MeterCode::CHAT,
                     user: user(who),
                     ap: NewGrant::ap(ap.into()).unwrap(),
                     expires_at: seconds.map(|seconds| self.now + TimeDelta::seconds(seconds.into())),
