@@ -10,7 +10,6 @@ use quota_gate::{
         clock::Clock,
         grant::Grants,
         level::{Level, LevelCode, LevelName, Levels},
-        meter::MeterCode,
         partition::{Partition, Partitions},
         user_id::UserId,
         window::LevelLimits,
@@ -234,9 +233,9 @@ impl Bench {
     /// Adds users to Redis, as the gate's loader does.
     fn add_users(&mut self, count: usize) -> anyhow::Result<()> {
         let now = Clock::machine().now();
-        let day = self.calendar.day_at(now);
+        let (day, period) = (self.calendar.day_at(now), self.calendar.month_at(now));
         let level = UserLevel {
-            period: self.calendar.month_at(now),
+            period,
             anchor_day: AnchorDay::FIRST,
             level: LevelCode::new(1).expect("a code"),
             quota: Ap::new(QUOTA),
@@ -245,14 +244,14 @@ impl Bench {
             pending: None,
             level_version: 0,
         };
-        let (windows, grants) = (vec![], Grants::default());
-        let seed = Seed { level, used: Ap::ZERO, total_used: 0, day, used_today: Ap::ZERO, windows, grants };
+        let (used, grants) = (Ap::ZERO, Grants::default());
+        let seed = Seed { level, used, total_used: 0, day, used_today: used, windows: vec![], grants };
         let first = self.users.len();
         self.users.extend((first..first + count).map(user));
         for chunk in self.users[first..].chunks(100) {
             let peek = |user: &UserId| Request {
                 user: user.clone(),
-                meter: MeterCode::CHAT,
+                meter: quota_gate::domain::meter::MeterCode::CHAT,
                 operation: Operation::Peek,
                 seed: Some(seed.clone()),
                 generation: None,

@@ -1,7 +1,8 @@
 //! Forgets a user: replaces the id by a pseudonym in both stores.
 //!
 //! 1. Postgres keeps the id from coming back: from here on, no row is created for it.
-//! 2. Redis: a mark replaces the record of each meter. From here on no operation finds the user, and no seed creates a record.
+//! 2. Redis: a mark replaces the record of each meter. From here on no operation finds the user, and no seed creates a
+//!    record.
 //! 3. What was charged before is flushed.
 //! 4. Postgres replaces the id in every table, in one transaction.
 //!

@@ -48,7 +48,8 @@ impl Gate {
         Ok(given)
     }
 
-    /// Returns the newest grants of a user on this gate's meter, newest first, also those that are used up, have expired or are voided.
+    /// Returns the newest grants of a user on this gate's meter, newest first, also those that are used up, have
+    /// expired or are voided.
     ///
     /// # Errors
     /// [`GateError::Unavailable`] if Postgres is unavailable.

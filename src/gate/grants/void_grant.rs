@@ -25,7 +25,8 @@ impl Gate {
     /// sends it as soon as Redis answers.
     ///
     /// # Errors
-    /// [`GateError::UnknownGrant`] for an unknown id, or one of another meter, [`GateError::Unavailable`] if Postgres is unavailable.
+    /// [`GateError::UnknownGrant`] for an unknown id, or one of another meter, [`GateError::Unavailable`] if Postgres
+    /// is unavailable.
     pub async fn void_grant(&self, id: Uuid, author: &Author) -> Result<GrantVoided, GateError> {
         let voided = self.0.postgres.void_grant((id, self.1), author, self.now()).await?;
         let voided = match voided.ok_or(GateError::UnknownGrant)? {

@@ -23,8 +23,8 @@ pub struct View {
 }
 
 impl Redis {
-    /// Reads some users of a partition and their records of a meter. None if `generation` is not open, or the entry at the watermark is trimmed:
-    /// then the watermark is outdated and must be read from Postgres again.
+    /// Reads some users of a partition and their records of a meter. None if `generation` is not open, or the entry at
+    /// the watermark is trimmed: then the watermark is outdated and must be read from Postgres again.
     ///
     /// # Errors
     /// If Redis does not answer, a record is invalid, or the journal after the watermark is too long.

@@ -19,8 +19,8 @@ use quota_gate::{
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    /// Make [levels] and [meters] of the configuration those of the installation, for every gate, and give every user the quota
-    /// of the user's level now. Run it again to finish after an interruption.
+    /// Make [levels] and [meters] of the configuration those of the installation, for every gate, and give every user
+    /// the quota of the user's level now. Run it again to finish after an interruption.
     Apply(Apply),
 }
 

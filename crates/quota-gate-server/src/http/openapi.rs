@@ -4,7 +4,7 @@ use axum::{http::header, response::IntoResponse};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        HeaderBuilder, ObjectBuilder, PathItem, RefOr, Required, Response, Type,
+        ContentBuilder, HeaderBuilder, ObjectBuilder, PathItem, Ref, RefOr, Required, Response, ResponseBuilder, Type,
         path::{Parameter, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
@@ -169,12 +169,19 @@ impl Modify for OtherMeters {
                 is_of_every_meter |= OF_EVERY_METER.contains(&id);
                 operation.operation_id = Some(format!("{id}OfMeter"));
                 operation.parameters.get_or_insert_default().insert(0, meter_parameter());
+                operation.responses.responses.entry("404".to_owned()).or_insert_with(no_such_meter);
             }
             if is_of_every_meter {
                 paths.insert(path, item);
             }
         }
     }
+}
+
+fn no_such_meter() -> RefOr<Response> {
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new().description("NOT_FOUND: no such meter");
+    RefOr::T(response.content("application/problem+json", problem).build())
 }
 
 fn meter_parameter() -> Parameter {

@@ -151,7 +151,8 @@ impl Postgres {
         Ok(letters)
     }
 
-    /// Returns a user's refused AP of a meter, and whether the partition has unreadable entries, which may belong to any user.
+    /// Returns a user's refused AP of a meter, and whether the partition has unreadable entries, which may belong to
+    /// any user.
     ///
     /// # Errors
     /// If Postgres is unavailable.

@@ -28,8 +28,8 @@ const SETTINGS: &str = "set local statement_timeout = 0; \
                         set local enable_indexscan = off";
 
 impl Postgres {
-    /// Calls `each` for each message of the chat from one time to another (exclusive), all messages of a user after each other, in
-    /// order of time. Returns false, and reads nothing, if another replay is running.
+    /// Calls `each` for each message of the chat from one time to another (exclusive), all messages of a user after
+    /// each other, in order of time. Returns false, and reads nothing, if another replay is running.
     ///
     /// # Errors
     /// If Postgres is unavailable, or its temporary files have no space.

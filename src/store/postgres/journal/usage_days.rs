@@ -234,8 +234,8 @@ impl Postgres {
     }
 }
 
-/// Adds messages of the chat that are in the log and were not counted before. Takes the last locks of a transaction: rows of one
-/// partition, in one order.
+/// Adds messages of the chat that are in the log and were not counted before. Takes the last locks of a transaction:
+/// rows of one partition, in one order.
 pub(in crate::store::postgres) async fn add(
     connection: &mut Transaction<'_>,
     partition: i16,

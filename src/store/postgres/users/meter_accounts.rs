@@ -7,8 +7,8 @@ use super::chat_quotas::{Loaded, QuotaRow, RawRow};
 use crate::domain::{meter::MeterCode, user_id::UserId};
 use crate::store::postgres::{Postgres, PostgresError, connections::Transaction, integers::smallint};
 
-/// Queries the [`RawRow`]s of the meter `$1`. `from` and `where` name the user's row `quotas`, `today` is a condition on
-/// rows of the log.
+/// Queries the [`RawRow`]s of the meter `$1`. `from` and `where` name the user's row `quotas`, `today` is a condition
+/// on rows of the log.
 macro_rules! meter_rows {
     (
         today: $today:literal,
