@@ -19,7 +19,7 @@ use crate::{
     },
     gate::Gate,
     store::{
-        postgres::{Drift, GrantDrift, Postgres, QuotaDrift, QuotaRow, UsageDrift},
+        postgres::{Drift, GrantDrift, Postgres, QuotaDrift, QuotaRow, TransferDrift, UsageDrift},
         redis::{Record, Redis, View},
     },
 };
@@ -68,6 +68,8 @@ pub struct Verdict {
     pub usage_drift: Vec<UsageDrift>,
     /// Grants that differ from the log.
     pub grant_drift: Vec<GrantDrift>,
+    /// Transfers that differ from the grants that they made.
+    pub transfer_drift: Vec<TransferDrift>,
     /// Records that differ from their row plus the events after the watermark.
     pub differences: Vec<RecordDifference>,
     /// Rows whose quota is not that of their level.
@@ -135,6 +137,7 @@ impl Verdict {
         self.drift.is_empty()
             && self.usage_drift.is_empty()
             && self.grant_drift.is_empty()
+            && self.transfer_drift.is_empty()
             && self.differences.is_empty()
             && self.quota_drift.is_empty()
             && self.level_drift.is_empty()
@@ -200,6 +203,7 @@ impl Verifier {
             drift: self.postgres.drift().await?,
             usage_drift: self.postgres.usage_drift().await?,
             grant_drift: self.postgres.grant_drift().await?,
+            transfer_drift: self.postgres.transfer_drift().await?,
             quota_drift: self.postgres.quota_drift().await?,
             ..Verdict::default()
         };

@@ -11,6 +11,7 @@ use super::{
     level::LevelCode,
     model_name::ModelName,
     token_kinds::TokenKinds,
+    transfer::Receipt,
     user_id::{SessionId, UserId},
     window::WindowCount,
 };
@@ -44,8 +45,10 @@ pub struct UsageEvent {
     pub begun_at: Option<DateTime<Utc>>,
     /// What the charge counted in the user's windows.
     pub windows: Vec<WindowCount>,
-    /// What grants paid of it. Most users have none.
+    /// What grants paid of it, or what was transferred of them. Most users have none.
     pub grants: Vec<GrantPart>,
+    /// Who received the parts, if this is a transfer. Then `ap` is 0, because nothing was used.
+    pub receipt: Option<Box<Receipt>>,
 }
 
 /// Cause of a charge.
@@ -57,6 +60,8 @@ pub enum UsageKind {
     Commit,
     /// A hold was committed after its expiry.
     LateCommit,
+    /// AP of grants went to another user. It is no message.
+    Transfer,
     /// A repair: a charge that was missing in Postgres. Never journalled.
     Adjustment,
 }
@@ -133,6 +138,7 @@ impl UsageKind {
             Self::Commit => 2,
             Self::LateCommit => 3,
             Self::Adjustment => 4,
+            Self::Transfer => 5,
         }
     }
 
@@ -143,6 +149,7 @@ impl UsageKind {
             1 => Some(Self::Consume),
             2 => Some(Self::Commit),
             3 => Some(Self::LateCommit),
+            5 => Some(Self::Transfer),
             _ => None,
         }
     }
@@ -150,7 +157,7 @@ impl UsageKind {
     /// The kind with this name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let all = [Self::Consume, Self::Commit, Self::LateCommit, Self::Adjustment];
+        let all = [Self::Consume, Self::Commit, Self::LateCommit, Self::Adjustment, Self::Transfer];
         all.into_iter().find(|kind| kind.as_str() == word)
     }
 
@@ -162,6 +169,7 @@ impl UsageKind {
             Self::Commit => "commit",
             Self::LateCommit => "late_commit",
             Self::Adjustment => "adjustment",
+            Self::Transfer => "transfer",
         }
     }
 }

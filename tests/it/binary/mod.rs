@@ -46,6 +46,7 @@ mod token_costs;
 mod tools;
 mod traces;
 mod traffic;
+mod transfers;
 mod web;
 mod webhooks;
 mod windows;

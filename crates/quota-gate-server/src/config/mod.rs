@@ -53,6 +53,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub dual_write: DualWrite,
     pub billing: Billing,
+    pub transfers: Transfers,
     pub webhooks: Webhooks,
     pub envoy: Envoy,
     pub flusher: Flusher,

@@ -62,7 +62,7 @@ use crate::{
 /// Returns all routes.
 #[rustfmt::skip]
 pub fn router(state: AppState) -> Router {
-    use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset};
+    use routes::{authorize, grants, health, level, quota, quota_stream, consume, reservations, reset, transfers};
     use routes::admin::{changes, drift, heavy_users, holds, level as user_level, messages, own_quota, price_replay};
     use routes::admin::{refund, rollout, status, usage, users};
 
@@ -79,6 +79,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/chat/quota/reservations", post(reservations::reserve))
         .route("/api/chat/quota/grants",       post(grants::give).get(grants::list))
         .route("/api/chat/quota/grants/{id}/void", post(grants::void))
+        .route("/api/chat/quota/transfers",    post(transfers::transfer))
+        .route("/api/chat/quota/transfers/{id}", get(transfers::show))
         .route("/api/chat/quota/level",        put(level::change))
         .route("/api/chat/quota/membership",   put(level::change)); // older alias
 

@@ -52,6 +52,7 @@ pub struct AppParts {
     pub metrics: Option<PrometheusHandle>,
     pub proxy: Option<Proxy>,
     pub billing: Option<Arc<Billing>>,
+    pub transfers_enabled: bool,
     pub limits: Limits,
     pub cors: Option<Cors>,
     pub trusted_proxies: Vec<Network>,
@@ -155,6 +156,13 @@ impl AppState {
     /// Returns the receiver of billing events, if configured.
     pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
         self.0.parts.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
+    }
+
+    /// Refuses transfers unless the operator has enabled them.
+    pub(crate) fn require_transfers(&self) -> Result<(), Problem> {
+        let off =
+            || Problem::new(Code::Forbidden, "transfers are off: set transfers.enabled when all gates can read them");
+        self.0.parts.transfers_enabled.then_some(()).ok_or_else(off)
     }
 
     pub(crate) fn cors(&self) -> Option<&Cors> {

@@ -23,6 +23,7 @@ use crate::store::postgres::{
     integers::{integer, smallint},
     journal::{
         chat_usage_logs::{self, Mode},
+        stored_receipt::StoredReceipt,
         totals, usage_days,
     },
     outbox::dual_writes,
@@ -122,6 +123,8 @@ struct StoredEvent {
     /// Number and AP of each part that a grant paid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     grants: Vec<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receipt: Option<StoredReceipt>,
     #[serde(default)]
     model: String,
     kind: String,
@@ -188,6 +191,7 @@ impl StoredEvent {
             begun_at: event.begun_at,
             windows: event.windows.iter().map(StoredWindow::of).collect(),
             grants: event.grants.iter().map(|part| (part.number.get(), part.ap.get())).collect(),
+            receipt: event.receipt.as_deref().map(StoredReceipt::of),
             model: ModelName::column(event.model.as_ref()).to_owned(),
             kind: event.kind.as_str().to_owned(),
             created_at: event.at,
@@ -215,6 +219,7 @@ impl StoredEvent {
             begun_at: self.begun_at,
             windows: self.windows.iter().map(StoredWindow::count).collect::<Result<_, _>>()?,
             grants: self.grants.into_iter().map(part).collect::<Result<_, _>>()?,
+            receipt: self.receipt.map(|receipt| receipt.receipt().map(Box::new)).transpose()?,
         })
     }
 }
@@ -325,7 +330,8 @@ impl Postgres {
         calendar: Calendar,
         now: DateTime<Utc>,
     ) -> Result<Replay, PostgresError> {
-        if !self.forgotten_of(events.iter().map(|event| &event.user)).await?.is_empty() {
+        let receivers = events.iter().filter_map(|event| event.receipt.as_ref()).map(|receipt| &receipt.receiver);
+        if !self.forgotten_of(events.iter().map(|event| &event.user).chain(receivers)).await?.is_empty() {
             return Ok(Replay::Refused("its user was forgotten: delete the letter".to_owned()));
         }
         let mut transaction = self.pool.begin().await?;
@@ -366,6 +372,7 @@ mod tests {
             at: DateTime::UNIX_EPOCH,
             begun_at: None,
             grants: Vec::new(),
+            receipt: None,
             windows: Vec::new(),
         }
     }
