@@ -65,7 +65,7 @@ const en = {
     never: "never",
     action: "Action",
     grantState: "State",
-    grantStates: { live: "live", used: "used up", expired: "expired", voided: "voided" },
+    grantStates: { live: "live", waiting: "waiting", used: "used up", expired: "expired", voided: "voided" },
     voidGrant: "Void…",
     voidHint: (left: string) =>
         `The user loses the ${left} AP that are left. Messages in progress keep what they hold.`,
@@ -272,7 +272,7 @@ const zhCN: Texts = {
     never: "永不过期",
     action: "操作",
     grantState: "状态",
-    grantStates: { live: "有效", used: "已用完", expired: "已过期", voided: "已作废" },
+    grantStates: { live: "有效", waiting: "等待中", used: "已用完", expired: "已过期", voided: "已作废" },
     voidGrant: "作废…",
     voidHint: (left) => `该用户将失去剩余的 ${left} AP。进行中的消息保留其预留。`,
     voidNow: "立即作废",
