@@ -17,8 +17,8 @@ do   -- Redis allows 200 locals of a script
 
 local ANSWERED, STALE, SKEW = 0, 1, 2
 local METERED = 64
-local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL, BRING_GRANTS =
-  1, 2, 3, 4, 5, 6, 7, 8, 9
+local SEED, CONSUME_OP, RESERVE, EXTEND, COMMIT_OP, RELEASE, PEEK, SET_LEVEL, BRING_GRANTS, TRANSFER_OP =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 local operations = {
   [CONSUME_OP] = consume,
@@ -31,6 +31,7 @@ local operations = {
   [BRING_GRANTS] = bring_grants,
   [EXTENDED + CONSUME_OP] = with_blocks(consume),
   [EXTENDED + COMMIT_OP] = with_blocks(commit),
+  [EXTENDED + TRANSFER_OP] = with_blocks(transfer),
 }
 
 local function write_records(keys)

@@ -9,9 +9,10 @@
 -- A format is a number below 32. A gate leaves entries of a format that it does not know to a newer gate.
 -- Twins: src/store/redis/usage_stream.rs, event_blocks.rs
 --
--- Defines: CONSUME, COMMIT, LATE_COMMIT, EXTENDED, journal, with_blocks, write_journal, journal_is_full, begin_journal
+-- Defines: CONSUME, COMMIT, LATE_COMMIT, TRANSFER, EXTENDED, journal, with_blocks, write_journal, journal_is_full,
+--          begin_journal
 
-local CONSUME, COMMIT, LATE_COMMIT = 1, 2, 3
+local CONSUME, COMMIT, LATE_COMMIT, TRANSFER = 1, 2, 3, 5
 local EXTENDED = 128            -- added to the kind of an event, and to the code of an operation whose tail has blocks
 local begin_journal, journal, with_blocks, write_journal, journal_is_full
 do   -- Redis allows 200 locals of a script

@@ -119,7 +119,8 @@ impl Repairer {
     async fn repair_records(&self, verdict: &Verdict, repaired: &mut Repaired) -> Result<(), AuditError> {
         let levels = self.gate.postgres().all_levels().await?;
         // No period explains the drift that is left.
-        repaired.left += (verdict.drift.len() + verdict.grant_drift.len() + verdict.meter_drift.len()) as u64;
+        let drift = verdict.drift.len() + verdict.grant_drift.len() + verdict.transfer_drift.len();
+        repaired.left += (drift + verdict.meter_drift.len()) as u64;
         let mut behind: BTreeSet<Partition> = BTreeSet::new();
         for difference in &verdict.differences {
             if difference.dead_letters > 0 {
@@ -196,6 +197,7 @@ impl Repairer {
             tokens: Tokens::ZERO,
             model: None,
             kind: UsageKind::Adjustment,
+            receipt: None,
             at: self.gate.now(),
             begun_at: None,
             windows: Vec::new(),

@@ -21,7 +21,10 @@ use crate::{
     },
     gate::Gate,
     store::{
-        postgres::{Drift, GrantDrift, MeterDrift, Page, Postgres, PostgresError, QuotaDrift, QuotaRow, UsageDrift},
+        postgres::{
+            Drift, GrantDrift, MeterDrift, Page, Postgres, PostgresError, QuotaDrift, QuotaRow, TransferDrift,
+            UsageDrift,
+        },
         redis::{Record, Redis, View},
     },
 };
@@ -72,6 +75,8 @@ pub struct Verdict {
     pub grant_drift: Vec<GrantDrift>,
     /// Periods of other meters that differ from the log.
     pub meter_drift: Vec<MeterDrift>,
+    /// Transfers that differ from the grants that they made.
+    pub transfer_drift: Vec<TransferDrift>,
     /// Records that differ from their row plus the events after the watermark.
     pub differences: Vec<RecordDifference>,
     /// Rows whose quota is not that of their level.
@@ -144,6 +149,7 @@ impl Verdict {
             && self.usage_drift.is_empty()
             && self.grant_drift.is_empty()
             && self.meter_drift.is_empty()
+            && self.transfer_drift.is_empty()
             && self.differences.is_empty()
             && self.quota_drift.is_empty()
             && self.level_drift.is_empty()
@@ -210,6 +216,7 @@ impl Verifier {
             usage_drift: self.postgres.usage_drift().await?,
             grant_drift: self.postgres.grant_drift().await?,
             meter_drift: self.postgres.meter_drift().await?,
+            transfer_drift: self.postgres.transfer_drift().await?,
             quota_drift: self.postgres.quota_drift().await?,
             ..Verdict::default()
         };

@@ -33,6 +33,7 @@ pub mod subscription;
 mod text;
 pub mod token_kinds;
 pub mod token_prices;
+pub mod transfer;
 pub mod usage;
 pub mod user_id;
 pub mod user_limits;

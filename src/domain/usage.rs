@@ -12,6 +12,7 @@ use super::{
     meter::MeterCode,
     model_name::ModelName,
     token_kinds::TokenKinds,
+    transfer::Receipt,
     user_id::{SessionId, UserId},
     window::WindowCount,
 };
@@ -45,10 +46,12 @@ pub struct UsageEvent {
     pub begun_at: Option<DateTime<Utc>>,
     /// What the charge counted in the user's windows.
     pub windows: Vec<WindowCount>,
-    /// What grants paid of it. Most users have none.
+    /// What grants paid of it, or what was transferred of them. Most users have none.
     pub grants: Vec<GrantPart>,
     /// The meter that counted it.
     pub meter: MeterCode,
+    /// Who received the parts, if this is a transfer. Then `ap` is 0, because nothing was used.
+    pub receipt: Option<Box<Receipt>>,
 }
 
 /// Cause of a charge.
@@ -60,6 +63,8 @@ pub enum UsageKind {
     Commit,
     /// A hold was committed after its expiry.
     LateCommit,
+    /// AP of grants went to another user. It is no message.
+    Transfer,
     /// A repair: a charge that was missing in Postgres. Never journalled.
     Adjustment,
 }
@@ -136,6 +141,7 @@ impl UsageKind {
             Self::Commit => 2,
             Self::LateCommit => 3,
             Self::Adjustment => 4,
+            Self::Transfer => 5,
         }
     }
 
@@ -146,6 +152,7 @@ impl UsageKind {
             1 => Some(Self::Consume),
             2 => Some(Self::Commit),
             3 => Some(Self::LateCommit),
+            5 => Some(Self::Transfer),
             _ => None,
         }
     }
@@ -153,7 +160,7 @@ impl UsageKind {
     /// The kind with this name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let all = [Self::Consume, Self::Commit, Self::LateCommit, Self::Adjustment];
+        let all = [Self::Consume, Self::Commit, Self::LateCommit, Self::Adjustment, Self::Transfer];
         all.into_iter().find(|kind| kind.as_str() == word)
     }
 
@@ -165,6 +172,7 @@ impl UsageKind {
             Self::Commit => "commit",
             Self::LateCommit => "late_commit",
             Self::Adjustment => "adjustment",
+            Self::Transfer => "transfer",
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{domain::InvalidInput, store::redis::ReplyStatus};
+use crate::{
+    domain::{InvalidInput, ap::Ap},
+    store::redis::ReplyStatus,
+};
 
 /// Why the gate could not answer. A denial is not an error: see [`Decision`](crate::domain::decision::Decision).
 #[derive(Debug, Clone, thiserror::Error)]
@@ -34,6 +37,12 @@ pub enum GateError {
     /// The user has the maximum number of live grants.
     #[error("the user has {0} live grants, the maximum; void one, or wait until one is used up or has expired")]
     TooManyGrants(usize),
+    /// The user's grants do not cover the transfer.
+    #[error(
+        "the user can transfer {0} AP now: live granted AP that no reservation needs; AP of the level's quota cannot be \
+         transferred"
+    )]
+    NotTransferable(Ap),
     /// The user was forgotten. Nothing was charged.
     #[error("this user was forgotten, at the user's wish: no message is decided for this id")]
     Forgotten,

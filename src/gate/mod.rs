@@ -3,7 +3,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `message` | consume; reserve, extend, commit, release; what makes them safe to repeat: ids and idempotency |
-//! | `grants` | gives, voids and lists grants, and sends them to Redis |
+//! | `grants` | gives, voids, transfers and lists grants, and sends them to Redis |
 //! | `quota`, `levels` | reads a quota; changes a level, by an administrator or by billing |
 //! | `call_path` | one operation: Redis, and Postgres for users whom Redis does not know, many in one query |
 //! | `rollout` | for which users the gate decides while a product switches over |
@@ -45,12 +45,12 @@ use self::{
 };
 pub use self::{
     error::GateError,
-    grants::{GrantGiven, GrantVoided},
+    grants::{GrantGiven, GrantVoided, TransferState, Transferred},
     levels::apply_levels::{ApplyError, ApplyProgress},
     message::reservation_id::ReservationSigner,
     newer_journal::reason as newer_journal_reason,
     outage::inbox::Applied,
-    request::{ChangeLevel, ChangeUser, Commit, Consume, Reserve},
+    request::{ChangeLevel, ChangeUser, Commit, Consume, Reserve, Transfer},
     rollout::RolloutCounts,
 };
 use crate::{

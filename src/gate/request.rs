@@ -10,6 +10,7 @@ use crate::domain::{
     level_change::Effective,
     model_name::ModelName,
     own_quota::UserChange,
+    transfer::Receipt,
     usage::Tokens,
     user_id::{SessionId, UserId},
 };
@@ -55,6 +56,19 @@ pub struct Commit {
     pub tokens: Tokens,
     /// Model that wrote the answer, for the usage log.
     pub model: Option<ModelName>,
+}
+
+/// A request to transfer AP of a user's grants to another user.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// The user whose grants pay.
+    pub sender: UserId,
+    /// AP to transfer.
+    pub ap: Ap,
+    /// Who receives them, and why.
+    pub receipt: Receipt,
+    /// Key that makes the request safe to repeat.
+    pub key: IdempotencyKey,
 }
 
 /// A request to give a user another membership level.

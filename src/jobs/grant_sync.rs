@@ -1,4 +1,5 @@
-//! The grant sync: sends changed grants to Redis that Redis has not received yet.
+//! The grant sync: numbers the grants that transfers made, and sends changed grants to Redis that Redis has not
+//! received yet.
 //!
 //! The gate that gives or voids a grant sends the user's list to Redis immediately. If that gate dies before, or Redis
 //! is unavailable, the grant sync of any gate sends it. Sending twice is harmless: a record applies a version once. One
@@ -28,6 +29,8 @@ pub struct GrantSync {
     gate: Gate,
     /// The last user of the step before, within a round.
     after: Option<UserId>,
+    /// The same of the users whose grants are numbered.
+    numbered_after: Option<UserId>,
 }
 
 /// What a step did.
@@ -55,7 +58,8 @@ impl Job for GrantSync {
 
     async fn step(&mut self) -> Result<Next, StepError> {
         // A step that fails begins the next round.
-        let after = self.after.take();
+        let (after, numbered_after) = (self.after.take(), self.numbered_after.take());
+        let numbered_to = self.number_some(numbered_after.as_ref()).await?;
         let step = self.sync_some(after.as_ref()).await?;
         if step.synced > 0 {
             tracing::info!(users = step.synced, "sent changed grants to Redis");
@@ -63,8 +67,8 @@ impl Job for GrantSync {
         if step.unsynced > 0 {
             tracing::warn!(users = step.unsynced, "Redis has not received changed grants yet; trying again");
         }
-        self.after = step.last;
-        Ok(if self.after.is_some() { Next::Immediately } else { Next::AfterPause })
+        (self.after, self.numbered_after) = (step.last, numbered_to);
+        Ok(if self.after.is_some() || self.numbered_after.is_some() { Next::Immediately } else { Next::AfterPause })
     }
 }
 
@@ -72,7 +76,22 @@ impl GrantSync {
     /// The grant sync of this gate.
     #[must_use]
     pub fn new(gate: &Gate) -> Self {
-        Self { gate: gate.clone(), after: None }
+        Self { gate: gate.clone(), after: None, numbered_after: None }
+    }
+
+    /// Numbers the grants of some users after `after` that transfers made. Returns the user after whom the next step
+    /// continues; none at the end of a round.
+    ///
+    /// # Errors
+    /// If Postgres cannot list these users.
+    pub async fn number_some(&self, after: Option<&UserId>) -> Result<Option<UserId>, GateError> {
+        let users = self.gate.postgres().unnumbered_grants(after, USERS_PER_STEP).await?;
+        for user in &users {
+            if let Err(error) = self.gate.number_grants(user).await {
+                tracing::warn!(%user, %error, "transferred grants have no number yet; trying again");
+            }
+        }
+        Ok(users.last().filter(|_| users.len() >= USERS_PER_STEP as usize).cloned())
     }
 
     /// Sends the grants of some users after `after` to Redis, if they changed.

@@ -1,9 +1,15 @@
-//! Grants: makes, voids and lists them in Postgres, and sends their list to Redis.
+//! Grants: makes, voids and lists them in Postgres, sends their list to Redis, and transfers AP of them there.
 
 mod buy_packs;
 mod give_grant;
+mod number_grants;
 mod refund_charge;
 mod send_grants;
+mod transfer;
 mod void_grant;
 
-pub use self::{give_grant::GrantGiven, void_grant::GrantVoided};
+pub use self::{
+    give_grant::GrantGiven,
+    transfer::{TransferState, Transferred},
+    void_grant::GrantVoided,
+};

@@ -49,13 +49,12 @@ impl Gate {
         event: Uuid,
     ) -> Result<Decision<Charged>, GateError> {
         let gate = &self.0;
-        let partition = gate.partitions.of(&request.user);
         let operation = gate.consume_operation(event, request, self.1);
         let deadline = Instant::now() + gate.deadline;
         let answer = loop {
             let account = (&request.user, self.1);
             let Some(key) = &request.idempotency_key else { break gate.call(account, operation).await? };
-            let lookup = self.charged_earlier(partition, event, request, key);
+            let lookup = self.charged_earlier(event, request, key);
             let generation = match timeout_at(deadline, lookup).await.map_err(|_| GateError::slow())?? {
                 Earlier::Charged(charged) => return Ok(Decision::Allowed(charged)),
                 Earlier::NotBefore(generation) => generation,

@@ -32,7 +32,7 @@
 //! | `repair_lock` | one repair at a time |
 //! | `server_info` | server info |
 //! | `logged_messages`, `copied_rows` | the messages of the log for a price replay |
-//! | `audit`, `grant_drift`, `adjustments` | comparison of log and totals, and repairs |
+//! | `audit`, `grant_drift`, `transfer_drift`, `adjustments` | comparison of log and totals, and repairs |
 
 mod connections;
 mod error;
@@ -74,6 +74,7 @@ pub use self::{
         grant_drift::GrantDrift,
         meter_drift::MeterDrift,
         retention::LogPartition,
+        transfer_drift::TransferDrift,
         usage_days::{TimeUnit, UsageDrift, UsageQuery, UsageRow},
         usage_log_partitions::LogPartitions,
     },

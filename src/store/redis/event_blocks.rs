@@ -11,9 +11,12 @@ use super::{
 };
 use crate::domain::{
     ap::Ap,
+    author::Author,
     grant::{GrantNumber, GrantPart},
     meter::MeterCode,
     token_kinds::TokenKinds,
+    transfer::{PartTerms, Receipt},
+    user_id::UserId,
     window::WindowCount,
 };
 
@@ -26,6 +29,8 @@ const BEGUN: u8 = 2;
 const WINDOWS: u8 = 3;
 const GRANTS: u8 = 4;
 const METER: u8 = 5;
+const RECEIVER: u8 = 6;
+const TERMS: u8 = 7;
 /// Flag of [`TOKEN_KINDS`]: the gate has estimated them.
 const ESTIMATED: u8 = 1;
 
@@ -41,6 +46,10 @@ pub(super) struct EventBlocks {
     pub(super) parts: Option<(Ap, Vec<GrantPart>)>,
     /// The meter, if it is not that of the chat.
     pub(super) meter: Option<MeterCode>,
+    /// Who receives the parts of a transfer, and who transferred them.
+    pub(super) receiver: Option<(UserId, Author)>,
+    /// Terms of each part of a transfer.
+    pub(super) terms: Option<Vec<PartTerms>>,
 }
 
 /// Packs the gate's blocks.
@@ -58,6 +67,14 @@ pub(super) fn encode(token_kinds: Option<TokenKinds>, meter: MeterCode, to: &mut
     }
 }
 
+/// Packs the gate's block of a transfer.
+pub(super) fn encode_receiver(receipt: &Receipt, to: &mut Vec<u8>) {
+    to.put_u8(RECEIVER);
+    to.put_id(receipt.receiver.as_str(), receipt.receiver.as_uuid());
+    to.put_text(&receipt.author.by);
+    to.put_text(&receipt.author.reason);
+}
+
 /// Reads blocks up to their end. Returns none if one is malformed, unknown, or there twice.
 pub(super) fn decode(reader: &mut Reader<'_>) -> Option<EventBlocks> {
     let mut blocks = EventBlocks::default();
@@ -69,6 +86,8 @@ pub(super) fn decode(reader: &mut Reader<'_>) -> Option<EventBlocks> {
             WINDOWS => set(&mut blocks.windows, windows(reader)?)?,
             GRANTS => set(&mut blocks.parts, parts(reader)?)?,
             METER => set(&mut blocks.meter, Some(MeterCode::new(reader.u8()?)).filter(|code| !code.is_chat())?)?,
+            RECEIVER => set(&mut blocks.receiver, receiver(reader)?)?,
+            TERMS => set(&mut blocks.terms, terms(reader)?)?,
             _ => return None,
         }
     }
@@ -97,6 +116,35 @@ fn parts(reader: &mut Reader<'_>) -> Option<(Ap, Vec<GrantPart>)> {
         Some(GrantPart { number: GrantNumber::new(reader.u48()?)?, ap: Ap::new(reader.u32()?) })
     };
     Some((plan, (0..count).map(|_| part(reader)).collect::<Option<_>>()?))
+}
+
+fn receiver(reader: &mut Reader<'_>) -> Option<(UserId, Author)> {
+    let receiver = UserId::parse(&reader.id()?).ok()?;
+    Some((receiver, Author { by: reader.text()?.to_owned(), reason: reader.text()?.to_owned() }))
+}
+
+fn terms(reader: &mut Reader<'_>) -> Option<Vec<PartTerms>> {
+    let count = reader.u8()?;
+    let term = |reader: &mut Reader<'_>| {
+        Some(PartTerms { expires_at: tails::optional_time(reader.u48()?)?, priority: reader.u8()? })
+    };
+    (0..count).map(|_| term(reader)).collect()
+}
+
+impl EventBlocks {
+    /// The receipt of a transfer of `parts`. The inner value is none for another charge; the outer one is none if the
+    /// blocks do not fit together.
+    #[expect(clippy::option_option, reason = "blocks that do not fit differ from a charge that is no transfer")]
+    pub(super) fn receipt(&mut self, is_transfer: bool) -> Option<Option<Box<Receipt>>> {
+        let parts = self.parts.as_ref().map_or(0, |(_, parts)| parts.len());
+        match (is_transfer, self.receiver.take(), self.terms.take()) {
+            (true, Some((receiver, author)), Some(terms)) if parts > 0 && terms.len() == parts => {
+                Some(Some(Box::new(Receipt { receiver, author, terms })))
+            }
+            (false, None, None) => Some(None),
+            _ => None,
+        }
+    }
 }
 
 /// Sets a block that was not there before.
@@ -152,16 +200,30 @@ mod tests {
         bytes.extend([GRANTS, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 6, 0, 0, 0, 3, END]);
         let key = WindowKey::new(300, WindowUnit::Requests).unwrap();
         let expected = EventBlocks {
-            token_kinds: None,
             begun_at: Some(instant(256)),
             windows: Some(vec![WindowCount { key, start: instant(9), counted: 7 }]),
             parts: Some((Ap::new(5), vec![GrantPart { number: GrantNumber::new(6).unwrap(), ap: Ap::new(3) }])),
-            meter: None,
+            ..EventBlocks::default()
         };
         assert_eq!(decode(&mut Reader::new(&bytes)), Some(expected));
         for end in 0..bytes.len() {
             assert_eq!(decode(&mut Reader::new(&bytes[..end])), None, "{end}");
         }
+    }
+
+    #[test]
+    fn a_transfer_is_packed_into_these_exact_bytes_and_read_back() {
+        let (receiver, author) = (UserId::parse("bob").unwrap(), Author { by: "shop".into(), reason: "hi".into() });
+        let terms = vec![PartTerms { expires_at: None, priority: 9 }];
+        let mut bytes = Vec::new();
+        let (to, of) = (receiver.clone(), author.clone());
+        encode_receiver(&Receipt { receiver: to, author: of, terms: vec![] }, &mut bytes);
+        assert_eq!(bytes, *b"\x06\x03bob\x04shop\x02hi");
+        bytes.extend([GRANTS, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 6, 0, 0, 0, 3, TERMS, 1, 0, 0, 0, 0, 0, 0, 9, END]);
+        let mut read = decode(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!(read.clone().receipt(false), None, "only a transfer has a receiver");
+        assert_eq!(read.receipt(true), Some(Some(Box::new(Receipt { receiver, author, terms }))));
+        assert_eq!(read.receipt(true), None, "a transfer needs a receiver");
     }
 
     #[test]

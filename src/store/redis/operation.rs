@@ -12,14 +12,18 @@ use super::{
 };
 use crate::domain::{
     ap::Ap,
-    calendar::{AnchorDay, Bounds, Day},
+    calendar::{AnchorDay, Day},
     grant::Grants,
     hold::{Reservation, Ttl},
     meter::MeterCode,
     model_name::ModelName,
+    transfer::Receipt,
     usage::Tokens,
     user_id::{SessionId, UserId},
 };
+
+/// Conversation of a transfer, which belongs to none.
+const TRANSFER_SESSION: &str = "transfer";
 
 /// One operation on one user.
 #[derive(Debug, Clone)]
@@ -108,6 +112,17 @@ pub enum Operation {
         /// As for a commit.
         adopt: bool,
     },
+    /// Give AP of grants to another user.
+    Transfer {
+        /// AP to transfer.
+        ap: Ap,
+        /// Id of the usage event.
+        event: Uuid,
+        /// Who receives them.
+        receipt: Box<Receipt>,
+        /// Keep the answer for repeats of the request.
+        idempotency: Idempotency,
+    },
     /// Read the record.
     Peek,
     /// Take over level, own quota and block from Postgres.
@@ -130,13 +145,14 @@ impl Operation {
             Self::Consume { idempotency, .. }
             | Self::Reserve { idempotency, .. }
             | Self::Commit { idempotency, .. } => idempotency.as_ref(),
+            Self::Transfer { idempotency, .. } => Some(idempotency),
             _ => None,
         }
     }
 
     pub(super) fn outcome_key(&self) -> OutcomeKey<'_> {
         match self {
-            Self::Consume { .. } | Self::Reserve { .. } => {
+            Self::Consume { .. } | Self::Reserve { .. } | Self::Transfer { .. } => {
                 self.idempotency().map_or(OutcomeKey::None, OutcomeKey::Idempotency)
             }
             Self::Extend { hold, .. } => OutcomeKey::Settlement(*hold),
@@ -162,6 +178,7 @@ impl Operation {
             Self::Peek => 7,
             Self::SetLevel(_) => 8,
             Self::BringGrants(_) => 9,
+            Self::Transfer { .. } => 10,
         }
     }
 
@@ -169,6 +186,7 @@ impl Operation {
     fn has_blocks(&self, meter: MeterCode) -> bool {
         match self {
             Self::Consume { tokens, .. } | Self::Commit { tokens, .. } => tokens.kinds().is_some() || !meter.is_chat(),
+            Self::Transfer { .. } => true,
             _ => false,
         }
     }
@@ -226,6 +244,17 @@ impl Operation {
                 to.put_u32(reservation.generation);
                 to.put_u8((*adopt).into());
             }
+            Self::Transfer { ap, event, receipt, idempotency } => {
+                to.put_u32(ap.get());
+                idempotency.encode(prefix, to);
+                to.put_uuid(*event);
+                to.put_u32(0); // no tokens
+                to.put_id(user.as_str(), user.as_uuid());
+                to.put_text(TRANSFER_SESSION);
+                to.put_text(""); // no model
+                event_blocks::encode(None, meter, to);
+                event_blocks::encode_receiver(receipt, to);
+            }
             Self::Peek => {}
             Self::SetLevel(level) => level.encode(to),
             Self::BringGrants(grants) => encode_grants(grants, to),
@@ -243,23 +272,6 @@ pub(super) fn put_head((code, meter): (u8, MeterCode), (slot, outcome): (u8, u8)
     } else {
         to.extend_from_slice(&[code + METERED, slot, outcome, meter.get()]);
     }
-}
-
-/// Packs the second argument of every call: the generation and the calendar.
-pub(super) fn encode_calendar(generation: u32, now: DateTime<Utc>, bounds: &Bounds, stream_bytes_max: u64) -> Vec<u8> {
-    let mut to = Vec::with_capacity(40);
-    to.put_u32(generation);
-    to.put_u48(unix_ms(now));
-    to.put_u48(stream_bytes_max);
-    to.put_u16(bounds.day.number());
-    to.put_u48(unix_ms(bounds.day_end));
-    to.put_u8(bounds.day_of_month);
-    to.put_u24(bounds.month.code(AnchorDay::FIRST));
-    to.put_u24(bounds.next_month.code(AnchorDay::FIRST));
-    for length in bounds.month_lengths {
-        to.put_u8(length);
-    }
-    to
 }
 
 /// Packs the tail of a usage event, which the script copies into the stream unchanged.

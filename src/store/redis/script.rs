@@ -15,11 +15,17 @@ use super::{
     error::RedisError,
     fence::{Fence, ServerId},
     keys,
-    operation::{OutcomeKey, Request, encode_calendar},
+    operation::{OutcomeKey, Request},
+    packed::PutBytes,
+    tails::unix_ms,
     wire::{Received, Wire, put_array, put_bulk, put_decimal},
 };
 use crate::domain::{
-    calendar::Calendar, idempotency::IdempotencyKey, meter::MeterCode, partition::Partition, user_id::UserId,
+    calendar::{AnchorDay, Bounds, Calendar},
+    idempotency::IdempotencyKey,
+    meter::MeterCode,
+    partition::Partition,
+    user_id::UserId,
 };
 
 /// Reads the clock of Redis.
@@ -49,6 +55,7 @@ const OPERATIONS: &str = concat!(
     include_str!("../../../lua/operation/peek.lua"),
     include_str!("../../../lua/operation/set_level.lua"),
     include_str!("../../../lua/operation/bring_grants.lua"),
+    include_str!("../../../lua/operation/transfer.lua"),
     include_str!("../../../lua/operation/call.lua"),
 );
 
@@ -239,6 +246,23 @@ impl Call {
         put_bulk(bytes, &encode_calendar(generation, now, &calendar.bounds_at(now), stream_bytes_max));
         bytes.extend_from_slice(operations);
     }
+}
+
+/// Packs the second argument of every call: the generation and the calendar.
+fn encode_calendar(generation: u32, now: DateTime<Utc>, bounds: &Bounds, stream_bytes_max: u64) -> Vec<u8> {
+    let mut to = Vec::with_capacity(40);
+    to.put_u32(generation);
+    to.put_u48(unix_ms(now));
+    to.put_u48(stream_bytes_max);
+    to.put_u16(bounds.day.number());
+    to.put_u48(unix_ms(bounds.day_end));
+    to.put_u8(bounds.day_of_month);
+    to.put_u24(bounds.month.code(AnchorDay::FIRST));
+    to.put_u24(bounds.next_month.code(AnchorDay::FIRST));
+    for length in bounds.month_lengths {
+        to.put_u8(length);
+    }
+    to
 }
 
 /// What a key refers to.

@@ -194,7 +194,8 @@ fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<Usage
     let session = SessionId::parse(&reader.id()?).ok()?;
     let has_model = format != FORMAT_WITHOUT_MODEL;
     let model = if has_model { ModelName::from_column(reader.text()?).ok()? } else { None };
-    let blocks = if is_extended { event_blocks::decode(reader)? } else { EventBlocks::default() };
+    let mut blocks = if is_extended { event_blocks::decode(reader)? } else { EventBlocks::default() };
+    let receipt = blocks.receipt(kind == UsageKind::Transfer)?;
     let tokens = match blocks.token_kinds.map(Tokens::of_kinds) {
         Some(of_kinds) if of_kinds.get() != tokens.get() => return None,
         Some(of_kinds) => of_kinds,
@@ -203,7 +204,9 @@ fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<Usage
     // What grants have not paid, the plan has.
     let grants = match blocks.parts {
         Some((plan, parts)) => {
-            let sum = parts.iter().try_fold(plan.get(), |sum, part| sum.checked_add(part.ap.get()))?;
+            // A transfer charges nothing.
+            let charged = if receipt.is_some() { &[] } else { parts.as_slice() };
+            let sum = charged.iter().try_fold(plan.get(), |sum, part| sum.checked_add(part.ap.get()))?;
             if sum != ap.get() {
                 return None;
             }
@@ -228,6 +231,7 @@ fn decode_event(reader: &mut Reader<'_>, format: u8, at_ms: u64) -> Option<Usage
         windows: blocks.windows.unwrap_or_default(),
         grants,
         meter: blocks.meter.unwrap_or_default(),
+        receipt,
     })
 }
 

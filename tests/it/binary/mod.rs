@@ -47,6 +47,7 @@ mod token_costs;
 mod tools;
 mod traces;
 mod traffic;
+mod transfers;
 mod web;
 mod webhooks;
 mod windows;

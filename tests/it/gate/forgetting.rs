@@ -21,7 +21,7 @@ use quota_gate::{
 
 use crate::support::{GateUnderTest, World, eventually, execute, reserve, user};
 
-async fn forget(gate: &GateUnderTest, who: &str, unsettled: Unsettled) -> Result<UserId, ForgetError> {
+pub(super) async fn forget(gate: &GateUnderTest, who: &str, unsettled: Unsettled) -> Result<UserId, ForgetError> {
     let levels = gate.gate.levels();
     let flush = async |partition: Partition| {
         gate.flusher.flush_partition(partition, &levels).await.map(|_| ()).map_err(|error| error.to_string())

@@ -26,6 +26,7 @@ mod rollout;
 mod row_locks;
 mod subscriptions;
 mod sweeping;
+mod transfers;
 mod usage;
 mod verifying;
 mod windows;

@@ -9,6 +9,7 @@ use quota_gate::{
         grant::GrantPart,
         hold::{HOLDS_PER_USER_MAX, SETTLE_WINDOW},
         level::{LevelCode, Levels},
+        transfer::PartTerms,
         window::WindowCount,
     },
     store::redis::ReplyStatus,
@@ -57,6 +58,8 @@ pub(super) struct Event {
     pub begun_at: Option<DateTime<Utc>>,
     pub windows: Vec<WindowCount>,
     pub grants: Vec<GrantPart>,
+    /// Terms of the parts, of a transfer.
+    pub terms: Vec<PartTerms>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -383,7 +386,7 @@ impl Model {
         self.total_used += u64::from(ap);
         self.used_today += ap;
         let Paid { windows, grants, .. } = paid;
-        self.events.push(Event { id, period, ap, overage, begun_at, windows, grants });
+        self.events.push(Event { id, period, ap, overage, begun_at, windows, grants, terms: vec![] });
     }
 
     pub(super) fn answer(&self, status: ReplyStatus) -> Expected {
@@ -402,7 +405,7 @@ impl Model {
     }
 
     /// Remembers a successful request under `key`. `what` stands for the rest of the request.
-    fn keeping(
+    pub(super) fn keeping(
         &mut self,
         now: DateTime<Utc>,
         key: Option<&str>,

@@ -7,13 +7,15 @@ use quota_gate::{
         calendar::Day,
         clock::instant,
         grant::{Grant, GrantNumber, GrantPart, Grants},
+        transfer::PartTerms,
         user_limits::WindowUsage,
         window::{LevelLimits, WindowCount, WindowKey, WindowState, WindowUnit},
     },
     store::redis::{ReplyStatus, Seed, UserLevel},
 };
+use uuid::Uuid;
 
-use super::model::{Expected, Hold, Model, ms};
+use super::model::{Event, Expected, Hold, Model, ms};
 
 pub(super) const NEVER_MS: u64 = u64::MAX;
 
@@ -121,6 +123,26 @@ impl Model {
             }
         }
         Paid { plan: plan + extra, grants, windows }
+    }
+
+    /// Gives granted AP to another user: no hold needs them, and nothing of it counts as used.
+    pub(super) fn transfer(&mut self, now: DateTime<Utc>, id: Uuid, ap: u32, key: &str) -> Expected {
+        self.keeping(now, Some(key), ap, |user| {
+            if user.blocked {
+                return user.answer(ReplyStatus::Blocked);
+            }
+            if ap > user.grant_free() {
+                return user.answer(ReplyStatus::Denied);
+            }
+            let before: Vec<Grant> = user.grants.iter().map(ModelGrant::grant).collect();
+            let grants = user.take(ap, None);
+            let source = |part: &GrantPart| before.iter().find(|grant| grant.number == part.number).unwrap();
+            let terms = |grant: &Grant| PartTerms { expires_at: grant.expires_at, priority: grant.priority };
+            let terms = grants.iter().map(source).map(terms).collect();
+            let period = user.period;
+            user.events.push(Event { id, period, ap: 0, overage: 0, begun_at: None, windows: vec![], grants, terms });
+            user.written(ReplyStatus::Ok)
+        })
     }
 
     pub(super) fn bring(&mut self, brought: &Grants) {

@@ -12,6 +12,7 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 use quota_gate::{
     domain::{
         ap::Ap,
+        author::Author,
         calendar::{AnchorDay, Calendar, Period},
         clock::Clock,
         grant::{Grant, GrantNumber, Grants},
@@ -22,7 +23,8 @@ use quota_gate::{
         meter::{Meter, MeterCode, MeterName},
         partition::{Partition, Partitions},
         token_kinds::TokenKinds,
-        usage::Tokens,
+        transfer::Receipt,
+        usage::{Tokens, UsageKind},
         user_id::{SessionId, UserId},
         window::{LevelLimits, Window, WindowKey, WindowState, WindowUnit},
     },
@@ -86,6 +88,11 @@ enum Step {
     Void {
         grant: u8,
     },
+    /// Transfers granted AP to another user.
+    Transfer {
+        ap: u32,
+        key: u8,
+    },
     /// Sends the list of grants: the newest, or again an older one.
     Bring {
         older_by: u8,
@@ -148,6 +155,7 @@ fn steps(levels: u8) -> impl Strategy<Value = Vec<Step>> {
         2 => grant_step(),
         3 => prop_oneof![6 => Just(0), 1 => 0..4_u8].prop_map(|older_by| Step::Bring { older_by }),
         1 => (0..4_u8).prop_map(|grant| Step::Void { grant }),
+        2 => (prop_oneof![3 => 1..20_u32, 1 => 20..60_u32], 0..4_u8).prop_map(|(ap, key)| Step::Transfer { ap, key }),
         1 => (proptest::bool::ANY, 0..4_u8).prop_map(|(record, lacks)| Step::Lose { record, lacks }),
         2 => (-2..3_i64).prop_map(|seconds_after| Step::PassToPeriodEnd { seconds_after }),
     ];
@@ -417,6 +425,14 @@ impl History<'_> {
                 let Some((_, is_void)) = self.grants.get_mut(usize::from(grant) % count) else { return };
                 (*is_void, self.grants_version) = (true, next);
                 return;
+            }
+            Step::Transfer { ap, key } => {
+                let (event, key) = (fresh_id(), format!("t{key}"));
+                let receiver = UserId::parse("receiver").unwrap();
+                let receipt = Receipt::new(&self.user, receiver, Author::program("shop", None).unwrap()).unwrap();
+                let idempotency = idempotency((&self.user, self.meter), &key, ap);
+                let operation = Operation::Transfer { ap: Ap::new(ap), event, receipt: Box::new(receipt), idempotency };
+                (operation, self.model.transfer(now, event, ap, &key))
             }
             Step::Bring { older_by } => {
                 let newest = self.list(0);
@@ -700,7 +716,10 @@ async fn check_all(
             .iter()
             .flat_map(quota_gate::domain::journal::Entry::events)
             .filter(|event| event.user == user && event.meter == history.meter)
-            .inspect(|event| assert_eq!(event.tokens, tokens_of(event.ap.get() + event.overage.get())))
+            .inspect(|event| match event.receipt {
+                Some(_) => assert_eq!((event.kind, event.tokens), (UsageKind::Transfer, Tokens::ZERO)),
+                None => assert_eq!(event.tokens, tokens_of(event.ap.get() + event.overage.get())),
+            })
             .map(|event| Event {
                 id: event.id,
                 period: event.period,
@@ -709,6 +728,7 @@ async fn check_all(
                 begun_at: event.begun_at,
                 windows: event.windows.clone(),
                 grants: event.grants.clone(),
+                terms: event.receipt.as_ref().map(|receipt| receipt.terms.clone()).unwrap_or_default(),
             })
             .collect();
         prop_assert_eq!(&events, &history.model.events);

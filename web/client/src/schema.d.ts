@@ -515,6 +515,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/chat/quota/transfers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Transfers AP of a user's live grants that no reservation needs. AP of the level's quota cannot be transferred. */
+        post: operations["transfer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/quota/transfers/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Returns a transfer that is in the usage log, and what has become of the receiver's grants. */
+        get: operations["getTransfer"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -1079,6 +1113,8 @@ export interface components {
             priority: number;
             /** @description Empty if a program gave none. */
             reason: string;
+            /** @description The user who transferred it; null if it was not transferred. */
+            receivedFrom: string | null;
             source: string;
             state: components["schemas"]["StateWord"];
             /**
@@ -1261,6 +1297,17 @@ export interface components {
             /** Format: int32 */
             priority: number;
         };
+        /** @description A transfer in the usage log. */
+        LoggedTransferBody: {
+            /** Format: int64 */
+            ap: number;
+            fromUserUuid: string;
+            /** @description The receiver's grants: one for each of the sender's grants that paid a part. */
+            grants: components["schemas"]["GrantBody"][];
+            state: components["schemas"]["TransferStateWord"];
+            toUserUuid: string;
+            transferId: string;
+        };
         /** @description A row of the usage log. */
         MessageBody: {
             /** Format: int32 */
@@ -1276,7 +1323,7 @@ export interface components {
              * @description Input tokens, including cached ones; absent if only the total is known.
              */
             inputTokens?: number | null;
-            /** @description `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message. */
+            /** @description `consume`, `commit` or `late_commit`; `import`, `adjustment` or `transfer` if the row is not a message. */
             kind: string;
             /** @description Level at that time. */
             membershipLevel: string;
@@ -1759,7 +1806,7 @@ export interface components {
          * @description What became of a grant.
          * @enum {string}
          */
-        StateWord: "live" | "used" | "expired" | "voided";
+        StateWord: "live" | "waiting" | "used" | "expired" | "voided";
         /** @description State of the gate. */
         StatusBody: {
             /** @description Time of this state. */
@@ -1869,6 +1916,35 @@ export interface components {
         TopUsersBody: {
             period: string;
             users: components["schemas"]["HeavyUserBody"][];
+        };
+        /** @description AP to transfer. */
+        TransferBody: {
+            /** Format: int64 */
+            ap: number;
+            /**
+             * @description The user whose grants pay.
+             * @example 0f8fad5b-d9cb-469f-a165-70867728950e
+             */
+            fromUserUuid: string;
+            /** @description Reason, recorded with the receiver's grants: at most 255 bytes. */
+            reason?: string | null;
+            /**
+             * @description The user who receives them.
+             * @example 7c9e6679-7425-40de-944b-e07fc1f90ae7
+             */
+            toUserUuid: string;
+        };
+        /**
+         * @description How far a transfer is.
+         * @enum {string}
+         */
+        TransferStateWord: "accepted" | "logged";
+        /** @description A transfer that was accepted. */
+        TransferredBody: {
+            /** @description True for the answer to an earlier request with the same Idempotency-Key. */
+            replayed: boolean;
+            state: components["schemas"]["TransferStateWord"];
+            transferId: string;
         };
         /**
          * @description What to do with messages to models that are not listed.
@@ -5195,6 +5271,218 @@ export interface operations {
             };
             /** @description RATE_LIMITED: the user has too many streams */
             429: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    transfer: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Required: makes the request safe to repeat */
+                "Idempotency-Key": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TransferBody"];
+            };
+        };
+        responses: {
+            /** @description Transferred before, by the same request, and logged */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TransferredBody"];
+                };
+            };
+            /** @description Accepted: the receiver can use the AP within about a second */
+            202: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TransferredBody"];
+                };
+            };
+            /** @description INVALID_REQUEST */
+            400: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description CONFLICT: the sender's grants do not cover it; `detail` has what can be transferred */
+            409: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description USER_FORGOTTEN: the sender was forgotten */
+            410: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description PAYLOAD_TOO_LARGE */
+            413: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description UNSUPPORTED_MEDIA_TYPE */
+            415: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description MISMATCH: the Idempotency-Key was used for another request */
+            422: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description QUOTA_UNAVAILABLE */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before a retry */
+                    "Retry-After"?: string;
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getTransfer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The transfer's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The transfer */
+            200: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoggedTransferBody"];
+                };
+            };
+            /** @description UNAUTHENTICATED */
+            401: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description FORBIDDEN */
+            403: {
+                headers: {
+                    /** @description Id of the request: taken from the request, or generated */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description NOT_FOUND: no such transfer in the usage log, or not yet */
+            404: {
                 headers: {
                     /** @description Id of the request: taken from the request, or generated */
                     "X-Request-Id"?: string;

@@ -98,6 +98,7 @@ pub(super) async fn state(
         metrics,
         proxy: proxy(config, runtime, costs)?,
         billing: billing(config)?.map(Arc::new),
+        transfers_enabled: config.transfers.enabled,
         limits: Limits::from(&config.server),
         cors: cors(&config.server.cors_origins)?,
         trusted_proxies: config.server.trusted_proxies.clone(),

@@ -60,7 +60,7 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         "{} totals, {} sums by day, {} grants, {} periods of meters, {} records and {} quotas or levels differ",
         verdict.drift.len(),
         verdict.usage_drift.len(),
-        verdict.grant_drift.len(),
+        verdict.grant_drift.len() + verdict.transfer_drift.len(),
         verdict.meter_drift.len(),
         verdict.differences.len(),
         verdict.quota_drift.len() + verdict.level_drift.len()
@@ -113,6 +113,9 @@ async fn print(verdict: &Verdict, verifier: &Verifier) -> anyhow::Result<()> {
             drift.total.0,
             drift.total.1
         );
+    }
+    for drift in verdict.transfer_drift.iter().take(NAMED_MAX) {
+        say!("drift: transfer {}: {} AP were sent, {} AP received", drift.transfer, drift.sent, drift.received);
     }
     for found in verdict.differences.iter().take(NAMED_MAX) {
         if !found.meter.is_chat() {

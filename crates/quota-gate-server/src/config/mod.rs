@@ -55,6 +55,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub dual_write: DualWrite,
     pub billing: Billing,
+    pub transfers: Transfers,
     pub webhooks: Webhooks,
     pub envoy: Envoy,
     pub flusher: Flusher,

@@ -131,6 +131,9 @@ sections! {
         packs: BTreeMap<String, PackOptions>,
         levels: BTreeMap<String, String>,
     }
+    Transfers {
+        enabled: bool,
+    }
     Estimates {
         input_tokens: u32,
         output_tokens: u32,

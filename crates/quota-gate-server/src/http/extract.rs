@@ -17,6 +17,8 @@ pub(crate) struct ReservationId(pub(crate) String);
 
 pub(crate) struct GrantId(pub(crate) Uuid);
 
+pub(crate) struct TransferId(pub(crate) Uuid);
+
 pub(crate) struct Params<T>(pub(crate) T);
 
 pub(crate) struct PathUser(pub(crate) UserId);
@@ -72,6 +74,16 @@ impl<S: Send + Sync> FromRequestParts<S> for GrantId {
         let id = Path::<String>::from_request_parts(parts, state).await.ok();
         let id = id.and_then(|Path(id)| id.parse().ok());
         id.map(Self).ok_or_else(|| Problem::new(Code::NotFound, "no such grant"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for TransferId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = Path::<String>::from_request_parts(parts, state).await.ok();
+        let id = id.and_then(|Path(id)| id.parse().ok());
+        id.map(Self).ok_or_else(|| Problem::new(Code::NotFound, "no such transfer"))
     }
 }
 

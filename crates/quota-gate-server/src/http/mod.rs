@@ -76,7 +76,7 @@ fn settlement_routes(meter: &MeterSettings) -> Router<AppState> {
 /// The other routes that every meter has.
 #[rustfmt::skip]
 fn request_routes(meter: &MeterSettings) -> Router<AppState> {
-    use routes::{consume, grants, quota, quota_stream, reservations};
+    use routes::{consume, grants, quota, quota_stream, reservations, transfers};
 
     Router::new()
         .route(&meter.path(""),                  get(quota::quota))
@@ -85,6 +85,8 @@ fn request_routes(meter: &MeterSettings) -> Router<AppState> {
         .route(&meter.path("/reservations"),     post(reservations::reserve))
         .route(&meter.path("/grants"),           post(grants::give).get(grants::list))
         .route(&meter.path("/grants/{id}/void"), post(grants::void))
+        .route(&meter.path("/transfers"),        post(transfers::transfer))
+        .route(&meter.path("/transfers/{id}"),   get(transfers::show))
 }
 
 /// Returns all routes. `meters` are the states of the meters beside the chat.

@@ -19,7 +19,7 @@ use crate::{
                 changes, drift, heavy_users, holds, level as user_level, messages, own_quota, price_replay, refund,
                 rollout, status, usage, users,
             },
-            authorize, consume, grants, health, level, quota, quota_stream, reservations, reset,
+            authorize, consume, grants, health, level, quota, quota_stream, reservations, reset, transfers,
         },
     },
     openai::{OpenAiError, proxy},
@@ -44,6 +44,8 @@ use crate::{
         grants::give,
         grants::list,
         grants::void,
+        transfers::transfer,
+        transfers::show,
         level::change,
         subscription::receive,
         reset::run,
@@ -93,7 +95,8 @@ impl Modify for Credentials {
             .add_security_scheme("user", bearer("A user's JWT, by HS256 or a JWKS key, with exp, iss, aud and sub"));
         components.add_security_scheme("service", bearer("The token of a chat service"));
         components.add_security_scheme("admin", bearer("The token of an administrator"));
-        components.add_security_scheme("grant", bearer("The token of a service that gives and voids grants"));
+        components
+            .add_security_scheme("grant", bearer("The token of a service that gives, voids and transfers grants"));
         components.add_security_scheme("cron", bearer("The token of the reset job"));
     }
 }
@@ -139,7 +142,7 @@ impl Modify for AnsweredHeaders {
 struct OtherMeters;
 
 /// Operations that every meter has.
-const OF_EVERY_METER: [&str; 10] = [
+const OF_EVERY_METER: [&str; 12] = [
     "getQuota",
     "streamQuota",
     "consume",
@@ -150,6 +153,8 @@ const OF_EVERY_METER: [&str; 10] = [
     "giveGrant",
     "listGrants",
     "voidGrant",
+    "transfer",
+    "getTransfer",
 ];
 
 impl Modify for OtherMeters {

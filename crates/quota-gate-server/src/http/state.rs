@@ -55,6 +55,7 @@ pub struct AppParts {
     pub metrics: Option<PrometheusHandle>,
     pub proxy: Option<Proxy>,
     pub billing: Option<Arc<Billing>>,
+    pub transfers_enabled: bool,
     pub limits: Limits,
     pub cors: Option<Cors>,
     pub trusted_proxies: Vec<Network>,
@@ -109,6 +110,7 @@ impl AppState {
     pub fn of_meter(&self, meter: MeterSettings, costs: ModelCosts) -> Self {
         let AppParts { gate, quota_watcher, auth, rate_limits, resetter, health, verifier, .. } = &self.0.parts;
         let AppParts { readiness, metrics, limits, cors, trusted_proxies, meter_names, .. } = &self.0.parts;
+        let transfers_enabled = self.0.parts.transfers_enabled;
         let parts = AppParts {
             gate: gate.of_meter(meter.code),
             quota_watcher: quota_watcher.of_meter(meter.code),
@@ -124,6 +126,7 @@ impl AppState {
             metrics: metrics.clone(),
             proxy: None,
             billing: None,
+            transfers_enabled,
             limits: *limits,
             cors: cors.clone(),
             trusted_proxies: trusted_proxies.clone(),
@@ -191,6 +194,13 @@ impl AppState {
     /// Returns the receiver of billing events, if configured.
     pub(crate) fn billing(&self) -> Result<&Arc<Billing>, Problem> {
         self.0.parts.billing.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "set billing.webhook_secret"))
+    }
+
+    /// Refuses transfers unless the operator has enabled them.
+    pub(crate) fn require_transfers(&self) -> Result<(), Problem> {
+        let off =
+            || Problem::new(Code::Forbidden, "transfers are off: set transfers.enabled when all gates can read them");
+        self.0.parts.transfers_enabled.then_some(()).ok_or_else(off)
     }
 
     pub(crate) fn cors(&self) -> Option<&Cors> {

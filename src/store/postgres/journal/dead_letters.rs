@@ -208,7 +208,8 @@ impl Postgres {
         calendar: Calendar,
         now: DateTime<Utc>,
     ) -> Result<Replay, PostgresError> {
-        if !self.forgotten_of(events.iter().map(|event| &event.user)).await?.is_empty() {
+        let receivers = events.iter().filter_map(|event| event.receipt.as_ref()).map(|receipt| &receipt.receiver);
+        if !self.forgotten_of(events.iter().map(|event| &event.user).chain(receivers)).await?.is_empty() {
             return Ok(Replay::Refused("its user was forgotten: delete the letter".to_owned()));
         }
         let mut transaction = self.pool.begin().await?;
@@ -259,6 +260,7 @@ mod tests {
             at: DateTime::UNIX_EPOCH,
             begun_at: None,
             grants: Vec::new(),
+            receipt: None,
             windows: Vec::new(),
             meter: MeterCode::CHAT,
         }

@@ -1,4 +1,4 @@
-//! What grants paid for: adds the parts of a batch of log rows to `grants`.
+//! What grants paid for, and what was transferred of them: adds the parts of a batch of log rows to `grants`.
 //!
 //! Runs after the users' rows have been updated, so its transaction holds the locks of those rows, under which grants
 //! are made and voided too.
@@ -40,7 +40,8 @@ pub(in crate::store::postgres) async fn add(
     for event in events {
         for part in &event.grants {
             let sum = sums.entry((&event.user, event.meter, part.number.get().cast_signed())).or_default();
-            sum.charged += i64::from(part.ap.get());
+            *(if event.receipt.is_some() { &mut sum.transferred } else { &mut sum.charged }) +=
+                i64::from(part.ap.get());
         }
     }
     if sums.is_empty() {

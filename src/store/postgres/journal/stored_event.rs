@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::stored_receipt::StoredReceipt;
 use crate::domain::{
     InvalidInput,
     ap::Ap,
@@ -39,6 +40,8 @@ pub(super) struct StoredEvent {
     /// Number and AP of each part that a grant paid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     grants: Vec<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receipt: Option<StoredReceipt>,
     #[serde(default, skip_serializing_if = "is_chat")]
     meter: u8,
     #[serde(default)]
@@ -112,6 +115,7 @@ impl StoredEvent {
             begun_at: event.begun_at,
             windows: event.windows.iter().map(StoredWindow::of).collect(),
             grants: event.grants.iter().map(|part| (part.number.get(), part.ap.get())).collect(),
+            receipt: event.receipt.as_deref().map(StoredReceipt::of),
             meter: event.meter.get(),
             model: ModelName::column(event.model.as_ref()).to_owned(),
             kind: event.kind.as_str().to_owned(),
@@ -140,6 +144,7 @@ impl StoredEvent {
             begun_at: self.begun_at,
             windows: self.windows.iter().map(StoredWindow::count).collect::<Result<_, _>>()?,
             grants: self.grants.into_iter().map(part).collect::<Result<_, _>>()?,
+            receipt: self.receipt.map(|receipt| receipt.receipt().map(Box::new)).transpose()?,
             meter: MeterCode::new(self.meter),
         })
     }

@@ -1,5 +1,5 @@
 //! The users' totals: adds a batch of log rows to `chat_quotas` and `chat_quota_months`, and what grants paid to
-//! `grants`. `meter_totals` adds what was used on other meters.
+//! `grants`. `meter_totals` adds what was used on other meters, `received_grants` makes the grants of transfers.
 //!
 //! Events are first summed per user and period, so a user with a hundred messages costs one update. Nearly all events
 //! are in their row's period and need one statement. For the others, the row rolls first, or a closed month is updated.
@@ -20,7 +20,7 @@ use crate::domain::{
 use crate::store::postgres::{
     PostgresError,
     connections::Transaction,
-    journal::{grant_charges, meter_totals},
+    journal::{grant_charges, meter_totals, received_grants},
     users::roll::{Rolls, parse_anchor_day},
 };
 
@@ -82,7 +82,8 @@ pub(in crate::store::postgres) async fn add(
         add_to_closed(connection, &batch, at).await?;
     }
     meter_totals::add(connection, events, at).await?;
-    grant_charges::add(connection, events, now).await
+    grant_charges::add(connection, events, now).await?;
+    received_grants::add(connection, events).await
 }
 
 impl<'a> Batch<'a> {

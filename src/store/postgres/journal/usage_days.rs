@@ -234,8 +234,8 @@ impl Postgres {
     }
 }
 
-/// Adds messages of the chat that are in the log and were not counted before. Takes the last locks of a transaction:
-/// rows of one partition, in one order.
+/// Adds messages of the chat that are in the log and were not counted before. A transfer is no message. Takes the last
+/// locks of a transaction: rows of one partition, in one order.
 pub(in crate::store::postgres) async fn add(
     connection: &mut Transaction<'_>,
     partition: i16,
@@ -244,7 +244,7 @@ pub(in crate::store::postgres) async fn add(
     calendar: Calendar,
 ) -> Result<(), PostgresError> {
     let mut sums: BTreeMap<(NaiveDate, &str, &str), Sum> = BTreeMap::new();
-    for event in events.iter().filter(|event| event.meter.is_chat()) {
+    for event in events.iter().filter(|event| event.meter.is_chat() && event.receipt.is_none()) {
         let day = calendar.day_at(event.at).date();
         let key = (day, level_name(event, levels), ModelName::column(event.model.as_ref()));
         let sum = sums.entry(key).or_default();

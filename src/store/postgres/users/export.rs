@@ -55,7 +55,7 @@ impl Postgres {
             each,
             user,
             "grants",
-            "select to_jsonb(grants) as exported from grants where user_uuid = $1 order by created_at, id"
+            "select to_jsonb(grants) - 'received_from' as exported from grants where user_uuid = $1 order by created_at, id"
         );
         export!(
             snapshot,

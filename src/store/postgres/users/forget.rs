@@ -68,11 +68,13 @@ impl Postgres {
                  union all
                  select 'chat_usage_logs', count(*) from chat_usage_logs where user_uuid = $1
                  union all
-                 select 'dead_letters', count(*) from dead_letters where user_uuid = $1
+                 select 'dead_letters', count(*) from dead_letters
+                 where user_uuid = $1
+                    or (event is not null and position(convert_to('"receiver":"' || $1 || '"', 'UTF8') in payload) > 0)
                  union all
                  select 'dual_writes', count(*) from dual_writes where user_uuid = $1
                  union all
-                 select 'grants', count(*) from grants where user_uuid = $1
+                 select 'grants', count(*) from grants where user_uuid = $1 or received_from = $1
                  union all
                  select 'inbox', count(*) from inbox where user_uuid = $1
                  union all
@@ -200,27 +202,48 @@ async fn rename_totals(
         pseudonym.as_str(),
         REMOVED,
     )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update grants set received_from = $2, reason = $3 where received_from = $1",
+        user.as_str(),
+        pseudonym.as_str(),
+        REMOVED,
+    )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// A letter contains the whole event, so it can still be replayed, for the pseudonym.
+/// A letter contains the whole event, so it can still be replayed, for the pseudonym. That of a transfer also names the
+/// receiver.
 async fn rename_letters(
     connection: &mut Transaction<'_>,
     user: &UserId,
     pseudonym: &UserId,
 ) -> Result<(), PostgresError> {
-    let letters = sqlx::query!("select id, payload from dead_letters where user_uuid = $1 for update", user.as_str())
-        .fetch_all(&mut *connection)
-        .await?;
+    let letters = sqlx::query!(
+        r#"select id, payload
+         from dead_letters
+         where user_uuid = $1
+            or (event is not null and position(convert_to('"receiver":"' || $1 || '"', 'UTF8') in payload) > 0)
+         for update"#,
+        user.as_str(),
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     for letter in letters {
         sqlx::query!(
-            "update dead_letters set user_uuid = $2, payload = $3, reason = $4 where id = $1",
+            "update dead_letters
+             set user_uuid = case when user_uuid = $5 then $2 else user_uuid end,
+                 payload = $3,
+                 reason = $4
+             where id = $1",
             letter.id,
             pseudonym.as_str(),
-            renamed(&letter.payload, pseudonym),
+            renamed(&letter.payload, user, pseudonym),
             REMOVED,
+            user.as_str(),
         )
         .execute(&mut *connection)
         .await?;
@@ -229,11 +252,20 @@ async fn rename_letters(
 }
 
 /// The event of a letter with the pseudonym. What was made unreadable by hand is removed.
-fn renamed(payload: &[u8], pseudonym: &UserId) -> Vec<u8> {
-    let Ok(serde_json::Value::Object(mut event)) = serde_json::from_slice(payload) else { return REMOVED.into() };
-    event.insert("userUuid".into(), pseudonym.as_str().into());
-    event.insert("sessionId".into(), SESSION.into());
-    serde_json::Value::Object(event).to_string().into_bytes()
+fn renamed(payload: &[u8], user: &UserId, pseudonym: &UserId) -> Vec<u8> {
+    let event = serde_json::from_slice::<serde_json::Value>(payload).ok().filter(serde_json::Value::is_object);
+    let Some(mut event) = event else { return REMOVED.into() };
+    if event["userUuid"] == user.as_str() {
+        event["userUuid"] = pseudonym.as_str().into();
+        event["sessionId"] = SESSION.into();
+    }
+    if let Some(receipt) = event.get_mut("receipt") {
+        if receipt["receiver"] == user.as_str() {
+            receipt["receiver"] = pseudonym.as_str().into();
+        }
+        receipt["reason"] = REMOVED.into();
+    }
+    event.to_string().into_bytes()
 }
 
 async fn rename_changes(
@@ -289,10 +321,20 @@ mod tests {
 
     #[test]
     fn a_letter_keeps_its_charge_and_loses_its_user_and_conversation() {
-        let pseudonym = UserId::parse("forgotten-1").unwrap();
+        let (alice, pseudonym) = (UserId::parse("alice").unwrap(), UserId::parse("forgotten-1").unwrap());
         let payload = br#"{"userUuid":"alice","sessionId":"alice's chat","apUsed":5}"#;
-        let event: serde_json::Value = serde_json::from_slice(&renamed(payload, &pseudonym)).unwrap();
+        let event: serde_json::Value = serde_json::from_slice(&renamed(payload, &alice, &pseudonym)).unwrap();
         assert_eq!(event, serde_json::json!({"userUuid": "forgotten-1", "sessionId": "forgotten", "apUsed": 5}));
-        assert_eq!(renamed(b"alice {", &pseudonym), b"(removed)");
+        assert_eq!(renamed(b"alice {", &alice, &pseudonym), b"(removed)");
+    }
+
+    #[test]
+    fn a_letter_of_a_transfer_loses_its_receiver_and_keeps_its_sender() {
+        let (alice, pseudonym) = (UserId::parse("alice").unwrap(), UserId::parse("forgotten-1").unwrap());
+        let payload =
+            br#"{"userUuid":"bob","sessionId":"transfer","receipt":{"receiver":"alice","reason":"for alice"}}"#;
+        let event: serde_json::Value = serde_json::from_slice(&renamed(payload, &alice, &pseudonym)).unwrap();
+        let receipt = serde_json::json!({"receiver": "forgotten-1", "reason": "(removed)"});
+        assert_eq!(event, serde_json::json!({"userUuid": "bob", "sessionId": "transfer", "receipt": receipt}));
     }
 }

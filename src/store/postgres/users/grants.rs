@@ -51,6 +51,8 @@ pub struct GrantRow {
     pub voided_at: Option<DateTime<Utc>>,
     /// Why it was voided.
     pub void_reason: Option<String>,
+    /// The user who transferred it.
+    pub received_from: Option<UserId>,
 }
 
 /// Result of giving a grant.
@@ -92,6 +94,7 @@ struct RawGrant {
     created_by: String,
     voided_at: Option<DateTime<Utc>>,
     void_reason: Option<String>,
+    received_from: Option<String>,
 }
 
 /// Queries [`RawGrant`]s. Only this macro lists the columns of a grant.
@@ -100,7 +103,7 @@ macro_rules! raw_grants {
         sqlx::query_as!(
             RawGrant,
             "select id, user_uuid, meter, number, granted, charged, transferred, expires_at, priority, source, reason,
-                    external_id, created_at, created_by, voided_at, void_reason
+                    external_id, created_at, created_by, voided_at, void_reason, received_from
              from grants
              where " + $where,
             $($argument),+
@@ -190,6 +193,15 @@ impl Postgres {
     pub async fn grant(&self, id: Uuid) -> Result<Option<GrantRow>, PostgresError> {
         let row = raw_grants!("id = $1", id).fetch_optional(&self.pool).await?;
         row.map(RawGrant::parse).transpose()
+    }
+
+    /// Returns the grants that a transfer made, in the order of its parts; none if it is not in the log.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn grants_of_transfer(&self, transfer: Uuid) -> Result<Vec<GrantRow>, PostgresError> {
+        let rows = raw_grants!("source_event = $1 order by source_place", transfer).fetch_all(&self.pool).await?;
+        rows.into_iter().map(RawGrant::parse).collect()
     }
 
     /// Returns the newest grants of a user on a meter, newest first.
@@ -347,7 +359,7 @@ async fn found(connection: &mut Transaction<'_>, id: Uuid) -> Result<Option<Gran
     row.map(RawGrant::parse).transpose()
 }
 
-async fn note(
+pub(super) async fn note(
     connection: &mut Transaction<'_>,
     (kind, grant): (&str, Uuid),
     user: &UserId,
@@ -395,6 +407,7 @@ impl RawGrant {
             created_by: self.created_by,
             voided_at: self.voided_at,
             void_reason: self.void_reason,
+            received_from: self.received_from.map(|sender| parse_user(&sender, self.id)).transpose()?,
         })
     }
 }

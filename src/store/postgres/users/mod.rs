@@ -11,6 +11,7 @@ pub(in crate::store::postgres) mod import;
 pub(in crate::store::postgres) mod left_of_grants;
 pub(in crate::store::postgres) mod meter_accounts;
 pub(in crate::store::postgres) mod move_users;
+pub(in crate::store::postgres) mod number_grants;
 pub(in crate::store::postgres) mod own_quotas;
 pub(in crate::store::postgres) mod payments;
 pub(in crate::store::postgres) mod resets;

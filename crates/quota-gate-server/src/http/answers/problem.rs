@@ -207,7 +207,8 @@ impl From<GateError> for Problem {
             GateError::AlreadySettled(_)
             | GateError::LevelChanged
             | GateError::TooManyHolds(_)
-            | GateError::TooManyGrants(_) => Self::new(Code::Conflict, detail),
+            | GateError::TooManyGrants(_)
+            | GateError::NotTransferable(_) => Self::new(Code::Conflict, detail),
             GateError::Mismatch(_) => Self::new(Code::Mismatch, detail),
             GateError::Forgotten => Self::new(Code::UserForgotten, detail),
             GateError::Blocked => Self::new(Code::UserBlocked, detail),
@@ -255,6 +256,7 @@ pub(crate) fn panicked(_: &(dyn Any + Send)) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quota_gate::domain::ap::Ap;
 
     #[test]
     fn every_gate_error_has_its_status_and_code() {
@@ -266,6 +268,7 @@ mod tests {
             (GateError::UnknownGrant, 404, Code::NotFound),
             (GateError::UnknownCharge, 404, Code::NotFound),
             (GateError::TooManyGrants(32), 409, Code::Conflict),
+            (GateError::NotTransferable(Ap::new(7)), 409, Code::Conflict),
             (GateError::ReservationExpired("x"), 410, Code::ReservationExpired),
             (GateError::AlreadySettled("x"), 409, Code::Conflict),
             (GateError::LevelChanged, 409, Code::Conflict),

@@ -63,6 +63,11 @@ pub(crate) struct UnknownUser(Problem);
 #[response(status = 404, content_type = "application/problem+json")]
 pub(crate) struct UnknownGrant(Problem);
 
+/// NOT_FOUND: no such transfer in the usage log, or not yet
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+pub(crate) struct UnknownTransfer(Problem);
+
 /// NOT_FOUND: no gate has issued this id
 #[derive(IntoResponses)]
 #[response(status = 404, content_type = "application/problem+json")]

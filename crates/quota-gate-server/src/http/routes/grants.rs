@@ -106,6 +106,9 @@ pub(crate) struct GrantBody<'a> {
     voided_at: Option<Millis>,
     #[schema(required = true)]
     void_reason: Option<&'a str>,
+    /// The user who transferred it; null if it was not transferred.
+    #[schema(required = true)]
+    received_from: Option<&'a str>,
 }
 
 /// What became of a grant.
@@ -114,6 +117,8 @@ pub(crate) struct GrantBody<'a> {
 pub(crate) enum StateWord {
     /// What is left can be used.
     Live,
+    /// It was transferred just now, or the user has 32 live grants: it can be used when one of them is used up or ends.
+    Waiting,
     /// Nothing is left.
     Used,
     /// What is left has expired.
@@ -224,7 +229,7 @@ impl<'a> GrantDoneBody<'a> {
 }
 
 impl<'a> GrantBody<'a> {
-    fn new(row: &'a GrantRow, now: DateTime<Utc>) -> Self {
+    pub(crate) fn new(row: &'a GrantRow, now: DateTime<Utc>) -> Self {
         Self {
             id: row.id,
             user_uuid: row.user.as_str(),
@@ -242,6 +247,7 @@ impl<'a> GrantBody<'a> {
             created_by: &row.created_by,
             voided_at: row.voided_at.map(Millis),
             void_reason: row.void_reason.as_deref(),
+            received_from: row.received_from.as_ref().map(UserId::as_str),
         }
     }
 }
@@ -254,6 +260,8 @@ impl StateWord {
             Self::Used
         } else if row.expires_at.is_some_and(|at| at <= now) {
             Self::Expired
+        } else if row.number.is_none() {
+            Self::Waiting
         } else {
             Self::Live
         }

@@ -10,3 +10,4 @@ pub(crate) mod quota;
 pub(crate) mod quota_stream;
 pub(crate) mod reservations;
 pub(crate) mod reset;
+pub(crate) mod transfers;

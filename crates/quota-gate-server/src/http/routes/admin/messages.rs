@@ -70,7 +70,7 @@ struct MessageBody {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     tokens_estimated: bool,
-    /// `consume`, `commit` or `late_commit`; `import` or `adjustment` if the row is not a message.
+    /// `consume`, `commit` or `late_commit`; `import`, `adjustment` or `transfer` if the row is not a message.
     kind: String,
     /// Name of the meter.
     #[schema(example = "chat")]
