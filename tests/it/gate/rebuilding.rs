@@ -20,7 +20,7 @@ use quota_gate::{
         window::LevelLimits,
     },
     gate::{ChangeLevel, ChangeUser, Commit, Consume, GateError, Reserve},
-    jobs::resetter::Trigger,
+    jobs::{level_sync::LevelSync, resetter::Trigger},
 };
 use uuid::Uuid;
 
@@ -41,14 +41,33 @@ enum Act {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Of { user: usize, act: Act },
-    Commit { hold: usize, ap: u8 },
-    Release { hold: usize },
-    Void { grant: usize },
+    Of {
+        user: usize,
+        act: Act,
+    },
+    Commit {
+        hold: usize,
+        ap: u8,
+    },
+    Release {
+        hold: usize,
+    },
+    Void {
+        grant: usize,
+    },
     Flush,
     Reset,
-    Pass { seconds: i64 },
-    PassToPeriodEnd { user: usize, seconds_after: i64 },
+    /// An operator applies the levels, with other windows and quotas.
+    ApplyLevels {
+        number: usize,
+    },
+    Pass {
+        seconds: i64,
+    },
+    PassToPeriodEnd {
+        user: usize,
+        seconds_after: i64,
+    },
     LoseRedis,
 }
 
@@ -80,6 +99,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(|grant| Step::Void { grant }),
         2 => Just(Step::Flush),
         1 => Just(Step::Reset),
+        1 => (0..3_usize).prop_map(|number| Step::ApplyLevels { number }),
         6 => seconds.prop_map(|seconds| Step::Pass { seconds }),
         3 => (0..USERS.len(), -1..3_i64)
             .prop_map(|(user, seconds_after)| Step::PassToPeriodEnd { user, seconds_after }),
@@ -120,6 +140,15 @@ impl History<'_> {
             Step::Flush => self.gate.flusher.flush_all().await.unwrap(),
             Step::Reset => {
                 self.gate.resetter.run(Trigger::Schedule).await.unwrap();
+            }
+            Step::ApplyLevels { number } => {
+                // It waits while a day is about to end.
+                let (calendar, later) = (self.gate.gate.calendar(), self.now + TimeDelta::minutes(2));
+                if calendar.day_at(later) != calendar.day_at(self.now) {
+                    self.pass_to(later).await;
+                }
+                self.gate.gate.apply_levels(&levels(number), |_| {}).await.unwrap();
+                LevelSync::new(&self.gate.gate).sync_some(None).await.unwrap();
             }
             Step::Pass { seconds } => self.pass_to(self.now + TimeDelta::seconds(seconds)).await,
             Step::PassToPeriodEnd { user, seconds_after } => {
@@ -242,24 +271,30 @@ fn kept(mut quota: Quota) -> Quota {
     quota
 }
 
-fn terms(quota: u32, windows: &str, concurrency: Option<u8>) -> LevelTerms {
-    LevelTerms { quota: Ap::new(quota), limits: LevelLimits::parse(windows, concurrency).unwrap() }
+/// Levels as an operator changes them: windows come, go and return, and quotas of both kinds change.
+fn levels(number: usize) -> Vec<(LevelName, LevelTerms)> {
+    let (windows, busy) = [
+        ("10m ap 15, 1d ap 60", "1m requests 5, 5h ap 12"),
+        ("1d ap 60", "1m requests 5, 5h ap 40, 7d ap 50"),
+        ("10m ap 9, 1d requests 8", ""),
+    ][number];
+    let level = |name, quota, windows, concurrency| {
+        let limits = LevelLimits::parse(windows, concurrency).unwrap();
+        (LevelName::parse(name).unwrap(), LevelTerms { quota: Ap::new(quota), limits })
+    };
+    let free = [40, 25, 70][number];
+    vec![
+        level("free", free, "", None),
+        level("windows", 200, windows, Some(3)),
+        level("busy", 90, busy, None),
+        level("plus", 300, "", None),
+    ]
 }
 
 async fn check(zone: &'static str, steps: &[Step]) -> Result<(), TestCaseError> {
     let begins: DateTime<Utc> = "2027-11-29T23:58:30Z".parse().unwrap();
     let world = World::at("2027-11-29T23:58:30Z", zone).await;
-    let levels = [
-        ("free", terms(40, "", None)),
-        ("windows", terms(200, "10m ap 15, 1d ap 60", Some(3))),
-        ("busy", terms(60, "1m requests 5, 5h ap 12", None)),
-        ("plus", terms(300, "", None)),
-    ];
-    let gate = world
-        .gate_with(|tuning| {
-            tuning.levels = levels.map(|(name, terms)| (LevelName::parse(name).unwrap(), terms)).into();
-        })
-        .await;
+    let gate = world.gate_with(|tuning| tuning.levels = levels(0)).await;
     let mut history = History { world: &world, gate, now: begins, holds: vec![], grants: vec![] };
     for step in steps {
         history.apply(step).await?;
