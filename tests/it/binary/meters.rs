@@ -81,6 +81,12 @@ async fn the_routes_of_a_meter_are_those_of_the_chat_with_numbers_of_its_own() {
         meters == ["chat", "image", "image", "image"]
     })
     .await;
+    let shown = super::admin::admin(&gate, Method::GET, "users/ann", None).await.1;
+    assert_eq!(
+        (&shown["meters"][0]["meter"], &shown["meters"][0]["totalUsed"]),
+        (&json!("image"), &json!(15)),
+        "{shown}"
+    );
 }
 
 #[tokio::test]

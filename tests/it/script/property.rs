@@ -773,8 +773,14 @@ fn run<S: Strategy>(zone: &'static str, strategy: S, plans: impl Fn(S::Value) ->
 #[test]
 fn a_meter_and_the_chat_of_a_user_agree_with_a_model_each_whatever_the_other_does() {
     let plan = || (1..=LEVELS, steps(LEVELS));
-    run("America/New_York", (plan(), plan()), |((level, of_chat), (other_level, of_meter))| {
-        vec![(MeterCode::CHAT, level, of_chat), (METER, other_level, of_meter)]
+    // In a call, the operations of the first precede those of the second.
+    let both = (plan(), plan(), proptest::bool::ANY);
+    run("America/New_York", both, |((level, of_chat), (other_level, of_meter), meter_first)| {
+        let mut plans = vec![(MeterCode::CHAT, level, of_chat), (METER, other_level, of_meter)];
+        if meter_first {
+            plans.reverse();
+        }
+        plans
     });
 }
 

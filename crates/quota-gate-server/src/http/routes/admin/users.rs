@@ -19,7 +19,12 @@ use crate::http::{
 };
 use quota_gate::{
     audit::verify::{Compared, Verifier},
-    domain::{calendar::Period, level::LevelName, user_id::UserId},
+    domain::{
+        calendar::Period,
+        level::{LevelName, Levels},
+        quota::Quota,
+        user_id::UserId,
+    },
     gate::Gate,
     store::{postgres::ListedUser, redis::Hold},
 };
@@ -88,6 +93,10 @@ pub(crate) struct UserBody<'a> {
     comparison: Option<ComparisonBody>,
     /// Closed months, newest first.
     months: Vec<MonthBody>,
+    /// Quotas of other meters than the chat that the user has used or has grants of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    meters: Vec<QuotaBody<'a>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -199,7 +208,9 @@ pub(crate) async fn show(
     };
     let months = verifier.postgres.closed_months(&user, MONTHS_SHOWN).await.map_err(unavailable)?;
     let levels = gate.levels();
+    let of_meters = of_meters(&gate, &levels, &user).await?;
     let body = UserBody {
+        meters: of_meters.iter().map(|(gate, quota)| QuotaBody::new(gate, &levels, quota)).collect(),
         quota: QuotaBody::new(&gate, &levels, &quota),
         pending_level: pending.map(|code| level_name(&levels, code)),
         level_version,
@@ -217,6 +228,21 @@ pub(crate) async fn show(
             .collect(),
     };
     Ok(fresh(body))
+}
+
+/// The quotas of other meters that the user has used or has grants of.
+async fn of_meters(gate: &Gate, levels: &Levels, user: &UserId) -> Result<Vec<(Gate, Quota)>, Problem> {
+    let today = gate.calendar().day_start(gate.calendar().day_at(gate.now()));
+    let mut used = Vec::new();
+    for meter in levels.meters() {
+        let row = gate.postgres().find_meter(user, meter.code, today).await.map_err(unavailable)?;
+        if row.is_some_and(|row| row.total_used > 0 || !row.grants.live.is_empty()) {
+            let gate = gate.of_meter(meter.code);
+            let quota = gate.quota(user).await?;
+            used.push((gate, quota));
+        }
+    }
+    Ok(used)
 }
 
 impl ListedUserBody {
