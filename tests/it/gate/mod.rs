@@ -17,6 +17,7 @@ mod opening;
 mod own_quotas;
 mod partitions;
 mod pooler;
+mod remedies;
 mod resets;
 mod rolling_upgrade;
 mod rollout;

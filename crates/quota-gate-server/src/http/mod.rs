@@ -46,6 +46,7 @@ use self::{
     route_group::{PermitKind, RouteGroup, admit},
 };
 pub use self::{
+    answers::remedies::Shop,
     auth::{Auth, JwtOptions, TokenOptions},
     cors::{Cors, cors},
     openapi::openapi_json,

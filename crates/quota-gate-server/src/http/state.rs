@@ -11,7 +11,10 @@ use crate::{
     billing::Billing,
     http::{
         Auth, Cors, RateLimits,
-        answers::problem::{Code, Problem},
+        answers::{
+            problem::{Code, Problem},
+            remedies::Shop,
+        },
         client_address::{Network, client_address},
         stream_permits::{NoPermit, StreamPermit, StreamPermits},
     },
@@ -48,6 +51,7 @@ pub struct AppParts {
     pub verifier: Arc<Verifier>,
     pub quota_watcher: QuotaWatcher,
     pub costs: Reloadable<ModelCosts>,
+    pub shop: Shop,
     pub readiness: Arc<Readiness>,
     pub metrics: Option<PrometheusHandle>,
     pub proxy: Option<Proxy>,
@@ -186,6 +190,7 @@ extract_parts! {
     verifier: Arc<Verifier>,
     quota_watcher: QuotaWatcher,
     costs: Reloadable<ModelCosts>,
+    shop: Shop,
     readiness: Arc<Readiness>,
 }
 
