@@ -2,6 +2,8 @@
 //!
 //! A window of the record has counted what the charges say that name it by length, unit and start. A window in which
 //! nothing is counted yet is of a hold alone. One that is over is gone from the record, or stays until the next change.
+//! The log is read only as far back as a window can last before the row's last change. A window that was over by then
+//! is not compared.
 
 use crate::{
     domain::{
@@ -58,6 +60,7 @@ pub(super) fn differences(
             u64::try_from(end_ms).unwrap_or(0) <= record.version
         });
         let agrees = match recorded {
+            Some(window) if window.start + key.length() <= row.updated_at => true,
             Some(window) if window.used > 0 => journalled == recorded,
             // The window of a hold begins after the last one that has counted.
             Some(_) | None => is_over,

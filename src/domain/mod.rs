@@ -37,6 +37,7 @@ pub mod usage;
 pub mod user_id;
 pub mod user_limits;
 pub mod window;
+pub mod without_redis;
 
 /// Invalid input. The message names the field and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

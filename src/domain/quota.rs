@@ -41,7 +41,7 @@ pub struct Quota {
     pub as_of: DateTime<Utc>,
     /// Store that answered.
     pub source: Source,
-    /// Limits beside the quota, and grants. Empty for most users, and in an answer from Postgres.
+    /// Limits beside the quota, and grants. Empty for most users.
     pub limits: UserLimits,
 }
 

@@ -12,7 +12,7 @@ use super::{
     grant::{GRANTS_PER_USER_MAX, Grant, GrantNumber},
     level::{Level, Levels},
     model_costs::ModelCosts,
-    quota::{Quota, Source},
+    quota::Quota,
     user_limits::WindowUsage,
     window::Window,
 };
@@ -88,8 +88,7 @@ impl Denied {
     }
 
     fn pack<'a>(&self, packs: &'a [OfferedPack]) -> Option<Remedy<'a>> {
-        // Grants are not counted while Redis is unavailable.
-        if self.quota.source == Source::Postgres || self.quota.limits.grants.live.len() >= GRANTS_PER_USER_MAX {
+        if self.quota.limits.grants.live.len() >= GRANTS_PER_USER_MAX {
             return None;
         }
         let fitting = packs.iter().filter(|pack| self.quota.with_pack(pack.ap).admits(self.required, self.occupies));
@@ -148,6 +147,7 @@ mod tests {
     use crate::domain::{
         calendar::{AnchorDay, Period},
         level::{LevelCode, LevelName},
+        quota::Source,
         user_id::UserId,
         user_limits::{Occupies, UserLimits},
         window::LevelLimits,
@@ -277,11 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_user_has_no_remedy_and_no_pack_helps_without_redis_or_room_for_it() {
+    fn a_blocked_user_has_no_remedy_and_no_pack_helps_a_user_with_as_many_grants_as_possible() {
         let blocked = Quota { blocked: true, ..quota(100, 0, 0, 0) };
         assert!(remedies_of(&blocked, 1, Occupies::Nothing, PRICED).is_empty());
-        let away = Quota { source: Source::Postgres, ..quota(100, 0, 0, 0) };
-        assert_eq!(remedies_of(&away, 1, Occupies::Nothing, PRICED), ["12-01 00:00", "plus"]);
         let mut full = quota(100, 0, 0, 0);
         full.limits.grants.live =
             vec![Grant { left: Ap::ZERO, ..with_grant(full.clone(), 0, None).limits.grants.live[0] }; 32];

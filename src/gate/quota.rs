@@ -1,10 +1,13 @@
 //! Reads a user's quota.
 
+use chrono::{DateTime, Utc};
+
 use crate::gate::{Gate, GateError, Inner, error::unexpected};
 use crate::{
     domain::{
         ap::Ap,
         calendar::Calendar,
+        level::Levels,
         quota::{Quota, Source},
         user_id::UserId,
         user_limits::UserLimits,
@@ -54,14 +57,16 @@ impl Inner {
             .await
             .inspect_err(|error| tracing::warn!(%error, "Postgres is unavailable too"))
             .ok()??;
-        Some(row_as_quota(row, self.calendar, now))
+        let levels = self.levels.get();
+        Some(row_as_quota(row, &levels, self.calendar, now))
     }
 }
 
 /// Returns the row as a quota, rolled if its period is over, but without its pending level.
-fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono::Utc>) -> Quota {
+fn row_as_quota(row: QuotaRow, levels: &Levels, calendar: Calendar, now: DateTime<Utc>) -> Quota {
     let current = row.period.at(calendar.day_at(now), row.anchor_day);
     let over = row.period < current;
+    let limits = levels.coded(row.level).map(|level| level.limits.clone()).unwrap_or_default();
     Quota {
         user: row.user,
         level: row.level,
@@ -77,6 +82,6 @@ fn row_as_quota(row: QuotaRow, calendar: Calendar, now: chrono::DateTime<chrono:
         version: u64::try_from(row.updated_at.timestamp_millis()).unwrap_or_default(),
         as_of: row.updated_at,
         source: Source::Postgres,
-        limits: UserLimits::default(),
+        limits: UserLimits::without_redis(&limits, &row.windows, &row.grants, now),
     }
 }

@@ -1,8 +1,9 @@
 //! Decisions without Redis, if the operator allows them: made from Postgres and marked `degraded`.
 //!
-//! They are not exact: Postgres lacks what is not flushed, and two gates may decide concurrently. But each message goes
-//! into the inbox and is charged when Redis is back, as overage where the quota does not cover it then. A user whose
-//! quota is exhausted in Postgres is denied: Postgres never counts too much.
+//! They are not exact: Postgres lacks what is not flushed and what is held, and two gates may decide concurrently. So
+//! concurrency is not limited. But each message goes into the inbox and is charged when Redis is back, as overage where
+//! quota, windows and grants do not cover it then. A user who has exhausted them in Postgres is denied: Postgres never
+//! counts too much.
 
 use uuid::Uuid;
 
@@ -76,19 +77,19 @@ impl Gate {
         }
     }
 
-    /// The quota by Postgres and the inbox, or a denial if it does not cover the message. None without Postgres.
+    /// The quota by Postgres and the inbox, or a denial if the message does not fit. None without Postgres.
     async fn quota_without_redis(&self, user: &UserId, ap: Ap) -> Option<Result<Quota, Denied>> {
         let gate = &self.0;
         // Creates the row of a new user.
         gate.loader.load(gate.partitions.of(user), user).await.ok()?;
-        let mut quota = gate.quota_from_postgres(user).await?;
-        let waiting = gate.postgres.ap_in_inbox(user).await.ok()?;
-        quota.used = Ap::new(quota.used.get().saturating_add(u32::try_from(waiting).unwrap_or(u32::MAX)));
-        if quota.remaining() < ap {
-            count("denied");
-            return Some(Err(Denied { required: ap, quota, occupies: Occupies::Nothing }));
+        let quota = gate.quota_from_postgres(user).await?;
+        let quota = quota.with_waiting(gate.postgres.waiting_of(user).await.ok()?);
+        let denied = Denied { required: ap, quota, occupies: Occupies::Nothing };
+        if denied.binding(gate.calendar).is_empty() {
+            return Some(Ok(denied.quota));
         }
-        Some(Ok(quota))
+        count("denied");
+        Some(Err(denied))
     }
 }
 

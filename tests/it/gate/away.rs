@@ -8,8 +8,11 @@ use quota_gate::{
         ap::Ap,
         decision::{Decision, OnRedisFailure, Settled},
         hold::Reservation,
+        level::{LevelName, LevelTerms},
+        quota::Source,
         token_kinds::TokenKinds,
         usage::Tokens,
+        window::LevelLimits,
     },
     gate::{Commit, Consume, GateError},
     store::postgres::{InboxItem, InboxKind},
@@ -233,6 +236,39 @@ async fn on_redis_failure_allow_admits_messages_and_charges_them_later() {
     gate.flush_and_verify().await;
     assert_eq!(gate.gate.quota(&user("alice")).await.unwrap().used.get(), 100);
     assert_eq!(world.number("select count(*) from chat_usage_logs where user_uuid = 'alice'").await, 4);
+}
+
+#[tokio::test]
+async fn decisions_without_redis_know_windows_and_grants() {
+    let mut world = World::new().await;
+    let gate = world
+        .gate_with(|tuning| {
+            tuning.response_timeout = Duration::from_millis(200);
+            tuning.on_redis_failure = OnRedisFailure::Allow;
+            let limits = LevelLimits::parse("5h ap 40, 5h requests 4", None).unwrap();
+            tuning.levels = vec![(LevelName::parse("free").unwrap(), LevelTerms { quota: Ap::new(100), limits })];
+        })
+        .await;
+    assert!(gate.charges("alice", 30).await);
+    super::grants::give(&gate, "bob", 50, "order-1").await;
+    assert!(gate.charges("bob", 30).await);
+    gate.flush_and_verify().await;
+    world.redis.pause();
+    away(&gate).await;
+    let quota = gate.gate.quota(&user("bob")).await.unwrap();
+    assert_eq!((quota.source, quota.available().get()), (Source::Postgres, 60));
+    let denies = async |who: &str, ap: i64| matches!(gate.consume(who, ap).await.unwrap(), Decision::Denied(_));
+    assert!(denies("alice", 11).await && gate.charges("alice", 10).await && denies("alice", 1).await);
+    // Ten AP of the window, and what is beyond from the grant.
+    assert!(denies("bob", 61).await && gate.charges("bob", 25).await && gate.charges("bob", 35).await);
+    assert!(denies("bob", 1).await);
+    assert!(gate.charges("new", 1).await && gate.charges("new", 1).await && gate.charges("new", 1).await);
+    assert!(gate.charges("new", 1).await && denies("new", 1).await, "four requests in five hours");
+    world.redis.resume();
+    settle(&world, &gate).await;
+    gate.flush_and_verify().await;
+    assert_eq!(world.number("select sum(overage)::bigint from chat_usage_logs").await, 0);
+    assert_eq!(world.number("select sum(charged)::bigint from grants").await, 50);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ fn shop() -> Author {
     Author::program("shop", None).unwrap()
 }
 
-async fn give(gate: &GateUnderTest, who: &str, ap: i64, id: &str) -> GrantGiven {
+pub(super) async fn give(gate: &GateUnderTest, who: &str, ap: i64, id: &str) -> GrantGiven {
     gate.gate.give_grant(&pack(who, ap, id), &shop()).await.unwrap()
 }
 

@@ -17,6 +17,7 @@ mod opening;
 mod own_quotas;
 mod partitions;
 mod pooler;
+mod rebuilding;
 mod remedies;
 mod resets;
 mod rolling_upgrade;

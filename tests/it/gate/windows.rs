@@ -10,6 +10,7 @@ use quota_gate::{
         window::LevelLimits,
     },
     gate::{Commit, GateError},
+    jobs::resetter::Trigger,
 };
 
 use crate::support::{GateUnderTest, World, eventually, reserve, user};
@@ -199,6 +200,17 @@ async fn verify_finds_a_window_that_was_changed_by_hand() {
         verdict.differences[0].windows[0].counted,
         ((verdict.differences[0].windows[0].counted.0.0, 50), (0, 0))
     );
+}
+
+#[tokio::test]
+async fn verify_does_not_compare_a_window_that_was_over_before_the_row_changed() {
+    let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
+    let gate = gate(&world, "5h ap 80", None).await;
+    assert!(gate.charges("alice", 50).await);
+    gate.flush_and_verify().await;
+    world.set_time("2026-12-01T00:00:05Z").await;
+    gate.resetter.run(Trigger::Schedule).await.unwrap();
+    gate.flush_and_verify().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     InvalidInput, ap::Ap, idempotency::IdempotencyKey, model_name::ModelName, token_kinds::TokenKinds, usage::Tokens,
-    user_id::UserId,
+    user_id::UserId, without_redis::Waiting,
 };
 use crate::store::postgres::{Postgres, PostgresError, integers::integer};
 
@@ -242,21 +242,23 @@ impl Postgres {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Returns the user's AP that waits to be charged.
+    /// Returns the user's messages that wait to be charged.
     ///
     /// # Errors
     /// If Postgres is unavailable.
-    pub async fn ap_in_inbox(&self, user: &UserId) -> Result<u64, PostgresError> {
-        let ap = sqlx::query_scalar!(
-            r#"select coalesce(sum(ap), 0) as "ap!"
+    pub async fn waiting_of(&self, user: &UserId) -> Result<Waiting, PostgresError> {
+        let row = sqlx::query!(
+            r#"select count(*) as "messages!", coalesce(sum(ap), 0) as "ap!"
              from inbox
              where user_uuid = $1
-               and settled_at is null"#,
+               and settled_at is null
+               and kind in ('consume', 'commit')"#,
             user.as_str(),
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(u64::try_from(ap).unwrap_or_default())
+        let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Waiting { messages: number(row.messages), ap: number(row.ap) })
     }
 
     /// Returns the number of waiting items, and when the oldest was accepted.
