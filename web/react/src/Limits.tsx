@@ -4,7 +4,7 @@
 
 import type { Limit, LiveGrant, Quota } from "@quota-gate/client";
 import { useNumber, useShared } from "./context.js";
-import { lengthText, momentText, relativeText, shorterLimits } from "./derive.js";
+import { lengthText, momentText, shorterLimits } from "./derive.js";
 import { useNow } from "./hooks.js";
 
 export function Limits({ quota }: { quota: Quota }) {
@@ -34,7 +34,7 @@ function LimitRow({ limit: { name, unit, limit, held, remaining, resetsAt } }: {
     return (
         <li data-empty={remaining === 0 || undefined}>
             {write(number(remaining), number(limit), lengthText(name, locale))}
-            {resetsAt !== null && <span> · {messages.windowResets(relativeText(resetsAt, locale, now))}</span>}
+            {resetsAt !== null && <span> · {messages.windowResets(momentText(resetsAt, locale, now))}</span>}
             {/* The text has its numbers. */}
             <div className="qg-meter" aria-hidden="true">
                 <div className="qg-fill" style={{ inlineSize: `${share * 100}%` }} />

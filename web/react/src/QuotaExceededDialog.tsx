@@ -92,7 +92,7 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, onRemedy, pri
                                     )}
                                 </p>
                             )}
-                            {quota && (
+                            {quota && remedies.length === 0 && (
                                 <p className="qg-note">
                                     {messages.resets(
                                         resetText(quota, locale),

@@ -20,7 +20,7 @@ export interface Messages {
     windowRequests: (remaining: string, limit: string, every: string) => string;
     concurrency: (held: string, limit: string) => string;
     /** After the text of a window that is running. */
-    windowResets: (relative: string) => string;
+    windowResets: (at: string) => string;
     /** A grant, such as a pack, that expires or not. */
     extra: (left: string, expires: string | undefined) => string;
     fallback: (model: string) => string;
@@ -72,7 +72,7 @@ export const en: Messages = {
     window: (remaining, limit, every) => `${remaining} of ${limit} AP left for ${every}`,
     windowRequests: (remaining, limit, every) => `${remaining} of ${limit} messages left for ${every}`,
     concurrency: (held, limit) => `${held} of ${limit} answers in progress`,
-    windowResets: (relative) => `resets ${relative}`,
+    windowResets: (at) => `resets at ${at}`,
     extra: (left, expires) => `${left} extra AP${expires === undefined ? "" : `, until ${expires}`}`,
     fallback: (model) => `Until then, ${model} answers.`,
     refresh: "Check again",

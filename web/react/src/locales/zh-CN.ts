@@ -17,7 +17,7 @@ export const zhCN: Messages = {
     window: (remaining, limit, every) => `每 ${every}：剩余 ${remaining} / ${limit} AP`,
     windowRequests: (remaining, limit, every) => `每 ${every}：剩余 ${remaining} / ${limit} 条消息`,
     concurrency: (held, limit) => `正在生成 ${held} / ${limit} 个回答`,
-    windowResets: (relative) => `${relative}重置`,
+    windowResets: (at) => `${at} 重置`,
     extra: (left, expires) => `额外 ${left} AP${expires === undefined ? "" : `，有效期至 ${expires}`}`,
     fallback: (model) => `在此之前由 ${model} 回答。`,
     refresh: "刷新",
