@@ -334,9 +334,9 @@ mod tests {
                         (2, pack.ap >= short)
                     }
                     Remedy::Level(level) => {
-                        let lower = levels.iter().take_while(|lower| lower.code != level.code).skip(1);
+                        let mut lower = levels.iter().take_while(|lower| lower.code != level.code).skip(1);
                         let admitting = |lower: &Level| quota.at_level(lower).admits(required, occupies);
-                        assert!(!lower.into_iter().any(admitting), "{denied:?} {level:?}");
+                        assert!(!lower.any(admitting), "{denied:?} {level:?}");
                         (3, quota.at_level(level).admits(required, occupies))
                     }
                 };

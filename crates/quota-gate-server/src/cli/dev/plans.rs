@@ -12,7 +12,7 @@ const WINDOW_LEVEL: (&str, u32) = ("basic", 300);
 /// Its window, in AP.
 const WINDOW: (&str, u32) = ("5h", 75);
 /// The pack that the page sells.
-pub(super) const PACK: &str = "pack-50";
+const PACK: &str = "pack-50";
 const PACK_AP: u32 = 50;
 
 /// Adds them to the configuration, except what it has itself.
