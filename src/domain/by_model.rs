@@ -43,6 +43,11 @@ impl<T: Copy> ByModel<T> {
         self.by_name.remove(name)
     }
 
+    /// The names without patterns, in lower case, and their values.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&str, T)> {
+        self.by_name.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// Returns the value of a model.
     pub(super) fn get(&self, model: &str) -> Option<T> {
         let name = normalized(model);

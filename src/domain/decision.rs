@@ -1,5 +1,6 @@
 //! Answers of the gate.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -183,6 +184,13 @@ impl Denied {
     #[must_use]
     pub fn binding(&self, calendar: Calendar) -> Vec<Binding> {
         self.quota.binding(self.required, self.occupies, calendar.period_end(self.quota.period, self.quota.anchor_day))
+    }
+
+    /// When the message would be allowed if nothing else happens; none if never.
+    #[must_use]
+    pub fn retry_at(&self, calendar: Calendar) -> Option<DateTime<Utc>> {
+        let period_end = calendar.period_end(self.quota.period, self.quota.anchor_day);
+        self.quota.retry_at(self.required, self.occupies, period_end)
     }
 
     /// AP missing to cover the cost.

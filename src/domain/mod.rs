@@ -27,6 +27,7 @@ pub mod partition;
 pub mod price_replay;
 pub mod purchase;
 pub mod quota;
+pub mod remedy;
 pub mod rollout;
 pub mod scope;
 pub mod subscription;

@@ -127,6 +127,14 @@ impl ModelCosts {
         }
     }
 
+    /// The models with a flat price, by name: neither patterns nor the default.
+    pub(super) fn flat(&self) -> impl Iterator<Item = (&str, Ap)> {
+        self.prices.named().filter_map(|(name, price)| match price {
+            ModelPrice::Flat(ap) => Some((name, ap)),
+            ModelPrice::Tokens(_) => None,
+        })
+    }
+
     /// The prices by tokens of this model, if it has some.
     #[must_use]
     pub fn by_tokens(&self, model: Option<&ModelName>) -> Option<TokenPrices> {

@@ -205,10 +205,36 @@ impl Quota {
             .map(|state| Binding { state, retry_at: state.resets_at.filter(|at| fits(state.limit, state.max, *at)) })
             .collect()
     }
-}
 
-/// When a message would fit all these limits if nothing else happens; none if never.
-#[must_use]
-pub fn retry_at(binding: &[Binding]) -> Option<DateTime<Utc>> {
-    binding.iter().map(|binding| binding.retry_at).collect::<Option<Vec<_>>>()?.into_iter().max()
+    /// Whether a message of this cost would be allowed.
+    #[must_use]
+    pub fn admits(&self, cost: Ap, occupies: Occupies) -> bool {
+        // No decision depends on the end of the period.
+        self.binding(cost, occupies, self.as_of).is_empty()
+    }
+
+    /// When a message would be allowed if nothing else happens; none if never. Some limit is reset then, and grants
+    /// that expire before do not pay.
+    #[must_use]
+    pub fn retry_at(&self, cost: Ap, occupies: Occupies, period_end: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let states = self.limit_states(period_end);
+        let mut resets: Vec<_> = states.iter().filter_map(|state| state.resets_at).collect();
+        resets.sort_unstable();
+        resets.into_iter().find(|at| self.at(*at, period_end).admits(cost, occupies))
+    }
+
+    /// The numbers at a later time if nothing else happens. AP of holds that expire stay held.
+    pub(super) fn at(&self, at: DateTime<Utc>, period_end: DateTime<Utc>) -> Self {
+        let mut quota = Self { as_of: at, ..self.clone() };
+        if period_end <= at {
+            (quota.used, quota.held) = (Ap::ZERO, Ap::ZERO);
+        }
+        for usage in quota.limits.windows.iter_mut().filter(|usage| usage.ends_at().is_some_and(|end| end <= at)) {
+            *usage = WindowUsage { start: None, used: 0, held: 0, ..*usage };
+        }
+        if self.limits.hold_ends_at.is_some_and(|end| end <= at) {
+            quota.limits.live_holds = quota.limits.live_holds.saturating_sub(1);
+        }
+        quota
+    }
 }

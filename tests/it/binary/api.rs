@@ -38,6 +38,11 @@ async fn a_message_is_charged_in_one_step_and_denied_when_it_exceeds_the_quota()
         "shortfall": 3,
         "quotaResetAt": denial["quotaResetAt"],
         "recommendedUpgrade": {"membershipLevel": "basic", "monthlyQuota": 300, "additionalAp": 200},
+        "remedies": [
+            {"kind": "wait", "until": denial["remedies"][0]["until"]},
+            {"kind": "pack", "pack": "pack-50", "ap": 50},
+            {"kind": "level", "membershipLevel": "basic", "monthlyQuota": 300},
+        ],
     });
     assert_eq!(denial, expected);
 }
@@ -90,28 +95,28 @@ async fn an_idempotency_key_makes_a_request_repeatable() {
 #[tokio::test]
 async fn a_quota_is_shown_to_its_user_and_to_a_service_for_that_user() {
     let dev = Dev::start().await;
-    dev.post("/api/chat/quota/consume", json!({"userUuid": "basic-user", "sessionId": "s", "ap": 255})).await;
-    let jwt = dev.jwt("basic-user");
+    dev.post("/api/chat/quota/consume", json!({"userUuid": "plus-user", "sessionId": "s", "ap": 850})).await;
+    let jwt = dev.jwt("plus-user");
     let (status, mine) = answer(dev.request(Method::GET, "/api/chat/quota").bearer_auth(&jwt)).await;
     assert_eq!(status, StatusCode::OK);
     for (member, value) in [
-        ("userUuid", json!("basic-user")),
-        ("membershipLevel", json!("basic")),
-        ("monthlyQuota", json!(300)),
-        ("monthlyUsed", json!(255)),
+        ("userUuid", json!("plus-user")),
+        ("membershipLevel", json!("plus")),
+        ("monthlyQuota", json!(1000)),
+        ("monthlyUsed", json!(850)),
         ("held", json!(0)),
-        ("remaining", json!(45)),
+        ("remaining", json!(150)),
         ("usagePercent", json!(85.0)),
-        ("todayUsed", json!(255)),
-        ("totalUsed", json!(255)),
+        ("todayUsed", json!(850)),
+        ("totalUsed", json!(850)),
         ("timeZone", json!("UTC")),
         ("status", json!("warn")),
-        ("recommendedUpgrade", json!({"membershipLevel": "plus", "monthlyQuota": 1000, "additionalAp": 700})),
+        ("recommendedUpgrade", json!({"membershipLevel": "pro", "monthlyQuota": 3000, "additionalAp": 2000})),
         ("source", json!("redis")),
     ] {
         assert_eq!(mine[member], value, "{member}");
     }
-    let (_, theirs) = answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "basic-user")).await;
+    let (_, theirs) = answer(dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "plus-user")).await;
     assert_eq!(theirs["version"], mine["version"]);
     // A JWT gives access to its own user only, whatever the header names.
     let (status, body) =

@@ -51,9 +51,17 @@ async fn the_documented_envoy_asks_the_gate() {
     }
     let denied = behind.ask(Some(&alice)).await;
     assert_eq!(denied.status().as_u16(), 429);
+    let denial = denied.json::<Value>().await.unwrap();
+    let until = &denial["remedies"][0]["until"];
+    let remedies = json!([
+        {"kind": "wait", "until": until},
+        {"kind": "level", "membershipLevel": "basic", "monthlyQuota": 300},
+    ]);
     assert_eq!(
-        denied.json::<Value>().await.unwrap(),
-        json!({"code": "QUOTA_EXCEEDED", "required": 40, "remaining": 20, "shortfall": 20})
+        denial,
+        json!({
+            "code": "QUOTA_EXCEEDED", "required": 40, "remaining": 20, "shortfall": 20, "remedies": remedies,
+        })
     );
     assert_eq!(behind.ask(None).await.status().as_u16(), 401);
     behind.gate.signal(nix::sys::signal::Signal::SIGKILL);

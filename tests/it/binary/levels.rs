@@ -8,6 +8,8 @@ use serde_json::json;
 use super::process::{BINARY, Dev, Serve, answer};
 use crate::support::{eventually, execute};
 
+/// The level that `dev` gives a window.
+const BASIC: (&str, &str) = ("QUOTA_GATE__LEVELS__BASIC", r#"{ap = 300, windows = [{every = "5h", ap = 75}]}"#);
 const FREE_150: (&str, &str) = ("QUOTA_GATE__LEVELS__FREE", "150");
 
 fn levels(dev: &Dev, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
@@ -18,6 +20,7 @@ fn levels(dev: &Dev, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
         .env("DATABASE_URL", dev.text("databaseUrl"))
         .env("REDIS_URL", dev.text("redisUrl"))
         .env("QUOTA_GATE__AUTH__RESERVATION_SECRET", "a secret of at least thirty-two bytes")
+        .env(BASIC.0, BASIC.1)
         .envs(settings.iter().copied());
     command
 }
@@ -100,6 +103,7 @@ async fn doctor_says_which_levels_are_not_used() {
     let dev = Dev::start().await;
     let mut doctor = Command::new(BINARY);
     doctor.arg("doctor").env("DATABASE_URL", dev.text("databaseUrl")).env("REDIS_URL", dev.text("redisUrl"));
+    doctor.env(BASIC.0, BASIC.1);
     let said = |command: &mut Command| String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
     let good = "ok     the configured levels are those of the installation";
     assert!(said(&mut doctor).contains(good));

@@ -235,6 +235,9 @@ async fn a_message_over_the_quota_is_not_sent_upstream_and_is_refused_as_officia
     assert_eq!((&error["type"], &error["code"]), (&json!("insufficient_quota"), &json!("QUOTA_EXCEEDED")));
     assert_eq!((&error["required"], &error["remaining"], &error["shortfall"]), (&json!(40), &json!(20), &json!(20)));
     assert_eq!(error["recommendedUpgrade"]["membershipLevel"], "basic");
+    let kinds: Vec<&str> =
+        error["remedies"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds[0], kinds.last()), ("wait", Some(&"level")), "{error}");
     assert_eq!(chat.upstream.asked(), 2);
 }
 

@@ -62,6 +62,14 @@ async fn people_chat_reach_the_limit_upgrade_and_continue_and_administrators_see
     }
     let stranger = dev.request(Method::POST, "/api/demo/session").json(&json!({"user": "alice"}));
     assert_eq!(stranger.send().await.unwrap().status().as_u16(), 404, "only sample users can sign in");
+    // A repeated checkout gives one pack.
+    let buy = async |pack: &str| {
+        let checkout = json!({"user": "pro-user", "pack": pack, "checkout": "once"});
+        dev.request(Method::POST, "/api/demo/pack").json(&checkout).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((buy("pack-50").await, buy("pack-50").await, buy("pack-51").await), (200, 200, 400));
+    let quota = dev.service(Method::GET, "/api/chat/quota").header("X-User-Id", "pro-user").send().await.unwrap();
+    assert_eq!(quota.json::<serde_json::Value>().await.unwrap()["grantedRemaining"], 50);
 }
 
 /// In a real Chromium, with React 18 and 19; axe checks every story.

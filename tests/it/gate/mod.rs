@@ -20,6 +20,7 @@ mod own_quotas;
 mod partitions;
 mod pooler;
 mod rebuilding;
+mod remedies;
 mod resets;
 mod rolling_upgrade;
 mod rollout;

@@ -6,7 +6,7 @@ use quota_gate::{
         ap::Ap,
         decision::{Decision, Denied, Reserved},
         level::{LevelName, LevelTerms},
-        user_limits::{LimitState, retry_at},
+        user_limits::LimitState,
         window::LevelLimits,
     },
     gate::{Commit, GateError},
@@ -47,7 +47,7 @@ async fn denied(gate: &GateUnderTest, who: &str, ap: i64) -> Denied {
 /// The limits that deny a message, and when it would be allowed.
 fn reasons(gate: &GateUnderTest, denied: &Denied) -> (Vec<String>, Option<DateTime<Utc>>) {
     let binding = denied.binding(gate.gate.calendar());
-    (binding.iter().map(|binding| binding.state.limit.name()).collect(), retry_at(&binding))
+    (binding.iter().map(|binding| binding.state.limit.name()).collect(), denied.retry_at(gate.gate.calendar()))
 }
 
 async fn held(gate: &GateUnderTest, who: &str, ap: i64) -> Result<Reserved, Denied> {

@@ -1,6 +1,6 @@
 /** Errors of the client. A denial carries its numbers. */
 
-import type { Code, Problem, Upgrade } from "./types.js";
+import type { BindingLimit, Code, Problem, Remedy, Upgrade } from "./types.js";
 
 /** The gate rejected the request, or sent no answer. */
 export class QuotaGateError extends Error {
@@ -36,7 +36,7 @@ export class QuotaGateError extends Error {
     }
 }
 
-/** The quota does not cover the message. Nothing was charged, and a retry does not help. */
+/** The quota does not cover the message. Nothing was charged. `remedies` says what helps. */
 export class QuotaExceededError extends QuotaGateError {
     override readonly name = "QuotaExceededError";
     /** Cost of the message, in AP. */
@@ -49,6 +49,12 @@ export class QuotaExceededError extends QuotaGateError {
     readonly quotaResetAt: string;
     /** Next level with a larger quota; null at the highest level. */
     readonly recommendedUpgrade: Upgrade | null;
+    /** Every limit that does not allow the message; empty if the user's level has only a quota. */
+    readonly limits: BindingLimit[];
+    /** When the message would be allowed (RFC 3339); null for never, undefined if the level has only a quota. */
+    readonly retryAt: string | null | undefined;
+    /** What would let this message pass, the smallest first. */
+    readonly remedies: Remedy[];
 
     constructor(problem: Problem, requestId: string | undefined) {
         super(problem.title, { status: problem.status, code: problem.code, requestId });
@@ -57,6 +63,9 @@ export class QuotaExceededError extends QuotaGateError {
         this.shortfall = problem.shortfall ?? 0;
         this.quotaResetAt = problem.quotaResetAt ?? "";
         this.recommendedUpgrade = problem.recommendedUpgrade ?? null;
+        this.limits = problem.limits ?? [];
+        this.retryAt = problem.retryAt;
+        this.remedies = problem.remedies ?? [];
     }
 }
 

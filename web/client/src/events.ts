@@ -37,6 +37,7 @@ export async function* dataOf(body: ReadableStream<Uint8Array>): AsyncGenerator<
  */
 export async function* watch(
     transport: Transport,
+    path: string,
     user: string | undefined,
     signal: AbortSignal | undefined,
 ): AsyncGenerator<Quota> {
@@ -44,7 +45,6 @@ export async function* watch(
     let failures = 0;
     while (!signal?.aborted) {
         try {
-            const path = "/api/chat/quota/stream";
             const response = await transport.open(
                 { method: "GET", path, user, repeatable: true, signal },
                 "text/event-stream",

@@ -1,6 +1,7 @@
 /** The gate's API for services and browsers. */
 
 import { watch } from "./events.js";
+import { quotaPath } from "./meter.js";
 import { Transport, type TransportOptions } from "./transport.js";
 import type { Accepted, Committed, Consumed, LevelChanged, Quota, Released, Reservation } from "./types.js";
 
@@ -45,22 +46,30 @@ export interface Generation {
     spent(cost: Cost): void;
 }
 
+/** Options of `QuotaGate`. */
+export interface QuotaGateOptions extends TransportOptions {
+    /** What is counted; `chat` by default. Levels are the same for all meters. */
+    meter?: string | undefined;
+}
+
 /** Client of a quota gate. Methods may be called concurrently. */
 export class QuotaGate {
     readonly #transport: Transport;
+    readonly #path: string;
 
-    constructor(options: TransportOptions) {
+    constructor(options: QuotaGateOptions) {
         this.#transport = new Transport(options);
+        this.#path = quotaPath(options.meter);
     }
 
     /** Returns the caller's quota or, for a service, the quota of `user`. */
     quota(user?: string, options: { signal?: AbortSignal } = {}): Promise<Quota> {
-        return this.#transport.ask({ method: "GET", path: "/api/chat/quota", user, repeatable: true, ...options });
+        return this.#transport.ask({ method: "GET", path: this.#path, user, repeatable: true, ...options });
     }
 
     /** Yields the user's quota, now and after each change, until `signal` aborts. */
     watch(user?: string, options: { signal?: AbortSignal } = {}): AsyncGenerator<Quota> {
-        return watch(this.#transport, user, options.signal);
+        return watch(this.#transport, `${this.#path}/stream`, user, options.signal);
     }
 
     /**
@@ -68,7 +77,7 @@ export class QuotaGate {
      * @throws QuotaExceededError if the quota does not cover it
      */
     consume(message: Message & Omit<Cost, "ap">, options: RequestOptions = {}): Promise<Consumed> {
-        return this.#keyed("/api/chat/quota/consume", message, options);
+        return this.#keyed("/consume", message, options);
     }
 
     /**
@@ -76,7 +85,7 @@ export class QuotaGate {
      * @throws QuotaExceededError if the quota does not cover it
      */
     reserve(message: Message & { ttlSeconds?: number }, options: RequestOptions = {}): Promise<Reservation> {
-        return this.#keyed("/api/chat/quota/reservations", message, options);
+        return this.#keyed("/reservations", message, options);
     }
 
     /** Charges the actual cost and gives back the rest. Safe to repeat. */
@@ -152,7 +161,7 @@ export class QuotaGate {
         const idempotencyKey = options.idempotencyKey ?? crypto.randomUUID();
         return this.#transport.ask({
             method: "POST",
-            path,
+            path: this.#path + path,
             body,
             idempotencyKey,
             repeatable: true,
@@ -161,7 +170,7 @@ export class QuotaGate {
     }
 
     #settle<T>(id: string, what: string, body: unknown, options: { signal?: AbortSignal }): Promise<T> {
-        const path = `/api/chat/quota/reservations/${encodeURIComponent(id)}/${what}`;
+        const path = `${this.#path}/reservations/${encodeURIComponent(id)}/${what}`;
         return this.#transport.ask({ method: "POST", path, body, repeatable: true, ...options });
     }
 }

@@ -7,18 +7,23 @@ export {
     type Generation,
     type Message,
     QuotaGate,
+    type QuotaGateOptions,
     type RequestOptions,
     type WithQuotaOptions,
 } from "./gate.js";
 export type { TransportOptions } from "./transport.js";
 export type {
     Accepted,
+    BindingLimit,
     Code,
     Committed,
     Consumed,
     LevelChanged,
+    Limit,
+    LiveGrant,
     Quota,
     Released,
+    Remedy,
     Reservation,
     Upgrade,
 } from "./types.js";

@@ -1132,6 +1132,8 @@ export interface components {
              * @description Remaining AP.
              */
             remaining: number;
+            /** @description What would let this message pass, the smallest first; at most one of each kind. */
+            remedies: components["schemas"]["RemedyBody"][];
             /**
              * Format: int32
              * @description Cost of the message in AP.
@@ -1203,8 +1205,8 @@ export interface components {
         ErrorBody: {
             /**
              * @description The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-             *     `quotaResetAt` and `recommendedUpgrade`, and for a level with windows or concurrency `limits` and `retryAt`, as
-             *     in the gate's own denials.
+             *     `quotaResetAt`, `recommendedUpgrade` and `remedies`, and for a level with windows or concurrency `limits` and
+             *     `retryAt`, as in the gate's own denials.
              */
             code: components["schemas"]["Code"];
             /** @description Human-readable description. */
@@ -1797,6 +1799,48 @@ export interface components {
             quota: components["schemas"]["QuotaBody"];
             /** @description True if it was already released, or ended long ago. */
             replayed: boolean;
+        };
+        /** @description One way to send the denied message. */
+        RemedyBody: {
+            /** @enum {string} */
+            kind: "wait";
+            /** @example 2026-11-23T09:02:09.441Z */
+            until: string;
+        } | {
+            /**
+             * Format: int32
+             * @description Cost of the message with it.
+             * @example 1
+             */
+            ap: number;
+            /** @enum {string} */
+            kind: "model";
+            /** @example gpt-4o-mini */
+            model: string;
+        } | {
+            /**
+             * Format: int32
+             * @description AP that it gives.
+             * @example 500
+             */
+            ap: number;
+            /** @enum {string} */
+            kind: "pack";
+            /**
+             * @description Price, product or lookup key in the billing system.
+             * @example price_1Xyz
+             */
+            pack: string;
+        } | {
+            /** @enum {string} */
+            kind: "level";
+            /** @example plus */
+            membershipLevel: string;
+            /**
+             * Format: int32
+             * @example 1000
+             */
+            monthlyQuota: number;
         };
         /** @description A proposal. What is omitted stays as it is. */
         ReplayPricesBody: {

@@ -4,10 +4,13 @@
  */
 
 import { QuotaGateError } from "./errors.js";
+import { quotaPath } from "./meter.js";
 import { Transport, type TransportOptions } from "./transport.js";
 
 /** Options of `quotaHandler`. */
 export interface QuotaHandlerOptions extends TransportOptions {
+    /** What is counted; `chat` by default. */
+    meter?: string | undefined;
     /** Returns the signed-in user, or null. The handler ignores any user that the browser names. */
     user: (request: Request) => string | null | Promise<string | null>;
 }
@@ -18,11 +21,12 @@ export interface QuotaHandlerOptions extends TransportOptions {
  */
 export function quotaHandler(options: QuotaHandlerOptions): (request: Request) => Promise<Response> {
     const transport = new Transport(options);
+    const quota = quotaPath(options.meter);
     return async (request) => {
         const user = await options.user(request);
         if (user === null) return problem(401, "UNAUTHENTICATED", "Not authenticated");
         const isStream = new URL(request.url).pathname.endsWith("/stream");
-        const path = isStream ? "/api/chat/quota/stream" : "/api/chat/quota";
+        const path = isStream ? `${quota}/stream` : quota;
         const accept = isStream ? "text/event-stream" : "application/json";
         try {
             const ask = { method: "GET", path, user, repeatable: true, signal: request.signal } as const;

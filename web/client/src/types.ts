@@ -20,6 +20,14 @@ export type Accepted = Schemas["AcceptedBody"];
 export type LevelChanged = Schemas["LevelSetBody"];
 /** A level with a larger quota for the user. */
 export type Upgrade = Schemas["Upgrade"];
+/** A limit of a user: the period, a window, or concurrency. */
+export type Limit = Schemas["LimitBody"];
+/** A limit that does not allow a message, and when it would. */
+export type BindingLimit = Schemas["BindingBody"];
+/** A grant that can pay. */
+export type LiveGrant = Schemas["LiveGrantBody"];
+/** One way to send a denied message. */
+export type Remedy = Schemas["RemedyBody"];
 /** Problem codes. */
 export type Code = Schemas["Code"];
 /** Problem document of the gate. */

@@ -14,6 +14,8 @@ describe("messages", () => {
         expect(denied).toMatchObject({ status: 429, required: 6, remaining: 5, shortfall: 1 });
         expect((denied as QuotaExceededError).recommendedUpgrade?.membershipLevel).toBe("basic");
         expect((denied as QuotaExceededError).requestId).toMatch(/./);
+        const kinds = (denied as QuotaExceededError).remedies.map(({ kind }) => kind);
+        expect(kinds).toEqual(["wait", "pack", "level"]);
         expect(await balance(user)).toEqual([95, 0]);
     });
 

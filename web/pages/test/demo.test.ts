@@ -64,24 +64,53 @@ test("the user reaches the limit, upgrades and continues", async () => {
     await say(page, "One more");
     const dialog = page.getByRole("dialog");
     await dialog.getByText("Missing").waitFor();
-    expect(await dialog.textContent()).toContain("With basic you have 300 AP a month, 200 more than now.");
+    await dialog.getByRole("button", { name: "Upgrade to basic (300 AP a month)" }).waitFor();
     // The user upgrades in another tab; the dialog then offers to continue.
     const other = await open("free-user");
     await other.getByRole("button", { name: "Upgrade to basic" }).click();
     await dialog.getByRole("heading", { name: "You can continue" }).waitFor();
     await dialog.getByRole("button", { name: "Continue" }).click();
-    expect(await page.getByRole("textbox", { name: "Message" }).inputValue()).toBe("One more");
-    await page.keyboard.press("Enter");
+    // The kept message is sent.
     await left(page, 175);
     expect(await page.getByText("Your plan is basic.").count()).toBe(1);
 });
 
-test("works by keyboard only, in Chinese, at 320 pixels", async () => {
+test("the user runs out of a window, uses a cheaper model, buys a pack and continues", async () => {
     const page = await open("basic-user");
+    const inWindow = (ap: number) => page.getByText(`${ap} of 75 AP left for 5 hours`).waitFor();
+    const dialog = page.getByRole("dialog");
+    const model = page.getByLabel("Model");
+    await say(page, "Hello");
+    await inWindow(74);
+    await model.selectOption("local-large");
+    await say(page, "A long question");
+    await inWindow(49);
+    await say(page, "Another one");
+    await inWindow(24);
+    await say(page, "A cheap one, then");
+    expect(await dialog.getByText("Try again at").count()).toBe(1);
+    await dialog.getByRole("button", { name: "Upgrade to plus (1,000 AP a month)" }).waitFor();
+    expect(await violations(page)).toEqual([]);
+    // The kept message is sent to the cheaper model.
+    await dialog.getByRole("button", { name: "Use local (1 AP)" }).click();
+    await inWindow(23);
+    await page.locator(".turns li").filter({ hasText: "A cheap one, then" }).waitFor();
+    await model.selectOption("local-large");
+    await say(page, "One more");
+    await dialog.getByRole("button", { name: "Buy a pack of 50 AP" }).click();
+    // The kept message is sent. The window pays what it can, the pack the rest; the meter shows both.
+    await page.getByText("48 extra AP").waitFor();
+    await inWindow(0);
+    await page.locator(".turns li").filter({ hasText: "One more" }).waitFor();
+    await left(page, 225);
+});
+
+test("works by keyboard only, in Chinese, at 320 pixels", async () => {
+    const page = await open("plus-user");
     await page.setViewportSize({ width: 320, height: 700 });
     await page.getByLabel("Language").selectOption("zh-CN");
     const before = await remainingOf(page);
-    await page.getByText(`剩余 ${before} / 300 AP`).waitFor();
+    await page.getByText(`剩余 ${before} / 1,000 AP`).waitFor();
     // Tab from the top to the input.
     await page.locator("body").click({ position: { x: 1, y: 1 } });
     for (let tabs = 0; tabs < 12 && (await page.evaluate("document.activeElement.tagName")) !== "TEXTAREA"; tabs++) {

@@ -3,6 +3,7 @@
 /** A chat input that keeps the draft, and shows the cost of a message or why it cannot be sent. */
 
 import { useNumber, useShared } from "./context.js";
+import { availableOf } from "./derive.js";
 import { type ChatInputOptions, useChatInput, useChatQuota } from "./hooks.js";
 
 export interface ChatInputProps extends ChatInputOptions {
@@ -16,7 +17,7 @@ export function ChatInput({ className, cost = 1, ...options }: ChatInputProps) {
     const { blocked, canSend, isSending, error, send, reasonId, inputProps } = useChatInput({ ...options, cost });
     const reason =
         blocked && quota
-            ? messages.blocked(blocked, number(cost), number(quota.remaining))
+            ? messages.blocked(blocked, number(cost), number(availableOf(quota)))
             : error !== undefined
               ? isDenial(error)
                   ? messages.notSent

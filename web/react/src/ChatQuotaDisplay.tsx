@@ -1,11 +1,12 @@
 "use client";
 
-/** Displays the remaining AP, the used AP and the time of the reset. */
+/** Displays the remaining AP, the used AP and the time of the reset; windows and grants, if the user has some. */
 
 import { useId } from "react";
 import { useNumber, useShared } from "./context.js";
 import { fillOf, relativeText, resetText } from "./derive.js";
 import { useChatQuota, useNow, useThresholdAnnouncement } from "./hooks.js";
+import { Limits } from "./Limits.js";
 
 export interface ChatQuotaDisplayProps {
     /** Shows only the meter and the remaining AP. */
@@ -66,6 +67,7 @@ export function ChatQuotaDisplay({ compact = false, className }: ChatQuotaDispla
                         {pending > 0 && <li>{messages.pending(number(pending))}</li>}
                     </ul>
                     <p className="qg-note">{reset}</p>
+                    <Limits quota={quota} />
                 </>
             )}
             {trouble && (

@@ -2,10 +2,12 @@
 
 /** Shows why a message was denied and what helps. Offers to continue as soon as the quota covers the message. */
 
+import type { Remedy } from "@quota-gate/client";
 import { useEffect, useId, useRef, useState } from "react";
 import { useNumber, useShared } from "./context.js";
-import { relativeText, resetText } from "./derive.js";
+import { availableOf, relativeText, resetText } from "./derive.js";
 import { type Denial, useChatQuota, useNow } from "./hooks.js";
+import { Remedies } from "./Remedies.js";
 
 export interface QuotaExceededDialogProps {
     /** Null closes the dialog. */
@@ -13,14 +15,16 @@ export interface QuotaExceededDialogProps {
     onClose: () => void;
     /** Called when the quota covers the message and the user continues. */
     onContinue?: () => void;
+    /** Uses the model, sells the pack or changes the level of a remedy. Without it, remedies are only named. */
+    onRemedy?: (remedy: Remedy) => void;
     /** URL of the plans. */
     pricingUrl?: string;
 }
 
-export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }: QuotaExceededDialogProps) {
+export function QuotaExceededDialog({ denial, onClose, onContinue, onRemedy, pricingUrl }: QuotaExceededDialogProps) {
     const { locale, messages } = useShared();
     const number = useNumber();
-    const { quota, refresh } = useChatQuota();
+    const { quota, refresh, blockedBy } = useChatQuota();
     const now = useNow();
     const dialog = useRef<HTMLDialogElement>(null);
     const titleId = useId();
@@ -38,7 +42,11 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
         if (!isOpen && element?.open) element.close();
     }, [isOpen, refresh]);
 
-    const isReady = denial !== null && quota !== undefined && quota.remaining >= denial.required;
+    // The quota may cover the AP while a limit of requests or of concurrency still binds.
+    const stillBinds = denial?.limits?.some(
+        ({ name, unit }) => unit !== "ap" && quota?.limits?.some((now) => now.name === name && now.remaining === 0),
+    );
+    const isReady = denial !== null && quota !== undefined && !blockedBy(denial.required) && !stillBinds;
     const check = async () => {
         setIsChecking(true);
         await refresh();
@@ -46,7 +54,8 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
     };
     // The quota is newer than the denial.
     const { recommendedUpgrade: upgrade } = quota ?? denial ?? { recommendedUpgrade: null };
-    const available = quota?.remaining ?? denial?.remaining ?? 0;
+    const available = quota ? availableOf(quota) : (denial?.remaining ?? 0);
+    const remedies = denial?.remedies ?? [];
     return (
         <dialog
             ref={dialog}
@@ -73,7 +82,8 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
                                     value={number(Math.max(0, denial.required - available))}
                                 />
                             </dl>
-                            {upgrade && (
+                            <Remedies remedies={remedies} onRemedy={onRemedy} />
+                            {upgrade && remedies.length === 0 && (
                                 <p className="qg-upgrade">
                                     {messages.upgrade(
                                         messages.level(upgrade.membershipLevel),
@@ -82,7 +92,7 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
                                     )}
                                 </p>
                             )}
-                            {quota && (
+                            {quota && remedies.length === 0 && (
                                 <p className="qg-note">
                                     {messages.resets(
                                         resetText(quota, locale),
@@ -118,7 +128,7 @@ export function QuotaExceededDialog({ denial, onClose, onContinue, pricingUrl }:
                                 >
                                     {isChecking ? messages.checking : messages.checkAgain}
                                 </button>
-                                {upgrade && pricingUrl && (
+                                {upgrade && pricingUrl && !onRemedy && (
                                     <a
                                         className="qg-button qg-primary"
                                         href={pricingUrl}

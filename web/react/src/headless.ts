@@ -1,7 +1,18 @@
 /** Everything without markup: the store, the hooks and the functions of a quota. */
 
 export { QuotaProvider, type QuotaProviderProps } from "./context.js";
-export { type Blocked, blockedBy, fillOf, type Level, relativeText, resetText } from "./derive.js";
+export {
+    availableOf,
+    type Blocked,
+    blockedBy,
+    fillOf,
+    lengthText,
+    type Level,
+    momentText,
+    relativeText,
+    resetText,
+    shorterLimits,
+} from "./derive.js";
 export {
     type ChatInputOptions,
     type ChatQuota,

@@ -2,10 +2,10 @@
 
 /** Hooks of the components: state without markup. */
 
-import type { Upgrade } from "@quota-gate/client";
+import type { Limit, Remedy, Upgrade } from "@quota-gate/client";
 import { useCallback, useEffect, useId, useRef, useState, useSyncExternalStore } from "react";
 import { useNumber, useShared } from "./context.js";
-import { type Blocked, blockedBy, type Level } from "./derive.js";
+import { availableOf, type Blocked, blockedBy, type Level } from "./derive.js";
 import { readDraft, writeDraft } from "./draft.js";
 import type { QuotaState, QuotaStore } from "./store.js";
 
@@ -73,6 +73,10 @@ export interface Denial {
     shortfall: number;
     quotaResetAt: string;
     recommendedUpgrade: Upgrade | null;
+    /** Limits that do not allow the message. */
+    limits?: Limit[];
+    /** What would let it pass. Only the gate knows it. */
+    remedies?: Remedy[];
 }
 
 /** Options of `useChatInput`. */
@@ -83,12 +87,17 @@ export interface ChatInputOptions {
     cost?: number;
     /** Called when the user tries to send a message that the quota does not cover. Open a dialog here. */
     onBlocked?: (denial: Denial) => void;
+    /**
+     * Sends also messages that the known quota does not cover, so that the gate denies them and names remedies; false
+     * by default.
+     */
+    sendsBlocked?: boolean;
     /** Name under which this tab stores the draft across reloads. */
     draftKey?: string;
 }
 
 /** A chat input without markup: never loses the draft, and gives the reason when sending is blocked. */
-export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInputOptions) {
+export function useChatInput({ onSend, onBlocked, cost = 1, sendsBlocked = false, draftKey }: ChatInputOptions) {
     const quota = useChatQuota();
     const reasonId = useId();
     const [draft, setDraftState] = useState("");
@@ -122,12 +131,15 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
     );
 
     const blocked = quota.blockedBy(cost);
-    const canSend = blocked === undefined && !isSending && draft.trim() !== "";
+    const isRefused = blocked !== undefined && !sendsBlocked;
+    const canSend = !isRefused && !isSending && draft.trim() !== "";
 
     const send = useCallback(async () => {
-        if (blocked && quota.quota && draft.trim() !== "") {
-            const { remaining, quotaResetAt, recommendedUpgrade } = quota.quota;
-            onBlocked?.({ required: cost, remaining, shortfall: cost - remaining, quotaResetAt, recommendedUpgrade });
+        if (isRefused && quota.quota && draft.trim() !== "") {
+            const { quotaResetAt, recommendedUpgrade } = quota.quota;
+            const remaining = availableOf(quota.quota);
+            const shortfall = Math.max(0, cost - remaining);
+            onBlocked?.({ required: cost, remaining, shortfall, quotaResetAt, recommendedUpgrade });
         }
         if (!canSend) return;
         const text = draft;
@@ -146,7 +158,7 @@ export function useChatInput({ onSend, onBlocked, cost = 1, draftKey }: ChatInpu
             // A stream, if there is one, also delivers this change.
             void quota.refresh();
         }
-    }, [blocked, canSend, draft, quota, cost, onSend, onBlocked, setDraft, keepDraft]);
+    }, [isRefused, canSend, draft, quota, cost, onSend, onBlocked, setDraft, keepDraft]);
 
     const inputProps = {
         value: draft,

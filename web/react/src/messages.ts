@@ -15,6 +15,15 @@ export interface Messages {
     held: (held: string) => string;
     pending: (pending: string) => string;
     resets: (at: string, relative: string) => string;
+    /** Of a window of AP; `every` is its length. */
+    window: (remaining: string, limit: string, every: string) => string;
+    windowRequests: (remaining: string, limit: string, every: string) => string;
+    concurrency: (held: string, limit: string) => string;
+    /** After the text of a window that is running. */
+    windowResets: (at: string) => string;
+    /** A grant, such as a pack, that expires or not. */
+    extra: (left: string, expires: string | undefined) => string;
+    fallback: (model: string) => string;
     refresh: string;
     level: (level: string) => string;
     announcement: (level: Exclude<Level, "ok">, remaining: string) => string;
@@ -24,6 +33,11 @@ export interface Messages {
     available: string;
     shortfall: string;
     upgrade: (level: string, quota: string, additional: string) => string;
+    whatHelps: string;
+    waitUntil: (at: string) => string;
+    useModel: (model: string, ap: string) => string;
+    buyPack: (ap: string) => string;
+    takeLevel: (level: string, quota: string) => string;
     seePlans: string;
     checkAgain: string;
     checking: string;
@@ -55,6 +69,12 @@ export const en: Messages = {
     held: (held) => `${held} AP held for answers in progress`,
     pending: (pending) => `${pending} AP pending`,
     resets: (at, relative) => `Resets ${relative}, on ${at}`,
+    window: (remaining, limit, every) => `${remaining} of ${limit} AP left for ${every}`,
+    windowRequests: (remaining, limit, every) => `${remaining} of ${limit} messages left for ${every}`,
+    concurrency: (held, limit) => `${held} of ${limit} answers in progress`,
+    windowResets: (at) => `resets at ${at}`,
+    extra: (left, expires) => `${left} extra AP${expires === undefined ? "" : `, until ${expires}`}`,
+    fallback: (model) => `Until then, ${model} answers.`,
     refresh: "Check again",
     level: (level) => level,
     announcement: (level, remaining) =>
@@ -69,6 +89,11 @@ export const en: Messages = {
     available: "Available",
     shortfall: "Missing",
     upgrade: (level, quota, additional) => `With ${level} you have ${quota} AP a month, ${additional} more than now.`,
+    whatHelps: "What you can do",
+    waitUntil: (at) => `Try again at ${at}`,
+    useModel: (model, ap) => `Use ${model} (${ap} AP)`,
+    buyPack: (ap) => `Buy a pack of ${ap} AP`,
+    takeLevel: (level, quota) => `Upgrade to ${level} (${quota} AP a month)`,
     seePlans: "See plans",
     checkAgain: "Check again",
     checking: "Checking…",
@@ -84,7 +109,9 @@ export const en: Messages = {
     blocked: (why, cost, remaining) =>
         why === "exhausted"
             ? "Your chat quota is used up. Your message is kept."
-            : `This message costs ${cost} AP, and ${remaining} AP are left. Your message is kept.`,
+            : why === "requests"
+              ? "You have sent as many messages as you can for now. Your message is kept."
+              : `This message costs ${cost} AP, and ${remaining} AP are left. Your message is kept.`,
     notSent: "The message was not sent. Nothing was charged, and your message is kept.",
     failed: "The answer failed. Your message is kept.",
 };

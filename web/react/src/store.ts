@@ -195,16 +195,16 @@ export class QuotaStore {
     }
 
     /**
-     * Schedules a fetch: at the end of the period and whenever a day may have begun; sooner if the last fetch failed,
+     * Schedules a fetch: at the end of the period or a window, and whenever a day may have begun; sooner if the last fetch failed,
      * because no event follows when the gate or Redis is available again.
      */
     #arm(): void {
         clearTimeout(this.#timer);
         if (this.#users === 0) return;
         const now = Date.now();
-        const reset = this.#state.quota ? Date.parse(this.#state.quota.quotaResetAt) : Number.POSITIVE_INFINITY;
+        const resets = this.#state.quota ? resetsOf(this.#state.quota).filter((at) => at > now) : [];
         const nextQuarter = (Math.floor(now / LOOK_EVERY_MS) + 1) * LOOK_EVERY_MS;
-        const at = reset > now ? Math.min(reset, nextQuarter) : nextQuarter;
+        const at = Math.min(nextQuarter, ...resets);
         const regular = at - now + Math.random() * JITTER_MAX_MS;
         this.#timer = setTimeout(() => void this.refresh(), Math.min(regular, this.#retryMs()));
     }
@@ -233,6 +233,11 @@ function isNewer(quota: Quota, known: Quota): boolean {
     if (quota.source === "redis" && (known.source === "postgres" || quota.version > known.version)) return true;
     // An expired hold or a new day changes the numbers but not the version; a quota from Postgres has no version.
     return Date.parse(quota.asOf) > Date.parse(known.asOf);
+}
+
+/** When the period and the windows end. */
+function resetsOf({ quotaResetAt, limits = [] }: Quota): number[] {
+    return [quotaResetAt, ...limits.map(({ resetsAt }) => resetsAt ?? "")].map((at) => Date.parse(at));
 }
 
 function takenOf(quota: Quota): number {

@@ -1,10 +1,11 @@
-import { type Quota, QuotaExceededError, QuotaGateError } from "@quota-gate/client";
+import { type Quota, QuotaExceededError, QuotaGateError, type Remedy } from "@quota-gate/client";
 import { type ReactNode, StrictMode, version } from "react";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { page, userEvent } from "vitest/browser";
 import { render } from "vitest-browser-react";
 import { quotaOf } from "../gallery/stories.js";
 import {
+    blockedBy,
     ChatInput,
     ChatQuotaDisplay,
     QuotaExceededDialog,
@@ -417,6 +418,32 @@ describe("the input", () => {
         expect(onSend).toHaveBeenCalledWith("A long question");
     });
 
+    test("counts windows and grants, and blocks nothing if another model answers", () => {
+        const window = { name: "5h", unit: "ap", limit: 80, used: 78, held: 0, remaining: 2, resetsAt: null };
+        const state = (change: Partial<Quota>) => ({
+            status: "ready" as const,
+            quota: quotaOf(100, change),
+            pending: 0,
+            error: undefined,
+        });
+        expect(blockedBy(state({}), 100)).toBeUndefined();
+        expect(blockedBy(state({ limits: [window] }), 3)).toBe("tooExpensive");
+        expect(blockedBy(state({ limits: [window], grantedRemaining: 1 }), 3)).toBeUndefined();
+        expect(blockedBy(state({ limits: [{ ...window, remaining: 0 }] }), 1)).toBe("exhausted");
+        expect(blockedBy(state({ limits: [{ ...window, unit: "requests", remaining: 0 }] }), 1)).toBe("requests");
+        expect(blockedBy(state({ limits: [{ ...window, remaining: 0 }], fallback: "mini" }), 1)).toBeUndefined();
+    });
+
+    test("sends what the known quota does not cover, if asked to, so that the gate answers", async () => {
+        const store = new QuotaStore({ source: new Gate(quotaOf(0)), initialQuota: quotaOf(0) });
+        const onSend = vi.fn(() => Promise.reject(new QuotaExceededError({} as never, undefined)));
+        await shown(store, <ChatInput onSend={onSend} sendsBlocked />);
+        await box().fill("Hello");
+        await send().click();
+        await expect.element(box()).toHaveValue("Hello");
+        expect(onSend).toHaveBeenCalledOnce();
+    });
+
     test("keeps the draft and text typed meanwhile after a failed send and a reload", async () => {
         let fail = (_: Error) => {};
         const onSend = () => new Promise<void>((_, reject) => (fail = reject));
@@ -494,6 +521,36 @@ describe("the dialog", () => {
         await expect.element(page.getByRole("dialog")).toHaveTextContent("Required50 AP");
         expect(page.getByRole("link", { name: "See plans" }).elements()).toEqual([]);
         expect(page.getByRole("dialog").element().textContent).not.toContain("With pro");
+    });
+
+    test("names the remedies of the gate, and passes the one that is chosen", async () => {
+        const store = new QuotaStore({ source: new Gate(quotaOf(20)), initialQuota: quotaOf(20) });
+        const onRemedy = vi.fn();
+        const later = new Date(Date.now() + 3 * 86_400_000).toISOString();
+        const remedies: Remedy[] = [
+            { kind: "wait", until: later },
+            { kind: "model", model: "mini", ap: 1 },
+            { kind: "pack", pack: "price_1", ap: 500 },
+            { kind: "level", membershipLevel: "plus", monthlyQuota: 1000 },
+        ];
+        const told = { ...denial, remedies };
+        await shown(store, <QuotaExceededDialog denial={told} onClose={() => undefined} onRemedy={onRemedy} />);
+        const list = page.getByRole("list", { name: "What you can do" });
+        await expect.element(list).toHaveTextContent(/Try again at .*20\d\d/);
+        for (const name of ["Use mini (1 AP)", "Buy a pack of 500 AP", "Upgrade to plus (1,000 AP a month)"]) {
+            await list.getByRole("button", { name }).click();
+        }
+        expect(onRemedy.mock.calls.map(([remedy]) => remedy)).toEqual(remedies.slice(1));
+    });
+
+    test("a limit of requests still binds while AP are left", async () => {
+        const limit = { name: "1m-requests", unit: "requests", limit: 2, used: 2, held: 0, resetsAt: null };
+        const quota = quotaOf(200, { limits: [{ ...limit, remaining: 0 }] });
+        const store = new QuotaStore({ source: new Gate(quota), initialQuota: quota });
+        await shown(store, <QuotaExceededDialog denial={denial} onClose={() => undefined} />);
+        await expect.element(page.getByRole("heading", { name: /does not cover/ })).toBeVisible();
+        store.apply(quotaOf(200, { version: 9, limits: [{ ...limit, used: 0, remaining: 2 }] }));
+        await expect.element(page.getByRole("heading", { name: "You can continue" })).toBeVisible();
     });
 
     test("offers to continue as soon as the quota covers the message", async () => {

@@ -18,9 +18,9 @@ use quota_gate::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    billing::{Billing, TermsReader},
+    billing::{Billing, Packs, TermsReader},
     config::{Config, ms},
-    http::{AppParts, AppState, Auth, Limits, MeterSettings, RateLimitOptions, RateLimits, Readiness, cors},
+    http::{AppParts, AppState, Auth, Limits, MeterSettings, RateLimitOptions, RateLimits, Readiness, Shop, cors},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
     outbox::{
         Dispatcher,
@@ -82,6 +82,7 @@ pub(super) async fn state(
     let gate = runtime.gate();
     let rate_limits = Arc::new(RateLimits::new(&RateLimitOptions::from(&config.rate_limits)));
     let costs = Reloadable::new(costs(config)?);
+    let shop = Shop::new(costs.clone(), packs(config)?.offered());
     let auth = auth(config, Arc::clone(&rate_limits)).await?;
     Ok(AppState::new(AppParts {
         gate: gate.clone(),
@@ -93,10 +94,11 @@ pub(super) async fn state(
         health: Arc::new(runtime.health().clone()),
         verifier: Arc::new(Verifier::new(gate)),
         quota_watcher: runtime.quota_watcher().clone(),
-        costs: costs.clone(),
+        costs,
+        shop: shop.clone(),
         readiness: Arc::new(Readiness { stopping }),
         metrics,
-        proxy: proxy(config, runtime, costs)?,
+        proxy: proxy(config, runtime, shop)?,
         billing: billing(config)?.map(Arc::new),
         transfers_enabled: config.transfers.enabled,
         limits: Limits::from(&config.server),
@@ -159,7 +161,7 @@ pub(super) async fn run_outboxes(config: &Config, runtime: &Runtime) -> anyhow::
 }
 
 /// The proxy, if an upstream is configured.
-fn proxy(config: &Config, runtime: &Runtime, costs: Reloadable<ModelCosts>) -> anyhow::Result<Option<Proxy>> {
+fn proxy(config: &Config, runtime: &Runtime, shop: Shop) -> anyhow::Result<Option<Proxy>> {
     let Some(server) = upstream(config)? else { return Ok(None) };
     let upstream = &config.upstream;
     let limits = ProxyLimits {
@@ -168,7 +170,7 @@ fn proxy(config: &Config, runtime: &Runtime, costs: Reloadable<ModelCosts>) -> a
         body_timeout: ms(config.server.request_timeout_ms),
     };
     let client_gone = upstream.client_gone;
-    Ok(Some(Proxy::new(runtime.gate(), server, costs, client_gone, limits)))
+    Ok(Some(Proxy::new(runtime.gate(), server, shop, client_gone, limits)))
 }
 
 /// The upstream, if one is configured.
@@ -180,13 +182,18 @@ pub(super) fn upstream(config: &Config) -> anyhow::Result<Option<Upstream>> {
     Ok(Some(Upstream::new(&UpstreamOptions::try_from(upstream)?)?))
 }
 
+/// The packs that users can buy.
+fn packs(config: &Config) -> anyhow::Result<Packs> {
+    config.billing.packs().context("[billing.packs]")
+}
+
 /// What reads the events of the billing system, if one is configured.
 pub(super) fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
     let billing = &config.billing;
     let prices = billing.price_levels().context("[billing.levels]")?;
     let (statuses, pauses) = (billing.paid_statuses.clone(), billing.paid_pauses.clone());
     let terms = TermsReader::new(billing.cycle, billing.user_metadata_key.clone(), statuses, pauses)?;
-    let packs = billing.packs().context("[billing.packs]")?;
+    let packs = packs(config)?;
     let secret = billing.webhook_secret.expose();
     if secret.is_empty() {
         return Ok(None);

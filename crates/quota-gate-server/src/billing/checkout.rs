@@ -11,16 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    packs::{self, Pack, Packs},
+    packs::{Pack, Packs},
     reference::Reference,
 };
 use crate::http::answers::problem::{Code, Problem};
-use quota_gate::domain::{
-    meter::MeterCode,
-    new_grant::{ExternalId, NewGrant},
-    purchase::Purchase,
-    user_id::UserId,
-};
+use quota_gate::domain::{new_grant::NewGrant, purchase::Purchase, user_id::UserId};
 
 #[derive(Deserialize)]
 struct Session {
@@ -93,7 +88,7 @@ pub(super) fn read(object: &Value, packs: &Packs, keys: &MetadataKeys) -> Result
     })?;
     let user = UserId::parse(user)?;
     let at = DateTime::from_timestamp(session.created, 0).ok_or_else(|| invalid("created is not a valid time"))?;
-    let grants = bought.into_iter().map(|bought| grant(&session.id, &user, at, bought)).collect::<Result<_, _>>()?;
+    let grants = bought.iter().map(|bought| grant(&session.id, &user, at, bought)).collect::<Result<_, _>>()?;
     Ok(Some(Purchase {
         checkout: session.id,
         payment: session.payment_intent.map(Reference::into_id),
@@ -124,17 +119,9 @@ fn bought(session: &Session, packs: &Packs, keys: &MetadataKeys) -> Result<Vec<B
     Ok(vec![Bought { place: item.clone(), quantity: 1, pack }])
 }
 
-fn grant(session: &str, user: &UserId, at: DateTime<Utc>, bought: Bought) -> Result<NewGrant, Problem> {
+fn grant(session: &str, user: &UserId, at: DateTime<Utc>, bought: &Bought) -> Result<NewGrant, Problem> {
     let Bought { place, quantity, pack } = bought;
-    Ok(NewGrant {
-        meter: MeterCode::CHAT,
-        user: user.clone(),
-        ap: NewGrant::ap(i64::from(pack.ap.get()).saturating_mul(quantity))?,
-        expires_at: pack.expires_after.map(|life| life.after(at)),
-        priority: pack.priority,
-        source: packs::source(),
-        external_id: ExternalId::parse(&format!("{session}/{place}"))?,
-    })
+    Ok(pack.grant(user, at, *quantity, &format!("{session}/{place}"))?)
 }
 
 fn invalid(rule: impl Into<String>) -> Problem {

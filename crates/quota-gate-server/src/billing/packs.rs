@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use quota_gate::domain::{
     InvalidInput,
     ap::Ap,
-    new_grant::{ExpiresAfter, GrantSource, NewGrant, Priority},
+    meter::MeterCode,
+    new_grant::{ExpiresAfter, ExternalId, GrantSource, NewGrant, Priority},
+    purchase::Purchase,
+    remedy::OfferedPack,
+    user_id::UserId,
 };
 
 /// A pack, as the configuration describes it.
@@ -50,6 +55,27 @@ impl Packs {
         options.iter().map(pack).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The packs as a denial offers them.
+    pub(crate) fn offered(&self) -> Vec<OfferedPack> {
+        self.0.iter().map(|(name, pack)| OfferedPack { name: name.clone(), ap: pack.ap }).collect()
+    }
+
+    /// The purchase of one pack; none if there is no such pack.
+    ///
+    /// # Errors
+    /// If the id of the checkout is invalid.
+    pub(crate) fn purchase(
+        &self,
+        item: &str,
+        user: &UserId,
+        checkout: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<Purchase>, InvalidInput> {
+        let Some((item, pack)) = self.find(&[item]) else { return Ok(None) };
+        let grants = vec![pack.grant(user, at, 1, &format!("{checkout}/{item}"))?];
+        Ok(Some(Purchase { checkout: checkout.to_owned(), payment: None, amount: None, grants }))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -60,9 +86,28 @@ impl Packs {
     }
 }
 
-/// The source of grants that are packs.
-pub(super) fn source() -> GrantSource {
-    GrantSource::parse("pack").expect("a source")
+impl Pack {
+    /// The grant of some of these packs, bought at a time.
+    ///
+    /// # Errors
+    /// If a grant cannot be that large, or the id is invalid.
+    pub(super) fn grant(
+        self,
+        user: &UserId,
+        at: DateTime<Utc>,
+        quantity: i64,
+        external_id: &str,
+    ) -> Result<NewGrant, InvalidInput> {
+        Ok(NewGrant {
+            meter: MeterCode::CHAT,
+            user: user.clone(),
+            ap: NewGrant::ap(i64::from(self.ap.get()).saturating_mul(quantity))?,
+            expires_at: self.expires_after.map(|life| life.after(at)),
+            priority: self.priority,
+            source: GrantSource::parse("pack")?,
+            external_id: ExternalId::parse(external_id)?,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,13 @@ struct WindowSection {
 }
 
 impl LevelSection {
+    /// AP per month, and a window of AP.
+    #[must_use]
+    pub fn with_window(ap: u32, every: &str, window_ap: u32) -> Self {
+        let window = WindowSection { every: every.to_owned(), ap: Some(window_ap), requests: None };
+        Self::Table(LevelTable { ap, windows: vec![window], concurrency: None })
+    }
+
     /// AP per month.
     #[must_use]
     pub const fn ap(&self) -> u32 {

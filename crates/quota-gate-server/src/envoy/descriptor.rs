@@ -26,6 +26,8 @@ pub(super) struct Message {
     pub(super) ap: Ap,
     pub(super) tokens: Tokens,
     pub(super) model: Option<ModelName>,
+    /// Hits that the model's price is charged for; none if the descriptor has the cost.
+    pub(super) priced_hits: Option<u32>,
 }
 
 impl Message {
@@ -58,7 +60,9 @@ impl Message {
         let ap = i64::try_from(ap).unwrap_or(i64::MAX);
         let ap = if ap_per_hit == Ap::ZERO { Ap::ZERO } else { Ap::cost(ap)? };
         let model = value(descriptor, MODEL).map(ModelName::parse).transpose()?;
-        Ok(Some(Self { index, user, session, ap, tokens, model }))
+        let is_priced = value(descriptor, AP).is_none();
+        let priced_hits = is_priced.then(|| u32::try_from(hits).unwrap_or(u32::MAX));
+        Ok(Some(Self { index, user, session, ap, tokens, model, priced_hits }))
     }
 }
 

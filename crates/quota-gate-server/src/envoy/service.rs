@@ -31,13 +31,13 @@ use crate::http::{
         headers::rate_limit,
         limits::DenialLimits,
         problem::{Code as ProblemCode, Problem},
+        remedies::Shop,
     },
     auth::Auth,
     model_access::require_allowed,
 };
-use crate::reloadable::Reloadable;
 use quota_gate::{
-    domain::{decision::Decision, model_costs::ModelCosts, model_name::ModelName, quota::Quota, scope::Scope},
+    domain::{decision::Decision, model_name::ModelName, quota::Quota, remedy::Asked, scope::Scope},
     gate::{Consume, Gate, GateError},
 };
 
@@ -48,14 +48,14 @@ const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit
 pub struct RateLimitService {
     gate: Gate,
     auth: Arc<Auth>,
-    costs: Reloadable<ModelCosts>,
+    shop: Shop,
 }
 
 impl RateLimitService {
     /// Creates a service that decides like the HTTP routes of this state.
     #[must_use]
     pub fn new(state: &AppState) -> Self {
-        Self { gate: FromRef::from_ref(state), auth: FromRef::from_ref(state), costs: FromRef::from_ref(state) }
+        Self { gate: FromRef::from_ref(state), auth: FromRef::from_ref(state), shop: FromRef::from_ref(state) }
     }
 
     /// Decides whether the request may pass, and charges it if so.
@@ -64,7 +64,7 @@ impl RateLimitService {
     /// `INVALID_ARGUMENT` for invalid descriptors, `UNAVAILABLE` if the gate cannot decide: Envoy then follows its
     /// `failure_mode_deny`.
     async fn should_rate_limit(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Status> {
-        let costs = self.costs.get();
+        let costs = self.shop.costs().get();
         let message = Message::read(request, &costs).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut response = RateLimitResponse {
             overall_code: Code::Ok.into(),
@@ -74,7 +74,9 @@ impl RateLimitService {
             ],
             ..RateLimitResponse::default()
         };
-        let Some(Message { index, user, session, ap, tokens, model }) = message else { return Ok(response) };
+        let Some(Message { index, user, session, ap, tokens, model, priced_hits }) = message else {
+            return Ok(response);
+        };
         let access = require_allowed(&self.gate, &costs, &user, model.as_ref().map(ModelName::as_str)).await;
         if let Err(problem) = access {
             if problem.code != ProblemCode::ModelNotAllowed {
@@ -82,6 +84,7 @@ impl RateLimitService {
             }
             return Ok(refused(response, index, &problem));
         }
+        let models: Vec<String> = model.iter().map(ToString::to_string).collect();
         let consume = Consume { user, session, ap, tokens, model, idempotency_key: None };
         let decision = match self.gate.consume(consume).await {
             Err(error @ (GateError::Blocked | GateError::Forgotten)) => {
@@ -99,7 +102,9 @@ impl RateLimitService {
                 response.overall_code = Code::OverLimit.into();
                 response.statuses[index] = self.status(Code::OverLimit, &denied.quota);
                 response.response_headers_to_add = self.headers(&denied.quota);
+                let asked = Asked { models: &models, priced_answers: priced_hits };
                 let mut body = json!({
+                    "remedies": self.shop.remedies(&self.gate, &denied, asked),
                     "code": "QUOTA_EXCEEDED",
                     "required": denied.required.get(),
                     "remaining": denied.quota.available().get(),

@@ -48,6 +48,7 @@ use self::{
     route_group::{PermitKind, RouteGroup, admit},
 };
 pub use self::{
+    answers::remedies::Shop,
     auth::{Auth, JwtOptions, TokenOptions},
     cors::{Cors, cors},
     meter::MeterSettings,

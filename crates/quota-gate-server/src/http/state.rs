@@ -11,7 +11,10 @@ use crate::{
     billing::Billing,
     http::{
         Auth, Cors, RateLimits,
-        answers::problem::{Code, Problem},
+        answers::{
+            problem::{Code, Problem},
+            remedies::Shop,
+        },
         client_address::{Network, client_address},
         meter::{MeterNames, MeterSettings},
         stream_permits::{NoPermit, StreamPermit, StreamPermits},
@@ -51,6 +54,7 @@ pub struct AppParts {
     pub verifier: Arc<Verifier>,
     pub quota_watcher: QuotaWatcher,
     pub costs: Reloadable<ModelCosts>,
+    pub shop: Shop,
     pub readiness: Arc<Readiness>,
     pub metrics: Option<PrometheusHandle>,
     pub proxy: Option<Proxy>,
@@ -110,6 +114,8 @@ impl AppState {
     pub fn of_meter(&self, meter: MeterSettings, costs: ModelCosts) -> Self {
         let AppParts { gate, quota_watcher, auth, rate_limits, resetter, health, verifier, .. } = &self.0.parts;
         let AppParts { readiness, metrics, limits, cors, trusted_proxies, meter_names, .. } = &self.0.parts;
+        // Prices of models and packs are the chat's.
+        let costs = Reloadable::new(costs);
         let transfers_enabled = self.0.parts.transfers_enabled;
         let parts = AppParts {
             gate: gate.of_meter(meter.code),
@@ -121,7 +127,8 @@ impl AppState {
             resetter: Arc::clone(resetter),
             health: Arc::clone(health),
             verifier: Arc::clone(verifier),
-            costs: Reloadable::new(costs),
+            costs: costs.clone(),
+            shop: Shop::new(costs, Vec::new()),
             readiness: Arc::clone(readiness),
             metrics: metrics.clone(),
             proxy: None,
@@ -239,6 +246,7 @@ extract_parts! {
     verifier: Arc<Verifier>,
     quota_watcher: QuotaWatcher,
     costs: Reloadable<ModelCosts>,
+    shop: Shop,
     readiness: Arc<Readiness>,
 }
 

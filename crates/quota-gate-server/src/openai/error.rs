@@ -15,12 +15,13 @@ use crate::http::answers::{
     limits::retry_after,
     problem::{self, Code, Problem},
     quota::DenialNumbers,
+    remedies::RemedyBody,
     time::Seconds,
 };
 use quota_gate::{
     domain::{
         decision::Denied,
-        user_limits::{Limit, retry_at},
+        user_limits::Limit,
         window::{Window, WindowUnit},
     },
     gate::{Gate, GateError},
@@ -48,8 +49,8 @@ struct ErrorBody<'a> {
     #[schema(required = true)]
     param: Option<String>,
     /// The problem code, as in the gate's own API. `QUOTA_EXCEEDED` adds `required`, `remaining`, `shortfall`,
-    /// `quotaResetAt` and `recommendedUpgrade`, and for a level with windows or concurrency `limits` and `retryAt`, as
-    /// in the gate's own denials.
+    /// `quotaResetAt`, `recommendedUpgrade` and `remedies`, and for a level with windows or concurrency `limits` and
+    /// `retryAt`, as in the gate's own denials.
     code: Code,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -78,10 +79,10 @@ impl OpenAiError<'_> {
         (parts.status, parts.headers, Json(OpenAiError { error })).into_response()
     }
 
-    fn denied(gate: &Gate, denied: &Denied) -> Response {
+    fn denied(gate: &Gate, denied: &Denied, remedies: Vec<RemedyBody>) -> Response {
         let message = denial_message(gate, denied);
         let levels = gate.levels();
-        let quota = DenialNumbers::new(gate, &levels, denied);
+        let quota = DenialNumbers::new(gate, &levels, denied, remedies);
         let (kind, code) = ("insufficient_quota", Code::QuotaExceeded);
         let error = ErrorBody { message, kind, param: None, code, quota: Some(quota) };
         let mut headers = rate_limit(&denied.quota, gate.calendar());
@@ -96,7 +97,8 @@ impl OpenAiError<'_> {
 fn denial_message(gate: &Gate, denied: &Denied) -> String {
     let (required, binding) = (denied.required.get(), denied.binding(gate.calendar()));
     let state = binding.iter().map(|binding| binding.state).find(|state| state.limit != Limit::Period);
-    let again = retry_at(&binding).map(|at| format!(" Try again at {}.", Seconds::after(at))).unwrap_or_default();
+    let again =
+        denied.retry_at(gate.calendar()).map(|at| format!(" Try again at {}.", Seconds::after(at))).unwrap_or_default();
     match state.map(|state| (state.limit, state)) {
         Some((Limit::Window(Window { key, limit }), state)) => {
             let (unit, every) = (if key.unit == WindowUnit::Ap { "AP" } else { "messages" }, key.every());
@@ -176,10 +178,10 @@ pub(crate) enum Refused {
     UpstreamTimeout(OpenAiError<'static>),
 }
 
-/// Returns the response to a refused message.
-pub(crate) fn refuse(gate: &Gate, refusal: Refusal) -> Response {
+/// Returns the response to a refused message. `remedies` are those of a denied one.
+pub(crate) fn refuse(gate: &Gate, refusal: Refusal, remedies: impl FnOnce(&Denied) -> Vec<RemedyBody>) -> Response {
     match refusal {
-        Refusal::Denied(denied) => OpenAiError::denied(gate, &denied),
+        Refusal::Denied(denied) => OpenAiError::denied(gate, &denied, remedies(&denied)),
         Refusal::Failed(error) => OpenAiError::response(Problem::from_hold(error)),
     }
 }

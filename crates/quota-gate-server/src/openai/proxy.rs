@@ -21,6 +21,7 @@ use crate::http::{
         headers::rate_limit,
         problem::{Code, Problem},
         quota::level_name,
+        remedies::{RemedyBody, Shop},
     },
     auth::Sender,
     model_access::require_allowed,
@@ -34,10 +35,10 @@ use crate::openai::{
     request::{Api, Generation, with_model},
     upstream::{Upstream, pass_through},
 };
-use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
-        model_costs::ModelCosts,
+        decision::Denied,
+        remedy::Asked,
         user_id::{SessionId, UserId},
     },
     gate::Gate,
@@ -57,7 +58,7 @@ pub struct Proxy {
     gate: Gate,
     admitter: Admitter,
     upstream: Upstream,
-    costs: Reloadable<ModelCosts>,
+    shop: Shop,
     permits: Arc<Semaphore>,
     body_bytes_max: usize,
     body_timeout: Duration,
@@ -77,20 +78,14 @@ pub struct ProxyLimits {
 impl Proxy {
     /// Creates a proxy that charges `gate` for answers of `upstream`.
     #[must_use]
-    pub fn new(
-        gate: &Gate,
-        upstream: Upstream,
-        costs: Reloadable<ModelCosts>,
-        client_gone: ClientGone,
-        limits: ProxyLimits,
-    ) -> Self {
+    pub fn new(gate: &Gate, upstream: Upstream, shop: Shop, client_gone: ClientGone, limits: ProxyLimits) -> Self {
         register_counters();
         metrics::counter!(FALLBACKS).increment(0);
         Self {
             gate: gate.clone(),
             admitter: Admitter::new(gate.clone()).client_gone(client_gone),
             upstream,
-            costs,
+            shop,
             permits: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             body_bytes_max: limits.body_bytes_max,
             body_timeout: limits.body_timeout,
@@ -119,7 +114,7 @@ impl Proxy {
         let body = body.map_err(|_| Problem::new(Code::InvalidRequest, "the body took too long"))?;
         let body = body.map_err(|error| self.unread_body(&error))?;
         let body = self.decode(coding, body).await?;
-        let costs = self.costs.get();
+        let costs = self.shop.costs().get();
         let read = |body| Generation::read((api, self.upstream.stream_usage), body, &costs);
         let generation = read(body.clone())?;
         require_allowed(&self.gate, &costs, &user, generation.models.iter().map(String::as_str)).await?;
@@ -127,27 +122,33 @@ impl Proxy {
         let denied = match self.admitter.admit(ask(generation.ap)).await {
             Ok(admission) => return Ok(self.answer(admission, generation, &parts, permit).await),
             Err(Refusal::Denied(denied)) => denied,
-            Err(refusal) => return Ok(refuse(&self.gate, refusal)),
+            Err(refusal) => return Ok(self.refuse(refusal, &generation)),
         };
         let levels = self.gate.levels();
         let fallback = costs.fallback(level_name(&levels, denied.quota.level));
         let Some(fallback) = fallback.filter(|fallback| **fallback != generation.model) else {
-            return Ok(refuse(&self.gate, Refusal::Denied(denied)));
+            return Ok(self.refuse(Refusal::Denied(denied), &generation));
         };
         let body = with_model(&body, fallback).ok_or_else(|| Problem::bare(Code::InternalError))?;
-        let generation = read(body)?;
-        let admission = match self.admitter.admit(ask(generation.ap)).await {
+        let instead = read(body)?;
+        let admission = match self.admitter.admit(ask(instead.ap)).await {
             Ok(admission) => admission,
             // Of the model that was asked for.
-            Err(Refusal::Denied(_)) => return Ok(refuse(&self.gate, Refusal::Denied(denied))),
-            Err(refusal) => return Ok(refuse(&self.gate, refusal)),
+            Err(Refusal::Denied(_)) => return Ok(self.refuse(Refusal::Denied(denied), &generation)),
+            Err(refusal) => return Ok(self.refuse(refusal, &generation)),
         };
         metrics::counter!(FALLBACKS).increment(1);
-        let mut response = self.answer(admission, generation, &parts, permit).await;
+        let mut response = self.answer(admission, instead, &parts, permit).await;
         if let Ok(name) = HeaderValue::from_bytes(fallback.as_str().as_bytes()) {
             response.headers_mut().insert(X_QUOTA_FALLBACK, name);
         }
         Ok(response)
+    }
+
+    fn refuse(&self, refusal: Refusal, generation: &Generation) -> Response {
+        let asked = Asked { models: &generation.models, priced_answers: Some(generation.answers) };
+        let remedies = |denied: &Denied| -> Vec<RemedyBody> { self.shop.remedies(&self.gate, denied, asked) };
+        refuse(&self.gate, refusal, remedies)
     }
 
     /// Forwards an admitted message, and settles it by its answer.

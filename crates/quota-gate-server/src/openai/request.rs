@@ -34,6 +34,8 @@ pub(crate) struct Generation {
     pub(crate) model: ModelName,
     /// All models that the upstream may use.
     pub(crate) models: Vec<String>,
+    /// Number of answers that are asked for.
+    pub(crate) answers: u32,
     /// The body for the upstream.
     pub(crate) body: Bytes,
     pub(crate) plan: Plan,
@@ -99,7 +101,7 @@ impl Generation {
             && fields.stream == Some(true)
             && !asks_for_usage;
         let body = if hides_usage { with_usage(&body).ok_or_else(|| invalid("is not UTF-8".into()))? } else { body };
-        Ok(Self { ap, meter, model, models, body, plan: Plan { api, hides_usage } })
+        Ok(Self { ap, meter, model, models, answers, body, plan: Plan { api, hides_usage } })
     }
 }
 

@@ -1,9 +1,9 @@
 /** One user's chat. */
 
-import { QuotaExceededError } from "@quota-gate/client";
+import { QuotaExceededError, type Remedy } from "@quota-gate/client";
 import { ChatInput, ChatQuotaDisplay, type Denial, QuotaExceededDialog, useChatQuota } from "@quota-gate/react";
-import { useRef, useState } from "react";
-import { ask, changeLevel, type Session, type Turn } from "./api.js";
+import { useEffect, useRef, useState } from "react";
+import { ask, buyPack, changeLevel, type Session, type Turn } from "./api.js";
 import type { Texts } from "./texts.js";
 
 const COSTS = { local: 1, "local-large": 25 };
@@ -21,7 +21,30 @@ export function Chat({ session, text }: { session: Session; text: Texts }) {
     const [turns, setTurns] = useState<Shown[]>([]);
     const [denial, setDenial] = useState<Denial | null>(null);
     const [isAnswering, setIsAnswering] = useState(false);
+    const [trouble, setTrouble] = useState<string>();
+    /** Counts remedies that were applied: each sends the kept message. */
+    const [applied, setApplied] = useState(0);
     const stop = useRef<AbortController>(undefined);
+
+    useEffect(() => {
+        // In an effect, because the message must be sent with the model that was just selected.
+        if (applied > 0) document.querySelector<HTMLFormElement>("form.qg-input")?.requestSubmit();
+    }, [applied]);
+
+    const apply = async (remedy: Remedy) => {
+        try {
+            if (remedy.kind === "pack") await buyPack(session.user, remedy.pack);
+            if (remedy.kind === "level") await changeLevel(session.user, remedy.membershipLevel);
+            if (remedy.kind === "model" && remedy.model in COSTS) setModel(remedy.model as Model);
+            await refresh();
+            setDenial(null);
+            setTrouble(undefined);
+            setApplied((count) => count + 1);
+        } catch (error) {
+            setDenial(null);
+            setTrouble((error as Error).message);
+        }
+    };
 
     const send = async (content: string) => {
         const controller = new AbortController();
@@ -80,7 +103,8 @@ export function Chat({ session, text }: { session: Session; text: Texts }) {
                     ))}
                 </select>
             </label>
-            <ChatInput onSend={send} cost={COSTS[model]} draftKey={session.user} onBlocked={setDenial} />
+            <ChatInput onSend={send} cost={COSTS[model]} draftKey={session.user} sendsBlocked />
+            {trouble && <p role="alert">{trouble}</p>}
             <section id="plans" aria-labelledby="plans-title">
                 <h2 id="plans-title">{text.plans}</h2>
                 {quota && <p>{text.current(quota.membershipLevel)}</p>}
@@ -97,7 +121,8 @@ export function Chat({ session, text }: { session: Session; text: Texts }) {
             <QuotaExceededDialog
                 denial={denial}
                 onClose={() => setDenial(null)}
-                onContinue={() => document.querySelector("textarea")?.focus()}
+                onContinue={() => setApplied((count) => count + 1)}
+                onRemedy={(remedy) => void apply(remedy)}
                 pricingUrl="#plans"
             />
         </main>

@@ -31,6 +31,9 @@ const open = (user: string) => post<{ user: string; jwt: string }>("/api/demo/se
 export const signIn = async (user: string) => new Session(await open(user));
 export const changeLevel = (user: string, membershipLevel: string) =>
     post<true>("/api/demo/level", { user, membershipLevel });
+/** Buys a pack. The id of the checkout makes it one pack, however often it is reported. */
+export const buyPack = (user: string, pack: string) =>
+    post<true>("/api/demo/pack", { user, pack, checkout: `demo-${crypto.randomUUID()}` });
 
 /** One message of a conversation. */
 export interface Turn {

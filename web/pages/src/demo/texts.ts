@@ -25,7 +25,7 @@ export interface Texts {
 export const texts: Record<"en" | "zh-CN", Texts> = {
     en: {
         title: "Chat demo",
-        lead: "Each message uses AP from your monthly quota. An answer that fails before its first word is free.",
+        lead: "Each message uses AP: of your monthly quota, of a window if your plan has one, and then of packs. An answer that fails before its first word is free.",
         user: "Signed in as",
         model: "Model",
         language: "Language",
@@ -43,7 +43,7 @@ export const texts: Record<"en" | "zh-CN", Texts> = {
     },
     "zh-CN": {
         title: "额度网关演示",
-        lead: "每条消息消耗每月额度中的 AP。回答在输出第一个字之前失败，则免费。",
+        lead: "每条消息消耗 AP：先用每月额度（套餐可能有时间窗口限制），再用加油包。回答在输出第一个字之前失败，则免费。",
         user: "当前用户",
         model: "模型",
         language: "语言",

@@ -1,4 +1,4 @@
-//! The page at `/`: a chat to try the gate, and the two tasks of a product: signing users in and selling upgrades.
+//! The page at `/`: a chat to try the gate, and the tasks of a product: signing users in, selling upgrades and packs.
 //!
 //! Only `dev` has these routes. They listen on 127.0.0.1 and answer only requests to that host or `localhost`, so no
 //! page of another site can read a JWT.
@@ -15,6 +15,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::billing::Packs;
 use crate::cli::token::jwt;
 use crate::http::demo_page;
 use quota_gate::{
@@ -32,6 +33,8 @@ pub(super) struct Demo {
     pub(super) jwt_secret: String,
     /// Users that the page may sign in.
     pub(super) samples: Vec<String>,
+    /// Packs that the page sells.
+    pub(super) packs: Packs,
 }
 
 #[derive(Serialize)]
@@ -53,12 +56,21 @@ struct Upgrade {
     membership_level: String,
 }
 
+#[derive(Deserialize)]
+struct Checkout {
+    user: String,
+    pack: String,
+    /// Id of the checkout, so that a repeated request gives one pack.
+    checkout: String,
+}
+
 pub(super) fn routes(demo: Demo) -> Router {
     let demo = Arc::new(demo);
     Router::new()
         .route("/api/demo/users", get(users))
         .route("/api/demo/session", post(sign_in))
         .route("/api/demo/level", post(change_level))
+        .route("/api/demo/pack", post(buy_pack))
         .with_state(demo)
         .merge(demo_page())
         .layer(from_fn(require_local_host))
@@ -91,6 +103,20 @@ async fn change_level(State(demo): State<Arc<Demo>>, Json(upgrade): Json<Upgrade
     let author = Author { by: "demo page".into(), reason: "the user bought a plan".into() };
     let change = ChangeLevel { user, level, effective: Effective::Now, anchor_day: None, if_version: None, author };
     match demo.gate.change_level(change).await {
+        Ok(_) => Json(true).into_response(),
+        Err(error) => refused(400, &error.to_string()),
+    }
+}
+
+/// Gives a pack, as a product does when its billing system reports a paid checkout.
+async fn buy_pack(State(demo): State<Arc<Demo>>, Json(Checkout { user, pack, checkout }): Json<Checkout>) -> Response {
+    let Some(user) = demo.sample(&user) else { return refused(404, "unknown sample user") };
+    let purchase = match demo.packs.purchase(&pack, &user, &checkout, demo.gate.clock().now()) {
+        Ok(Some(purchase)) => purchase,
+        Ok(None) => return refused(400, "unknown pack"),
+        Err(error) => return refused(400, &error.to_string()),
+    };
+    match demo.gate.buy_packs(&purchase).await {
         Ok(_) => Json(true).into_response(),
         Err(error) => refused(400, &error.to_string()),
     }

@@ -1,6 +1,7 @@
 //! `quota-gate dev`: runs a gate to try, with a private Redis and Postgres.
 
 mod demo;
+mod plans;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use self::demo::Demo;
 use crate::cli::output::{note, say};
 use crate::{
     app::{self, App},
-    config::{Config, Price, Secret, Token},
+    config::{Config, Secret, Token},
     hex,
     http::listener::listen,
     shutdown::{self, Hangup},
@@ -35,8 +36,6 @@ use quota_gate_dev::{DataDir, ModelServer, PostgresServer, PostgresServerOptions
 
 /// Default directory of the data.
 pub(in crate::cli) const DATA_DIR: &str = ".quota-gate";
-/// Cost of the second local model, in AP.
-const LARGE_MODEL_COST: u32 = 25;
 /// Issuer of the JWTs of `quota-gate token`.
 pub(in crate::cli) const JWT_ISSUER: &str = "quota-gate-dev";
 
@@ -110,8 +109,7 @@ pub(in crate::cli) async fn run(
         PostgresServer::start(&postgres_dir, PostgresServerOptions::default()),
     )?;
     secrets.configure(&mut config);
-    // An expensive model, to use up a quota quickly.
-    config.models.prices.entry("local-large".to_owned()).or_insert(Price::Flat(LARGE_MODEL_COST));
+    plans::add(&mut config);
     // If no upstream is configured, start a local model.
     let _upstream = match config.upstream.url.as_str() {
         "" => Some(start_upstream(&mut config).await?),
@@ -130,6 +128,7 @@ pub(in crate::cli) async fn run(
     postgres.run_script(ROLES, &[("password", &secrets.store_password)]).await?;
     config.postgres.url = Secret::new(postgres.url_of(ROLE, &secrets.store_password, "postgres"));
     let (redis_url, database_url) = (config.redis.url.expose().to_owned(), config.postgres.url.expose().to_owned());
+    let packs = config.billing.packs()?;
     let app = App::build(config).await?;
     let samples = seed_sample_users(&app).await?;
 
@@ -143,8 +142,12 @@ pub(in crate::cli) async fn run(
         jwt_secret: secrets.jwt_secret,
     };
     write_private(&path, &serde_json::to_string_pretty(&file)?)?;
-    let demo =
-        demo::routes(Demo { gate: app.gate.clone(), jwt_secret: file.jwt_secret.clone(), samples: samples.clone() });
+    let demo = demo::routes(Demo {
+        gate: app.gate.clone(),
+        jwt_secret: file.jwt_secret.clone(),
+        samples: samples.clone(),
+        packs,
+    });
     welcome(&file, &dir, &data_dir, &samples);
 
     let outcome = app.clone().run(listener, Some(metrics), demo, cancelled).await;
@@ -235,6 +238,7 @@ pub(in crate::cli) fn use_running(config: &mut Config, data_dir: Option<&Path>) 
     };
     let file = DevFile::read(dir)?;
     Secrets::load(&dir.join("secrets.json"))?.configure(config);
+    plans::add(config);
     config.redis.url = Secret::new(file.redis_url);
     config.postgres.url = Secret::new(file.database_url);
     config.server.listen = file.url.trim_start_matches("http://").parse().context("dev.json has an invalid URL")?;

@@ -4,7 +4,7 @@ use quota_gate::domain::{
     calendar::Calendar,
     decision::Denied,
     quota::Quota,
-    user_limits::{Binding, LimitState, retry_at},
+    user_limits::{Binding, LimitState},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -66,7 +66,7 @@ impl DenialLimits {
             limit: LimitBody::of(&binding.state),
             retry_at: binding.retry_at.map(Millis),
         };
-        Some(Self { limits: binding.iter().map(body).collect(), retry_at: retry_at(&binding).map(Millis) })
+        Some(Self { limits: binding.iter().map(body).collect(), retry_at: denied.retry_at(calendar).map(Millis) })
     }
 }
 
@@ -94,6 +94,6 @@ pub(crate) fn retry_after(denied: &Denied, calendar: Calendar) -> Option<u64> {
     if !denied.quota.limits.binds() {
         return None;
     }
-    let wait_ms = (retry_at(&denied.binding(calendar))? - denied.quota.as_of).num_milliseconds();
+    let wait_ms = (denied.retry_at(calendar)? - denied.quota.as_of).num_milliseconds();
     Some(u64::try_from(wait_ms).unwrap_or_default().div_ceil(1000))
 }

@@ -5,4 +5,5 @@ pub(crate) mod limits;
 pub(crate) mod problem;
 pub(crate) mod quota;
 pub(crate) mod refusals;
+pub(crate) mod remedies;
 pub(crate) mod time;

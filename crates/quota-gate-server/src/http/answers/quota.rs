@@ -27,6 +27,7 @@ use crate::http::answers::{
     headers::rate_limit,
     limits::{BindingBody, DenialLimits, LimitBody, limits, retry_after},
     problem::{Code, is_false},
+    remedies::RemedyBody,
     time::{Millis, Seconds},
 };
 use crate::http::meter::MeterSettings;
@@ -201,6 +202,8 @@ pub(crate) struct DenialNumbers<'a> {
     #[schema(value_type = Option<String>, required = false)]
     #[expect(clippy::option_option, reason = "null means never; absent, that the level has no such limits")]
     retry_at: Option<Option<Millis>>,
+    /// What would let this message pass, the smallest first; at most one of each kind.
+    remedies: Vec<RemedyBody>,
 }
 
 impl<'a> QuotaBody<'a> {
@@ -242,7 +245,7 @@ impl<'a> QuotaBody<'a> {
 
     /// Adds the model that answers when the quota is exhausted.
     pub(crate) fn with_fallback(self, costs: &ModelCosts, quota: &Quota) -> Self {
-        let is_exhausted = quota.remaining() == Ap::ZERO;
+        let is_exhausted = quota.available() == Ap::ZERO;
         let fallback = is_exhausted.then(|| costs.fallback(self.membership_level)).flatten().map(ToString::to_string);
         Self { fallback, ..self }
     }
@@ -300,7 +303,7 @@ impl<'a> Upgrade<'a> {
 }
 
 impl<'a> DenialNumbers<'a> {
-    pub(crate) fn new(gate: &Gate, levels: &'a Levels, denied: &Denied) -> Self {
+    pub(crate) fn new(gate: &Gate, levels: &'a Levels, denied: &Denied, remedies: Vec<RemedyBody>) -> Self {
         let quota = &denied.quota;
         let (limits, retry_at) = DenialLimits::of(denied, gate.calendar()).map(|of| (of.limits, of.retry_at)).unzip();
         Self {
@@ -311,13 +314,14 @@ impl<'a> DenialNumbers<'a> {
             recommended_upgrade: Upgrade::of(gate, levels, quota),
             limits,
             retry_at,
+            remedies,
         }
     }
 }
 
 impl QuotaExceeded<'_> {
     /// Answers a message that the quota does not cover.
-    pub(crate) fn response(gate: &Gate, denied: &Denied) -> Response {
+    pub(crate) fn response(gate: &Gate, denied: &Denied, remedies: Vec<RemedyBody>) -> Response {
         let code = Code::QuotaExceeded;
         let levels = gate.levels();
         let body = QuotaExceeded {
@@ -325,7 +329,7 @@ impl QuotaExceeded<'_> {
             title: code.title(),
             status: code.status().as_u16(),
             code,
-            numbers: DenialNumbers::new(gate, &levels, denied),
+            numbers: DenialNumbers::new(gate, &levels, denied, remedies),
         };
         let mut response = (code.status(), rate_limit(&denied.quota, gate.calendar()), Json(body)).into_response();
         if let Some(seconds) = retry_after(denied, gate.calendar()) {

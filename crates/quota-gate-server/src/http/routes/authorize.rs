@@ -18,24 +18,23 @@ use crate::http::{
         problem::{Code, Problem},
         quota::QuotaExceeded,
         refusals::Refused,
+        remedies::{RemedyBody, Shop},
         time::Seconds,
     },
     auth::Sender,
     model_access::require_allowed,
     state::Readiness,
 };
-use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
         ap::Ap,
         decision::{Decision, Denied},
         hold::{Reservation, Ttl},
-        model_costs::ModelCosts,
         model_name::ModelName,
         quota::Quota,
+        remedy::Asked,
         usage::Tokens,
         user_id::{SessionId, UserId},
-        user_limits::retry_at,
     },
     gate::{Consume, Gate, Reserve},
 };
@@ -117,7 +116,7 @@ pub(crate) const fn authorize_by_get() {}
 pub(crate) async fn authorize(
     State(state): State<AppState>,
     State(gate): State<Gate>,
-    State(costs): State<Reloadable<ModelCosts>>,
+    State(shop): State<Shop>,
     State(readiness): State<Arc<Readiness>>,
     Sender(user): Sender,
     params: Result<Query<AuthorizeParams>, QueryRejection>,
@@ -129,7 +128,7 @@ pub(crate) async fn authorize(
         _ => return Err(Problem::new(Code::InvalidRequest, "denied must be 429 or 403")),
     };
     let session = params.session.as_deref().map_or_else(|| Ok(SessionId::unnamed()), SessionId::parse)?;
-    let costs = costs.get();
+    let costs = shop.costs().get();
     let (ap, tokens) = match params.ap {
         Some(ap) => (Ap::cost(ap)?, Tokens::ZERO),
         None => costs.unseen(params.model.as_deref())?,
@@ -156,7 +155,12 @@ pub(crate) async fn authorize(
             allowed(&gate, &user, Some(&quota), reservation.as_ref())
         }
         Decision::Passed(passed) => allowed(&gate, &user, passed.quota(), None),
-        Decision::Denied(denied) => denial(&gate, &denied, denied_status),
+        Decision::Denied(denied) => {
+            let priced_answers = params.ap.is_none().then_some(1);
+            let asked = Asked { models: params.model.as_slice(), priced_answers };
+            let remedies = shop.remedies(&gate, &denied, asked);
+            denial((&gate, &denied), remedies, denied_status)
+        }
     })
 }
 
@@ -181,15 +185,15 @@ fn allowed(gate: &Gate, user: &UserId, quota: Option<&Quota>, reservation: Optio
     (StatusCode::OK, headers).into_response()
 }
 
-fn denial(gate: &Gate, denied: &Denied, status: StatusCode) -> Response {
-    let mut response = QuotaExceeded::response(gate, denied);
+fn denial((gate, denied): (&Gate, &Denied), remedies: Vec<RemedyBody>, status: StatusCode) -> Response {
+    let mut response = QuotaExceeded::response(gate, denied, remedies);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     put(headers, "x-quota-code", "QUOTA_EXCEEDED");
     put(headers, "x-quota-required", &denied.required.get().to_string());
     put(headers, "x-quota-remaining", &denied.quota.available().get().to_string());
     if denied.quota.limits.binds()
-        && let Some(at) = retry_at(&denied.binding(gate.calendar()))
+        && let Some(at) = denied.retry_at(gate.calendar())
     {
         put(headers, "x-quota-retry-at", &Seconds::after(at).to_string());
     }

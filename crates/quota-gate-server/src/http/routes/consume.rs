@@ -17,6 +17,7 @@ use crate::http::{
         headers::rate_limit,
         problem::{Code, Problem},
         refusals::{Refused, RefusedBody, RefusedMessage},
+        remedies::Shop,
     },
     auth::Service,
     extract::{Body, IdempotencyHeader},
@@ -24,13 +25,12 @@ use crate::http::{
     model_access::require_allowed,
     token_counts::TokenCounts,
 };
-use crate::reloadable::Reloadable;
 use quota_gate::{
     domain::{
         decision::{Decision, Passed},
         level::Levels,
-        model_costs::ModelCosts,
         model_name::ModelName,
+        remedy::Asked,
         user_id::{SessionId, UserId},
     },
     gate::{Consume, Gate},
@@ -105,14 +105,14 @@ pub(crate) struct ConsumedBody<'a> {
 pub(crate) async fn consume(
     _: Service,
     State(gate): State<Gate>,
-    State(costs): State<Reloadable<ModelCosts>>,
+    State(shop): State<Shop>,
     State(meter): State<Arc<MeterSettings>>,
     IdempotencyHeader(idempotency_key): IdempotencyHeader,
     Body(body): Body<ConsumeBody>,
 ) -> Result<Response, Problem> {
     let tokens = body.counts().tokens()?;
     let model = body.model.as_deref().map(ModelName::parse).transpose()?;
-    let costs = costs.get();
+    let costs = shop.costs().get();
     let ap = match (body.ap, costs.by_tokens(model.as_ref())) {
         (None, Some(prices)) => prices.cost(tokens.kinds().ok_or_else(no_token_counts)?),
         (ap, _) => meter.cost(ap)?,
@@ -136,7 +136,11 @@ pub(crate) async fn consume(
             };
             Ok((rate_limit(&charged.quota, gate.calendar()), Json(body)).into_response())
         }
-        Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+        Decision::Denied(denied) => {
+            let asked = Asked { models: body.model.as_slice(), priced_answers: None };
+            let remedies = shop.remedies(&gate, &denied, asked);
+            Ok(QuotaExceeded::response(&gate, &denied, remedies))
+        }
         Decision::Passed(passed) => Ok(Json(ConsumedBody::passed(&gate, &levels, &passed)).into_response()),
     }
 }

@@ -17,6 +17,7 @@ use crate::http::{
         headers::rate_limit,
         problem::Problem,
         refusals::{Refused, RefusedBody, RefusedMessage, UnknownReservation},
+        remedies::Shop,
         time::Millis,
     },
     auth::Service,
@@ -32,6 +33,7 @@ use quota_gate::{
         level::Levels,
         model_costs::ModelCosts,
         model_name::ModelName,
+        remedy::Asked,
         user_id::{SessionId, UserId},
     },
     gate::{Commit, Gate, Reserve},
@@ -162,6 +164,7 @@ pub(crate) async fn reserve(
     _: Service,
     State(gate): State<Gate>,
     State(meter): State<Arc<MeterSettings>>,
+    State(shop): State<Shop>,
     IdempotencyHeader(idempotency_key): IdempotencyHeader,
     Body(body): Body<ReserveBody>,
 ) -> Result<Response, Problem> {
@@ -182,7 +185,10 @@ pub(crate) async fn reserve(
             let headers = rate_limit(&reserved.quota, gate.calendar());
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], headers, Json(body)).into_response())
         }
-        Decision::Denied(denied) => Ok(QuotaExceeded::response(&gate, &denied)),
+        Decision::Denied(denied) => {
+            let remedies = shop.remedies(&gate, &denied, Asked::default());
+            Ok(QuotaExceeded::response(&gate, &denied, remedies))
+        }
         Decision::Passed(passed) => Ok(Json(ReservationBody::passed(&gate, &levels, &passed)).into_response()),
     }
 }
