@@ -78,7 +78,7 @@ impl Repairer {
         // First: the total over all periods includes what grants have paid.
         let grants = self.gate.postgres().repair_grants().await?;
         let (meters, adjustments) = self.gate.postgres().repair_meters(SESSION, self.gate.now()).await?;
-        let mut repaired = Repaired { grants, meters, adjustments, ..Repaired::default() };
+        let mut repaired = Repaired { adjustments, grants, meters, ..Repaired::default() };
         self.repair_totals(&mut repaired).await?;
         repaired.usage = self.gate.postgres().repair_usage().await?;
         let verdict = self.verifier.verify().await?;

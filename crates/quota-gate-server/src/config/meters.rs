@@ -49,10 +49,10 @@ impl Config {
             return Err(wrong(format!("meters.{name}.unit"), "must have 1 to 32 characters".into()));
         }
         let setting = || format!("meters.{name}.levels");
-        for level in self.levels.keys().filter(|level| !section.levels.contains_key(*level)) {
+        if let Some(level) = self.levels.keys().find(|level| !section.levels.contains_key(*level)) {
             return Err(wrong(setting(), format!("must list every level: {level} is missing; 0 for none")));
         }
-        for level in section.levels.keys().filter(|level| !self.levels.contains_key(*level)) {
+        if let Some(level) = section.levels.keys().find(|level| !self.levels.contains_key(*level)) {
             return Err(wrong(setting(), format!("{level} is no level of [levels]")));
         }
         let levels = section.levels.iter().map(|(level, terms)| Ok((LevelName::parse(level)?, terms.terms()?)));

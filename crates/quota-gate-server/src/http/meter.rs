@@ -63,7 +63,7 @@ pub(crate) async fn no_such_route(State(names): State<MeterNames>, OriginalUri(u
             let names = names.0.join(", ");
             Problem::new(Code::NotFound, format!("no such meter: {meter}; the meters of this gate are {names}"))
         }
-        None => problem::no_such_route(OriginalUri(uri)).await,
+        None => problem::no_such_route(&uri),
     }
 }
 

@@ -180,6 +180,6 @@ pub fn router(state: AppState, meters: Vec<AppState>) -> Router {
         .merge(admitted(billing, billing_group))
         .merge(for_browsers(admitted(models, models_group)))
         .merge(pages::pages())
-        .with_state(state.clone())
+        .with_state(state)
         .merge(of_meters)
 }

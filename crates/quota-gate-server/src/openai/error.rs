@@ -132,7 +132,7 @@ fn may_be_retried(problem: &Problem) -> bool {
 
 /// Routes for all paths of the API that the proxy does not serve.
 pub(crate) fn other_paths<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let refuse = async |uri: OriginalUri| OpenAiError::response(problem::no_such_route(uri).await);
+    let refuse = async |OriginalUri(uri): OriginalUri| OpenAiError::response(problem::no_such_route(&uri));
     Router::new().route("/v1", any(refuse)).route("/v1/", any(refuse)).route("/v1/{*path}", any(refuse))
 }
 

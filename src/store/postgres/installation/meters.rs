@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::{
     InvalidInput,
     ap::Ap,
-    level::{LevelCode, LevelName, LevelTerms, Levels},
+    level::{LevelName, LevelTerms, Levels},
     level_difference::MeterDifference,
     meter::{Meter, MeterCode, MeterLevels, MeterName},
     window::LevelLimits,
@@ -97,8 +97,9 @@ pub(super) async fn meters<'e>(
         let Some(level) = levels.named(level) else { continue };
         meter.levels.push((level.code, terms(quota, windows, row.concurrency).map_err(|_| wrong("windows"))?));
     }
-    let by_code = |(code, _): &(LevelCode, LevelTerms)| *code;
-    found.values_mut().for_each(|meter| meter.levels.sort_by_key(by_code));
+    for meter in found.values_mut() {
+        meter.levels.sort_by_key(|(code, _)| *code);
+    }
     Ok(found.into_values().collect())
 }
 

@@ -24,6 +24,7 @@ impl Postgres {
     ///
     /// # Errors
     /// If Postgres is unavailable.
+    #[expect(clippy::too_many_lines, reason = "one query for each table")]
     pub async fn export(&self, user: &UserId, mut each: impl FnMut(&'static str, &str)) -> Result<(), PostgresError> {
         let mut snapshot = self.unhurried_snapshot().await?;
         let user = user.as_str();

@@ -5,7 +5,7 @@ use std::{any::Any, time::Duration};
 use axum::{
     Json,
     extract::OriginalUri,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -239,7 +239,7 @@ impl From<InvalidInput> for Problem {
     }
 }
 
-pub(crate) async fn no_such_route(OriginalUri(uri): OriginalUri) -> Problem {
+pub(crate) fn no_such_route(uri: &Uri) -> Problem {
     Problem::new(Code::NotFound, format!("no such route: {}", uri.path()))
 }
 

@@ -233,16 +233,16 @@ pub(crate) async fn show(
 /// The quotas of other meters that the user has used or has grants of.
 async fn of_meters(gate: &Gate, levels: &Levels, user: &UserId) -> Result<Vec<(Gate, Quota)>, Problem> {
     let today = gate.calendar().day_start(gate.calendar().day_at(gate.now()));
-    let mut used = Vec::new();
+    let mut found = Vec::new();
     for meter in levels.meters() {
         let row = gate.postgres().find_meter(user, meter.code, today).await.map_err(unavailable)?;
         if row.is_some_and(|row| row.total_used > 0 || !row.grants.live.is_empty()) {
             let gate = gate.of_meter(meter.code);
             let quota = gate.quota(user).await?;
-            used.push((gate, quota));
+            found.push((gate, quota));
         }
     }
-    Ok(used)
+    Ok(found)
 }
 
 impl ListedUserBody {
