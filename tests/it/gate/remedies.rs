@@ -8,6 +8,7 @@ use quota_gate::{
         decision::{Decision, Denied},
         level::{LevelName, LevelTerms},
         level_change::Effective,
+        meter::MeterCode,
         model_costs::ModelCosts,
         new_grant::{ExternalId, GrantSource, NewGrant, Priority},
         remedy::{Asked, OfferedPack, Offers, Remedy},
