@@ -8,6 +8,8 @@ use super::{InvalidInput, ap::Ap, meter::MeterCode, text::text_type, user_id::Us
 
 /// Sources that only the gate itself writes.
 const OWN_SOURCES: [&str; 2] = [UNKNOWN_SOURCE, TRANSFER_SOURCE];
+/// Source of a pack that was bought.
+pub const PACK_SOURCE: &str = "pack";
 /// Source of a grant that Postgres has lost and knows only by its charges.
 pub(crate) const UNKNOWN_SOURCE: &str = "unknown";
 /// Source of a grant that another user transferred.

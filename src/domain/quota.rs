@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::{
     ap::Ap,
     calendar::{AnchorDay, Period},
-    level::{Level, LevelCode, Levels},
+    level::LevelCode,
     user_id::UserId,
     user_limits::UserLimits,
 };
@@ -96,12 +96,6 @@ impl Quota {
         } else {
             QuotaStatus::Ok
         }
-    }
-
-    /// The next level with a higher quota, if any.
-    #[must_use]
-    pub fn recommended_upgrade<'a>(&self, levels: &'a Levels) -> Option<&'a Level> {
-        levels.next_above(self.quota)
     }
 }
 

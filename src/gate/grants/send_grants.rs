@@ -31,7 +31,7 @@ impl Gate {
 
     /// Sends the grants of a user in a task, which continues if the caller stops waiting. Waits for it until the gate's
     /// deadline.
-    pub(super) async fn send_grants_soon(&self, user: &UserId) {
+    pub(in crate::gate) async fn send_grants_soon(&self, user: &UserId) {
         let (this, to) = (self.clone(), user.clone());
         let sending = tokio::spawn(async move { this.send_grants(&to).await });
         match timeout(self.0.deadline, sending).await {

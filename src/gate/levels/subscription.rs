@@ -15,12 +15,18 @@ use crate::{
 impl Gate {
     /// Gives the user the highest level that is paid for, or the lowest if none is; the same for a user who had the
     /// subscription before. Events of forgotten users are ignored. Upgrades apply immediately, downgrades at the next
-    /// period. Returns true if this event changed a level.
+    /// period. With `packs_need_plan`, what is left of packs is voided when no subscription of their user pays any more.
+    /// Returns true if this event changed a level or voided a pack.
     ///
     /// # Errors
     /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres is
     /// unavailable.
-    pub async fn apply_subscription(&self, event: &SubscriptionEvent, prices: &PriceLevels) -> Result<bool, GateError> {
+    pub async fn apply_subscription(
+        &self,
+        event: &SubscriptionEvent,
+        prices: &PriceLevels,
+        packs_need_plan: bool,
+    ) -> Result<bool, GateError> {
         let gate = &self.0;
         let levels = self.levels();
         let state = event.terms.state(prices, &levels)?;
@@ -44,13 +50,18 @@ impl Gate {
             state: &state,
             before: before.as_ref(),
             paid_days: event.paid_time.map(|paid| paid.days(gate.calendar)),
+            packs_need_plan,
         };
         let changes = gate.postgres.apply_subscription(&applied, &levels, &first, today).await?;
-        let is_change = !changes.is_empty();
+        let is_change = !changes.levels.is_empty() || !changes.without_packs.is_empty();
+        for user in &changes.without_packs {
+            self.send_grants_soon(user).await;
+        }
         let this = self.clone();
         // The event is applied: Redis must get the changes even if the sender stops waiting.
         let sending = tokio::spawn(async move {
-            let sent = changes.iter().map(|change| this.0.send_level_to_redis(&change.after.user, &change.after));
+            let sent =
+                changes.levels.iter().map(|change| this.0.send_level_to_redis(&change.after.user, &change.after));
             join_all(sent).await
         });
         match timeout(gate.deadline, sending).await {

@@ -43,7 +43,7 @@ pub(super) async fn send(gate: &Serve, header: &str, body: &str) -> (StatusCode,
         .await
 }
 
-fn event(id: &str, kind: &str, created: i64, subscription: &str, price: &str) -> Value {
+pub(super) fn event(id: &str, kind: &str, created: i64, subscription: &str, price: &str) -> Value {
     json!({
         "id": id, "object": "event", "type": format!("customer.subscription.{kind}"), "created": created,
         "data": {"object": {

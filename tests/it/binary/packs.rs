@@ -4,11 +4,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
-    admin::gate,
-    billing::{SECRET, now, send, signature, tells},
+    admin::{ADMIN, gate},
+    billing::{self, SECRET, now, send, signature, tells},
     process::{SERVICE_TOKEN, Serve, answer},
 };
-use crate::support::World;
+use crate::support::{World, eventually};
 
 const SETTINGS: &[(&str, &str)] = &[
     ("QUOTA_GATE__BILLING__WEBHOOK_SECRET", SECRET),
@@ -181,4 +181,37 @@ async fn purchases_that_would_give_nothing_are_refused_and_other_payments_are_ig
     // Without packs, payments are not looked at.
     let without = super::admin::gate(&world, &SETTINGS[..1]).await;
     assert!(!tells(&without, checkout("cs_1", "pi_1", &json!({"pack": "big_pack"}))).await);
+}
+
+#[tokio::test]
+async fn packs_need_a_plan_only_by_setting_and_lapse_with_the_last_subscription() {
+    const LEVELS: (&str, &str) = ("QUOTA_GATE__BILLING__LEVELS", "{price_basic=\"basic\", price_plus=\"plus\"}");
+    const NEED_PLAN: (&str, &str) = ("QUOTA_GATE__BILLING__PACKS_NEED_PLAN", "true");
+    for needs_plan in [false, true] {
+        let world = World::new().await;
+        let settings = [SETTINGS, &[LEVELS], if needs_plan { &[NEED_PLAN][..] } else { &[] }].concat();
+        let gate = gate(&world, &settings).await;
+        // A pack that was bought before there is a plan stays until one has lapsed.
+        assert!(tells(&gate, checkout("cs_1", "pi_1", &json!({"userUuid": "ann", "pack": "price_small"}))).await);
+        assert!(!tells(&gate, billing::event("evt_0", "deleted", 50, "sub_0", "price_basic")).await);
+        assert!(tells(&gate, billing::event("evt_1", "created", 100, "sub_1", "price_basic")).await);
+        assert!(tells(&gate, billing::event("evt_2", "created", 100, "sub_2", "price_plus")).await);
+        let gift = json!({"userUuid": "ann", "ap": 5, "source": "gift", "reason": "r", "externalId": "g-1"});
+        let given = answer(gate.request_as(ADMIN, Method::POST, "/api/chat/quota/grants").json(&gift)).await;
+        assert_eq!(given.0.as_u16(), 201, "{}", given.1);
+        assert!(tells(&gate, billing::event("evt_3", "deleted", 200, "sub_2", "price_plus")).await);
+        assert_eq!(states(&gate, "ann").await, ["live", "live"], "another subscription pays");
+        let ended = billing::event("evt_4", "deleted", 300, "sub_1", "price_basic");
+        assert!(tells(&gate, ended.clone()).await);
+        let pack = if needs_plan { "voided" } else { "live" };
+        assert_eq!(states(&gate, "ann").await, ["live", pack], "a gift is no pack");
+        // Redis has it, too: 1,000 of plus, which lasts until the period ends, and what is left of the grants.
+        let all = if needs_plan { 1_005 } else { 1_055 };
+        assert_eq!((consume(&gate, "ann", all + 1).await, consume(&gate, "ann", all).await), (429, 200));
+        // A repeated event and a new subscription bring nothing back.
+        assert!(!tells(&gate, ended).await);
+        tells(&gate, billing::event("evt_5", "created", 400, "sub_3", "price_basic")).await;
+        let after = if needs_plan { "voided" } else { "used" };
+        eventually("the charge is flushed", async || states(&gate, "ann").await == ["used", after]).await;
+    }
 }

@@ -68,7 +68,7 @@ impl Paid {
 }
 
 async fn apply(gate: &GateUnderTest, event: &SubscriptionEvent) -> bool {
-    gate.gate.apply_subscription(event, &prices()).await.unwrap()
+    gate.gate.apply_subscription(event, &prices(), false).await.unwrap()
 }
 
 /// Charges the user 10 AP at a time until the gate refuses. Returns the sum.

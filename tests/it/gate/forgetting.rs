@@ -86,11 +86,11 @@ async fn the_id_disappears_from_every_table_and_the_sums_stay() {
     assert!(gate.charges("alice-1", 7).await);
     world.set_time("2026-12-10T12:00:00Z").await;
     assert!(gate.charges("alice-1", 5).await && gate.charges("bob", 3).await);
-    assert!(gate.gate.apply_subscription(&event("evt_1", "sub_1", 1, "alice-1"), &prices()).await.unwrap());
+    assert!(gate.gate.apply_subscription(&event("evt_1", "sub_1", 1, "alice-1"), &prices(), false).await.unwrap());
     // A subscription that has moved to another user.
     let moved = Some(Terms { user: user("alice-1"), paid_items: None });
     let moved = SubscriptionEvent { terms_before: moved, ..event("evt_2", "sub_2", 2, "bob") };
-    gate.gate.apply_subscription(&moved, &prices()).await.unwrap();
+    gate.gate.apply_subscription(&moved, &prices(), false).await.unwrap();
     for statement in [
         "insert into dead_letters (partition, generation, entry_id, event, user_uuid, ap_used, payload, reason, created_at)
          values (0, 1, '1-1', gen_random_uuid(), 'alice-1', 4, '{\"userUuid\": \"alice-1\", \"sessionId\": \"alice-1''s\"}',
@@ -154,7 +154,7 @@ async fn nothing_brings_a_forgotten_id_back() {
         assert!(matches!(gate.consume("alice-1", 1).await, Err(GateError::Forgotten)));
         assert!(matches!(gate.gate.commit(&late, Commit::default()).await, Err(GateError::Forgotten)));
         assert!(matches!(gate.gate.quota_and_holds(&user("alice-1")).await, Err(GateError::Forgotten)));
-        assert!(!gate.gate.apply_subscription(&event("evt_1", "sub_1", 1, "alice-1"), &prices()).await.unwrap());
+        assert!(!gate.gate.apply_subscription(&event("evt_1", "sub_1", 1, "alice-1"), &prices(), false).await.unwrap());
         let mut delete = redis::cmd("DEL");
         delete.arg(format!("qg:{{{}}}:u:alice-1", gate.gate.partitions().of(&user("alice-1"))));
         delete.query_async::<()>(&mut world.redis_connection().await).await.unwrap();

@@ -34,7 +34,7 @@ fn event(id: &str, subscription: &str, second: i64, who: &str, level: Option<&st
 /// Applies an event; repeats it while a store is unavailable, as a billing system does.
 async fn apply(gate: &GateUnderTest, event: &SubscriptionEvent) -> bool {
     loop {
-        match gate.gate.apply_subscription(event, &prices()).await {
+        match gate.gate.apply_subscription(event, &prices(), false).await {
             Ok(changed) => return changed,
             Err(GateError::Unavailable { .. }) => {}
             Err(error) => panic!("{error}"),

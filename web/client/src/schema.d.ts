@@ -1223,7 +1223,7 @@ export interface components {
         ExtendBody: {
             /**
              * Format: int64
-             * @description From now; 60 by default. An extension never shortens a hold.
+             * @description From now; 60 by default, with the same maximum. An extension never shortens a hold.
              */
             ttlSeconds?: number | null;
         };
@@ -1911,7 +1911,8 @@ export interface components {
             sessionId: string;
             /**
              * Format: int64
-             * @description Time to hold the AP, in seconds; 60 by default.
+             * @description Time to hold the AP, in seconds; 60 by default. At most 900 for the chat, and `hold_seconds_max` of another
+             *     meter.
              */
             ttlSeconds?: number | null;
             /** @example 0f8fad5b-d9cb-469f-a165-70867728950e */

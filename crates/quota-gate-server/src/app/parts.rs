@@ -18,7 +18,7 @@ use quota_gate::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    billing::{Billing, Packs, TermsReader},
+    billing::{Billing, PackRules, Packs, TermsReader},
     config::{Config, ms},
     http::{AppParts, AppState, Auth, Limits, MeterSettings, RateLimitOptions, RateLimits, Readiness, Shop, cors},
     openai::{Proxy, ProxyLimits, Upstream, UpstreamOptions},
@@ -193,10 +193,14 @@ pub(super) fn billing(config: &Config) -> anyhow::Result<Option<Billing>> {
     let prices = billing.price_levels().context("[billing.levels]")?;
     let (statuses, pauses) = (billing.paid_statuses.clone(), billing.paid_pauses.clone());
     let terms = TermsReader::new(billing.cycle, billing.user_metadata_key.clone(), statuses, pauses)?;
-    let packs = packs(config)?;
+    let packs = PackRules {
+        packs: packs(config)?,
+        metadata_key: billing.pack_metadata_key.clone(),
+        need_plan: billing.packs_need_plan,
+    };
     let secret = billing.webhook_secret.expose();
     if secret.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Billing::new(secret, terms, prices, (packs, billing.pack_metadata_key.clone()))?))
+    Ok(Some(Billing::new(secret, terms, prices, packs)?))
 }

@@ -17,6 +17,6 @@ pub(crate) mod terms;
 
 pub use self::{
     packs::{PackOptions, Packs},
-    subscription::Billing,
+    subscription::{Billing, PackRules},
     terms::{Cycle, TermsReader},
 };

@@ -9,7 +9,7 @@ use quota_gate::domain::{
     InvalidInput,
     ap::Ap,
     meter::MeterCode,
-    new_grant::{ExpiresAfter, ExternalId, GrantSource, NewGrant, Priority},
+    new_grant::{ExpiresAfter, ExternalId, GrantSource, NewGrant, PACK_SOURCE, Priority},
     purchase::Purchase,
     remedy::OfferedPack,
     user_id::UserId,
@@ -104,7 +104,7 @@ impl Pack {
             ap: NewGrant::ap(i64::from(self.ap.get()).saturating_mul(quantity))?,
             expires_at: self.expires_after.map(|life| life.after(at)),
             priority: self.priority,
-            source: GrantSource::parse("pack")?,
+            source: GrantSource::parse(PACK_SOURCE)?,
             external_id: ExternalId::parse(external_id)?,
         })
     }

@@ -54,24 +54,29 @@ pub struct Billing {
     secret: Hmac<Sha256>,
     terms: TermsReader,
     levels: PriceLevels,
-    packs: Packs,
-    pack_key: String,
+    packs: PackRules,
+}
+
+/// What users can buy, and what becomes of it.
+#[derive(Debug)]
+pub struct PackRules {
+    /// The packs.
+    pub packs: Packs,
+    /// Metadata key under which a checkout names its pack.
+    pub metadata_key: String,
+    /// Whether packs are voided when no subscription of their user pays any more.
+    pub need_plan: bool,
 }
 
 impl Billing {
-    /// Accepts events signed with `secret`. A checkout names its pack under `pack_key` in its metadata.
+    /// Accepts events signed with `secret`.
     ///
     /// # Errors
     /// If the secret is invalid.
-    pub fn new(
-        secret: &str,
-        terms: TermsReader,
-        levels: PriceLevels,
-        (packs, pack_key): (Packs, String),
-    ) -> Result<Self, InvalidInput> {
+    pub fn new(secret: &str, terms: TermsReader, levels: PriceLevels, packs: PackRules) -> Result<Self, InvalidInput> {
         let secret = Hmac::new_from_slice(secret.as_bytes())
             .map_err(|error| InvalidInput { field: "billing.webhook_secret", rule: error.to_string() })?;
-        Ok(Self { secret, terms, levels, packs, pack_key })
+        Ok(Self { secret, terms, levels, packs })
     }
 
     /// Whether one of the header's signatures matches the body and is recent.
@@ -152,17 +157,17 @@ pub(crate) async fn receive(
 async fn apply(gate: &Gate, billing: &Billing, event: Event) -> Result<bool, Problem> {
     if event.kind.starts_with("customer.subscription.") {
         let event = subscription_event(billing, event)?;
-        let changed = gate.apply_subscription(&event, &billing.levels).await?;
+        let changed = gate.apply_subscription(&event, &billing.levels, billing.packs.need_plan).await?;
         tracing::info!(event = event.id, subscription = event.subscription, changed, "received a subscription event");
         return Ok(changed);
     }
     // Without packs, payments are for something else.
-    if billing.packs.is_empty() {
+    if billing.packs.packs.is_empty() {
         return Ok(false);
     }
     if matches!(event.kind.as_str(), "checkout.session.completed" | "checkout.session.async_payment_succeeded") {
-        let keys = MetadataKeys { user: billing.terms.user_key().to_owned(), pack: billing.pack_key.clone() };
-        let Some(purchase) = checkout::read(&event.data.object, &billing.packs, &keys)? else { return Ok(false) };
+        let keys = MetadataKeys { user: billing.terms.user_key().to_owned(), pack: billing.packs.metadata_key.clone() };
+        let Some(purchase) = checkout::read(&event.data.object, &billing.packs.packs, &keys)? else { return Ok(false) };
         check_ids([&event.id, &purchase.checkout].into_iter().chain(&purchase.payment))?;
         let changed = gate.buy_packs(&purchase).await?;
         tracing::info!(event = event.id, checkout = purchase.checkout, changed, "received a purchase of packs");

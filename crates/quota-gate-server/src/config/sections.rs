@@ -128,6 +128,7 @@ sections! {
         paid_statuses: Vec<String>,
         paid_pauses: Vec<String>,
         pack_metadata_key: String,
+        packs_need_plan: bool,
         packs: BTreeMap<String, PackOptions>,
         levels: BTreeMap<String, String>,
     }

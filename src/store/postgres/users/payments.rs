@@ -17,6 +17,7 @@ use crate::store::postgres::{
     connections::Transaction,
     users::{
         change_level::create,
+        grant_row::parse_user,
         grants::{self, Voided},
     },
 };
@@ -141,7 +142,7 @@ async fn report(
     .await?;
     let mut users = Vec::new();
     for row in bought {
-        let user = grants::parse_user(&row.user_uuid, row.id)?;
+        let user = parse_user(&row.user_uuid, row.id)?;
         grants::lock(connection, &user).await?;
         if let Some(Voided::Now(_)) = grants::void_locked(connection, &user, row.id, author, now).await?
             && !users.contains(&user)

@@ -1,4 +1,4 @@
-//! `subscriptions` and `subscription_events`: the state of each subscription, and the levels that follow from it.
+//! `subscriptions`: the state of each subscription, and the levels that follow from it.
 //!
 //! An event is recorded and applied in one transaction, which locks the subscription first and then the rows of its
 //! users. So an event is applied entirely or not at all, and a level always follows from all events that were applied.
@@ -11,15 +11,19 @@ use tokio::time::sleep;
 use crate::domain::{
     author::Author,
     calendar::Period,
-    level::{LevelName, Levels},
+    level::{Level, Levels},
     level_change::Effective,
-    subscription::{OrderedEvent, PaidDays, Stage, SubscriptionState, last_of_second},
+    subscription::{PaidDays, Stage, SubscriptionState},
     user_id::UserId,
 };
 use crate::store::postgres::{
     NewLevel, NewUser, Postgres, PostgresError,
     connections::Transaction,
-    users::change_level::{self, LevelChange},
+    users::{
+        change_level::{self, LevelChange},
+        packs,
+        subscription_events::{Deciding, deciding, parse_user, record},
+    },
 };
 
 /// Distinguishes locks of subscriptions from the gate's other advisory locks.
@@ -47,15 +51,17 @@ pub struct AppliedEvent<'a> {
     pub before: Option<&'a SubscriptionState>,
     /// The days that the subscription is paid for, if they determine the user's periods.
     pub paid_days: Option<PaidDays>,
+    /// Whether packs are voided when no subscription of their user pays for a level any more.
+    pub packs_need_plan: bool,
 }
 
-/// The event that decides a subscription's state.
-struct Deciding {
-    event_id: String,
-    event_at: DateTime<Utc>,
-    stage: i16,
-    user: UserId,
-    level: Option<String>,
+/// What an event changed.
+#[derive(Debug, Default)]
+pub struct EventChanges {
+    /// Changes of levels.
+    pub levels: Vec<LevelChange>,
+    /// Users whose packs were voided.
+    pub without_packs: Vec<UserId>,
 }
 
 /// The row of a subscription.
@@ -73,8 +79,8 @@ struct Paid<'a> {
 }
 
 enum Attempt {
-    /// The event is recorded, and these levels changed.
-    Done(Vec<LevelChange>),
+    /// The event is recorded, and this changed.
+    Done(EventChanges),
     /// A row that may not be waited for is locked.
     Busy(PostgresError),
 }
@@ -91,7 +97,7 @@ impl Postgres {
         levels: &Levels,
         first: &NewUser,
         today_start: DateTime<Utc>,
-    ) -> Result<Vec<LevelChange>, PostgresError> {
+    ) -> Result<EventChanges, PostgresError> {
         // Not in the transaction: it would lock a new row before those of other users.
         change_level::create(&self.pool, &event.state.user, first).await?;
         let mut tries = 0;
@@ -120,10 +126,10 @@ impl Postgres {
             .await?;
         let known = known(&mut transaction, event.subscription).await?;
         if known.as_ref().is_some_and(|known| known.applied && known.event_id == event.id) {
-            return Ok(Attempt::Done(Vec::new()));
+            return Ok(Attempt::Done(EventChanges::default()));
         }
         if !record(&mut transaction, event, first.now).await? {
-            return Ok(Attempt::Done(Vec::new()));
+            return Ok(Attempt::Done(EventChanges::default()));
         }
         // An older event may decide too: it can be the state in which the latest second began.
         let second = known.as_ref().map_or(event.at, |known| known.event_at.max(event.at));
@@ -131,33 +137,33 @@ impl Postgres {
         let Some(deciding) = deciding.filter(|deciding| !known.as_ref().is_some_and(|known| known.decided(deciding)))
         else {
             transaction.commit().await?;
-            return Ok(Attempt::Done(Vec::new()));
+            return Ok(Attempt::Done(EventChanges::default()));
         };
         let users: BTreeSet<&UserId> = known.iter().map(|known| &known.user).chain([&deciding.user]).collect();
         if let Some(error) = lock(&mut transaction, &users).await? {
             return Ok(Attempt::Busy(error));
         }
+        let mut had_plan = Vec::new();
+        for user in &users {
+            had_plan.push(!paid_levels(&mut transaction, user).await?.is_empty());
+        }
         store(&mut transaction, event, &deciding).await?;
-        let mut changes = Vec::new();
-        for user in users {
+        let mut changes = EventChanges::default();
+        for (user, had_plan) in users.into_iter().zip(had_plan) {
             let author = author(event, &deciding, user);
             // Those of another event were applied with it.
             let paid_days = event.paid_days.filter(|_| *user == deciding.user && deciding.event_id == event.id);
             let paid = Paid { level: deciding.level.as_deref(), days: paid_days };
-            changes.extend(follow(&mut transaction, user, &author, &paid, levels, first, today_start).await?);
+            let paid_levels = paid_levels(&mut transaction, user).await?;
+            let target = levels.highest_of(paid_levels.iter().map(String::as_str)).unwrap_or_else(|| levels.lowest());
+            changes.levels.extend(follow(&mut transaction, user, &author, (&paid, target), first, today_start).await?);
+            if event.packs_need_plan && had_plan && paid_levels.is_empty() {
+                let lapsed = packs::void_left(&mut transaction, user, &author, first.now).await?;
+                changes.without_packs.extend(lapsed.then(|| user.clone()));
+            }
         }
         transaction.commit().await?;
         Ok(Attempt::Done(changes))
-    }
-
-    /// Deletes events that were received before `before`.
-    ///
-    /// # Errors
-    /// If Postgres is unavailable.
-    pub async fn forget_subscription_events(&self, before: DateTime<Utc>) -> Result<u64, PostgresError> {
-        let done =
-            sqlx::query!("delete from subscription_events where received_at < $1", before).execute(&self.pool).await?;
-        Ok(done.rows_affected())
     }
 }
 
@@ -197,91 +203,6 @@ async fn known(connection: &mut Transaction<'_>, subscription: &str) -> Result<O
         applied: row.applied,
         user: parse_user(&row.user_uuid, subscription)?,
     }))
-}
-
-/// Returns false if the event is known.
-async fn record(
-    connection: &mut Transaction<'_>,
-    event: &AppliedEvent<'_>,
-    now: DateTime<Utc>,
-) -> Result<bool, PostgresError> {
-    let done = sqlx::query!(
-        "insert into subscription_events
-             (event_id, subscription, event_at, stage, user_uuid, membership_level, state_before, received_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)
-         on conflict (event_id) do nothing",
-        event.id,
-        event.subscription,
-        event.at,
-        event.stage as i16,
-        event.state.user.as_str(),
-        event.state.level.as_ref().map(LevelName::as_str),
-        event.before.map(SubscriptionState::text),
-        now,
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Of the recorded events of a second, returns the one that decides. None if the second has only the event of an older
-/// gate that has not applied it.
-async fn deciding(
-    connection: &mut Transaction<'_>,
-    subscription: &str,
-    second: DateTime<Utc>,
-) -> Result<Option<Deciding>, PostgresError> {
-    let rows = sqlx::query!(
-        "select event_id, event_at, stage, user_uuid, membership_level, state_before
-         from subscription_events
-         where subscription = $1
-           and event_at = $2
-         order by received",
-        subscription,
-        second,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let ordered: Vec<OrderedEvent> = rows
-        .iter()
-        .map(|row| OrderedEvent {
-            stage: row.stage,
-            after: SubscriptionState::text_of(&row.user_uuid, row.membership_level.as_deref()),
-            before: row.state_before.clone(),
-        })
-        .collect();
-    let prior = if rows.len() > 1 { state_before_second(connection, subscription, second).await? } else { None };
-    let row = last_of_second(&ordered, prior.as_deref()).and_then(|last| rows.into_iter().nth(last));
-    row.map(|row| {
-        Ok(Deciding {
-            user: parse_user(&row.user_uuid, subscription)?,
-            event_id: row.event_id,
-            event_at: row.event_at,
-            stage: row.stage,
-            level: row.membership_level,
-        })
-    })
-    .transpose()
-}
-
-async fn state_before_second(
-    connection: &mut Transaction<'_>,
-    subscription: &str,
-    second: DateTime<Utc>,
-) -> Result<Option<String>, PostgresError> {
-    let row = sqlx::query!(
-        "select user_uuid, membership_level
-         from subscription_events
-         where subscription = $1
-           and event_at < $2
-         order by event_at desc, stage desc, received desc
-         limit 1",
-        subscription,
-        second,
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(|row| SubscriptionState::text_of(&row.user_uuid, row.membership_level.as_deref())))
 }
 
 /// Locks the rows of these users. Waits only for the first one: a flush locks rows in another order. Returns the error
@@ -336,26 +257,27 @@ async fn store(
     Ok(())
 }
 
-/// Gives a user, whose row is locked, the level that the user's subscriptions pay for.
-async fn follow(
-    connection: &mut Transaction<'_>,
-    user: &UserId,
-    author: &Author,
-    subscribed: &Paid<'_>,
-    levels: &Levels,
-    first: &NewUser,
-    today_start: DateTime<Utc>,
-) -> Result<Option<LevelChange>, PostgresError> {
+/// Returns the levels that the user's subscriptions pay for.
+async fn paid_levels(connection: &mut Transaction<'_>, user: &UserId) -> Result<Vec<String>, PostgresError> {
     let paid = sqlx::query_scalar!(
         r#"select membership_level as "level!"
          from subscriptions
          where user_uuid = $1
            and membership_level is not null"#,
         user.as_str(),
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let target = levels.highest_of(paid.iter().map(String::as_str)).unwrap_or_else(|| levels.lowest());
+    );
+    Ok(paid.fetch_all(connection).await?)
+}
+
+/// Gives a user, whose row is locked, the level that the user's subscriptions pay for.
+async fn follow(
+    connection: &mut Transaction<'_>,
+    user: &UserId,
+    author: &Author,
+    (subscribed, target): (&Paid<'_>, &Level),
+    first: &NewUser,
+    today_start: DateTime<Utc>,
+) -> Result<Option<LevelChange>, PostgresError> {
     let row = change_level::roll(connection, user, first, today_start).await?;
     // Of several subscriptions, the one that pays for the level determines the periods.
     let days = subscribed.days.filter(|_| subscribed.level == Some(target.name.as_str()));
@@ -382,8 +304,4 @@ fn author(event: &AppliedEvent<'_>, deciding: &Deciding, user: &UserId) -> Autho
         "is not paid for"
     };
     Author { by: "billing".into(), reason: format!("{}: subscription {} {state}", event.id, event.subscription) }
-}
-
-fn parse_user(user: &str, subscription: &str) -> Result<UserId, PostgresError> {
-    UserId::parse(user).map_err(|_| PostgresError::inconsistent("subscriptions", "user_uuid", subscription))
 }

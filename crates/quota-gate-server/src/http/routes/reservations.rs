@@ -51,8 +51,9 @@ pub(crate) struct ReserveBody {
     /// Maximum cost of the message in AP; 1 by default.
     #[schema(minimum = 1, maximum = 1_000_000)]
     ap: Option<i64>,
-    /// Time to hold the AP, in seconds; 60 by default.
-    #[schema(minimum = 1, maximum = 900)]
+    /// Time to hold the AP, in seconds; 60 by default. At most 900 for the chat, and `hold_seconds_max` of another
+    /// meter.
+    #[schema(minimum = 1, maximum = 86_400)]
     ttl_seconds: Option<i64>,
 }
 
@@ -85,8 +86,8 @@ pub(crate) struct CommitBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ExtendBody {
-    /// From now; 60 by default. An extension never shortens a hold.
-    #[schema(minimum = 1, maximum = 900)]
+    /// From now; 60 by default, with the same maximum. An extension never shortens a hold.
+    #[schema(minimum = 1, maximum = 86_400)]
     ttl_seconds: Option<i64>,
 }
 
