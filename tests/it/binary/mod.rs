@@ -20,6 +20,7 @@ mod gateway;
 mod grants;
 mod levels;
 mod metrics;
+mod migrating;
 mod nginx;
 mod one_redis;
 mod outage;

@@ -8,6 +8,7 @@ pub(in crate::store::postgres) mod forget;
 pub(in crate::store::postgres) mod forgotten_users;
 pub(in crate::store::postgres) mod grants;
 pub(in crate::store::postgres) mod import;
+pub(in crate::store::postgres) mod import_grants;
 pub(in crate::store::postgres) mod left_of_grants;
 pub(in crate::store::postgres) mod move_users;
 pub(in crate::store::postgres) mod own_quotas;
