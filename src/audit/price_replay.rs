@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use crate::{
     domain::{
         InvalidInput,
-        calendar::{Calendar, Day},
+        calendar::{Calendar, Day, PERIOD_DAYS_MAX},
         price_replay::{Proposal, Report, Simulation},
     },
     store::postgres::{Postgres, PostgresError},
@@ -80,17 +80,21 @@ impl ReplayedDays {
 }
 
 impl PriceReplay {
-    /// Replays the messages of these days. Earlier messages of the month in which the range begins are read too: they
-    /// use up quotas and windows, and are not in the result.
+    /// Replays the messages of these days. Earlier messages of the periods in which the range begins are read too: they
+    /// use up quotas and windows, and are not in the result. That is the calendar month, or the longest period if users
+    /// have other anchor days.
     ///
     /// # Errors
     /// [`PriceReplayError::Running`] while another one runs, or if Postgres is unavailable.
     pub async fn run(&self, days: ReplayedDays, proposal: Proposal) -> Result<Report, PriceReplayError> {
         let counted_from = self.calendar.day_start(days.from);
-        let month = self.calendar.period_start(self.calendar.month_at(counted_from));
+        let read_from = if self.postgres.has_anchor_days().await? {
+            self.calendar.day_start(Day::from_number(days.from.number().saturating_sub(PERIOD_DAYS_MAX)))
+        } else {
+            self.calendar.period_start(self.calendar.month_at(counted_from)).min(counted_from)
+        };
         let counted_from_ms = counted_from.timestamp_millis();
         let mut simulation = Simulation::new(proposal, self.calendar, counted_from_ms, LISTED_USERS_MAX);
-        let read_from = month.min(counted_from);
         let messages =
             self.postgres.read_messages(read_from, days.end(self.calendar), |message| simulation.add(message));
         if messages.await? { Ok(simulation.finish()) } else { Err(PriceReplayError::Running) }

@@ -58,6 +58,8 @@ pub struct Bounds {
 
 /// A period must begin at least this many days after the one before it.
 const PERIOD_DAYS_MIN: i64 = 28;
+/// Maximum days of a period: the minimum, and the longest month until the next anchor date.
+pub const PERIOD_DAYS_MAX: u16 = 59;
 /// Set in a period code that is not a calendar month.
 const CODE_FLAG: u32 = 1 << 23;
 

@@ -1,6 +1,9 @@
 //! What one user has left under a proposal. Decides one message as the gate would.
 
-use super::{LevelTerms, WindowUnit};
+use crate::domain::{
+    level::LevelTerms,
+    window::{WindowKey, WindowUnit},
+};
 
 /// A user's use of periods and windows.
 #[derive(Debug, Default)]
@@ -13,12 +16,12 @@ pub(super) struct Allowance {
 /// A window that has begun.
 #[derive(Debug)]
 struct RunningWindow {
-    key: (u16, WindowUnit),
+    key: WindowKey,
     start_ms: i64,
     used: u64,
 }
 
-/// What a message asks for.
+/// What a message asks of the plan: without what grants pay.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
     pub(super) at_ms: i64,
@@ -66,15 +69,14 @@ impl Allowance {
         let mut binding = Binding::default();
         let mut free = u64::MAX;
         if let Some(terms) = terms {
-            free = u64::from(terms.quota).saturating_sub(*self.used_in(demand.period));
+            free = u64::from(terms.quota.get()).saturating_sub(*self.used_in(demand.period));
             if u64::from(demand.needed) > free {
                 binding = Binding::QUOTA;
             }
-            for (place, window) in terms.windows.iter().enumerate() {
-                let used =
-                    self.running(window.key(), demand.at_ms, window.length_ms()).map_or(0, |running| running.used);
-                let room = u64::from(window.limit()).saturating_sub(used);
-                match window.unit() {
+            for (place, window) in terms.limits.windows().iter().enumerate() {
+                let used = self.running(window.key, demand.at_ms).map_or(0, |running| running.used);
+                let room = u64::from(window.limit).saturating_sub(used);
+                match window.key.unit {
                     WindowUnit::Ap if u64::from(demand.needed) > room => binding.add_window(place),
                     WindowUnit::Requests if room == 0 => binding.add_window(place),
                     WindowUnit::Ap => free = free.min(room),
@@ -87,13 +89,13 @@ impl Allowance {
         }
         let charged = demand.cost.min(u32::try_from(free).unwrap_or(u32::MAX));
         *self.used_in(demand.period) += u64::from(charged);
-        for window in terms.iter().flat_map(|terms| &terms.windows) {
-            let counted = match window.unit() {
+        for window in terms.iter().flat_map(|terms| terms.limits.windows()) {
+            let counted = match window.key.unit {
                 WindowUnit::Ap => u64::from(charged),
                 WindowUnit::Requests => 1,
             };
             if counted > 0 {
-                self.count(window.key(), demand.at_ms, window.length_ms(), counted);
+                self.count(window.key, demand.at_ms, counted);
             }
         }
         Ok(charged)
@@ -108,12 +110,13 @@ impl Allowance {
     }
 
     /// The window that has begun and not ended.
-    fn running(&mut self, key: (u16, WindowUnit), at_ms: i64, length_ms: i64) -> Option<&mut RunningWindow> {
+    fn running(&mut self, key: WindowKey, at_ms: i64) -> Option<&mut RunningWindow> {
+        let length_ms = key.length().num_milliseconds();
         self.windows.iter_mut().find(|window| window.key == key && at_ms < window.start_ms + length_ms)
     }
 
-    fn count(&mut self, key: (u16, WindowUnit), at_ms: i64, length_ms: i64, counted: u64) {
-        if let Some(running) = self.running(key, at_ms, length_ms) {
+    fn count(&mut self, key: WindowKey, at_ms: i64, counted: u64) {
+        if let Some(running) = self.running(key, at_ms) {
             running.used += counted;
             return;
         }
@@ -124,13 +127,13 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Window, *};
+    use super::*;
+    use crate::domain::{ap::Ap, window::LevelLimits};
 
     const HOUR_MS: i64 = 3_600_000;
 
-    fn terms(quota: u32, windows: &[(&str, Option<u32>, Option<u32>)]) -> LevelTerms {
-        let windows = windows.iter().map(|(every, ap, requests)| Window::new(every, *ap, *requests).unwrap());
-        LevelTerms { name: "free".into(), quota, windows: windows.collect() }
+    fn terms(quota: u32, windows: &str) -> LevelTerms {
+        LevelTerms { quota: Ap::new(quota), limits: LevelLimits::parse(windows, None).unwrap() }
     }
 
     fn at(hours: i64, ap: u32) -> Demand {
@@ -139,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_denied_message_counts_nowhere() {
-        let (terms, mut user) = (terms(10, &[("5h", Some(8), None)]), Allowance::default());
+        let (terms, mut user) = (terms(10, "5h ap 8"), Allowance::default());
         assert_eq!(user.decide(Some(&terms), at(0, 6)), Ok(6));
         let denied = user.decide(Some(&terms), at(1, 5)).unwrap_err();
         assert!(denied.has(0) && denied.has(Binding::BEFORE_WINDOWS) && !denied.has(1), "quota and window");
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_window_begins_with_its_first_use_and_ends_after_its_length() {
-        let (terms, mut user) = (terms(1000, &[("5h", Some(10), None)]), Allowance::default());
+        let (terms, mut user) = (terms(1000, "5h ap 10"), Allowance::default());
         for (hours, ap, allowed) in
             [(3, 10, true), (7, 1, false), (8, 1, true), (12, 9, true), (12, 1, false), (13, 10, true)]
         {
@@ -158,18 +161,17 @@ mod tests {
 
     #[test]
     fn free_messages_count_as_requests_and_begin_no_window_of_ap() {
-        let windows = [("5h", Some(1), None), ("1h", None, Some(2))];
-        let (terms, mut user) = (terms(1, &windows), Allowance::default());
+        let (terms, mut user) = (terms(1, "1h requests 2, 5h ap 1"), Allowance::default());
         assert!(user.decide(Some(&terms), at(0, 0)).is_ok() && user.decide(Some(&terms), at(0, 0)).is_ok());
         let denied = user.decide(Some(&terms), at(0, 0)).unwrap_err();
-        assert!(denied.has(Binding::BEFORE_WINDOWS + 1) && !denied.has(0) && !denied.has(Binding::BEFORE_WINDOWS));
+        assert!(denied.has(Binding::BEFORE_WINDOWS) && !denied.has(0) && !denied.has(Binding::BEFORE_WINDOWS + 1));
         assert_eq!(user.decide(Some(&terms), at(1, 1)), Ok(1));
         assert!(user.decide(Some(&terms), at(2, 0)).is_ok(), "an exhausted quota admits free messages");
     }
 
     #[test]
     fn periods_have_a_quota_each_and_what_need_not_fit_is_overage() {
-        let (terms, mut user) = (terms(10, &[]), Allowance::default());
+        let (terms, mut user) = (terms(10, ""), Allowance::default());
         let of = |period, needed, cost| Demand { at_ms: 0, period, needed, cost };
         assert_eq!(user.decide(Some(&terms), of(202_611, 8, 8)), Ok(8));
         assert_eq!(user.decide(Some(&terms), of(20_261_117, 8, 8)), Ok(8));
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_window_goes_on_under_another_level() {
-        let (low, high) = (terms(100, &[("5h", Some(5), None)]), terms(100, &[("5h", Some(9), None)]));
+        let (low, high) = (terms(100, "5h ap 5"), terms(100, "5h ap 9"));
         let mut user = Allowance::default();
         assert!(user.decide(Some(&low), at(0, 5)).is_ok() && user.decide(Some(&low), at(1, 1)).is_err());
         assert!(user.decide(Some(&high), at(1, 4)).is_ok() && user.decide(Some(&high), at(2, 1)).is_err());

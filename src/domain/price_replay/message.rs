@@ -17,6 +17,8 @@ pub struct LoggedMessage<'a> {
     pub period: i32,
     /// AP that were charged.
     pub ap: u32,
+    /// AP of those that grants paid.
+    pub granted: u32,
     /// AP that the quota did not cover.
     pub overage: u32,
     /// Tokens that the model counted.

@@ -3,7 +3,7 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `proposal`, `window`, `prices` | what is proposed |
+//! | `proposal`, `prices` | what is proposed |
 //! | `message` | a message of the log |
 //! | `allowance` | what one user has left; decides one message |
 //! | `simulation` | all messages, user by user |
@@ -16,14 +16,12 @@ mod prices;
 mod proposal;
 mod report;
 mod simulation;
-mod window;
 
 pub use self::{
     message::{LoggedMessage, LoggedTokens},
     most_affected::AffectedUser,
     prices::Prices,
-    proposal::{LevelTerms, Proposal},
+    proposal::Proposal,
     report::{LevelReport, Limit, LimitReport, Report, Sums},
     simulation::Simulation,
-    window::{Window, WindowUnit},
 };

@@ -50,7 +50,17 @@ mod tests {
 
     fn message(model: &str) -> LoggedMessage<'_> {
         let tokens = LoggedTokens::default();
-        LoggedMessage { user: "u", level: "free", model, at_ms: 0, period: 202_611, ap: 1, overage: 0, tokens }
+        LoggedMessage {
+            user: "u",
+            level: "free",
+            model,
+            at_ms: 0,
+            period: 202_611,
+            ap: 1,
+            granted: 0,
+            overage: 0,
+            tokens,
+        }
     }
 
     fn prices(given: &[(&str, ModelPrice)], unlisted: Unlisted) -> Result<Prices, InvalidInput> {

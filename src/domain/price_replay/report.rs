@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 
-use super::{AffectedUser, LevelTerms, Window};
+use super::AffectedUser;
+use crate::domain::{
+    level::{LevelName, LevelTerms},
+    window::Window,
+};
 
 /// What a proposal would have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +32,7 @@ pub struct LevelReport {
     pub name: String,
     /// AP per period; none for a level that the installation does not know, which has no limits.
     pub quota: Option<u32>,
-    /// Windows.
+    /// Windows, shortest first.
     pub windows: Vec<Window>,
     /// Sums.
     pub sums: Sums,
@@ -84,8 +88,8 @@ pub struct LimitReport {
 }
 
 impl LevelReport {
-    pub(super) fn new(terms: &LevelTerms) -> Self {
-        Self { quota: Some(terms.quota), ..Self::with_windows(&terms.name, &terms.windows) }
+    pub(super) fn new(name: &LevelName, terms: &LevelTerms) -> Self {
+        Self { quota: Some(terms.quota.get()), ..Self::with_windows(name.as_str(), terms.limits.windows()) }
     }
 
     pub(super) fn unknown(name: &str) -> Self {
@@ -126,7 +130,7 @@ impl std::fmt::Display for Limit {
         match self {
             Self::Quota => f.write_str("quota"),
             Self::Model => f.write_str("model"),
-            Self::Window(window) => window.fmt(f),
+            Self::Window(Window { key, .. }) => write!(f, "{} {}", key.every(), key.unit.as_str()),
         }
     }
 }

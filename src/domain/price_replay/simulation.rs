@@ -1,14 +1,15 @@
 //! Replays messages, user by user in order of time, with the state of one user at a time.
 //!
 //! A message is allowed if its whole cost fits, and counts only if it is allowed. A message that has overage in the log
-//! was admitted with less than it cost: it is allowed if the charged part fits, and is charged as far as it fits.
+//! was admitted with less than it cost: it is allowed if the charged part fits, and is charged as far as it fits. What
+//! grants paid of a message, they pay again, up to its cost: the quota and the windows do not count it.
 
 use super::{
-    AffectedUser, LevelReport, LevelTerms, LoggedMessage, Prices, Proposal, Report, Sums,
+    AffectedUser, LevelReport, LoggedMessage, Prices, Proposal, Report, Sums,
     allowance::{Allowance, Binding, Demand},
     most_affected::MostAffected,
 };
-use crate::domain::{calendar::Calendar, clock::instant, model_costs::ModelPrice};
+use crate::domain::{calendar::Calendar, clock::instant, level::LevelTerms, model_costs::ModelPrice};
 
 /// A running replay.
 #[derive(Debug)]
@@ -51,10 +52,10 @@ impl Simulation {
     /// Begins a replay that lists this many users. Messages before `counted_from_ms` use up limits only.
     #[must_use]
     pub fn new(proposal: Proposal, calendar: Calendar, counted_from_ms: i64, listed_users_max: usize) -> Self {
-        let (terms, prices) = proposal.into_parts();
+        let (levels, prices) = proposal.into_parts();
         Self {
-            levels: terms.iter().map(LevelReport::new).collect(),
-            terms,
+            levels: levels.iter().map(|(name, terms)| LevelReport::new(name, terms)).collect(),
+            terms: levels.into_iter().map(|(_, terms)| terms).collect(),
             prices,
             calendar,
             counted_from_ms,
@@ -77,8 +78,11 @@ impl Simulation {
         let (cost, decided) = match self.cost(message, is_counted) {
             Some(cost) => {
                 let needed = if message.overage > 0 { cost.min(message.ap) } else { cost };
-                let demand = Demand { at_ms: message.at_ms, period: message.period, needed, cost };
-                (cost, self.current.allowance.decide(self.terms.get(level), demand))
+                let granted = cost.min(message.granted);
+                let (needed, of_plan) = (needed.saturating_sub(granted), cost - granted);
+                let demand = Demand { at_ms: message.at_ms, period: message.period, needed, cost: of_plan };
+                let charged = self.current.allowance.decide(self.terms.get(level), demand);
+                (cost, charged.map(|of_plan| of_plan + granted))
             }
             None => (message.cost(), Err(Binding::MODEL)),
         };
@@ -191,13 +195,10 @@ impl CurrentUser {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{
-        super::{LoggedTokens, Window},
-        *,
-    };
+    use super::{super::LoggedTokens, *};
     use crate::domain::{
         ap::Ap,
-        level::{Level, LevelCode, LevelName, Levels},
+        level::{Level, LevelCode, LevelName, LevelTerms, Levels},
         model_costs::Unlisted,
         token_prices::TokenPrices,
         window::LevelLimits,
@@ -216,8 +217,13 @@ mod tests {
         Levels::new(1, vec![level(1, "free", 10), level(2, "plus", 100)]).unwrap()
     }
 
-    fn replay(levels: Vec<LevelTerms>, prices: Option<Prices>, from_ms: i64, messages: &[LoggedMessage<'_>]) -> Report {
-        let proposal = Proposal::new(&present(), levels, prices).unwrap();
+    fn replay(
+        levels: Vec<(LevelName, LevelTerms)>,
+        prices: Option<Prices>,
+        from_ms: i64,
+        messages: &[LoggedMessage<'_>],
+    ) -> Report {
+        let proposal = Proposal::new(&present(), levels, prices);
         let mut simulation = Simulation::new(proposal, Calendar::new(chrono_tz::Tz::UTC), from_ms, 10);
         for message in messages {
             simulation.add(message);
@@ -227,16 +233,16 @@ mod tests {
 
     fn message<'a>(user: &'a str, level: &'a str, day: i64, ap: u32) -> LoggedMessage<'a> {
         let (tokens, model) = (LoggedTokens::total(1_000), "large");
-        LoggedMessage { user, level, model, at_ms: day * DAY_MS, period: 197_001, ap, overage: 0, tokens }
+        LoggedMessage { user, level, model, at_ms: day * DAY_MS, period: 197_001, ap, granted: 0, overage: 0, tokens }
     }
 
-    fn free(quota: u32, windows: Vec<Window>) -> Vec<LevelTerms> {
-        vec![LevelTerms { name: "free".into(), quota, windows }]
+    fn free(quota: u32, windows: &str) -> Vec<(LevelName, LevelTerms)> {
+        let limits = LevelLimits::parse(windows, None).unwrap();
+        vec![(LevelName::parse("free").unwrap(), LevelTerms { quota: Ap::new(quota), limits })]
     }
 
     #[test]
     fn a_lower_quota_denies_by_level_user_limit_and_day() {
-        let window = Window::new("1d", None, Some(1)).unwrap();
         let messages = [
             message("ann", "free", 0, 3),
             message("ann", "free", 0, 1),
@@ -244,7 +250,7 @@ mod tests {
             message("ann", "plus", 3, 3),
             message("bob", "plus", 4, 2),
         ];
-        let report = replay(free(5, vec![window]), None, 0, &messages);
+        let report = replay(free(5, "1d requests 1"), None, 0, &messages);
         let [free, plus] = &report.levels[..] else { panic!("{report:?}") };
         assert_eq!((free.name.as_str(), free.quota, plus.quota), ("free", Some(5), Some(100)));
         assert_eq!((free.sums.users, free.sums.messages, free.sums.ap, free.sums.proposed_ap), (1, 3, 7, 3));
@@ -264,7 +270,7 @@ mod tests {
     #[test]
     fn messages_before_the_range_use_up_limits_and_are_not_counted() {
         let messages = [message("ann", "free", 0, 4), message("ann", "free", 1, 4), message("ann", "free", 2, 2)];
-        let report = replay(free(6, vec![]), None, DAY_MS, &messages);
+        let report = replay(free(6, ""), None, DAY_MS, &messages);
         assert_eq!((report.total.messages, report.total.ap, report.total.proposed_ap), (2, 6, 2));
         assert_eq!(report.total.denied_messages, 1);
     }
@@ -275,10 +281,24 @@ mod tests {
         let messages = [message("ann", "free", 0, 8), over];
         let as_now = replay(vec![], None, 0, &messages).total;
         assert_eq!((as_now.proposed_ap, as_now.proposed_overage, as_now.denied_messages), (10, 4, 0));
-        let more = replay(free(13, vec![]), None, 0, &messages).total;
+        let more = replay(free(13, ""), None, 0, &messages).total;
         assert_eq!((more.proposed_ap, more.proposed_overage), (13, 1));
-        let less = replay(free(9, vec![]), None, 0, &messages).total;
+        let less = replay(free(9, ""), None, 0, &messages).total;
         assert_eq!((less.proposed_ap, less.denied_messages, less.denied_ap), (8, 1, 6));
+    }
+
+    #[test]
+    fn what_grants_paid_they_pay_again() {
+        let granted = LoggedMessage { granted: 6, ..message("ann", "free", 1, 8) };
+        let messages = [message("ann", "free", 0, 7), granted, granted];
+        let report = replay(free(11, "1d ap 7"), None, 0, &messages).total;
+        assert_eq!((report.ap, report.proposed_ap, report.denied_messages), (23, 23, 0), "7 + 2 + 2 of 11");
+        let report = replay(free(10, ""), None, 0, &messages).total;
+        assert_eq!((report.proposed_ap, report.denied_messages, report.denied_ap), (15, 1, 8));
+        let price = [("default".to_owned(), ModelPrice::Flat(Ap::new(5)))];
+        let cheaper = Prices::new(price, Unlisted::Default).unwrap();
+        let report = replay(free(5, ""), Some(cheaper), 0, &messages).total;
+        assert_eq!((report.proposed_ap, report.denied_messages), (15, 0), "grants pay at most the cost");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `gates` | the running gates and the Redis of each |
 //! | `meters` | the meters beside the chat, and their quotas by level |
-//! | `chat_quotas`, `change_level`, `import`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `chat_quotas`, `change_level`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `import`, `import_grants` | users of another system, with their grants |
 //! | `meter_accounts` | what a user has on another meter |
 //! | `own_quotas` | quotas of single users, and blocks |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
@@ -91,6 +92,7 @@ pub use self::{
         grant_row::GrantRow,
         grants::{Given, Voided},
         import::{ImportReport, ImportRow},
+        import_grants::ImportedGrant,
         move_users::MovedBatch,
         payments::Bought,
         resets::{ResetRun, RolledBatch},

@@ -88,7 +88,7 @@ async fn import_refuses_a_file_without_a_header_line() {
     fs::write(&file, "alice,pro,5\nbob,pro,5\n").unwrap();
     let output = dev.command(&["import", file.to_str().unwrap()]);
     assert!(!output.status.success());
-    assert!(stderr(&output).contains("the first line must be `user,level,used`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the first line must be `user,level`"), "{}", stderr(&output));
 }
 
 #[tokio::test]

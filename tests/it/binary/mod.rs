@@ -21,6 +21,7 @@ mod grants;
 mod levels;
 mod meters;
 mod metrics;
+mod migrating;
 mod nginx;
 mod one_redis;
 mod outage;

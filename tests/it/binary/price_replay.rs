@@ -94,14 +94,14 @@ async fn the_command_and_the_route_have_the_same_result() {
     assert_eq!(sums.map(|sum| answer["total"][sum].as_u64().unwrap()), [2, 5, 93, 3, 76, 0, 1, 1, 20]);
     assert_eq!(
         free["windows"],
-        json!([{"every": "1d", "unit": "requests", "limit": 2}, {"every": "5h", "unit": "ap", "limit": 40}])
+        json!([{"every": "5h", "unit": "ap", "limit": 40}, {"every": "1d", "unit": "requests", "limit": 2}])
     );
     assert_eq!(
         free["limits"],
         json!([
             {"limit": "quota", "users": 0, "messages": 0},
-            {"limit": "1d requests", "users": 0, "messages": 0},
             {"limit": "5h ap", "users": 1, "messages": 1},
+            {"limit": "1d requests", "users": 0, "messages": 0},
         ])
     );
     assert_eq!(free["firstDenials"], json!([{"day": "2026-01-05", "users": 1}]));
@@ -119,7 +119,7 @@ async fn the_command_and_the_route_have_the_same_result() {
         serde_json::from_str(&text(&command(&world, &["--levels", named(&file), "--format", "json"]))).unwrap();
     assert_eq!(as_json, answer);
     let table = text(&command(&world, &["--levels", named(&file)]));
-    for part in ["70, 2 requests in 1d, 40 ap in 5h", "5h ap", "2026-01-05", "levels.team is not"] {
+    for part in ["70, 40 ap in 5h, 2 requests in 1d", "5h ap", "2026-01-05", "levels.team is not"] {
         assert!(table.contains(part), "{part}: {table}");
     }
     let csv = text(&command(&world, &["--levels", named(&file), "--format", "csv"]));

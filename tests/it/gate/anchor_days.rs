@@ -280,6 +280,8 @@ async fn an_imported_user_has_the_imported_anchor_day() {
         level: LevelName::parse("free").unwrap(),
         used: Ap::new(40),
         anchor_day: day.map(|day| AnchorDay::new(day).unwrap()),
+        windows: vec![],
+        grants: vec![],
     };
     let calendar = gate.gate.calendar();
     let now = gate.gate.now();

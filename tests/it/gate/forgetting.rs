@@ -228,6 +228,8 @@ async fn an_imported_user_leaves_no_digest_in_the_log() {
         level: LevelName::parse("free").unwrap(),
         used: Ap::new(5),
         anchor_day: None,
+        windows: vec![],
+        grants: vec![],
     };
     gate.postgres.import_users(std::slice::from_ref(&import), calendar, now).await.unwrap();
     let id = "select uuid::text from chat_usage_logs where kind = 'import'";

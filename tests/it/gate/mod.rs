@@ -9,6 +9,7 @@ mod forgetting;
 mod grants;
 mod holds;
 mod idempotency;
+mod importing;
 mod level_changes;
 mod levels;
 mod loss;

@@ -108,6 +108,8 @@ async fn an_import_that_waits_for_a_row_closes_its_month_once() {
             level: LevelName::parse("pro").unwrap(),
             used: Ap::new(7),
             anchor_day: None,
+            windows: vec![],
+            grants: vec![],
         };
         async move { postgres.import_users(&[row], calendar, now).await.unwrap() }
     });

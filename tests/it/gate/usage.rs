@@ -151,6 +151,8 @@ async fn today_counts_messages_and_not_what_an_import_or_a_repair_has_added() {
         level: LevelName::parse("free").unwrap(),
         used: Ap::new(40),
         anchor_day: None,
+        windows: vec![],
+        grants: vec![],
     };
     gate.postgres.import_users(&[row("alice"), row("bob")], calendar, now).await.unwrap();
     gate.postgres.log_adjustment("alice", calendar.month_at(now).into(), 3, "a repair", now).await.unwrap();

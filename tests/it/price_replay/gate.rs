@@ -6,14 +6,18 @@ use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use quota_gate::{
     audit::price_replay::{PriceReplay, PriceReplayError, ReplayedDays},
     domain::{
+        ap::Ap,
         author::Author,
-        calendar::Calendar,
+        calendar::{AnchorDay, Calendar},
         decision::Decision,
-        level::LevelName,
+        level::{LevelName, LevelTerms},
         level_change::Effective,
+        meter::MeterCode,
         model_costs::{ModelPrice, Unlisted},
         model_name::ModelName,
-        price_replay::{LevelTerms, Prices, Proposal, Report},
+        new_grant::{ExternalId, GrantSource, NewGrant, Priority},
+        price_replay::{Prices, Proposal, Report},
+        window::LevelLimits,
     },
     gate::{ChangeLevel, Commit, Consume},
 };
@@ -33,12 +37,7 @@ fn replayer(gate: &GateUnderTest) -> PriceReplay {
 
 async fn replay(gate: &GateUnderTest, proposed: &[(&str, u32)], prices: Option<Prices>) -> Report {
     let present = gate.postgres.all_levels().await.unwrap();
-    let terms = proposed.iter().map(|(name, quota)| LevelTerms {
-        name: (*name).to_owned(),
-        quota: *quota,
-        windows: Vec::new(),
-    });
-    let proposal = Proposal::new(&present, terms.collect(), prices).unwrap();
+    let proposal = Proposal::new(&present, levels(proposed), prices);
     let days = ReplayedDays::new(day("2026-01-01"), day("2026-12-31"), 400).unwrap();
     replayer(gate).run(days, proposal).await.unwrap()
 }
@@ -170,8 +169,7 @@ async fn a_range_begins_and_ends_at_midnight_and_starts_with_what_the_month_has_
     }
     gate.flush_and_verify().await;
     let present = gate.postgres.all_levels().await.unwrap();
-    let terms = LevelTerms { name: "free".into(), quota: 85, windows: vec![] };
-    let proposal = Proposal::new(&present, vec![terms], None).unwrap();
+    let proposal = Proposal::new(&present, levels(&[("free", 85)]), None);
     let days = ReplayedDays::new(day("2026-02-10"), day("2026-02-10"), 1).unwrap();
     let report = replayer(&gate).run(days, proposal.clone()).await.unwrap();
     assert_eq!((report.total.messages, report.total.ap, report.total.proposed_ap), (2, 30, 20));
@@ -187,13 +185,64 @@ async fn a_range_begins_and_ends_at_midnight_and_starts_with_what_the_month_has_
 }
 
 #[tokio::test]
+async fn a_range_starts_with_what_a_period_of_another_anchor_day_has_used() {
+    let world = World::at("2026-01-20T12:00:00Z", ZONE).await;
+    let gate = world.gate().await;
+    assert!(gate.charges("ann", 30).await);
+    let change = ChangeLevel {
+        user: user("ann"),
+        level: LevelName::parse("free").unwrap(),
+        effective: Effective::Now,
+        anchor_day: Some(AnchorDay::new(17).unwrap()),
+        if_version: None,
+        author: Author::person("ops", "a test").unwrap(),
+    };
+    gate.gate.change_level(change).await.unwrap();
+    // The period of January lasts until the 17th of February.
+    world.set_time("2026-02-03T12:00:00Z").await;
+    assert!(gate.charges("ann", 30).await);
+    gate.flush_and_verify().await;
+    let present = gate.postgres.all_levels().await.unwrap();
+    let days = ReplayedDays::new(day("2026-02-03"), day("2026-02-03"), 1).unwrap();
+    let report = replayer(&gate).run(days, Proposal::new(&present, levels(&[("free", 59)]), None)).await.unwrap();
+    assert_eq!((report.total.messages, report.total.denied_messages), (1, 1));
+}
+
+#[tokio::test]
+async fn grants_pay_in_a_replay_what_they_paid_and_levels_keep_their_windows() {
+    let world = World::at("2026-02-03T12:00:00Z", ZONE).await;
+    let limits = LevelLimits::parse("5h ap 80", None).unwrap();
+    let free = vec![(LevelName::parse("free").unwrap(), LevelTerms { quota: Ap::new(100), limits })];
+    let gate = world.gate_with(|tuning| tuning.levels = free).await;
+    let pack = NewGrant {
+        meter: MeterCode::CHAT,
+        user: user("ann"),
+        ap: Ap::new(60),
+        expires_at: None,
+        priority: Priority::DEFAULT,
+        source: GrantSource::parse("pack").unwrap(),
+        external_id: ExternalId::parse("order-1").unwrap(),
+    };
+    gate.gate.give_grant(&pack, &Author::program("shop", None).unwrap()).await.unwrap();
+    // The window has 80 AP for the plan, so the grant pays 20.
+    assert!(gate.charges("ann", 50).await && gate.charges("ann", 50).await);
+    gate.flush_and_verify().await;
+    let report = replay(&gate, &[], None).await;
+    assert_eq!((report.total.proposed_ap, report.total.denied_messages), (100, 0));
+    let free = report.levels.iter().find(|level| level.name == "free").unwrap();
+    assert_eq!(free.windows[0].limit, 80, "the present windows");
+    assert_eq!(replay(&gate, &[("free", 79)], None).await.total.denied_messages, 1);
+    assert_eq!(replay(&gate, &[("free", 80)], None).await.total.denied_messages, 0);
+}
+
+#[tokio::test]
 async fn one_replay_runs_at_a_time_and_takes_no_connection_of_the_pool() {
     let world = World::at("2026-02-03T12:00:00Z", ZONE).await;
     let gate = world.gate_with(|tuning| tuning.postgres_connections = 2).await;
     let (pause, mut paused) = tokio::sync::mpsc::channel::<()>(1);
     assert!(gate.charges("ann", 1).await);
     gate.flush_and_verify().await;
-    let proposal = || async { Proposal::new(&gate.postgres.all_levels().await.unwrap(), vec![], None).unwrap() };
+    let proposal = || async { Proposal::new(&gate.postgres.all_levels().await.unwrap(), vec![], None) };
     let days = ReplayedDays::new(day("2026-02-01"), day("2026-02-28"), 31).unwrap();
     let from: DateTime<Utc> = "2026-02-01T00:00:00Z".parse().unwrap();
     let reader = gate.postgres.clone();

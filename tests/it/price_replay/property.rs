@@ -8,13 +8,11 @@ use proptest::prelude::*;
 use quota_gate::domain::{
     ap::Ap,
     calendar::Calendar,
-    level::{Level, LevelCode, LevelName, Levels},
+    level::{Level, LevelCode, LevelName, LevelTerms, Levels},
     model_costs::{ModelPrice, Unlisted},
-    price_replay::{
-        LevelTerms, Limit, LoggedMessage, LoggedTokens, Prices, Proposal, Report, Simulation, Sums, Window, WindowUnit,
-    },
+    price_replay::{Limit, LoggedMessage, LoggedTokens, Prices, Proposal, Report, Simulation, Sums},
     token_prices::TokenPrices,
-    window::LevelLimits,
+    window::{LevelLimits, Window, WindowKey, WindowUnit},
 };
 
 const USERS: [&str; 3] = ["ann", "bob", "cid"];
@@ -33,6 +31,8 @@ struct Sent {
     minutes_later: i64,
     earlier_period: bool,
     ap: u32,
+    /// Of ten parts, as many that grants paid.
+    granted_tenths: u32,
     overage: u32,
     tokens: u32,
 }
@@ -47,13 +47,15 @@ struct Terms {
 fn sent() -> impl Strategy<Value = Sent> {
     let minutes = prop_oneof![0..30i64, 30..2_000i64];
     let overage = prop_oneof![4 => Just(0), 1 => 1..5u32];
-    (0..2usize, 0..4usize, minutes, prop::bool::weighted(0.1), 0..6u32, overage, 0..3_000u32).prop_map(
-        |(level, model, minutes_later, earlier_period, ap, overage, tokens)| Sent {
+    let granted = prop_oneof![3 => Just(0), 1 => 1..=10u32];
+    (0..2usize, 0..4usize, minutes, prop::bool::weighted(0.1), 0..6u32, granted, overage, 0..3_000u32).prop_map(
+        |(level, model, minutes_later, earlier_period, ap, granted_tenths, overage, tokens)| Sent {
             level,
             model,
             minutes_later,
             earlier_period,
             ap,
+            granted_tenths,
             overage,
             tokens,
         },
@@ -62,10 +64,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 fn windows() -> impl Strategy<Value = Vec<Window>> {
     let window = |every: &'static str, unit: WindowUnit| {
-        (1..12u32).prop_map(move |limit| match unit {
-            WindowUnit::Ap => Window::new(every, Some(limit), None).unwrap(),
-            WindowUnit::Requests => Window::new(every, None, Some(limit)).unwrap(),
-        })
+        (1..12u32).prop_map(move |limit| Window { key: WindowKey::parse(every, unit).unwrap(), limit })
     };
     let all = (
         prop::option::of(window("5h", WindowUnit::Ap)),
@@ -95,6 +94,7 @@ fn messages<'a>(user: &'a str, sent: &[Sent]) -> Vec<LoggedMessage<'a>> {
             at_ms,
             period,
             ap: sent.ap,
+            granted: sent.ap * sent.granted_tenths / 10,
             overage: sent.overage,
             tokens: LoggedTokens::total(sent.tokens),
         }
@@ -114,10 +114,9 @@ fn replay(terms: &Terms, messages: &[LoggedMessage<'_>]) -> Report {
         }
     };
     let present = Levels::new(1, vec![level(0), level(1)]).unwrap();
-    let proposed = [0, 1].map(|place| LevelTerms {
-        name: LEVELS[place].to_owned(),
-        quota: terms.quotas[place],
-        windows: terms.windows[place].clone(),
+    let proposed = [0, 1].map(|place| {
+        let limits = LevelLimits::new(terms.windows[place].clone(), None).unwrap();
+        (LevelName::parse(LEVELS[place]).unwrap(), LevelTerms { quota: Ap::new(terms.quotas[place]), limits })
     });
     let prices = terms.prices.map(|unlisted| {
         let price = |text: &str| text.parse().unwrap();
@@ -127,7 +126,7 @@ fn replay(terms: &Terms, messages: &[LoggedMessage<'_>]) -> Report {
         let given = [("default", flat(2)), ("large", flat(4)), ("by-tokens", by_tokens.into())];
         Prices::new(given.map(|(name, price)| (name.to_owned(), price)), unlisted).unwrap()
     });
-    let proposal = Proposal::new(&present, proposed.to_vec(), prices).unwrap();
+    let proposal = Proposal::new(&present, proposed.to_vec(), prices);
     let mut simulation = Simulation::new(proposal, Calendar::new(chrono_tz::Tz::UTC), COUNTED_FROM_MS, 10);
     for message in messages {
         simulation.add(message);
@@ -152,34 +151,42 @@ fn decide(terms: &Terms, earlier: &[Decided<'_>], message: &LoggedMessage<'_>) -
         (Some(_), _) => 2,
     };
     let needed = if message.overage > 0 { cost.min(message.ap) } else { cost };
+    let granted = |message: &LoggedMessage<'_>, cost: u32| cost.min(message.granted);
+    let needed = needed.saturating_sub(granted(message, cost));
     let level = LEVELS.iter().position(|level| *level == message.level).unwrap();
-    let charges = || earlier.iter().filter_map(|other| Some((&other.message, *other.outcome.as_ref().ok()?)));
+    // What the plan has paid.
+    let charges = || {
+        let of_plan = |other: &Decided<'_>, charged: u32| charged - granted(&other.message, other.cost);
+        earlier.iter().filter_map(move |other| Some((&other.message, of_plan(other, *other.outcome.as_ref().ok()?))))
+    };
     let used: u32 = charges().filter(|(other, _)| other.period == message.period).map(|(_, charged)| charged).sum();
     let mut free = terms.quotas[level].saturating_sub(used);
     let mut binding = if needed > free { vec![Limit::Quota] } else { vec![] };
     for window in &terms.windows[level] {
-        let counted = |charged: u32| if window.unit() == WindowUnit::Ap { charged } else { 1 };
+        let counted = |charged: u32| if window.key.unit == WindowUnit::Ap { charged } else { 1 };
         let (mut start_ms, mut used) = (None, 0);
         for (other, charged) in charges().filter(|(_, charged)| counted(*charged) > 0) {
             let at = LEVELS.iter().position(|level| *level == other.level).unwrap();
-            if terms.windows[at].iter().all(|other| other.key() != window.key()) {
+            if terms.windows[at].iter().all(|other| other.key != window.key) {
                 continue;
             }
-            if start_ms.is_none_or(|start_ms| other.at_ms >= start_ms + window.length_ms()) {
+            if start_ms.is_none_or(|start_ms| other.at_ms >= start_ms + window.key.length().num_milliseconds()) {
                 (start_ms, used) = (Some(other.at_ms), 0);
             }
             used += counted(charged);
         }
-        let is_running = start_ms.is_some_and(|start_ms| message.at_ms < start_ms + window.length_ms());
-        let room = window.limit().saturating_sub(if is_running { used } else { 0 });
-        if window.unit() == WindowUnit::Ap {
+        let is_running =
+            start_ms.is_some_and(|start_ms| message.at_ms < start_ms + window.key.length().num_milliseconds());
+        let room = window.limit.saturating_sub(if is_running { used } else { 0 });
+        if window.key.unit == WindowUnit::Ap {
             free = free.min(room);
         }
-        if room < if window.unit() == WindowUnit::Ap { needed } else { 1 } {
+        if room < if window.key.unit == WindowUnit::Ap { needed } else { 1 } {
             binding.push(Limit::Window(*window));
         }
     }
-    (cost, if binding.is_empty() { Ok(cost.min(free)) } else { Err(binding) })
+    let granted = granted(message, cost);
+    (cost, if binding.is_empty() { Ok(granted + (cost - granted).min(free)) } else { Err(binding) })
 }
 
 fn sums_of<'a>(decided: &(impl Iterator<Item = &'a Decided<'a>> + Clone)) -> Sums {

@@ -10,7 +10,8 @@ use quota_gate::{
         calendar::Calendar,
         clock::instant,
         level::Levels,
-        price_replay::{AffectedUser, LevelReport, Limit, Report, Sums, WindowUnit},
+        price_replay::{AffectedUser, LevelReport, Limit, Report, Sums},
+        window::WindowUnit,
     },
 };
 
@@ -165,9 +166,9 @@ fn notes(present: &Levels, report: &Report) -> Vec<String> {
 impl From<LevelReport> for ReplayedLevelBody {
     fn from(level: LevelReport) -> Self {
         let windows = level.windows.iter().map(|window| WindowBody {
-            every: window.every(),
-            unit: window.unit().into(),
-            limit: window.limit(),
+            every: window.key.every(),
+            unit: window.key.unit.into(),
+            limit: window.limit,
         });
         // Few proposals refuse models.
         let limits = level.limits.iter().filter(|found| found.limit != Limit::Model || found.messages > 0);

@@ -9,10 +9,11 @@ use utoipa::ToSchema;
 use quota_gate::domain::{
     InvalidInput,
     ap::Ap,
-    level::{self, LevelName},
+    level::{self, LevelName, LevelTerms},
     model_costs::{ModelPrice, Unlisted},
-    price_replay::{LevelTerms, Prices, Proposal, Window},
+    price_replay::{Prices, Proposal},
     token_prices::{TokenPrice, TokenPrices},
+    window::{LevelLimits, Window, WindowKey, WindowUnit},
 };
 
 /// Terms by the name of the level.
@@ -115,22 +116,23 @@ pub(crate) fn proposal(
     models: Option<Models>,
 ) -> Result<Proposal, InvalidInput> {
     let levels: Result<Vec<_>, _> = levels.into_iter().flatten().map(|(name, value)| terms(name, value)).collect();
-    Proposal::new(present, levels?, models.map(prices).transpose()?)
+    Ok(Proposal::new(present, levels?, models.map(prices).transpose()?))
 }
 
-fn terms(name: String, value: LevelValue) -> Result<LevelTerms, InvalidInput> {
+fn terms(name: String, value: LevelValue) -> Result<(LevelName, LevelTerms), InvalidInput> {
     let invalid = |key: &str, error: &InvalidInput| InvalidInput { field: "levels", rule: format!("{key}: {error}") };
-    LevelName::parse(&name).map_err(|error| invalid(&name, &error))?;
+    let level = LevelName::parse(&name).map_err(|error| invalid(&name, &error))?;
     let (quota, windows) = match value {
         LevelValue::Quota(quota) => (quota, Vec::new()),
         LevelValue::Terms(table) => (table.ap, table.windows),
     };
-    let windows = windows.iter().enumerate().map(|(place, window)| {
-        let created = Window::new(&window.every, window.ap, window.requests);
-        created.map_err(|error| invalid(&format!("{name}.windows[{place}]"), &error))
-    });
+    let windows = windows
+        .iter()
+        .enumerate()
+        .map(|(place, window)| window.read().map_err(|error| invalid(&format!("{name}.windows[{place}]"), &error)));
     let windows = windows.collect::<Result<_, _>>()?;
-    Ok(LevelTerms { name, quota, windows })
+    let limits = LevelLimits::new(windows, None).map_err(|error| invalid(&name, &error))?;
+    Ok((level, LevelTerms { quota: Ap::new(quota), limits }))
 }
 
 fn prices(models: Models) -> Result<Prices, InvalidInput> {
@@ -152,6 +154,19 @@ fn prices(models: Models) -> Result<Prices, InvalidInput> {
         prices.insert(name, price);
     }
     Prices::new(prices, unlisted)
+}
+
+impl WindowTable {
+    fn read(&self) -> Result<Window, InvalidInput> {
+        let (unit, limit) = match (self.ap, self.requests) {
+            (Some(limit), None) => (WindowUnit::Ap, limit),
+            (None, Some(limit)) => (WindowUnit::Requests, limit),
+            _ => {
+                return Err(InvalidInput { field: "windows", rule: "needs exactly one of `ap` and `requests`".into() });
+            }
+        };
+        Ok(Window { key: WindowKey::parse(&self.every, unit)?, limit })
+    }
 }
 
 impl TokensTable {
@@ -193,10 +208,7 @@ mod tests {
         Figment,
         providers::{Format, Toml},
     };
-    use quota_gate::domain::{
-        level::{Level, LevelCode},
-        window::LevelLimits,
-    };
+    use quota_gate::domain::level::{Level, LevelCode};
 
     use super::*;
 
@@ -240,8 +252,8 @@ mod tests {
             ("[levels]\nfree = { ap = 5, windows = [{ every = \"5h\" }] }", "free.windows[0]", "`requests`"),
             (
                 "[levels]\nfree = { ap = 5, windows = [{ every = \"60m\", ap = 1 }, { every = \"1h\", ap = 2 }] }",
-                "free.windows",
-                "1h ap is listed twice",
+                "free: windows",
+                "1h in ap appears twice",
             ),
             ("[models]\ndefault = \"cheap\"", "models.default", "expected AP for a message"),
             ("[models]\ndefault = \"refuse\"", "models: default", "a price"),

@@ -191,7 +191,7 @@ async fn insert_absent<'a>(
     let numbers: Vec<Option<String>> =
         events.iter().map(|event| list(event, |part| part.number.get().to_string())).collect();
     let part_aps: Vec<Option<String>> = events.iter().map(|event| list(event, |part| part.ap.to_string())).collect();
-    let windows: Vec<Option<Vec<u8>>> = events.iter().map(|event| logged_windows::column(event)).collect();
+    let windows: Vec<Option<Vec<u8>>> = events.iter().map(|event| logged_windows::column(&event.windows)).collect();
     let meters: Vec<i16> = events.iter().map(|event| event.meter.into()).collect();
     let inserted = sqlx::query_scalar!(
         "insert into chat_usage_logs
@@ -287,7 +287,7 @@ fn encode(events: &[&UsageEvent], levels: &Levels) -> Vec<u8> {
         }
         put(&mut to, &[kinds.is_some_and(TokenKinds::is_estimated).into()]);
         put_grants(&mut to, event);
-        match logged_windows::column(event) {
+        match logged_windows::column(&event.windows) {
             Some(windows) => put(&mut to, &windows),
             None => to.extend_from_slice(&NULL.to_be_bytes()),
         }

@@ -50,7 +50,18 @@ impl Postgres {
         if locked {
             read(&mut connection, from, to, each).await?;
         }
+        // Ends the lock now: of a closed connection, the server may notice later.
+        sqlx::raw_sql("rollback").execute(&mut connection).await?;
         Ok(locked)
+    }
+
+    /// Whether the periods of a user begin on another day than the first of a month.
+    ///
+    /// # Errors
+    /// If Postgres is unavailable.
+    pub async fn has_anchor_days(&self) -> Result<bool, PostgresError> {
+        let found = sqlx::query_scalar!(r#"select exists (select from chat_quotas where anchor_day <> 1) as "found!""#);
+        Ok(found.fetch_one(&self.pool).await?)
     }
 }
 
@@ -63,7 +74,7 @@ async fn read(
     // `copy` accepts no parameters. The times are formatted here, so they are safe.
     let statement = format!(
         "copy (
-             select user_uuid, membership_level, model, created_at, period, ap_used, overage, tokens_used,
+             select user_uuid, membership_level, model, created_at, period, ap_used, ap_used - coalesce(plan_ap, ap_used), overage, tokens_used,
                     coalesce(input_tokens, -1), coalesce(cached_input_tokens, 0), coalesce(output_tokens, 0)
              from chat_usage_logs
              where created_at >= '{}'
@@ -76,7 +87,7 @@ async fn read(
         to.to_rfc3339(),
     );
     let mut pieces = connection.copy_out_raw(&statement).await?;
-    let mut rows = CopiedRows::<11>::default();
+    let mut rows = CopiedRows::<12>::default();
     while let Some(piece) = pieces.try_next().await? {
         rows.read(&piece, |fields| {
             each(&message(fields)?);
@@ -86,8 +97,8 @@ async fn read(
     if rows.has_ended() { Ok(()) } else { Err(unexpected("no end")) }
 }
 
-fn message(fields: [&[u8]; 11]) -> Result<LoggedMessage<'_>, sqlx::Error> {
-    let [user, level, model, at, period, ap, overage, tokens, input, cached_input, output] = fields;
+fn message(fields: [&[u8]; 12]) -> Result<LoggedMessage<'_>, sqlx::Error> {
+    let [user, level, model, at, period, ap, granted, overage, tokens, input, cached_input, output] = fields;
     let at = at.try_into().map(i64::from_be_bytes).map_err(|_| unexpected("no time in created_at"))?;
     Ok(LoggedMessage {
         user: text(user)?,
@@ -96,6 +107,7 @@ fn message(fields: [&[u8]; 11]) -> Result<LoggedMessage<'_>, sqlx::Error> {
         at_ms: (at + MICROS_1970_TO_2000).div_euclid(1_000),
         period: integer(period)?,
         ap: integer(ap)?.unsigned_abs(),
+        granted: integer(granted)?.unsigned_abs(),
         overage: integer(overage)?.unsigned_abs(),
         tokens: logged_tokens(integer(tokens)?, [integer(input)?, integer(cached_input)?, integer(output)?]),
     })

@@ -2,20 +2,19 @@
 
 use crate::domain::{
     clock::instant,
-    usage::UsageEvent,
-    window::{WindowKey, WindowState, WindowUnit},
+    window::{WindowCount, WindowKey, WindowState, WindowUnit},
 };
 
 /// Fields of a window in the list: minutes, unit, start in ms, sum.
 const FIELDS: usize = 4;
 
 /// Returns the value of the column, `None` for a charge that counted in no window. The migration describes the format.
-pub(in crate::store::postgres) fn column(event: &UsageEvent) -> Option<Vec<u8>> {
-    if event.windows.is_empty() {
+pub(in crate::store::postgres) fn column(windows: &[WindowCount]) -> Option<Vec<u8>> {
+    if windows.is_empty() {
         return None;
     }
-    let mut packed = Vec::with_capacity(13 * event.windows.len());
-    for count in &event.windows {
+    let mut packed = Vec::with_capacity(13 * windows.len());
+    for count in windows {
         packed.extend_from_slice(&count.key.minutes().to_be_bytes());
         packed.push(count.key.unit.code());
         packed.extend_from_slice(&count.start.timestamp_millis().to_be_bytes()[2..]);

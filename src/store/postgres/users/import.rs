@@ -1,9 +1,11 @@
 //! Bulk import of users.
 //!
-//! A new user's previous usage becomes a charge of kind `import` in the log, so the totals stay the sum of the log. A
-//! known user's usage never changes, but the level may. So importing a file again changes nothing.
+//! A new user's previous usage becomes a charge of kind `import` in the log, so the totals stay the sum of the log. Its
+//! row also has what the user's running windows have counted, so they are rebuilt from the log as all windows are. A
+//! known user's usage never changes, but the level may, and grants may be added. So importing a file again changes
+//! nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -14,12 +16,18 @@ use crate::domain::{
     calendar::{AnchorDay, Calendar, Period},
     level::LevelName,
     user_id::UserId,
+    window::{WindowCount, WindowState},
 };
 use crate::store::postgres::{
     Postgres, PostgresError,
     connections::Transaction,
     integers::integer,
-    users::{chat_quotas::rows_of, roll::roll_due},
+    journal::logged_windows,
+    users::{
+        chat_quotas::rows_of,
+        import_grants::{self, ImportedGrant},
+        roll::roll_due,
+    },
 };
 
 /// A user to import.
@@ -33,6 +41,10 @@ pub struct ImportRow {
     pub used: Ap,
     /// Day of the month on which the user's periods begin; `None`: the first for a new user, else as before.
     pub anchor_day: Option<AnchorDay>,
+    /// What windows have counted that began before now. Those that are over are left out.
+    pub windows: Vec<WindowState>,
+    /// AP beside the quota. Those that have expired are left out.
+    pub grants: Vec<ImportedGrant>,
 }
 
 /// Result of an import.
@@ -42,6 +54,12 @@ pub struct ImportReport {
     pub inserted: u64,
     /// Known users whose level changed. Redis must receive these changes.
     pub updated: Vec<UserId>,
+    /// Known users who got grants.
+    pub given: Vec<UserId>,
+    /// Grants that were made.
+    pub grants: u64,
+    /// Users who would have more live grants than possible. Nothing of them is imported.
+    pub refused: Vec<UserId>,
 }
 
 impl Postgres {
@@ -65,13 +83,14 @@ impl Postgres {
         let periods: Vec<i32> = rows.iter().map(|row| period(row).into()).collect();
         let reset_ats: Vec<DateTime<Utc>> =
             rows.iter().map(|row| calendar.period_end(period(row), anchor_day(row))).collect();
+        let windows: Vec<Option<Vec<u8>>> = rows.iter().map(|row| running(&row.windows, now)).collect();
 
         let mut transaction = self.pool.begin().await?;
-        let inserted = sqlx::query_scalar!(
+        let created = sqlx::query_scalar!(
             r#"with batch as (
-                 select user_uuid collate "C" as user_uuid, level, used, event, anchor_day, period, reset_at
-                 from unnest($1::text[], $2::text[], $3::int[], $4::uuid[], $5::smallint[], $6::int[], $7::timestamptz[])
-                     as given (user_uuid, level, used, event, anchor_day, period, reset_at)
+                 select user_uuid collate "C" as user_uuid, level, used, event, anchor_day, period, reset_at, windows
+                 from unnest($1::text[], $2::text[], $3::int[], $4::uuid[], $5::smallint[], $6::int[], $7::timestamptz[], $9::bytea[])
+                     as given (user_uuid, level, used, event, anchor_day, period, reset_at, windows)
              ),
              created as (
                  insert into chat_quotas
@@ -87,13 +106,16 @@ impl Postgres {
              ),
              logged as (
                  insert into chat_usage_logs
-                     (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, created_at)
-                 select batch.event, batch.user_uuid, 'import', batch.level, batch.period, 0, batch.used, 0, 'import', $8
+                     (uuid, user_uuid, session_id, membership_level, period, tokens_used, ap_used, overage, kind, created_at,
+                      windows)
+                 select batch.event, batch.user_uuid, 'import', batch.level, batch.period, 0, batch.used, 0, 'import', $8,
+                        batch.windows
                  from created
                  join batch using (user_uuid)
                  where batch.used > 0
+                    or batch.windows is not null
              )
-             select count(*) as "count!" from created"#,
+             select user_uuid as "user_uuid!" from created"#,
             &users as &[&str],
             &levels as &[&str],
             &used,
@@ -102,28 +124,50 @@ impl Postgres {
             &periods,
             &reset_ats,
             now,
+            &windows as &[Option<Vec<u8>>],
         )
-        .fetch_one(&mut transaction)
+        .fetch_all(&mut transaction)
         .await?;
+        let created: HashSet<&str> = created.iter().map(String::as_str).collect();
         // Rolls first: the usage of a past period belongs to the old level.
         let names: Vec<String> = rows.iter().map(|row| row.user.to_string()).collect();
         roll_due(&mut transaction, &names, calendar, now).await?;
-        let updated = change_known(&mut transaction, rows, calendar, now).await?;
+        let rows: Vec<&ImportRow> = rows.iter().collect();
+        // Known users only: this transaction has created the others, so their grants are those of their rows.
+        let refused = import_grants::users_with_too_many(&mut transaction, &rows, now).await?;
+        let accepted: Vec<&ImportRow> = rows.into_iter().filter(|row| !refused.contains(&row.user)).collect();
+        let updated = change_known(&mut transaction, &accepted, calendar, now).await?;
+        let made = import_grants::give(&mut transaction, &accepted, now).await?;
         transaction.commit().await?;
-        Ok(ImportReport { inserted: u64::try_from(inserted).unwrap_or_default(), updated })
+        let grants = made.len() as u64;
+        let given: HashSet<UserId> = made.into_iter().filter(|user| !created.contains(user.as_str())).collect();
+        Ok(ImportReport {
+            inserted: created.len() as u64,
+            updated,
+            given: given.into_iter().collect(),
+            grants,
+            refused: refused.into_iter().collect(),
+        })
     }
+}
+
+/// The windows that still run, as the log has them.
+fn running(windows: &[WindowState], now: DateTime<Utc>) -> Option<Vec<u8>> {
+    let runs = |window: &&WindowState| window.used > 0 && now < window.start + window.key.length();
+    let count = |window: &WindowState| WindowCount { key: window.key, start: window.start, counted: window.used };
+    logged_windows::column(&windows.iter().filter(runs).map(count).collect::<Vec<_>>())
 }
 
 /// Changes the level and the anchor day of users whose rows differ. Their rows are locked. Returns these users.
 async fn change_known(
     connection: &mut Transaction<'_>,
-    rows: &[ImportRow],
+    rows: &[&ImportRow],
     calendar: Calendar,
     now: DateTime<Utc>,
 ) -> Result<Vec<UserId>, PostgresError> {
     let names: Vec<String> = rows.iter().map(|row| row.user.to_string()).collect();
     let known = rows_of(connection, &names).await?;
-    let wanted: HashMap<&UserId, &ImportRow> = rows.iter().map(|row| (&row.user, row)).collect();
+    let wanted: HashMap<&UserId, &ImportRow> = rows.iter().map(|row| (&row.user, *row)).collect();
     let (mut users, mut levels, mut anchors, mut reset_ats) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in known {
         let Some(new) = wanted.get(&row.user) else { continue };

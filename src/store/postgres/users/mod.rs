@@ -9,6 +9,7 @@ pub(in crate::store::postgres) mod forgotten_users;
 pub(in crate::store::postgres) mod grant_row;
 pub(in crate::store::postgres) mod grants;
 pub(in crate::store::postgres) mod import;
+pub(in crate::store::postgres) mod import_grants;
 pub(in crate::store::postgres) mod left_of_grants;
 pub(in crate::store::postgres) mod meter_accounts;
 pub(in crate::store::postgres) mod move_users;

@@ -1,9 +1,12 @@
 //! `quota-gate import`: imports users from CSV, NDJSON, or a query of the product's own Postgres.
 //!
-//! Valid lines are imported, bad ones are reported by number. Importing again changes nothing.
+//! Valid lines are imported, bad ones are reported by number. Of a bad line, nothing is imported. Importing again
+//! changes nothing.
+
+mod line;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{BufRead, BufReader, Read, stdin},
     path::PathBuf,
@@ -13,24 +16,20 @@ use std::{
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use self::line::{Line, too_many_grants};
 use crate::cli::output::{note, say};
 use crate::{app::App, config::Config};
 use quota_gate::{
-    domain::{
-        ap::Ap,
-        calendar::AnchorDay,
-        clock::Clock,
-        level::{LevelName, Levels},
-        user_id::UserId,
-    },
-    store::postgres::{ForeignUser, ImportReport, ImportRow, read_foreign_users},
+    domain::{clock::Clock, level::Levels, user_id::UserId},
+    store::postgres::{ImportRow, read_foreign_users},
 };
 
 /// Users per transaction.
 const BATCH_ROWS: usize = 5_000;
+/// Columns of CSV, of which the first two are required.
+const CSV_HEADER: [&str; 4] = ["user", "level", "used", "anchor"];
 /// Maximum bad lines to print; the others are only counted.
 const SHOWN_MAX: u64 = 20;
 
@@ -39,13 +38,14 @@ pub(super) struct Arguments {
     /// File to import; `-` for standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// csv (with the header user,level,used) or ndjson; by default, the file's name decides.
+    /// csv (with the header user,level and optionally used and anchor) or ndjson; by default, the file's name decides.
     #[arg(long)]
     format: Option<FileFormat>,
     /// Import from another Postgres instead of a file: its URL. Needs `--query`.
     #[arg(long, value_name = "URL", requires = "query", conflicts_with_all = ["file", "format"], env = "QUOTA_GATE_IMPORT_URL", hide_env_values = true)]
     from_postgres: Option<String>,
-    /// Query of that database, with the columns user, level and optionally used. It runs read-only.
+    /// Query of that database, with the columns user, level and optionally used, anchor, windows and grants. It runs
+    /// read-only.
     #[arg(long, value_name = "SQL", requires = "from_postgres")]
     query: Option<String>,
 }
@@ -56,24 +56,16 @@ enum FileFormat {
     Ndjson,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    user: String,
-    level: String,
-    #[serde(default)]
-    used: i64,
-    /// Day of the month on which the user's periods begin.
-    #[serde(default)]
-    anchor: Option<i64>,
-}
-
 struct Importer {
     app: App,
     levels: Levels,
-    batch: HashMap<UserId, ImportRow>,
+    /// Rows with the numbers of their lines.
+    batch: HashMap<UserId, (u64, ImportRow)>,
     inserted: u64,
     updated: u64,
+    /// Known users with another level or new grants.
+    changed: u64,
+    grants: u64,
     good: u64,
     bad: u64,
     progress: ProgressBar,
@@ -98,8 +90,9 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     progress.set_style(ProgressStyle::with_template("{spinner} {human_pos} users, {per_sec}")?);
     progress.enable_steady_tick(Duration::from_millis(200));
     let levels = app.gate.levels();
+    let batch = HashMap::new();
     let mut importer =
-        Importer { app, levels, batch: HashMap::new(), inserted: 0, updated: 0, good: 0, bad: 0, progress };
+        Importer { app, levels, batch, inserted: 0, updated: 0, changed: 0, grants: 0, good: 0, bad: 0, progress };
     match (query, format) {
         (Some((url, query)), _) => importer.postgres(&url, &query).await?,
         (None, FileFormat::Csv) => importer.csv(input).await?,
@@ -107,9 +100,10 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     }
     importer.flush().await?;
     importer.progress.finish_and_clear();
-    let unchanged = importer.good - importer.inserted - importer.updated;
+    let unchanged = importer.good - importer.inserted - importer.changed;
+    let grants = if importer.grants > 0 { format!(", {} grants", importer.grants) } else { String::new() };
     say!(
-        "{} users imported, {} changed level, {unchanged} unchanged, {} bad lines",
+        "{} users imported{grants}, {} changed level, {unchanged} unchanged, {} bad lines",
         importer.inserted,
         importer.updated,
         importer.bad
@@ -121,8 +115,8 @@ impl Importer {
     async fn csv(&mut self, input: Box<dyn Read>) -> anyhow::Result<()> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(false).from_reader(input);
         let headers = reader.byte_headers().context("the input cannot be read")?.clone();
-        if headers != vec!["user", "level", "used"] && headers != vec!["user", "level"] {
-            anyhow::bail!("the first line must be `user,level,used` or `user,level`");
+        if !(2..=CSV_HEADER.len()).any(|columns| headers == CSV_HEADER[..columns]) {
+            anyhow::bail!("the first line must be `user,level`, `user,level,used` or `user,level,used,anchor`");
         }
         let mut number = 1;
         for record in reader.byte_records() {
@@ -139,8 +133,7 @@ impl Importer {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let line = serde_json::from_slice::<Line>(&line).map_err(|error| error.to_string());
-            self.add(index as u64 + 1, line).await?;
+            self.add(index as u64 + 1, Line::from_json(&line)).await?;
         }
         Ok(())
     }
@@ -151,31 +144,22 @@ impl Importer {
         let (url, query) = (url.to_owned(), query.to_owned());
         let reading = tokio::spawn(async move { read_foreign_users(&url, &query, sender).await });
         let mut number = 0;
-        while let Some(ForeignUser { user, level, used, anchor }) = rows.recv().await {
+        while let Some(row) = rows.recv().await {
             number += 1;
-            let line = match (user, level) {
-                (Some(user), Some(level)) => Ok(Line { user, level, used, anchor }),
-                _ => Err("the query must return the columns user and level, and neither may be null".to_owned()),
-            };
-            self.add(number, line).await?;
+            self.add(number, Line::from_row(row)).await?;
         }
         reading.await?.context("the users cannot be read")
     }
 
     async fn add(&mut self, number: u64, line: Result<Line, String>) -> anyhow::Result<()> {
-        match line.and_then(|line| self.parse(&line)) {
+        match line.and_then(|line| line.check(&self.levels, Clock::machine().now())) {
             Ok(row) => {
                 // If a user has several lines, the last one counts.
-                if self.batch.insert(row.user.clone(), row).is_none() {
+                if self.batch.insert(row.user.clone(), (number, row)).is_none() {
                     self.good += 1;
                 }
             }
-            Err(problem) => {
-                self.bad += 1;
-                if self.bad <= SHOWN_MAX {
-                    self.progress.suspend(|| note!("line {number}: {problem}"));
-                }
-            }
+            Err(problem) => self.refuse(number, &problem),
         }
         if self.batch.len() >= BATCH_ROWS {
             self.flush().await?;
@@ -183,33 +167,32 @@ impl Importer {
         Ok(())
     }
 
-    fn parse(&self, line: &Line) -> Result<ImportRow, String> {
-        let level = LevelName::parse(&line.level).map_err(|error| error.to_string())?;
-        if self.levels.offered(level.as_str()).is_none() {
-            let known: Vec<&str> = self.levels.iter().map(|level| level.name.as_str()).collect();
-            return Err(format!("level {level} is not one of {}", known.join(", ")));
+    fn refuse(&mut self, number: u64, problem: &str) {
+        self.bad += 1;
+        if self.bad <= SHOWN_MAX {
+            self.progress.suspend(|| note!("line {number}: {problem}"));
         }
-        let user = UserId::parse(&line.user).map_err(|error| error.to_string())?;
-        let amount = i32::try_from(line.used).ok().and_then(|amount| u32::try_from(amount).ok());
-        let wrong = || format!("used must be a whole number from 0 to {}, not {}", i32::MAX, line.used);
-        let anchor_day = line.anchor.map(|day| AnchorDay::new(u8::try_from(day).unwrap_or(0))).transpose();
-        let anchor_day = anchor_day.map_err(|_| "anchor must be a day of the month from 1 to 31".to_owned())?;
-        Ok(ImportRow { user, level, used: Ap::new(amount.ok_or_else(wrong)?), anchor_day })
     }
 
     async fn flush(&mut self) -> anyhow::Result<()> {
-        let rows: Vec<ImportRow> = self.batch.drain().map(|(_, row)| row).collect();
+        let (lines, rows): (HashMap<UserId, u64>, Vec<ImportRow>) =
+            self.batch.drain().map(|(user, (number, row))| ((user, number), row)).unzip();
         if rows.is_empty() {
             return Ok(());
         }
         let now = Clock::machine().now();
-        let calendar = self.app.gate.calendar();
-        let ImportReport { inserted, updated } = self.app.gate.postgres().import_users(&rows, calendar, now).await?;
-        for user in &updated {
+        let report = self.app.gate.postgres().import_users(&rows, self.app.gate.calendar(), now).await?;
+        for user in &report.updated {
             self.app.gate.refresh_level(user).await?;
         }
-        self.inserted += inserted;
-        self.updated += updated.len() as u64;
+        for user in &report.refused {
+            self.good -= 1;
+            self.refuse(lines[user], &too_many_grants());
+        }
+        self.inserted += report.inserted;
+        self.updated += report.updated.len() as u64;
+        self.changed += report.updated.iter().chain(&report.given).collect::<HashSet<_>>().len() as u64;
+        self.grants += report.grants;
         self.progress.inc(rows.len() as u64);
         Ok(())
     }
