@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     history::{Event, History, Kind, Outcome},
     installation::{SERVICE_TOKEN, signer},
-    plans::{PLAN_USERS, Planner, Plans},
+    plans::{PLAN_USERS, Planner, Plans, WINDOWED},
 };
 
 /// Number of plain users in a run. Those of `plans` come after them.
@@ -152,6 +152,7 @@ impl Worker {
             };
             let ap = self.random.u32(1..=AP_MAX);
             let refused = match self.random.u8(..10) {
+                _ if WINDOWED.contains(&user) => self.reserve_and_settle(user, ap).await,
                 0..=4 => self.consume(user, Kind::Consume, ap, None).await,
                 5 => self.consume_until_known(user, ap).await,
                 _ => self.reserve_and_settle(user, ap).await,
@@ -224,7 +225,12 @@ impl Worker {
         };
         self.are_one_request(from);
         let mut id = answer["reservationId"].as_str().unwrap_or_default().to_owned();
-        // Long enough that several holds of a user are live in a window, and when a pack is voided.
+        if WINDOWED.contains(&user) {
+            // The window has to cover both.
+            let meanwhile = self.random.u32(1..=AP_MAX);
+            self.consume(user, Kind::Consume, meanwhile, None).await;
+        }
+        // Long enough that packs are voided and plans change meanwhile.
         let answering_ms = if user < USERS { 60 } else { 600 };
         sleep(Duration::from_millis(self.random.u64(..answering_ms))).await;
         if self.random.u8(..10) == 0 {

@@ -25,7 +25,7 @@ impl Audit {
         allowed: &Allowed,
         reopened: bool,
     ) {
-        if allowed.clocks_jump {
+        if allowed.clocks_jump || !self.with_plans {
             return;
         }
         for number in WINDOWED {
@@ -57,7 +57,7 @@ impl Audit {
 
     /// Counts the holds that are live in any case: from their answer until they are settled or their time is over.
     pub(super) fn no_user_holds_too_many(&mut self, history: &History, allowed: &Allowed) {
-        if allowed.clocks_jump || !allowed.splits.is_empty() {
+        if allowed.clocks_jump || !self.with_plans || !allowed.splits.is_empty() {
             return;
         }
         for number in WINDOWED {
