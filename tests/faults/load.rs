@@ -64,8 +64,8 @@ struct Worker {
     client: Client,
     gates: Arc<[Target]>,
     balanced: bool,
-    /// Whether a request with an Idempotency-Key may be repeated at another gate. Not during an upgrade from 0.1.0, which
-    /// does not find the answers of newer gates.
+    /// Whether a request with an Idempotency-Key may be repeated at another gate. Not during an upgrade from 0.1.0,
+    /// which does not find the answers of newer gates.
     repeats_anywhere: bool,
     signer: ReservationSigner,
     random: fastrand::Rng,

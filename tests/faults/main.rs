@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo test --test faults                     a short selection, as part of `make test`
-//! cargo test --test faults -- --all            every row except 29; `make test-faults`; table in target/fault-report/
+//! cargo test --test faults -- --all            every row except 29 and 40; table in target/fault-report/
 //! cargo test --test faults -- --row 12         one row; may be repeated
 //! cargo test --test faults -- --soak 30        random faults for 30 minutes; `make soak MINUTES=30`
 //! cargo test --test faults -- --soak 5 --seed 7

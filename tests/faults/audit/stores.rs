@@ -59,8 +59,8 @@ impl Audit {
         Ok(())
     }
 
-    /// The account that the gates have in production is sufficient. 0.1.0 also asks for Redis' configuration, and goes on
-    /// without.
+    /// The account that the gates have in production is sufficient. 0.1.0 also asks for Redis' configuration, and goes
+    /// on without.
     pub(super) async fn nothing_forbidden(&mut self, installation: &Installation) -> anyhow::Result<()> {
         let log: Vec<redis::Value> = installation.redis(&["ACL", "LOG"]).await?;
         if let Some(refused) = log.first() {

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use crate::audit::Allowed;
 use crate::{
-    installation::{CRON_TOKEN, Options, QUOTA, SERVICE_TOKEN},
+    installation::{CRON_TOKEN, Installation, Options, QUOTA, SERVICE_TOKEN},
     proxy::Mode,
     run::{Run, Verdict},
 };
@@ -71,7 +71,9 @@ pub(crate) async fn jump(seed: u64) -> anyhow::Result<Verdict> {
     let mut options = Options::default();
     options.redis.environment = redis.environment();
     options.settings = gates.environment();
-    let run = Run::begin(options, seed).await?;
+    // Without changes of plans: one made by a gate whose clock is a month ahead begins the user's next period.
+    let installation = Installation::start(options).await?;
+    let run = Run::begin_on(installation, false, false, seed).await?;
     for jump in [HOUR, -HOUR, 31 * 24 * HOUR, -31 * 24 * HOUR] {
         redis.set(jump)?;
         sleep(Duration::from_millis(700)).await;
