@@ -41,13 +41,14 @@ test-web: setup ## run the tests of web/ against a gate
 
 test-faults: setup ## run every fault of docs/reliability.md, then test-servers (about 30 minutes); full disks need root
 	cargo test --test faults -- --all
+	scripts/rolling-upgrade
 	cargo test --test model -- --include-ignored
 	scripts/test-servers
 
 test-servers: setup ## run the tests of the stores and some faults on Redis 8, Valkey 9, Postgres 15 to 18
 	scripts/test-servers
 
-plant-bugs: setup ## prove that test-faults finds bugs: plant seven and require that each is found
+plant-bugs: setup ## prove that test-faults finds bugs: plant ten and require that each is found
 	scripts/plant-bugs
 
 soak: setup ## inject random faults for MINUTES=30

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -30,6 +30,7 @@ pub(crate) struct Gate {
     pub(crate) postgres: Proxy,
     pub(crate) url: String,
     settings: Vec<(String, String)>,
+    program: PathBuf,
     log: PathBuf,
     process: Option<Child>,
 }
@@ -37,7 +38,7 @@ pub(crate) struct Gate {
 impl Gate {
     /// Starts a gate and waits until it is ready. `{port}` in the URLs stands for the port of the proxy.
     pub(crate) async fn start(
-        log: PathBuf,
+        (program, log): (&Path, PathBuf),
         (redis, redis_url): (Proxy, &str),
         (postgres, postgres_url): (Proxy, &str),
         settings: &[(String, String)],
@@ -51,8 +52,8 @@ impl Gate {
         ];
         all.extend(shared_settings());
         all.extend_from_slice(settings);
-        let mut gate =
-            Self { redis, postgres, url: format!("http://127.0.0.1:{port}"), settings: all, log, process: None };
+        let (program, url) = (program.to_owned(), format!("http://127.0.0.1:{port}"));
+        let mut gate = Self { redis, postgres, url, settings: all, program, log, process: None };
         gate.restart().await?;
         Ok(gate)
     }
@@ -94,11 +95,16 @@ impl Gate {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Runs this program, from the next start on.
+    pub(crate) fn runs(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     /// Starts the process without waiting.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
         self.kill();
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let process = Command::new(env!("CARGO_BIN_EXE_quota-gate"))
+        let process = Command::new(&self.program)
             .arg("serve")
             .envs(self.settings.iter().cloned())
             .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use sqlx::{Executor, PgPool, Postgres as Postgresql, Transaction, postgres::PgPo
 use tokio::time::{Instant, sleep};
 
 use crate::gate::Gate;
-use crate::{cluster, proxy::Proxy};
+use crate::{cluster, plans::PLUS, proxy::Proxy};
 
 pub(crate) const SERVICE_TOKEN: &str = "the token of a chat service";
 pub(crate) const ADMIN_TOKEN: &str = "the token of an administrator";
@@ -62,6 +63,9 @@ pub(crate) struct Options {
     pub(crate) postgres_dir: Option<PathBuf>,
     /// Whether clients check the readiness of the gates.
     pub(crate) balanced: bool,
+    /// The program of the gates, and of the migrations, if it is not the one under test. Then no client buys packs or
+    /// changes plans, because an older program does not know them.
+    pub(crate) program: Option<PathBuf>,
     /// Additional settings of the gates, as environment variables.
     pub(crate) settings: Vec<(String, String)>,
 }
@@ -80,6 +84,7 @@ impl Default for Options {
             redis_dir: None,
             postgres_dir: None,
             balanced: false,
+            program: None,
             settings: Vec::new(),
         }
     }
@@ -102,6 +107,7 @@ pub(crate) fn shared_settings() -> Vec<(String, String)> {
     vec![
         setting("LEVELS__FREE", QUOTA.to_string()),
         setting("LEVELS__BASIC", (QUOTA + 100).to_string()),
+        setting("LEVELS__PLUS", PLUS.to_owned()),
         setting("QUOTA__PARTITIONS", PARTITIONS.to_string()),
         setting("AUTH__JWT_SECRET", "signs the tokens of users, at least 32 bytes".to_owned()),
         setting("AUTH__JWT_ISSUER", "test".to_owned()),
@@ -136,23 +142,22 @@ impl Installation {
         if options.cluster {
             cluster::take_all_slots(&redis).await?;
         }
-        let store = postgres_store(&postgres.url("postgres"))?;
-        store.migrate().await?;
-        store.close().await;
+        let program = options.program.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_quota-gate")));
+        migrate(&program, &postgres.url("postgres"))?;
         let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&postgres.url("postgres"))?;
         let mut this = Self { gates: Vec::new(), redis, postgres, pool, scratch };
         for _ in 0..options.gates {
-            this.add_gate(&options.settings).await?;
+            this.add_gate(&program, &options.settings).await?;
         }
         Ok(this)
     }
 
-    async fn add_gate(&mut self, settings: &[(String, String)]) -> anyhow::Result<()> {
+    async fn add_gate(&mut self, program: &Path, settings: &[(String, String)]) -> anyhow::Result<()> {
         let (redis, postgres) = (Proxy::before(self.redis.port()).await, Proxy::before(self.postgres.port()).await);
         let redis_url = self.redis.url().replace(&self.redis.port().to_string(), "{port}");
         let postgres_url = self.postgres.url("postgres").replace(&self.postgres.port().to_string(), "{port}");
         let log = self.scratch.path().join(format!("gate-{}.log", self.gates.len()));
-        let gate = Gate::start(log, (redis, &redis_url), (postgres, &postgres_url), settings);
+        let gate = Gate::start((program, log), (redis, &redis_url), (postgres, &postgres_url), settings);
         self.gates.push(gate.await?);
         Ok(())
     }
@@ -255,6 +260,13 @@ pub(crate) async fn ask_until(server: &RedisServer, command: &[&str], has: &str)
     Ok(())
 }
 
+/// Brings the tables up to date, as this program knows them.
+pub(crate) fn migrate(program: &Path, database_url: &str) -> anyhow::Result<()> {
+    let output = Command::new(program).arg("migrate").env("DATABASE_URL", database_url).output()?;
+    ensure!(output.status.success(), "migrate failed: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 fn postgres_store(url: &str) -> anyhow::Result<Postgres> {
     Ok(Postgres::new(&PostgresOptions {
         url: url.to_owned(),
@@ -277,7 +289,7 @@ fn signal_below(dir: &Path, signal: Signal) {
 /// Copies a server's folder, including owners.
 pub(crate) fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(to);
-    let status = std::process::Command::new("cp").arg("-rp").arg(from).arg(to).status()?;
+    let status = Command::new("cp").arg("-rp").arg(from).arg(to).status()?;
     anyhow::ensure!(status.success(), "cannot copy {} to {}", from.display(), to.display());
     Ok(())
 }

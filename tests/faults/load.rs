@@ -23,13 +23,14 @@ use uuid::Uuid;
 use crate::{
     history::{Event, History, Kind, Outcome},
     installation::{SERVICE_TOKEN, signer},
+    plans::{PLAN_USERS, Planner, Plans, WINDOWED},
 };
 
-/// Number of users in a run.
+/// Number of plain users in a run. Those of `plans` come after them.
 pub(crate) const USERS: usize = 400;
-/// These few users send a quarter of the messages. They soon use up their quotas, so denials are tested too.
+/// These few users send a fifth of the messages. They soon use up their quotas, so denials are tested too.
 pub(crate) const BUSY_USERS: usize = 4;
-/// These users send another quarter, so they are never unknown to Redis for long.
+/// These users send another fifth, so they are never unknown to Redis for long.
 pub(crate) const HOT_USERS: usize = USERS / 20;
 const CLIENTS: u64 = 12;
 /// Longest pause of a client between two messages: two cores cannot test thousands of messages per second.
@@ -50,6 +51,7 @@ pub(crate) struct Load {
     pub(crate) began: Instant,
     stop: watch::Sender<bool>,
     clients: Vec<JoinHandle<Vec<Event>>>,
+    planner: Option<JoinHandle<Plans>>,
 }
 
 /// A gate, and its last known readiness.
@@ -62,6 +64,9 @@ struct Worker {
     client: Client,
     gates: Arc<[Target]>,
     balanced: bool,
+    /// Whether a request with an Idempotency-Key may be repeated at another gate. Not during an upgrade from 0.1.0,
+    /// which does not find the answers of newer gates.
+    repeats_anywhere: bool,
     signer: ReservationSigner,
     random: fastrand::Rng,
     began: Instant,
@@ -75,8 +80,10 @@ pub(crate) fn user(number: usize) -> String {
 
 impl Load {
     /// Starts the clients. They choose any gate or, if `balanced`, one that reports ready, as behind a load balancer.
-    pub(crate) fn start(gates: Vec<String>, balanced: bool, seed: u64) -> Self {
+    pub(crate) fn start(gates: Vec<String>, balanced: bool, with_plans: bool, seed: u64) -> Self {
         let (stop, began) = (watch::Sender::new(false), Instant::now());
+        let planner = Planner::new(gates.clone(), fastrand::Rng::with_seed(seed), began, stop.subscribe());
+        let planner = with_plans.then(|| tokio::spawn(planner.run()));
         let gates: Arc<[Target]> = gates.into_iter().map(|url| Target { url, ready: AtomicBool::new(true) }).collect();
         if balanced {
             tokio::spawn(watch_readiness(Arc::clone(&gates), stop.subscribe()));
@@ -87,6 +94,7 @@ impl Load {
                     client: Client::builder().timeout(REQUEST_MAX).build().expect("a client"),
                     gates: Arc::clone(&gates),
                     balanced,
+                    repeats_anywhere: with_plans,
                     signer: signer(),
                     random: fastrand::Rng::with_seed(seed ^ (number + 1)),
                     began,
@@ -96,18 +104,22 @@ impl Load {
                 tokio::spawn(worker.run())
             })
             .collect();
-        Self { began, stop, clients }
+        Self { began, stop, clients, planner }
     }
 
-    /// Lets clients finish what they began, and returns all events.
-    pub(crate) async fn finish(self) -> History {
+    /// Lets clients finish what they began, and returns all events and what was bought.
+    pub(crate) async fn finish(self) -> (History, Plans) {
         self.stop.send_replace(true);
         let mut events = Vec::new();
         for client in self.clients {
             events.extend(client.await.expect("a client does not panic"));
         }
         events.sort_by_key(|event| event.answered);
-        History(events)
+        let plans = match self.planner {
+            Some(planner) => planner.await.expect("a client does not panic"),
+            None => Plans::default(),
+        };
+        (History(events), plans)
     }
 }
 
@@ -132,13 +144,15 @@ async fn watch_readiness(gates: Arc<[Target]>, mut stop: watch::Receiver<bool>) 
 impl Worker {
     async fn run(mut self) -> Vec<Event> {
         while !*self.stop.borrow() {
-            let user = match self.random.u8(..4) {
+            let user = match self.random.u8(..5) {
                 0 => self.random.usize(..BUSY_USERS),
                 1 => self.random.usize(..HOT_USERS),
+                2 => USERS + self.random.usize(..PLAN_USERS),
                 _ => self.random.usize(..USERS),
             };
             let ap = self.random.u32(1..=AP_MAX);
             let refused = match self.random.u8(..10) {
+                _ if WINDOWED.contains(&user) => self.reserve_and_settle(user, ap).await,
                 0..=4 => self.consume(user, Kind::Consume, ap, None).await,
                 5 => self.consume_until_known(user, ap).await,
                 _ => self.reserve_and_settle(user, ap).await,
@@ -211,7 +225,14 @@ impl Worker {
         };
         self.are_one_request(from);
         let mut id = answer["reservationId"].as_str().unwrap_or_default().to_owned();
-        sleep(Duration::from_millis(self.random.u64(..60))).await;
+        if WINDOWED.contains(&user) {
+            // The window has to cover both.
+            let meanwhile = self.random.u32(1..=AP_MAX);
+            self.consume(user, Kind::Consume, meanwhile, None).await;
+        }
+        // Long enough that packs are voided and plans change meanwhile.
+        let answering_ms = if user < USERS { 60 } else { 600 };
+        sleep(Duration::from_millis(self.random.u64(..answering_ms))).await;
         if self.random.u8(..10) == 0 {
             id = self.extend(user, hold, ap, id).await;
         }
@@ -280,7 +301,10 @@ impl Worker {
         body: &Value,
         key: Option<&str>,
     ) -> (Outcome, Value) {
-        let gate = self.choose();
+        let gate = match (kind, self.events.last()) {
+            (Kind::Again(_), Some(last)) if !self.repeats_anywhere => last.gate,
+            _ => self.choose(),
+        };
         let mut request =
             self.client.post(format!("{}{path}", self.gates[gate].url)).bearer_auth(SERVICE_TOKEN).json(body);
         if let Some(key) = key {

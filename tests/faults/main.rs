@@ -1,9 +1,9 @@
 //! The fault harness: runs real servers, gate processes and clients, injects a fault, and audits the outcome against
-//! I1 to I10.
+//! I1 to I11.
 //!
 //! ```text
 //! cargo test --test faults                     a short selection, as part of `make test`
-//! cargo test --test faults -- --all            every row except 29; `make test-faults`; table in target/fault-report/
+//! cargo test --test faults -- --all            every row except 29 and 40; table in target/fault-report/
 //! cargo test --test faults -- --row 12         one row; may be repeated
 //! cargo test --test faults -- --soak 30        random faults for 30 minutes; `make soak MINUTES=30`
 //! cargo test --test faults -- --soak 5 --seed 7
@@ -15,6 +15,7 @@
 //! | `soak` | random faults from a seed |
 //! | `run`, `audit` | one run; the invariants |
 //! | `load`, `history` | clients, and the answers they received |
+//! | `plans` | the client that buys packs and changes plans, and its users |
 //! | `installation`, `gate`, `proxy`, `replica`, `cluster` | the system under test |
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 
@@ -24,6 +25,7 @@ mod gate;
 mod history;
 mod installation;
 mod load;
+mod plans;
 mod proxy;
 mod replica;
 mod report;

@@ -11,6 +11,7 @@ use crate::{
     history::{History, Outcome},
     installation::{Installation, Options, PARTITIONS},
     load::Load,
+    plans,
 };
 
 /// Longer than the flush interval of about a fifth of a second: charges acknowledged earlier are in Postgres.
@@ -30,6 +31,8 @@ pub(crate) struct Run {
     pub(crate) installation: Installation,
     load: Load,
     fault: Duration,
+    /// End of the warm-up.
+    warm: Duration,
 }
 
 /// Result of a run.
@@ -56,13 +59,26 @@ pub(crate) struct Ended {
 
 impl Run {
     pub(crate) async fn begin(options: Options, seed: u64) -> anyhow::Result<Self> {
-        let balanced = options.balanced;
+        let (balanced, with_plans) = (options.balanced, options.program.is_none());
         let installation = Installation::start(options).await?;
+        if with_plans {
+            plans::begin(&installation).await?;
+        }
+        Self::begin_on(installation, balanced, with_plans, seed).await
+    }
+
+    /// Starts the load on an installation.
+    pub(crate) async fn begin_on(
+        installation: Installation,
+        balanced: bool,
+        with_plans: bool,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let gates = installation.gates.iter().map(|gate| gate.url.clone()).collect();
-        let load = Load::start(gates, balanced, seed);
+        let load = Load::start(gates, balanced, with_plans, seed);
         sleep(WARM).await;
-        let fault = load.began.elapsed();
-        Ok(Self { installation, load, fault })
+        let warm = load.began.elapsed();
+        Ok(Self { installation, load, fault: warm, warm })
     }
 
     /// Marks now as the start of the fault. The default is the end of the warm-up.
@@ -87,13 +103,13 @@ impl Run {
 
     /// Ends the fault: measures the recovery, continues the load for a moment, and audits.
     pub(crate) async fn end(self, allowed: Allowed) -> anyhow::Result<Ended> {
-        let Self { installation, load, fault } = self;
+        let Self { installation, load, fault, warm } = self;
         let (healed, began) = (load.began.elapsed(), Instant::now());
         let recovery = normal(&installation, began).await?;
         sleep(AFTER).await;
-        let history = load.finish().await;
+        let (history, plans) = load.finish().await;
         let flushed = quiet(&installation).await?;
-        let audit = Audit::of(&installation, &history, &allowed).await?;
+        let audit = Audit::of(&installation, (&history, &plans), &allowed, &(warm..healed + recovery)).await?;
         let mut verdict = Verdict { violations: audit.violations, lost: audit.lost, ..Verdict::default() };
         verdict.recovery = Some(recovery);
         if recovery > BACK_TO_NORMAL_MAX {
@@ -111,6 +127,7 @@ impl Run {
         let mut figure = |name: &str, value: String| verdict.figures.push((name.to_owned(), value));
         figure("requests", history.0.len().to_string());
         figure("charges in the log", audit.rows.to_string());
+        figure("packs", format!("{}, {} AP paid by them", audit.packs, audit.paid_by_grants));
         figure("denied", history.denied().to_string());
         figure("refused", history.refused().to_string());
         figure("unknown", history.unknown().to_string());
@@ -121,9 +138,11 @@ impl Run {
             figure("charged beyond quotas", format!("{} AP", audit.over_ap));
         }
         figure("back to normal", format!("{:.1} s", recovery.as_secs_f64()));
+        let is_used = !plans.begun || audit.packs > 0 && audit.paid_by_grants > 0 && plans.changes > 0;
         let mut ended = Ended { history, fault, healed, installation, verdict };
         let admitted = ended.history.admitted(|_| true);
         ended.proves("the load was served", admitted > 200);
+        ended.proves("packs were bought and used, and plans changed", is_used);
         let denied =
             ended.history.count(|event| event.sent > healed && matches!(event.outcome, Outcome::Denied { .. }));
         ended.proves("quotas were reached after the fault", denied > 0 || allowed.raised.is_some());

@@ -114,7 +114,7 @@ pub(crate) async fn soak(minutes: u64, seed: u64) -> anyhow::Result<()> {
     }
     println!(
         "soak: {minutes} minutes, {episodes} installations, {} faults, {requests} requests, {charges} charges, {lost} \
-         acknowledged charges lost with Redis, I1 to I10 hold",
+         acknowledged charges lost with Redis, I1 to I11 hold",
         episodes * FAULTS as u64
     );
     Ok(())
@@ -241,7 +241,7 @@ async fn strike(
             reader.rollback().await?;
         }
         Fault::ApplyLevels => {
-            // Another quota for a level that no client has. Every user is visited; the command may be killed halfway.
+            // Another quota for a level that few users have. Every user is visited; the command may be killed halfway.
             let gate = &mut installation.gates[which];
             gate.set("QUOTA_GATE__LEVELS__BASIC", &(QUOTA + random.u32(50..150)).to_string());
             let mut applying = gate.spawn(&["levels", "apply"])?;

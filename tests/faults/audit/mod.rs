@@ -1,4 +1,4 @@
-//! The auditor: checks the answers to clients, Postgres' rows and Redis' state against the invariants I1 to I10.
+//! The auditor: checks the answers to clients, Postgres' rows and Redis' state against the invariants I1 to I11.
 //!
 //! It trusts answers, not the gate. If an answer was lost, it allows both outcomes.
 //!
@@ -6,15 +6,19 @@
 //! | --- | --- |
 //! | `log` | the log has each acknowledged charge once, as answered, and nothing else (I3, I4) |
 //! | `quota` | no user exceeds the quota (I1) or is denied AP that it covers (I9) |
+//! | `limits` | no window counts too much, no user holds too many, and periods last (I1, I5) |
+//! | `grants` | grants conserve, and each that was acknowledged exists once (I11) |
 //! | `holds` | each hold settles once and one way, and none remains (I6) |
 //! | `stores` | log, totals, records and generations agree (I2, I3, I7), and no gate still runs without a store (I10) |
 
+mod grants;
 mod holds;
+mod limits;
 mod log;
 mod quota;
 mod stores;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use sqlx::Row;
 use uuid::Uuid;
@@ -22,6 +26,7 @@ use uuid::Uuid;
 use crate::{
     history::{History, Kind, Outcome},
     installation::Installation,
+    plans::Plans,
 };
 
 /// Longest time from a decision in Redis to its answer at the client.
@@ -41,6 +46,10 @@ pub(crate) struct Allowed {
     pub(crate) postgres_restored: bool,
     /// Users below this number had other quotas, at most this many AP.
     pub(crate) raised: Option<(usize, u32)>,
+    /// The clocks of the stores jump, so windows and holds end at other times.
+    pub(crate) clocks_jump: bool,
+    /// Gates of 0.1.0 served, too.
+    pub(crate) older_gates: bool,
     /// Number of unreadable events that were planted.
     pub(crate) dead_letters: u64,
 }
@@ -71,6 +80,11 @@ pub(crate) struct Audit {
     /// AP charged beyond quotas.
     pub(crate) over_ap: u64,
     pub(crate) rows: usize,
+    with_plans: bool,
+    /// Packs whose purchase was acknowledged.
+    pub(crate) packs: usize,
+    /// AP that grants paid.
+    pub(crate) paid_by_grants: u64,
 }
 
 struct LogRow {
@@ -79,6 +93,10 @@ struct LogRow {
     period: i32,
     ap: u32,
     overage: u32,
+    /// What the plan paid of `ap`.
+    plan: u32,
+    /// Number and AP of each grant that paid the rest.
+    grants: Vec<(i64, u32)>,
 }
 
 impl Allowed {
@@ -100,20 +118,33 @@ impl Allowed {
 
 impl Audit {
     /// Audits a finished run, with no work in flight.
-    pub(crate) async fn of(installation: &Installation, history: &History, allowed: &Allowed) -> anyhow::Result<Self> {
+    ///
+    /// `disturbed`: from the first fault to the recovery.
+    pub(crate) async fn of(
+        installation: &Installation,
+        (history, plans): (&History, &Plans),
+        allowed: &Allowed,
+        disturbed: &Range<Duration>,
+    ) -> anyhow::Result<Self> {
         let rows = rows(installation).await?;
-        let mut audit = Self { rows: rows.len(), ..Self::default() };
+        let mut audit = Self { rows: rows.len(), with_plans: plans.begun, ..Self::default() };
         let reopened = installation.reopened().await? > 0;
         audit.log(&rows, history, allowed);
         audit.no_user_exceeds_the_quota(&rows, history, allowed);
         audit.no_false_denial(history, allowed);
+        audit.no_window_is_exceeded(&rows, history, allowed, reopened);
+        audit.no_user_holds_too_many(history, allowed);
+        audit.periods_last(&rows)?;
+        audit.grants_conserve(installation, &rows, (history, plans), allowed, disturbed).await?;
         audit.holds_settle_once(&rows, history, allowed, reopened);
         audit.no_hold_is_left(installation, history).await?;
         audit.nothing_unexpected(history);
         audit.stores_agree(installation, allowed).await?;
         audit.one_generation(installation).await?;
         audit.nothing_degraded(installation).await;
-        audit.nothing_forbidden(installation).await?;
+        if !allowed.older_gates {
+            audit.nothing_forbidden(installation).await?;
+        }
         Ok(audit)
     }
 
@@ -137,17 +168,22 @@ impl Audit {
 }
 
 async fn rows(installation: &Installation) -> anyhow::Result<Vec<LogRow>> {
-    let rows = sqlx::query("select uuid, user_uuid, period, ap_used, overage from chat_usage_logs")
-        .fetch_all(&installation.pool)
-        .await?;
+    let columns = "select uuid, user_uuid, period, ap_used, overage, coalesce(plan_ap, ap_used) as plan_ap,
+        coalesce(grant_numbers, '{}') as grant_numbers, coalesce(grant_aps, '{}') as grant_aps from chat_usage_logs";
+    let rows = sqlx::query(columns).fetch_all(&installation.pool).await?;
     rows.iter()
         .map(|row| {
+            let numbers: Vec<i64> = row.try_get("grant_numbers")?;
+            let aps: Vec<i32> = row.try_get("grant_aps")?;
+            let aps = aps.into_iter().map(u32::try_from).collect::<Result<Vec<_>, _>>()?;
             Ok(LogRow {
                 event: row.try_get("uuid")?,
                 user: row.try_get("user_uuid")?,
                 period: row.try_get("period")?,
                 ap: u32::try_from(row.try_get::<i32, _>("ap_used")?)?,
                 overage: u32::try_from(row.try_get::<i32, _>("overage")?)?,
+                plan: u32::try_from(row.try_get::<i32, _>("plan_ap")?)?,
+                grants: numbers.into_iter().zip(aps).collect(),
             })
         })
         .collect()

@@ -11,7 +11,8 @@ use super::{Allowed, Audit, LogRow};
 use crate::{
     history::{Event, History, Kind, Outcome},
     installation::QUOTA,
-    load::{TTL, user},
+    load::{TTL, USERS, user},
+    plans::{BUYER_QUOTA, BUYERS, MOVERS, PLUS_QUOTA, WINDOWED},
 };
 
 /// How much longer than its time to live after the answer a hold can last, because clocks differ.
@@ -19,28 +20,44 @@ const EXPIRY_SLACK: Duration = Duration::from_secs(2);
 /// The same for a request whose answer was lost, because it may have been executed late.
 const UNKNOWN_SLACK: Duration = Duration::from_secs(15);
 
+/// Most AP of the levels that movers have: the soak raises `basic`.
+const MOVED_QUOTA_MAX: u32 = QUOTA + 150;
+
+impl Allowed {
+    /// Returns the AP that a user may have been charged beyond any limit: by a gate that was left behind, or by commits
+    /// that Postgres accepted.
+    pub(super) fn beside(&self, who: &str, history: &History) -> u64 {
+        let left_behind = self.splits.iter().map(|split| {
+            let by = |event: &&Event| {
+                event.gate == split.left_behind && event.answered >= split.from && event.sent <= split.to
+            };
+            history.of(who).filter(by).map(|event| u64::from(may_charge(event))).sum::<u64>()
+        });
+        left_behind.sum::<u64>() + accepted(who, history, self)
+    }
+}
+
 impl Audit {
     pub(super) fn no_user_exceeds_the_quota(&mut self, rows: &[LogRow], history: &History, allowed: &Allowed) {
         let mut used: HashMap<(&str, i32), u64> = HashMap::new();
         for row in rows {
-            *used.entry((&row.user, row.period)).or_default() += u64::from(row.ap);
+            *used.entry((&row.user, row.period)).or_default() += u64::from(row.plan);
         }
-        let raised: HashMap<String, u32> =
-            allowed.raised.iter().flat_map(|(below, quota)| (0..*below).map(|number| (user(number), *quota))).collect();
+        // In runs without plans, these users are like the others.
+        let own = if self.with_plans { BUYER_QUOTA } else { QUOTA };
+        let mut quotas: HashMap<String, u32> = BUYERS.map(|number| (user(number), own)).collect();
+        quotas.extend(WINDOWED.map(|number| (user(number), PLUS_QUOTA)));
+        quotas.extend(MOVERS.map(|number| (user(number), MOVED_QUOTA_MAX)));
+        let raised =
+            allowed.raised.into_iter().flat_map(|(below, quota)| (0..below).map(move |number| (number, quota)));
+        for (number, quota) in raised {
+            let most = quotas.entry(user(number)).or_default();
+            *most = quota.max(*most);
+        }
         for ((who, period), used) in used {
-            let quota = u64::from(raised.get(who).copied().unwrap_or(QUOTA));
-            let beside: u64 = allowed
-                .splits
-                .iter()
-                .map(|split| {
-                    let by = |event: &&Event| {
-                        event.gate == split.left_behind && event.answered >= split.from && event.sent <= split.to
-                    };
-                    history.of(who).filter(by).map(|event| u64::from(may_charge(event))).sum::<u64>()
-                })
-                .sum();
+            let quota = u64::from(quotas.get(who).copied().unwrap_or(QUOTA));
             self.over_ap += used.saturating_sub(quota);
-            let beside = beside + accepted(who, history, allowed);
+            let beside = allowed.beside(who, history);
             if used > quota + beside {
                 self.violated("I1", format!("{who} was charged {used} AP of {quota} (+{beside}) in {period}"));
             }
@@ -54,6 +71,8 @@ impl Audit {
         for event in &history.0 {
             by_user.entry(event.user).or_default().push(event);
         }
+        // What users with packs, windows or other levels have left is not known from their own messages.
+        by_user.retain(|number, _| *number < USERS);
         for (number, events) in by_user {
             for denied in &events {
                 let Outcome::Denied { remaining } = denied.outcome else { continue };

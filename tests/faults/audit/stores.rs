@@ -12,6 +12,9 @@ impl Audit {
         for drift in verdict.usage_drift.iter().take(3) {
             self.violated("I2", format!("{drift:?}"));
         }
+        for drift in verdict.grant_drift.iter().take(3) {
+            self.violated("I11", format!("{drift:?}"));
+        }
         let differences = verdict.differences.iter();
         let unexplained = differences.filter(|found| !allowed.postgres_restored || found.used.0 < found.used.1);
         for difference in unexplained.take(3) {
@@ -56,7 +59,8 @@ impl Audit {
         Ok(())
     }
 
-    /// The account that the gates have in production is sufficient.
+    /// The account that the gates have in production is sufficient. 0.1.0 also asks for Redis' configuration, and goes
+    /// on without.
     pub(super) async fn nothing_forbidden(&mut self, installation: &Installation) -> anyhow::Result<()> {
         let log: Vec<redis::Value> = installation.redis(&["ACL", "LOG"]).await?;
         if let Some(refused) = log.first() {

@@ -5,9 +5,11 @@ mod clocks;
 mod flushing;
 mod gates;
 mod levels;
+mod periods;
 mod postgres;
 mod redis;
 mod resources;
+mod upgrade;
 
 use std::pin::Pin;
 
@@ -86,4 +88,6 @@ rows! {
     36 "a partition of the log is due behind a long reader" postgres::partition_behind_reader, short;
     37 "one gate is moved to another Redis" gates::moved_to_another_redis, short;
     38 "Redis restarts, and gates have fewer connections than partitions" redis::killed_with_few_connections;
+    39 "periods of anchor days end under load" periods::end_under_load;
+    40 "gates of release 0.1.0 are replaced by new ones" upgrade::rolling, long;
 }
