@@ -84,8 +84,8 @@ impl Gate {
         }
     }
 
-    /// Returns the grants that a transfer made, in the order of its parts; none unless the transfer is in the log, and of
-    /// the gate's meter.
+    /// Returns the grants that a transfer made, in the order of its parts. None unless the transfer is in the log, and
+    /// of the gate's meter.
     ///
     /// # Errors
     /// [`GateError::Unavailable`] if Postgres is unavailable.

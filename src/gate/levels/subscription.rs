@@ -15,8 +15,8 @@ use crate::{
 impl Gate {
     /// Gives the user the highest level that is paid for, or the lowest if none is; the same for a user who had the
     /// subscription before. Events of forgotten users are ignored. Upgrades apply immediately, downgrades at the next
-    /// period. With `packs_need_plan`, what is left of packs is voided when no subscription of their user pays any more.
-    /// Returns true if this event changed a level or voided a pack.
+    /// period. With `packs_need_plan`, what is left of packs is voided when no subscription of their user pays for a
+    /// level any more. Returns true if this event changed a level or voided a pack.
     ///
     /// # Errors
     /// [`GateError::Invalid`] if no bought item pays for a level, [`GateError::Unavailable`] if Postgres is

@@ -18,7 +18,10 @@ use quota_gate::{
     jobs::level_sync::LevelSync,
 };
 
-use super::levels::give;
+use super::{
+    levels::give,
+    transfers::{assert_conserved, request, shop, sync},
+};
 use crate::support::{GateUnderTest, World, consume, eventually, key, reserve, user};
 
 pub(super) fn meter(name: &str, quotas: &[(&str, u32, &str)]) -> MeterLevels {
@@ -341,4 +344,25 @@ async fn while_redis_is_away_holds_of_a_meter_can_be_settled_and_new_messages_wa
     .await;
     assert_eq!((numbers(&images, "alice").await.1, numbers(&gate.gate, "alice").await.1), (5, 97));
     gate.flush_and_verify().await;
+}
+
+#[tokio::test]
+async fn a_transfer_stays_on_its_meter() {
+    let world = World::new().await;
+    let gate = gate(&world).await;
+    let images = images(&gate);
+    let grant = pack("ann", 30, "order-1", MeterCode::new(1));
+    images.give_grant(&grant, &shop()).await.unwrap();
+    let refused = gate.gate.transfer(&request("ann", "bob", 20, "t-1")).await;
+    assert!(matches!(refused, Err(GateError::NotTransferable(Ap::ZERO))), "{refused:?}");
+    let done = images.transfer(&request("ann", "bob", 20, "t-1")).await.unwrap();
+    gate.flush_and_verify().await;
+    sync(&gate).await;
+    assert!(!charges(&images, "bob", 31).await && charges(&images, "bob", 30).await, "10 of the level and 20 received");
+    assert!(!charges(&gate.gate, "bob", 101).await, "the chat has nothing of it");
+    assert!(!charges(&images, "ann", 21).await && charges(&images, "ann", 20).await);
+    gate.flush_and_verify().await;
+    assert_eq!(images.grants_of_transfer(done.id).await.unwrap().len(), 1);
+    assert!(gate.gate.grants_of_transfer(done.id).await.unwrap().is_empty());
+    assert_conserved(&world, 30).await;
 }

@@ -17,7 +17,7 @@ use crate::support::{GateUnderTest, World, eventually, execute, key, reserve, us
 
 const UNNUMBERED: &str = "select count(*) from grants where number is null";
 
-fn shop() -> Author {
+pub(super) fn shop() -> Author {
     Author::program("shop", Some("a gift")).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn at(time: &str) -> DateTime<Utc> {
     time.parse().unwrap()
 }
 
-fn request(from: &str, to: &str, ap: u32, id: &str) -> Transfer {
+pub(super) fn request(from: &str, to: &str, ap: u32, id: &str) -> Transfer {
     let receipt = Receipt::new(&user(from), user(to), shop()).unwrap();
     Transfer { sender: user(from), ap: Ap::new(ap), receipt, key: key(id) }
 }
@@ -48,7 +48,7 @@ async fn transfer(gate: &GateUnderTest, from: &str, to: &str, ap: u32, id: &str)
 }
 
 /// Numbers received grants, and sends them to Redis.
-async fn sync(gate: &GateUnderTest) {
+pub(super) async fn sync(gate: &GateUnderTest) {
     let job = GrantSync::new(&gate.gate);
     job.number_some(None).await.unwrap();
     assert_eq!(job.sync_some(None).await.unwrap().unsynced, 0);
@@ -65,7 +65,7 @@ async fn left(world: &World, who: &str) -> i64 {
 }
 
 /// Whether all that was given is with one of the two users, or was charged.
-async fn assert_conserved(world: &World, given: i64) {
+pub(super) async fn assert_conserved(world: &World, given: i64) {
     let charged = world.number("select coalesce(sum(charged), 0)::bigint from grants").await;
     assert_eq!(left(world, "ann").await + left(world, "bob").await + charged, given);
 }
@@ -374,34 +374,4 @@ async fn a_transfer_that_postgres_refuses_is_a_dead_letter_and_can_be_replayed()
     assert_eq!(gate.gate.grants_of_transfer(done.id).await.unwrap().len(), 1);
     gate.flush_and_verify().await;
     assert_conserved(&world, 50).await;
-}
-
-#[tokio::test]
-async fn a_transfer_stays_on_its_meter() {
-    let world = World::new().await;
-    let gate = super::meters::gate(&world).await;
-    let images = super::meters::images(&gate);
-    let grant = NewGrant {
-        user: user("ann"),
-        meter: MeterCode::new(1),
-        ap: NewGrant::ap(30).unwrap(),
-        expires_at: None,
-        priority: Priority::DEFAULT,
-        source: GrantSource::parse("pack").unwrap(),
-        external_id: ExternalId::parse("order-1").unwrap(),
-    };
-    images.give_grant(&grant, &shop()).await.unwrap();
-    let refused = gate.gate.transfer(&request("ann", "bob", 20, "t-1")).await;
-    assert!(matches!(refused, Err(GateError::NotTransferable(Ap::ZERO))), "{refused:?}");
-    let done = images.transfer(&request("ann", "bob", 20, "t-1")).await.unwrap();
-    gate.flush_and_verify().await;
-    sync(&gate).await;
-    let charges = super::meters::charges;
-    assert!(!charges(&images, "bob", 31).await && charges(&images, "bob", 30).await, "10 of the level and 20 received");
-    assert!(!charges(&gate.gate, "bob", 101).await, "the chat has nothing of it");
-    assert!(!charges(&images, "ann", 21).await && charges(&images, "ann", 20).await);
-    gate.flush_and_verify().await;
-    assert_eq!(images.grants_of_transfer(done.id).await.unwrap().len(), 1);
-    assert!(gate.gate.grants_of_transfer(done.id).await.unwrap().is_empty());
-    assert_conserved(&world, 30).await;
 }
