@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path, process::Command};
 
+use quota_gate::domain::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -100,7 +101,7 @@ async fn from_litellm() {
     let dev = moved(tables, "LiteLLM", "6 users imported, 0 changed level, 0 unchanged, 0 bad lines").await;
     let monthly = quota(&dev, "monthly").await;
     assert_eq!((&monthly["membershipLevel"], &monthly["monthlyUsed"]), (&json!("plus"), &json!(1_235)));
-    let reset = chrono::Utc::now() + chrono::TimeDelta::days(9);
+    let reset = Clock::machine().now() + chrono::TimeDelta::days(9);
     assert_eq!(monthly["quotaResetAt"].as_str().unwrap()[..10], reset.format("%Y-%m-%d").to_string());
     let weekly = quota(&dev, "weekly").await;
     assert_eq!((&weekly["monthlyUsed"], used_in(&weekly, "7d")), (&json!(2_500), json!(2_500)));
@@ -135,7 +136,7 @@ async fn from_new_api() {
     let both = quota(&dev, "2").await;
     assert_eq!((&both["membershipLevel"], &both["monthlyUsed"]), (&json!("plus"), &json!(3)));
     assert_eq!(grants(&both), [500], "less than 1 AP is left in the wallet");
-    let reset = chrono::Utc::now() + chrono::TimeDelta::days(5);
+    let reset = Clock::machine().now() + chrono::TimeDelta::days(5);
     assert_eq!(both["quotaResetAt"].as_str().unwrap()[..10], reset.format("%Y-%m-%d").to_string());
 }
 

@@ -57,7 +57,7 @@ struct Upgrade {
 }
 
 #[derive(Deserialize)]
-struct Checkout {
+struct Purchase {
     user: String,
     pack: String,
     /// Id of the checkout, so that a repeated request gives one pack.
@@ -109,7 +109,7 @@ async fn change_level(State(demo): State<Arc<Demo>>, Json(upgrade): Json<Upgrade
 }
 
 /// Gives a pack, as a product does when its billing system reports a paid checkout.
-async fn buy_pack(State(demo): State<Arc<Demo>>, Json(Checkout { user, pack, checkout }): Json<Checkout>) -> Response {
+async fn buy_pack(State(demo): State<Arc<Demo>>, Json(Purchase { user, pack, checkout }): Json<Purchase>) -> Response {
     let Some(user) = demo.sample(&user) else { return refused(404, "unknown sample user") };
     let purchase = match demo.packs.purchase(&pack, &user, &checkout, demo.gate.clock().now()) {
         Ok(Some(purchase)) => purchase,

@@ -95,12 +95,12 @@ impl Line {
             format!("level {name} is not one of {}", known.join(", "))
         })?;
         let user = UserId::parse(&self.user).map_err(|error| error.to_string())?;
-        let used = amount("used", self.used)?;
+        let ap_used = Ap::new(amount("used", self.used)?);
         let anchor_day = self.anchor.map(|day| AnchorDay::new(u8::try_from(day).unwrap_or(0))).transpose();
         let anchor_day = anchor_day.map_err(|_| "anchor must be a day of the month from 1 to 31".to_owned())?;
         let windows = windows(self.windows.unwrap_or_default(), level, now)?;
         let grants = grants(self.grants.unwrap_or_default(), &user, now)?;
-        Ok(ImportRow { user, level: name, used: Ap::new(used), anchor_day, windows, grants })
+        Ok(ImportRow { user, level: name, used: ap_used, anchor_day, windows, grants })
     }
 }
 
