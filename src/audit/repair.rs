@@ -2,7 +2,7 @@
 //!
 //! It never takes a charge back, and never changes a number without a trace:
 //!
-//! - Charges that are missing in Postgres become log rows of kind `adjustment`.
+//! - Charges that are missing in Postgres become log rows of kind `adjustment`, with what windows have counted.
 //! - Totals follow the log, those of other meters too.
 //! - A partition whose records lack charges is reopened, so that users are loaded from Postgres, which knows more.
 //! - Users get the level that Postgres has, with its quota.
@@ -15,6 +15,7 @@ use super::{
     error::AuditError,
     grant_difference::GrantDifference,
     verify::{RecordDifference, Verdict, Verifier},
+    window_difference,
 };
 use crate::{
     domain::{
@@ -127,9 +128,6 @@ impl Repairer {
                 repaired.left += 1;
             } else if difference.is_of_record() {
                 behind.insert(self.gate.partitions().of(&difference.user));
-            } else if difference.is_of_windows() {
-                // They end by themselves.
-                repaired.left += 1;
             } else if difference.unreadable {
                 // An adjustment would count the charges again when a newer program reads the entry.
                 repaired.left += 1;
@@ -158,12 +156,12 @@ impl Repairer {
     }
 
     /// Logs charges that Redis has and Postgres lacks: those of the record's period, those of earlier ones, and those
-    /// that grants paid.
+    /// that grants paid. One of them names what the log's windows lack.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
         let paid: u64 = found.grants.iter().map(|grant| grant.left.1 - grant.left.0).sum();
         let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period + paid);
-        let mut added = 0;
+        let mut events = Vec::new();
         if paid > 0 {
             let mut event = self.adjustment((&found.user, found.meter), found.period, paid, levels);
             let part = |grant: &GrantDifference| GrantPart {
@@ -171,18 +169,25 @@ impl Repairer {
                 ap: Ap::new(u32::try_from(grant.left.1 - grant.left.0).unwrap_or(u32::MAX)),
             };
             event.grants = found.grants.iter().map(part).collect();
-            self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
-            added += 1;
+            events.push(event);
         }
         for (period, ap) in [(found.period, of_period), (found.period.month_before(), of_others)] {
             if ap == 0 {
                 continue;
             }
-            let event = self.adjustment((&found.user, found.meter), period, ap, levels);
-            self.gate.postgres().adjust(&event, levels, self.gate.calendar(), self.gate.now()).await?;
-            added += 1;
+            events.push(self.adjustment((&found.user, found.meter), period, ap, levels));
         }
-        Ok(added)
+        let windows = window_difference::missing_in_log(&found.windows);
+        if events.is_empty() && !windows.is_empty() {
+            events.push(self.adjustment((&found.user, found.meter), found.period, 0, levels));
+        }
+        if let Some(first) = events.first_mut() {
+            first.windows = windows;
+        }
+        for event in &events {
+            self.gate.postgres().adjust(event, levels, self.gate.calendar(), self.gate.now()).await?;
+        }
+        Ok(events.len() as u64)
     }
 
     fn adjustment(&self, (user, meter): (&UserId, MeterCode), period: Period, ap: u64, levels: &Levels) -> UsageEvent {

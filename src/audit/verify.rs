@@ -166,7 +166,7 @@ impl RecordDifference {
     }
 
     /// Whether the record has all charges of Postgres and no others, but has counted more in windows.
-    pub(super) fn is_of_windows(&self) -> bool {
+    fn is_of_windows(&self) -> bool {
         self.used.0 == self.used.1 && self.total_used.0 == self.total_used.1 && self.grants.is_empty()
     }
 
@@ -174,7 +174,8 @@ impl RecordDifference {
     #[must_use]
     pub fn reason(&self) -> String {
         if self.is_of_windows() && !self.is_of_record() {
-            return "the log lacks what its windows have counted: they agree again when they have ended".to_owned();
+            return "the log lacks what its windows have counted: it was probably restored from an older copy"
+                .to_owned();
         }
         let (redis, postgres) = match self.grants.first() {
             _ if self.used.0 != self.used.1 => self.used,

@@ -7,6 +7,7 @@
 
 use crate::{
     domain::{
+        clock::instant,
         usage::UsageEvent,
         window::{WindowCount, WindowKey, WindowState},
     },
@@ -68,6 +69,16 @@ pub(super) fn differences(
         (!agrees).then(|| WindowDifference { key: *key, counted: (numbers(recorded), numbers(journalled)) })
     };
     keys.iter().filter_map(differs).collect()
+}
+
+/// What Redis has counted in these windows and the log has not.
+pub(super) fn missing_in_log(differences: &[WindowDifference]) -> Vec<WindowCount> {
+    let missing = |found: &WindowDifference| {
+        let ((start_ms, used), (logged_start_ms, logged)) = found.counted;
+        let counted = used.saturating_sub(if start_ms == logged_start_ms { logged } else { 0 });
+        (counted > 0).then(|| WindowCount { key: found.key, start: instant(start_ms), counted })
+    };
+    differences.iter().filter_map(missing).collect()
 }
 
 /// The later of two windows, or their sum if they are the same one.

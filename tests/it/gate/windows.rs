@@ -203,6 +203,35 @@ async fn verify_finds_a_window_that_was_changed_by_hand() {
 }
 
 #[tokio::test]
+async fn a_repair_logs_what_windows_have_counted_so_that_they_survive_a_loss() {
+    let world = World::new().await;
+    let gate = gate(&world, "5h ap 80, 5h requests 3", None).await;
+    assert!(gate.charges("alice", 30).await && gate.charges("bob", 40).await);
+    gate.flush_and_verify().await;
+    assert!(gate.charges("alice", 20).await);
+    gate.flush_and_verify().await;
+    // As if Postgres had been restored from a copy without the second charge, and without bob's window.
+    for sql in [
+        "delete from chat_usage_logs where ap_used = 20",
+        "delete from usage_days",
+        "insert into usage_days (day, membership_level, model, partition, messages, ap, overage, tokens)
+         select created_at::date, membership_level, model, 0, count(*), sum(ap_used), 0, 0 from chat_usage_logs group by 1, 2, 3",
+        "update chat_quotas set monthly_used = 30, total_used = 30 where user_uuid = 'alice'",
+        "update chat_usage_logs set windows = null where user_uuid = 'bob'",
+    ] {
+        crate::support::execute(&world.database, sql).await;
+    }
+    assert_eq!(gate.verifier.verify().await.unwrap().differences.len(), 2);
+    let repaired = gate.repairer.repair().await.unwrap();
+    assert_eq!((repaired.adjustments, repaired.left), (2, 0));
+    gate.flush_and_verify().await;
+    let before = (limits(&gate, "alice").await, limits(&gate, "bob").await);
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut world.redis_connection().await).await.unwrap();
+    assert_eq!((limits(&gate, "alice").await, limits(&gate, "bob").await), before);
+    assert_eq!(before.1, [limit("5h", 40, 0), limit("5h-requests", 1, 0)]);
+}
+
+#[tokio::test]
 async fn verify_does_not_compare_a_window_that_was_over_before_the_row_changed() {
     let world = World::at("2026-11-10T12:00:00Z", "UTC").await;
     let gate = gate(&world, "5h ap 80", None).await;
