@@ -159,16 +159,21 @@ impl Repairer {
     /// that grants paid. One of them names what the log's windows lack.
     async fn adjust(&self, found: &RecordDifference, levels: &Levels) -> Result<u64, AuditError> {
         let of_period = found.used.0 - found.used.1;
-        let paid: u64 = found.grants.iter().map(|grant| grant.left.1 - grant.left.0).sum();
-        let of_others = (found.total_used.0 - found.total_used.1).saturating_sub(of_period + paid);
+        // What the record has less of a grant, it has charged, or has ended by a void that Postgres has lost.
+        let mut unpaid = (found.total_used.0 - found.total_used.1).saturating_sub(of_period);
+        let mut part = |grant: &GrantDifference| {
+            let ap = (grant.left.1 - grant.left.0).min(unpaid);
+            unpaid -= ap;
+            GrantPart { number: grant.number, ap: Ap::new(u32::try_from(ap).unwrap_or(u32::MAX)) }
+        };
+        let mut parts: Vec<GrantPart> = found.grants.iter().map(&mut part).collect();
+        parts.retain(|part| part.ap > Ap::ZERO);
+        let of_others = unpaid;
         let mut events = Vec::new();
-        if paid > 0 {
+        if !parts.is_empty() {
+            let paid = parts.iter().map(|part| u64::from(part.ap.get())).sum();
             let mut event = self.adjustment((&found.user, found.meter), found.period, paid, levels);
-            let part = |grant: &GrantDifference| GrantPart {
-                number: grant.number,
-                ap: Ap::new(u32::try_from(grant.left.1 - grant.left.0).unwrap_or(u32::MAX)),
-            };
-            event.grants = found.grants.iter().map(part).collect();
+            event.grants = parts;
             events.push(event);
         }
         for (period, ap) in [(found.period, of_period), (found.period.month_before(), of_others)] {

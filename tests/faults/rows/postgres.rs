@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::audit::Allowed;
 use crate::{
     history::Outcome,
-    installation::{Options, PARTITIONS, copy_dir},
+    installation::{Installation, Options, PARTITIONS, copy_dir},
     load::{HOT_USERS, USERS},
     proxy::{Mode, Trap},
     run::{Ended, Run, UNFLUSHED, Verdict},
@@ -160,7 +160,9 @@ pub(crate) async fn partition_behind_reader(seed: u64) -> anyhow::Result<Verdict
 }
 
 pub(crate) async fn restored_from_older_copy(seed: u64) -> anyhow::Result<Verdict> {
-    let mut run = Run::begin(Options::default(), seed).await?;
+    // Without voids of grants: one that the copy lacks has ended in Redis only.
+    let installation = Installation::start(Options::default()).await?;
+    let mut run = Run::begin_on(installation, false, false, seed).await?;
     let (data, copy) = (run.installation.postgres.data(), run.installation.scratch.path().join("older"));
     let copied = run.now().saturating_sub(UNFLUSHED);
     run.installation.postgres.stop().await;
