@@ -7,7 +7,8 @@
 //! | `connections` | the pool, directly or behind a pooler |
 //! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `gates` | the running gates and the Redis of each |
-//! | `chat_quotas`, `change_level`, `import`, `import_grants`, `foreign_users` | one row per user, and changes other than flushes |
+//! | `chat_quotas`, `change_level` | one row per user, and changes other than flushes |
+//! | `import`, `import_grants`, `foreign_users` | users of other systems |
 //! | `own_quotas` | quotas of single users, and blocks |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |
 //! | `grants`, `left_of_grants` | AP beside the quota: made, voided and listed |

@@ -115,13 +115,13 @@ pub(crate) fn proposal(
     levels: Option<Levels>,
     models: Option<Models>,
 ) -> Result<Proposal, InvalidInput> {
-    let levels: Result<Vec<_>, _> = levels.into_iter().flatten().map(|(name, value)| terms(name, value)).collect();
+    let levels: Result<Vec<_>, _> = levels.into_iter().flatten().map(|(name, value)| terms(&name, value)).collect();
     Ok(Proposal::new(present, levels?, models.map(prices).transpose()?))
 }
 
-fn terms(name: String, value: LevelValue) -> Result<(LevelName, LevelTerms), InvalidInput> {
+fn terms(name: &str, value: LevelValue) -> Result<(LevelName, LevelTerms), InvalidInput> {
     let invalid = |key: &str, error: &InvalidInput| InvalidInput { field: "levels", rule: format!("{key}: {error}") };
-    let level = LevelName::parse(&name).map_err(|error| invalid(&name, &error))?;
+    let level = LevelName::parse(name).map_err(|error| invalid(name, &error))?;
     let (quota, windows) = match value {
         LevelValue::Quota(quota) => (quota, Vec::new()),
         LevelValue::Terms(table) => (table.ap, table.windows),
@@ -131,7 +131,7 @@ fn terms(name: String, value: LevelValue) -> Result<(LevelName, LevelTerms), Inv
         .enumerate()
         .map(|(place, window)| window.read().map_err(|error| invalid(&format!("{name}.windows[{place}]"), &error)));
     let windows = windows.collect::<Result<_, _>>()?;
-    let limits = LevelLimits::new(windows, None).map_err(|error| invalid(&name, &error))?;
+    let limits = LevelLimits::new(windows, None).map_err(|error| invalid(name, &error))?;
     Ok((level, LevelTerms { quota: Ap::new(quota), limits }))
 }
 
