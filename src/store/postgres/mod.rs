@@ -8,8 +8,8 @@
 //! | `gate_settings`, `membership_levels`, `level_changes`, `rollout_changes` | settings of the installation |
 //! | `gates` | the running gates and the Redis of each |
 //! | `meters` | the meters beside the chat, and their quotas by level |
-//! | `chat_quotas`, `change_level`, `foreign_users` | one row per user, and changes other than flushes |
-//! | `import`, `import_grants` | users of another system, with their grants |
+//! | `chat_quotas`, `change_level` | one row per user, and changes other than flushes |
+//! | `import`, `import_grants`, `foreign_users` | users of other systems |
 //! | `meter_accounts` | what a user has on another meter |
 //! | `own_quotas` | quotas of single users, and blocks |
 //! | `uuid_spellings` | users whose ids are UUIDs in an unusual spelling |

@@ -94,13 +94,13 @@ impl Line {
             let known: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
             format!("level {name} is not one of {}", known.join(", "))
         })?;
-        let user = UserId::parse(&self.user).map_err(|error| error.to_string())?;
-        let ap_used = Ap::new(amount("used", self.used)?);
+        let id = UserId::parse(&self.user).map_err(|error| error.to_string())?;
+        let used = Ap::new(amount("used", self.used)?);
         let anchor_day = self.anchor.map(|day| AnchorDay::new(u8::try_from(day).unwrap_or(0))).transpose();
         let anchor_day = anchor_day.map_err(|_| "anchor must be a day of the month from 1 to 31".to_owned())?;
         let windows = windows(self.windows.unwrap_or_default(), level, now)?;
-        let grants = grants(self.grants.unwrap_or_default(), &user, now)?;
-        Ok(ImportRow { user, level: name, used: ap_used, anchor_day, windows, grants })
+        let grants = grants(self.grants.unwrap_or_default(), &id, now)?;
+        Ok(ImportRow { user: id, level: name, used, anchor_day, windows, grants })
     }
 }
 
@@ -250,7 +250,7 @@ mod tests {
             (window(&valid.replace("\"used\": 1", "\"used\": -1")), "windows[0].used must be"),
             (window(&valid.replace("\"ap\"", "\"tokens\"")), "windows[0].unit: unknown variant `tokens`"),
             (window(&valid.replace("5h", "5x")), "windows[0].every: must be a length"),
-            (window(&valid.replace("5h", "7d")), "windows[0].every: level plus has 5h ap 80"),
+            (window(&valid.replace("5h", "7d")), "windows[0].every: level plus has 1m requests 20, 5h ap 80"),
             (window(valid).replace("plus", "free"), "windows[0].every: level free has no windows"),
             (window(&format!("{valid}, {valid}")), "windows[1].every: the window is listed twice"),
             (window(&valid.replace("T11", "T13")), "windows[0].startedAt: must be a time"),
