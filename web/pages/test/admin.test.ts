@@ -297,6 +297,8 @@ test("an own quota and a block are previewed, recorded with their reasons, and s
     const refused = await ask<{ code: string }>("/api/chat/quota/consume", serviceToken, message);
     expect(refused.code).toBe("USER_BLOCKED");
     await make("unblock", "an apology");
+    // The form begins anew with each change of the user.
+    await expect.poll(() => admin.locator(".facts dt", { hasText: "Blocked" }).count()).toBe(0);
     await make("unlimited", "a colleague");
     await expect.poll(() => fact(admin, "Used (AP)")).toBe("1 / Unlimited");
     await make("level", "all as before");
