@@ -128,6 +128,10 @@ pub(crate) fn signer() -> ReservationSigner {
 
 impl Installation {
     pub(crate) async fn start(mut options: Options) -> anyhow::Result<Self> {
+        // An older program does not know the setting.
+        if options.program.is_none() {
+            options = options.with("QUOTA_GATE__TRANSFERS__ENABLED", "true");
+        }
         if options.cluster {
             options.redis.extra.extend(cluster::node_settings());
         }

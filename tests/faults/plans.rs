@@ -1,8 +1,8 @@
-//! Users with packs, windows or changing plans, and the client that buys and voids packs and changes plans.
+//! Users with packs, windows or changing plans, and the client that buys, voids and transfers packs and changes plans.
 //!
 //! They come after the plain users of the load, so the rules for plain users stay sharp. The client repeats a request
-//! until it knows the outcome, and some requests after that: a pack is bought under one `externalId`, and a void and a
-//! level are the same however often they are set.
+//! until it knows the outcome, and some requests after that: a pack is bought under one `externalId`, a transfer has one
+//! Idempotency-Key, and a void and a level are the same however often they are set.
 
 use std::{ops::Range, time::Duration};
 
@@ -42,8 +42,10 @@ pub(crate) const AP_WINDOW: (Duration, u32) = (Duration::from_mins(10), 30);
 pub(crate) const REQUEST_WINDOW: (Duration, u32) = (Duration::from_mins(1), 40);
 pub(crate) const CONCURRENCY: usize = 3;
 
-/// Most packs of a user that are not voided: the gate refuses the 33rd.
-const PACKS_MAX: usize = 30;
+/// Most packs of a user that are not voided, and most transfers to a user: the gate refuses the 33rd live grant.
+const PACKS_MAX: usize = 14;
+const RECEIVED_MAX: usize = 5;
+const TRANSFER_AP_MAX: u32 = 4;
 const PACK_AP_MAX: u32 = 14;
 const PAUSE_MAX_MS: u64 = 60;
 const REPEAT_PAUSE: Duration = Duration::from_millis(50);
@@ -62,12 +64,23 @@ pub(crate) struct Pack {
     pub(crate) voided: Option<Duration>,
 }
 
+/// A transfer of AP between two buyers, and the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Transfer {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) ap: u32,
+    /// The id in the answer, and when it arrived. `None` if no answer did, or the sender's grants do not cover it.
+    pub(crate) accepted: Option<(Uuid, Duration)>,
+}
+
 /// What the client did, by the answers that it received.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
     /// Whether this client ran at all.
     pub(crate) begun: bool,
     pub(crate) packs: Vec<Pack>,
+    pub(crate) transfers: Vec<Transfer>,
     /// Changes of level and anchor day that were acknowledged.
     pub(crate) changes: usize,
     /// Answers that no request of this client may get.
@@ -121,8 +134,9 @@ impl Planner {
     pub(crate) async fn run(mut self) -> Plans {
         while !*self.stop.borrow() {
             match self.random.u8(..10) {
-                0..=5 => self.buy().await,
-                6 | 7 => self.void().await,
+                0..=4 => self.buy().await,
+                5 | 6 => self.void().await,
+                7 => self.transfer().await,
                 _ => self.change_plan().await,
             }
             sleep(Duration::from_millis(self.random.u64(0..=PAUSE_MAX_MS))).await;
@@ -145,7 +159,7 @@ impl Planner {
         let place = self.done.packs.len();
         self.done.packs.push(Pack { user: number, ap, external_id, bought: None, voided: None });
         for _ in 0..=u8::from(self.random.u8(..4) == 0) {
-            let Some(answer) = self.ask(Method::POST, "/api/chat/quota/grants", &body).await else { return };
+            let Some(answer) = self.ask(Method::POST, "/api/chat/quota/grants", &body, None).await else { return };
             let Some(id) = answer["grant"]["id"].as_str().and_then(|id| id.parse().ok()) else {
                 self.done.wrong.push(format!("a purchase got {answer}"));
                 return;
@@ -166,8 +180,31 @@ impl Planner {
             self.done.packs.iter().enumerate().filter_map(|(place, pack)| Some((place, live(pack)?))).collect();
         let Some((place, id)) = self.random.choice(live) else { return };
         let path = format!("/api/chat/quota/grants/{id}/void");
-        if self.ask(Method::POST, &path, &json!({"reason": "the customer returned it"})).await.is_some() {
+        if self.ask(Method::POST, &path, &json!({"reason": "the customer returned it"}), None).await.is_some() {
             self.done.packs[place].voided = Some(self.began.elapsed());
+        }
+    }
+
+    async fn transfer(&mut self) {
+        let (from, to) = (self.random.usize(BUYERS), self.random.usize(BUYERS));
+        let received = self.done.transfers.iter().filter(|transfer| transfer.to == to).count();
+        if from == to || received >= RECEIVED_MAX {
+            return;
+        }
+        let (place, ap) = (self.done.transfers.len(), self.random.u32(1..=TRANSFER_AP_MAX));
+        self.done.transfers.push(Transfer { from, to, ap, accepted: None });
+        let body = json!({"fromUserUuid": user(from), "toUserUuid": user(to), "ap": ap, "reason": "a gift"});
+        let key = format!("gift-{place}");
+        for _ in 0..=u8::from(self.random.bool()) {
+            let answer = self.ask(Method::POST, "/api/chat/quota/transfers", &body, Some(&key)).await;
+            let id = answer.as_ref().and_then(|answer| answer["transferId"].as_str()?.parse::<Uuid>().ok());
+            match (id, self.done.transfers[place].accepted) {
+                (Some(id), Some((first, _))) if first != id => {
+                    self.done.wrong.push(format!("a repeated transfer is {id}, the first one {first}"));
+                }
+                (Some(id), None) => self.done.transfers[place].accepted = Some((id, self.began.elapsed())),
+                _ => {}
+            }
         }
     }
 
@@ -181,23 +218,28 @@ impl Planner {
         if !ANCHORED.contains(&number) {
             body["anchorDay"] = json!(self.random.u8(1..=31));
         }
-        if self.ask(Method::PUT, "/api/chat/quota/level", &body).await.is_some() {
+        if self.ask(Method::PUT, "/api/chat/quota/level", &body, None).await.is_some() {
             self.done.changes += 1;
         }
     }
 
-    /// Sends a request until its outcome is known. Returns the answer if it succeeded.
-    async fn ask(&mut self, method: Method, path: &str, body: &Value) -> Option<Value> {
+    /// Sends a request until its outcome is known. Returns the answer if it succeeded. One with a key may be refused:
+    /// the sender has too little.
+    async fn ask(&mut self, method: Method, path: &str, body: &Value, key: Option<&str>) -> Option<Value> {
         let deadline = Instant::now() + REPEAT_MAX;
         while Instant::now() < deadline {
             let gate = &self.gates[self.random.usize(..self.gates.len())];
             let url = format!("{gate}{path}");
-            let request = self.client.request(method.clone(), url).bearer_auth(ADMIN_TOKEN).json(body);
+            let mut request = self.client.request(method.clone(), url).bearer_auth(ADMIN_TOKEN).json(body);
+            if let Some(key) = key {
+                request = request.header("Idempotency-Key", key);
+            }
             if let Ok(response) = request.send().await {
                 let status = response.status();
                 let answer = response.json::<Value>().await;
                 match answer {
                     Ok(answer) if status.is_success() => return Some(answer),
+                    Ok(_) if status.as_u16() == 409 && key.is_some() => return None,
                     Ok(answer) if status.as_u16() != 503 => {
                         self.done.wrong.push(format!("{method} {path} got {status}: {answer}"));
                         return None;

@@ -138,11 +138,13 @@ impl Run {
             figure("charged beyond quotas", format!("{} AP", audit.over_ap));
         }
         figure("back to normal", format!("{:.1} s", recovery.as_secs_f64()));
-        let is_used = !plans.begun || audit.packs > 0 && audit.paid_by_grants > 0 && plans.changes > 0;
+        let transferred = plans.transfers.iter().filter(|transfer| transfer.accepted.is_some()).count();
+        let is_used =
+            !plans.begun || audit.packs > 0 && audit.paid_by_grants > 0 && plans.changes > 0 && transferred > 0;
         let mut ended = Ended { history, fault, healed, installation, verdict };
         let admitted = ended.history.admitted(|_| true);
         ended.proves("the load was served", admitted > 200);
-        ended.proves("packs were bought and used, and plans changed", is_used);
+        ended.proves("packs were bought, used and transferred, and plans changed", is_used);
         let denied =
             ended.history.count(|event| event.sent > healed && matches!(event.outcome, Outcome::Denied { .. }));
         ended.proves("quotas were reached after the fault", denied > 0 || allowed.raised.is_some());

@@ -30,6 +30,8 @@ struct Grant {
     granted: i64,
     charged: i64,
     transferred: i64,
+    /// Whether a transfer made it.
+    is_received: bool,
 }
 
 impl Audit {
@@ -109,7 +111,7 @@ impl Audit {
                 }
             }
         }
-        for grant in grants {
+        for grant in grants.iter().filter(|grant| !grant.is_received) {
             // Charges of a grant that a restored Postgres has lost make it again, without what it was bought by.
             let is_lost = allowed.postgres_restored && grant.external_id.is_none();
             let asked = is_lost || plans.packs.iter().any(|pack| of(pack, grant));
@@ -152,8 +154,8 @@ impl Audit {
 }
 
 async fn grants(installation: &Installation) -> anyhow::Result<Vec<Grant>> {
-    let columns = "select id, user_uuid, coalesce(number, 0) as number, external_id, granted, charged, transferred
-        from grants";
+    let columns = "select id, user_uuid, coalesce(number, 0) as number, external_id, granted, charged, transferred,
+        source_event is not null as is_received from grants";
     let rows = sqlx::query(columns).fetch_all(&installation.pool).await?;
     rows.iter()
         .map(|row| {
@@ -165,6 +167,7 @@ async fn grants(installation: &Installation) -> anyhow::Result<Vec<Grant>> {
                 granted: row.try_get("granted")?,
                 charged: row.try_get("charged")?,
                 transferred: row.try_get("transferred")?,
+                is_received: row.try_get("is_received")?,
             })
         })
         .collect()

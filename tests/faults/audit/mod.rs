@@ -8,6 +8,7 @@
 //! | `quota` | no user exceeds the quota (I1) or is denied AP that it covers (I9) |
 //! | `limits` | no window counts too much, no user holds too many, and periods last (I1, I5) |
 //! | `grants` | grants conserve, and each that was acknowledged exists once (I11) |
+//! | `transfers` | each transfer arrives once and whole, or not at all (I11) |
 //! | `holds` | each hold settles once and one way, and none remains (I6) |
 //! | `stores` | log, totals, records and generations agree (I2, I3, I7), and no gate still runs without a store (I10) |
 
@@ -17,6 +18,7 @@ mod limits;
 mod log;
 mod quota;
 mod stores;
+mod transfers;
 
 use std::{ops::Range, time::Duration};
 
@@ -136,6 +138,7 @@ impl Audit {
         audit.no_user_holds_too_many(history, allowed);
         audit.periods_last(&rows)?;
         audit.grants_conserve(installation, &rows, (history, plans), allowed, disturbed).await?;
+        audit.transfers_arrive(installation, plans, allowed).await?;
         audit.holds_settle_once(&rows, history, allowed, reopened);
         audit.no_hold_is_left(installation, history).await?;
         audit.nothing_unexpected(history);
@@ -169,7 +172,9 @@ impl Audit {
 
 async fn rows(installation: &Installation) -> anyhow::Result<Vec<LogRow>> {
     let columns = "select uuid, user_uuid, period, ap_used, overage, coalesce(plan_ap, ap_used) as plan_ap,
-        coalesce(grant_numbers, '{}') as grant_numbers, coalesce(grant_aps, '{}') as grant_aps from chat_usage_logs";
+        coalesce(grant_numbers, '{}') as grant_numbers, coalesce(grant_aps, '{}') as grant_aps
+        from chat_usage_logs
+        where kind <> 'transfer'";
     let rows = sqlx::query(columns).fetch_all(&installation.pool).await?;
     rows.iter()
         .map(|row| {

@@ -15,6 +15,12 @@ impl Audit {
         for drift in verdict.grant_drift.iter().take(3) {
             self.violated("I11", format!("{drift:?}"));
         }
+        for drift in verdict.transfer_drift.iter().take(3) {
+            self.violated("I11", format!("{drift:?}"));
+        }
+        for drift in verdict.meter_drift.iter().take(3) {
+            self.violated("I2", format!("{drift:?}"));
+        }
         let differences = verdict.differences.iter();
         let unexplained = differences.filter(|found| !allowed.postgres_restored || found.used.0 < found.used.1);
         for difference in unexplained.take(3) {
