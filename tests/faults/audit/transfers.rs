@@ -1,4 +1,5 @@
-//! I11 of transfers: each that was acknowledged left the sender once and reached the receiver whole, or was lost for both.
+//! I11 of transfers: each that was acknowledged left the sender once and reached the receiver whole, or was lost for
+//! both.
 
 use std::collections::HashMap;
 
