@@ -1,8 +1,8 @@
 //! Users with packs, windows or changing plans, and the client that buys, voids and transfers packs and changes plans.
 //!
-//! They come after the plain users of the load, so the rules for plain users stay sharp. The client repeats a request
-//! until it knows the outcome, and some requests after that. A pack is bought under one `externalId`, and a transfer has
-//! one Idempotency-Key. A void and a level are the same however often they are set.
+//! They come after the plain users of the load, so the rules for plain users stay sharp. The client repeats requests
+//! until it knows their outcomes, and some of them after that. A pack is bought under one `externalId`, a transfer has
+//! one Idempotency-Key, and a void and a level are the same however often they are set.
 
 use std::{ops::Range, time::Duration};
 
