@@ -100,10 +100,10 @@ impl Quota {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn quota(quota: u32, used: u32, held: u32) -> Quota {
+    pub(in crate::domain) fn quota(quota: u32, used: u32, held: u32) -> Quota {
         Quota {
             user: UserId::parse("u").unwrap(),
             level: LevelCode::new(1).unwrap(),

@@ -156,10 +156,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        calendar::{AnchorDay, Period},
         level::{LevelCode, LevelName},
-        quota::Source,
-        user_id::UserId,
         user_limits::{Occupies, UserLimits},
         window::LevelLimits,
     };
@@ -196,20 +193,7 @@ mod tests {
         let levels = levels();
         let usage = |(window, used): (&Window, u32)| WindowUsage { window: *window, start, used, held: 0 };
         Quota {
-            user: UserId::parse("u").unwrap(),
-            level: LevelCode::new(1).unwrap(),
-            period: Period::from_id(202_611).unwrap(),
-            anchor_day: AnchorDay::FIRST,
-            quota: Ap::new(100),
-            own_quota: false,
-            blocked: false,
-            used: Ap::new(used),
-            held: Ap::ZERO,
-            used_today: Ap::ZERO,
-            total_used: 0,
-            version: 1,
             as_of,
-            source: Source::Redis,
             limits: UserLimits {
                 windows: levels.lowest().limits.windows().iter().zip([in_window, requests]).map(usage).collect(),
                 concurrency: Some(1),
@@ -217,6 +201,7 @@ mod tests {
                 hold_ends_at: (live_holds > 0).then(|| as_of + TimeDelta::minutes(1)),
                 ..UserLimits::default()
             },
+            ..crate::domain::quota::tests::quota(100, used, 0)
         }
     }
 

@@ -67,12 +67,9 @@ impl Quota {
 mod tests {
     use super::*;
     use crate::domain::{
-        calendar::{AnchorDay, Period},
         clock::instant,
         grant::{Grant, GrantNumber},
-        level::LevelCode,
         quota::Source,
-        user_id::UserId,
         user_limits::Occupies,
         window::WindowKey,
     };
@@ -89,21 +86,10 @@ mod tests {
         let now = instant(100 * MINUTE_MS);
         let level = LevelLimits::parse(windows, None).unwrap();
         Quota {
-            user: UserId::parse("u").unwrap(),
-            level: LevelCode::new(1).unwrap(),
-            period: Period::from_id(202_611).unwrap(),
-            anchor_day: AnchorDay::FIRST,
-            quota: Ap::new(100),
-            own_quota: false,
-            blocked: false,
-            used: Ap::new(70),
-            held: Ap::ZERO,
-            used_today: Ap::ZERO,
-            total_used: 70,
-            version: 1,
             as_of: now,
             source: Source::Postgres,
             limits: UserLimits::without_redis(&level, states, &Grants { version: 1, live: grants }, now),
+            ..crate::domain::quota::tests::quota(100, 70, 0)
         }
     }
 

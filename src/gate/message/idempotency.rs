@@ -8,6 +8,8 @@
 //! time is divided into epochs as long as keys are remembered, which begin at another moment for each key. Charges of
 //! one request can have ids of neighbouring epochs, and a look-up finds them all. Decision 0021 has the details.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -166,9 +168,11 @@ pub(in crate::gate) fn id_of_first_version(user: &UserId, key: &IdempotencyKey) 
 
 fn id_in_epoch(route: Route, (user, meter): (&UserId, MeterCode), key: &IdempotencyKey, epoch: u64) -> Uuid {
     // The same key on two meters makes two charges.
-    let of_meter = format!("{} {}", route.as_str(), meter.get());
-    let route = if meter.is_chat() { route.as_str() } else { &of_meter };
-    id_from(&digest(route, &[user.as_str().as_bytes(), key.as_str().as_bytes(), &epoch.to_be_bytes()]))
+    let route = match route.as_str() {
+        route if meter.is_chat() => Cow::Borrowed(route),
+        route => Cow::Owned(format!("{route} {}", meter.get())),
+    };
+    id_from(&digest(&route, &[user.as_str().as_bytes(), key.as_str().as_bytes(), &epoch.to_be_bytes()]))
 }
 
 fn id_from(hash: &[u8; 32]) -> Uuid {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{GateUnderTest, World, execute, reserve, user};
 
-fn pack(who: &str, ap: i64, id: &str) -> NewGrant {
+pub(super) fn pack(who: &str, ap: i64, id: &str) -> NewGrant {
     NewGrant {
         user: user(who),
         ap: NewGrant::ap(ap).unwrap(),

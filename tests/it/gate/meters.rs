@@ -10,7 +10,7 @@ use quota_gate::{
         hold::Ttl,
         level::{LevelName, LevelTerms},
         meter::{MeterCode, MeterLevels, MeterName},
-        new_grant::{ExternalId, GrantSource, NewGrant, Priority},
+        new_grant::NewGrant,
         own_quota::{OwnQuota, UserChange},
         window::LevelLimits,
     },
@@ -72,15 +72,7 @@ pub(super) async fn commit(gate: &Gate, reserved: &Reserved, ap: u32) -> Result<
 }
 
 fn pack(who: &str, ap: i64, id: &str, meter: MeterCode) -> NewGrant {
-    NewGrant {
-        user: user(who),
-        ap: NewGrant::ap(ap).unwrap(),
-        expires_at: None,
-        priority: Priority::DEFAULT,
-        source: GrantSource::parse("pack").unwrap(),
-        external_id: ExternalId::parse(id).unwrap(),
-        meter,
-    }
+    NewGrant { meter, ..super::grants::pack(who, ap, id) }
 }
 
 pub(super) async fn flushall(world: &World) {

@@ -1,5 +1,5 @@
 //! Random histories of users, over years: a record that is rebuilt from Postgres is the record that Redis has lost,
-//! and nobody gets more than one allowance per period.
+//! and no user gets more than one allowance per period.
 //!
 //! The property test of the script shows that records agree with the model. This one shows that Postgres has all of
 //! what a record has, through the flusher, the resetter, changes of users, and openings.

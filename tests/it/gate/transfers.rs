@@ -4,10 +4,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use quota_gate::{
     audit::forget::Unsettled,
-    domain::{
-        ap::Ap, author::Author, decision::Decision, meter::MeterCode, new_grant::*, partition::Partition,
-        transfer::Receipt,
-    },
+    domain::{ap::Ap, author::Author, decision::Decision, new_grant::*, partition::Partition, transfer::Receipt},
     gate::{Commit, GateError, Transfer, TransferState, Transferred},
     jobs::grant_sync::GrantSync,
 };
@@ -22,15 +19,7 @@ pub(super) fn shop() -> Author {
 }
 
 async fn give(gate: &GateUnderTest, who: &str, ap: i64, id: &str, expires_at: Option<&str>) {
-    let grant = NewGrant {
-        user: user(who),
-        meter: MeterCode::CHAT,
-        ap: NewGrant::ap(ap).unwrap(),
-        expires_at: expires_at.map(at),
-        priority: Priority::DEFAULT,
-        source: GrantSource::parse("pack").unwrap(),
-        external_id: ExternalId::parse(id).unwrap(),
-    };
+    let grant = NewGrant { expires_at: expires_at.map(at), ..super::grants::pack(who, ap, id) };
     gate.gate.give_grant(&grant, &shop()).await.unwrap();
 }
 
